@@ -1,0 +1,20 @@
+"""The one exception for mistakes of the caller, and the suggestion that goes with it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake the user can mend: what was wrong, what was expected, the nearest valid choice.
+
+    The command line prints it as `error: ...` (two lines at most) and exits with code 2.
+    """
+
+
+def suggest(word: str, choices: Iterable[str], *, most: int = 3) -> str:
+    """Returns " Did you mean 'a', 'b'?" for the choices nearest to `word`, or "" when none is near."""
+    choices = list(choices)
+    near = difflib.get_close_matches(word, choices, n=most, cutoff=0.55)
+    if not near:  # a missing part of a longer name ("swin_tiny") is the other usual slip
+        near = sorted((c for c in choices if word and word.lower() in c.lower()), key=len)[:most]
+    return f" Did you mean {', '.join(repr(c) for c in near)}?" if near else ""

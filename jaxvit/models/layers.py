@@ -1,0 +1,100 @@
+"""Layers that more than one family uses, with PyTorch's numerical conventions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+Dtype = Any
+Size = int | tuple[int, int]
+
+# timm draws the weights of transformers from a normal distribution cut at two units (not two sigmas).
+trunc_normal = nn.initializers.truncated_normal(stddev=0.02, lower=-100.0, upper=100.0)
+# torch.nn.Linear and torch.nn.Conv2d: uniform in +-1/sqrt(fan_in).
+torch_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # torch.nn.GELU is the exact form
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
+    "silu": jax.nn.silu,
+}
+
+
+def to_pair(size: Size) -> tuple[int, int]:
+    """Returns (height, width) of a size given as one int or as a pair."""
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def layer_norm(eps: float, name: str, dtype: Dtype = None) -> nn.LayerNorm:
+    """LayerNorm as PyTorch computes it: the two-pass variance, in float32."""
+    return nn.LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
+
+
+def drop_path_rates(rate: float, depth: int) -> list[float]:
+    """Stochastic depth rates that rise linearly from 0 to `rate` over `depth` blocks."""
+    return [float(r) for r in np.linspace(0.0, rate, depth)]
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: drops the whole residual branch of a sample (Huang et al., 2016).
+
+    `x` is [b, ...]; a kept branch is scaled by 1 / (1 - rate). The identity when `rate` is 0 or `train` False.
+    """
+
+    rate: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool = False) -> Array:
+        if self.rate == 0.0 or not train:
+            return x
+        keep = 1.0 - self.rate
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+        mask = jax.random.bernoulli(self.make_rng("dropout"), keep, shape)
+        return jnp.where(mask, x / keep, 0.0).astype(x.dtype)
+
+
+class PatchProjection(nn.Module):
+    """A convolution whose stride equals its kernel, as one matmul: [b, h, w, c] -> [b, h/p, w/p, features].
+
+    The parameters are those of the convolution: kernel [ph, pw, c, features] and bias [features].
+    """
+
+    features: int
+    patch_size: tuple[int, int]
+    use_bias: bool = True
+    dtype: Dtype = None
+    kernel_init: Callable = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, images: Array) -> Array:
+        (ph, pw), (b, h, w, c) = self.patch_size, images.shape
+        kernel = self.param("kernel", self.kernel_init, (ph, pw, c, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+        images, kernel, bias = nn.dtypes.promote_dtype(images, kernel, bias, dtype=self.dtype)
+        x = images.reshape(b, h // ph, ph, w // pw, pw, c).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(b, h // ph, w // pw, ph * pw * c) @ kernel.reshape(ph * pw * c, self.features)
+        return x if bias is None else x + bias
+
+
+class Mlp(nn.Module):
+    """The two-layer perceptron of a transformer block: [..., d] -> [..., d]."""
+
+    hidden_dim: int
+    act: str = "gelu"
+    drop_rate: float = 0.0
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool = False) -> Array:
+        d = x.shape[-1]
+        x = nn.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=trunc_normal, name="fc1")(x)
+        x = nn.Dropout(self.drop_rate)(ACTIVATIONS[self.act](x), deterministic=not train)
+        x = nn.Dense(d, dtype=self.dtype, kernel_init=trunc_normal, name="fc2")(x)
+        return nn.Dropout(self.drop_rate)(x, deterministic=not train)
