@@ -1,6 +1,7 @@
 """Layers that more than one family uses, with PyTorch's numerical conventions."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -71,16 +72,17 @@ class PatchProjection(nn.Module):
     use_bias: bool = True
     dtype: Dtype = None
     kernel_init: Callable = nn.initializers.lecun_normal()
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
         (ph, pw), (b, h, w, c) = self.patch_size, images.shape
         kernel = self.param("kernel", self.kernel_init, (ph, pw, c, self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else None
+        bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
         images, kernel, bias = nn.dtypes.promote_dtype(images, kernel, bias, dtype=self.dtype)
         x = images.reshape(b, h // ph, ph, w // pw, pw, c).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(b, h // ph, w // pw, ph * pw * c) @ kernel.reshape(ph * pw * c, self.features)
-        return x if bias is None else x + bias
+        return x if bias is None else x + bias.reshape(1, 1, 1, -1)
 
 
 class Mlp(nn.Module):
@@ -90,11 +92,16 @@ class Mlp(nn.Module):
     act: str = "gelu"
     drop_rate: float = 0.0
     dtype: Dtype = None
+    use_bias: bool = True
+    norm: Callable[..., nn.Module] | None = None  # a norm of the hidden units (BEiT-3)
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
+        dense = partial(nn.Dense, use_bias=self.use_bias, dtype=self.dtype, kernel_init=trunc_normal)
         d = x.shape[-1]
-        x = nn.Dense(self.hidden_dim, dtype=self.dtype, kernel_init=trunc_normal, name="fc1")(x)
+        x = dense(self.hidden_dim, name="fc1")(x)
         x = nn.Dropout(self.drop_rate)(ACTIVATIONS[self.act](x), deterministic=not train)
-        x = nn.Dense(d, dtype=self.dtype, kernel_init=trunc_normal, name="fc2")(x)
+        if self.norm is not None:
+            x = self.norm(name="norm")(x)
+        x = dense(d, name="fc2")(x)
         return nn.Dropout(self.drop_rate)(x, deterministic=not train)
