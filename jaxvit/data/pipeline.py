@@ -1,0 +1,225 @@
+"""Splits to batches on the device: small sets live there, large ones stream through grain."""
+
+import collections
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxvit.data.images import DECODE_ERRORS
+from jaxvit.data.preprocess import make_transform
+from jaxvit.data.splits import Split, shuffled
+from jaxvit.errors import UserError
+
+__all__ = ["Resident", "Streamed", "epoch_order", "make_feed", "make_transform"]
+
+Batch = dict[str, jax.Array]
+
+
+def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
+    """Returns a permutation [n] from (seed, epoch) alone."""
+    return shuffled(n, seed, epoch, 3)
+
+
+def num_batches(n: int, batch_size: int, *, pad: bool) -> int:
+    """Returns how many batches `n` examples give: the last partial one is padded, or dropped."""
+    return math.ceil(n / batch_size) if pad else n // batch_size
+
+
+def _slots(order: np.ndarray, batch_size: int, start: int, pad: bool) -> np.ndarray:
+    """Returns positions [batches, batch_size] from batch `start` on; -1 marks padding."""
+    if batch_size < 1:
+        raise UserError(f"batch_size is {batch_size}; expected a whole number of at least 1.")
+    count = num_batches(len(order), batch_size, pad=pad)
+    slots = np.full(count * batch_size, -1, np.int32)
+    used = min(len(order), len(slots))
+    slots[:used] = order[:used]
+    return slots.reshape(count, batch_size)[start:]
+
+
+@partial(jax.jit, static_argnames="out")
+def gather(images: jax.Array, labels: jax.Array, usable: jax.Array, slots: jax.Array, out: Any = None) -> Batch:
+    """Returns the batch at `slots` int32 [b]; -1 gives zeros with mask False."""
+    real = slots >= 0
+    at = jnp.maximum(slots, 0)
+    mask = real & usable[at]
+    batch = {
+        "image": jnp.where(real[:, None, None, None], images[at], jnp.zeros((), images.dtype)),
+        "label": jnp.where(real, labels[at], 0),
+        "mask": mask,
+    }
+    return batch if out is None else jax.lax.with_sharding_constraint(batch, out)
+
+
+class Resident:
+    """A split that lies on the device as uint8 [n, h, w, c] and is gathered there.
+
+    `transform` maps a read example to uint8 [h, w, c]; it is needed where the split is no array. With `sharding`
+    (a NamedSharding over the batch axis) the examples are replicated over its mesh and the batches split by it.
+    `unreadable` lists the examples that could not be decoded: they are masked in every batch.
+    """
+
+    kind = "resident"
+
+    def __init__(self, split: Split, transform: Callable | None = None, sharding: NamedSharding | None = None):
+        images, self.unreadable = _decode_all(split, transform)
+        usable = np.ones(len(split), bool)
+        usable[self.unreadable] = False
+        whole = None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec())
+        self._sharding, self._whole = sharding, whole
+        self.images, self.labels, self.usable = jax.device_put((images, split.labels, usable), whole)
+        self.image_shape = images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, order: np.ndarray, batch_size: int, *, start: int = 0, pad: bool = False) -> Iterator[Batch]:
+        """Yields {"image": uint8 [b, h, w, c], "label": int32 [b], "mask": bool [b]} from batch `start` on.
+
+        `pad=True` fills the last batch up with mask False; `pad=False` drops it.
+        """
+        for slots in _slots(order, batch_size, start, pad):
+            slots = jax.device_put(slots, self._whole)
+            yield gather(self.images, self.labels, self.usable, slots, out=self._sharding)
+
+
+class Streamed:
+    """A split that is read, decoded and transformed by threads while the device works; same batches as Resident.
+
+    The order of the batches comes from `order` alone, so that a start at any batch continues as if uninterrupted.
+    An example that cannot be read is tried once more and then masked; `unreadable` collects their positions.
+    """
+
+    kind = "streamed"
+
+    def __init__(
+        self,
+        split: Split,
+        transform: Callable | None = None,
+        sharding: NamedSharding | None = None,
+        num_threads: int = 8,
+        prefetch: int = 2,
+    ):
+        self._split, self._transform, self._sharding = split, transform, sharding
+        self._num_threads, self._prefetch = num_threads, prefetch
+        self.unreadable: set[int] = set()
+        self.image_shape = _first_readable(split, transform).shape
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def batches(self, order: np.ndarray, batch_size: int, *, start: int = 0, pad: bool = False) -> Iterator[Batch]:
+        """Yields the same batches as `Resident.batches`, placed on the device `prefetch` batches ahead."""
+        import grain.python as grain
+
+        slots = _slots(order, batch_size, start, pad)
+        if not len(slots):
+            return
+        options = grain.ReadOptions(num_threads=self._num_threads, prefetch_buffer_size=4 * batch_size)
+        examples = grain.MapDataset.source(_Rows(slots.ravel())).map(self._example)
+        host = iter(examples.to_iter_dataset(options).batch(batch_size, drop_remainder=True))
+        ahead = collections.deque()
+        for batch in host:
+            ahead.append(jax.device_put(batch, self._sharding))
+            if len(ahead) > self._prefetch:
+                yield ahead.popleft()
+        yield from ahead
+
+    def _example(self, slot: int) -> dict[str, np.ndarray]:
+        image = np.zeros(self.image_shape, np.uint8)
+        if slot < 0:
+            return {"image": image, "label": np.int32(0), "mask": np.bool_(False)}
+        read = _read(self._split, self._transform, int(slot))
+        if read is None:
+            self.unreadable.add(int(slot))
+        else:
+            image = read
+        return {"image": image, "label": self._split.labels[slot], "mask": np.bool_(read is not None)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """The slots as a source that grain can index."""
+
+    slots: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def __getitem__(self, i: int) -> int:
+        return int(self.slots[i])
+
+
+def make_feed(
+    split: Split,
+    *,
+    transform: Callable | None = None,
+    sharding: NamedSharding | None = None,
+    resident_bytes: int = 2**30,
+    num_threads: int = 8,
+) -> Resident | Streamed:
+    """Returns a feed over the split: Resident up to `resident_bytes` of uint8 images, else Streamed.
+
+    `transform` is applied only where the split is no array already. `feed.kind` says which was chosen.
+    """
+    if split.images is not None:
+        transform = None
+        size = split.images.nbytes
+    else:
+        size = len(split) * math.prod(_first_readable(split, transform).shape) if len(split) else 0
+    if size <= resident_bytes:
+        return Resident(split, transform, sharding)
+    return Streamed(split, transform, sharding, num_threads=num_threads)
+
+
+def _read(split: Split, transform: Callable | None, i: int) -> np.ndarray | None:
+    """Reads one example, uint8 [h, w, c], or None where that fails twice (a network drive may stumble once)."""
+    for _ in range(2):
+        try:
+            example = split.read(i)
+            return np.asarray(example if transform is None else transform(example), np.uint8)
+        except DECODE_ERRORS:
+            continue
+    return None
+
+
+def _first_readable(split: Split, transform: Callable | None) -> np.ndarray:
+    for i in range(len(split)):
+        example = _read(split, transform, i)
+        if example is not None:
+            return example
+    raise UserError(f"the {split.name} split has no readable image.")
+
+
+def _decode_all(split: Split, transform: Callable | None) -> tuple[np.ndarray, list[int]]:
+    """Returns (uint8 [n, h, w, c], positions that could not be decoded and are zero)."""
+    if split.images is not None and transform is None:
+        return split.images, []
+    if not len(split):
+        return np.zeros((0, 1, 1, 1), np.uint8), []
+    shape = _first_readable(split, transform).shape
+    images = np.zeros((len(split), *shape), np.uint8)
+    unreadable: list[int] = []
+
+    def decode(i: int) -> None:
+        example = _read(split, transform, i)
+        if example is None:
+            unreadable.append(i)
+        elif example.shape != shape:
+            raise UserError(
+                f"images of the {split.name} split differ in size ({shape}, {example.shape}); set an image size."
+            )
+        else:
+            images[i] = example
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(decode, range(len(split))):
+            pass
+    return images, sorted(unreadable)

@@ -1,0 +1,184 @@
+"""What every data source hands over: splits with random access, and how they are drawn and limited."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxvit.errors import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # timm's IMAGENET_DEFAULT_MEAN, in [0, 1] pixel units
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """One split with random access.
+
+    Attributes:
+      name: "train", "val" or "test".
+      labels: int32 [n].
+      index: int64 [n], position of each example in the own order of the split it was stored in.
+      read: i -> the i-th example, a uint8 array [h, w, c] or a PIL image in mode RGB.
+      images: uint8 [n, h, w, c] where the split already is an array.
+      names: file names where there are any.
+    """
+
+    name: str
+    labels: np.ndarray
+    index: np.ndarray
+    read: Callable[[int], Any]
+    images: np.ndarray | None = None
+    names: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, positions: np.ndarray, name: str | None = None) -> "Split":
+        """Returns the examples at `positions` [k], in that order, optionally under another split name."""
+        positions = np.asarray(positions, np.int64)
+        name = name or self.name
+        if self.images is not None:
+            return from_arrays(name, self.images[positions], self.labels[positions], self.index[positions])
+        names = None if self.names is None else [self.names[i] for i in positions]
+        read = self.read
+        return Split(
+            name,
+            self.labels[positions],
+            self.index[positions],
+            lambda i: read(int(positions[i])),
+            names=names,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a reader returns: the splits as they are stored, before validation is drawn and limits are set.
+
+    `splits` has "train" and "test" and, where the source has its own, "val". `val_scale` multiplies the
+    validation fraction (a source that drew its own test split still gives val as a share of the whole).
+    """
+
+    splits: dict[str, Split]
+    class_names: list[str]
+    in_channels: int
+    image_size: tuple[int, int] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    notes: list[str] = dataclasses.field(default_factory=list)
+    val_scale: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Train, validation and test split of one data set, with what is needed to normalise and to report it.
+
+    `mean` and `std` are per channel, in [0, 1] pixel units; `image_size` is None where images differ in size;
+    `notes` are lines worth telling the user.
+    """
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    class_names: list[str]
+    in_channels: int
+    image_size: tuple[int, int] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    notes: list[str]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+def from_arrays(name: str, images: np.ndarray, labels: np.ndarray, index: np.ndarray | None = None) -> Split:
+    """Returns a split over arrays in memory: images uint8 [n, h, w, c], labels int [n]."""
+    if index is None:
+        index = np.arange(len(labels), dtype=np.int64)
+    return Split(name, np.asarray(labels, np.int32), index, lambda i: images[i], images=images)
+
+
+def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation per channel of uint8 images [n, h, w, c], in [0, 1] pixel units.
+
+    Sums are over integers, so that the order of the examples cannot change a digit.
+    """
+    means, stds = [], []
+    levels = np.arange(256, dtype=np.float64) / 255.0
+    for c in range(images.shape[-1]):
+        counts = np.bincount(images[..., c].ravel(), minlength=256).astype(np.float64)
+        share = counts / counts.sum()
+        mean = float((share * levels).sum())
+        std = float((share * (levels - mean) ** 2).sum()) ** 0.5
+        means.append(round(mean, 4))
+        stds.append(round(max(std, 1e-3), 4))  # a constant channel must not divide by zero
+    return tuple(means), tuple(stds)
+
+
+def shuffled(n: int, *seeds: int) -> np.ndarray:
+    """Returns a permutation [n] that depends on the seeds only.
+
+    Sorts raw 64-bit draws: numpy promises the bits of PCG64 for ever, but not those of `permutation`.
+    """
+    entropy = [int(seed) % 2**64 for seed in seeds]
+    return np.argsort(np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(n), kind="stable")
+
+
+def class_ranks(labels: np.ndarray, *seeds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (rank of each example within its class in a shuffled order [n], size of its class [n])."""
+    order = shuffled(len(labels), *seeds)
+    by_class = order[np.argsort(labels[order], kind="stable")]
+    _, first, sizes = np.unique(labels[by_class], return_index=True, return_counts=True)
+    ranks = np.empty(len(labels), np.int64)
+    ranks[by_class] = np.arange(len(labels)) - np.repeat(first, sizes)
+    class_sizes = np.empty(len(labels), np.int64)
+    class_sizes[by_class] = np.repeat(sizes, sizes)
+    return ranks, class_sizes
+
+
+def stratified_order(labels: np.ndarray, *seeds: int, classes_first: bool = False) -> np.ndarray:
+    """Returns an order [n] every prefix of which is stratified, so that smaller subsets lie in larger ones.
+
+    The r-th of m examples of a class stands at (r + 1/2) / m of the order. With `classes_first` one example of
+    every class comes before all others; without, the last one of every class comes after all others.
+    """
+    ranks, sizes = class_ranks(labels, *seeds)
+    place = (ranks + 0.5) / np.maximum(sizes, 1)
+    if classes_first:
+        place[ranks == 0] = -1.0
+    else:
+        place[ranks == sizes - 1] = 2.0
+    tie = np.argsort(shuffled(len(labels), *seeds, 1), kind="stable")
+    return np.lexsort((tie, place))
+
+
+def hold_out(labels: np.ndarray, count: int, *seeds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (kept positions, held-out positions), stratified, each sorted; every class keeps one example."""
+    count = min(count, len(labels) - len(np.unique(labels)))
+    order = stratified_order(labels, *seeds)
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def limit(labels: np.ndarray, *, fraction: float, per_class: int | None, seed: int) -> tuple[np.ndarray, str | None]:
+    """Returns the sorted positions of a stratified, nested subset of the examples, and a note or None.
+
+    Raises UserError for a fraction outside (0, 1] or a `per_class` below 1.
+    """
+    if isinstance(fraction, bool) or not 0 < fraction <= 1:
+        raise UserError(f"data.fraction is {fraction}; expected a number above 0 and at most 1.")
+    if per_class is not None and (isinstance(per_class, bool) or per_class != int(per_class) or per_class < 1):
+        raise UserError(f"data.per_class is {per_class}; expected a whole number of at least 1.")
+    classes = len(np.unique(labels))
+    order = stratified_order(labels, seed, 2, classes_first=True)
+    chosen = order[: max(round(fraction * len(labels)), min(classes, len(labels)))]
+    note = None
+    if per_class is not None:
+        ranks, sizes = class_ranks(labels, seed, 2)
+        chosen = chosen[ranks[chosen] < per_class]
+        short = len(np.unique(labels[sizes < per_class]))
+        if short:
+            note = f"per_class={per_class} is more than {short} of {classes} classes have; these are used whole"
+    return np.sort(chosen), note
