@@ -1,0 +1,205 @@
+"""make_optimizer: any optax alias by name, with clipping, masked decay, freezing and layer-wise rates around it."""
+
+import functools
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+import optax.contrib
+
+from jaxvit import tree
+from jaxvit.errors import UserError, suggest
+from jaxvit.optim.families import layer_ids
+from jaxvit.optim.masks import decay_mask as default_decay_mask
+
+# aliases that a plain (gradients, state, parameters) update cannot serve, and what each would need
+UNFIT = {
+    "lbfgs": "a line search over the loss",
+    "rprop": "the gradient of the whole data set",
+    "noisy_sgd": "a random key of its own",
+    "optimistic_adam": "a constant rate; use optimistic_adam_v2",
+    "polyak_sgd": "the loss in its update",
+    "momo": "the loss in its update",
+    "momo_adam": "the loss in its update",
+    "sophia": "second derivatives of the loss",
+    "dpsgd": "gradients of every example",
+    "sam": "a gradient function; use optim.sam.rho",
+    "schedule_free": "a base optimiser; use schedule_free_adamw or schedule_free_sgd",
+    "schedule_free_adamw": "another set of weights for evaluation",
+    "schedule_free_sgd": "another set of weights for evaluation",
+}
+UNSCHEDULED = {"sm3"}  # takes a number only, and is linear in it
+DEFAULTS: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.9}}
+# what PyTorch or other optimisers call the same thing
+ALIASES = {"sgd": {"mu_dtype": "accumulator_dtype"}, "signum": {"mu_dtype": "accumulator_dtype", "b1": "beta"}}
+DEFAULT_WEIGHT_DECAY = 0.05
+
+
+@functools.cache
+def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
+    """Returns {name: maker} of every optax optimiser that `make_optimizer` takes."""
+    makers = {}
+    for module in (optax.contrib, optax):
+        for name, maker in inspect.getmembers(module, inspect.isfunction):
+            if name in UNFIT or name.startswith(("scale_by_", "_")):
+                continue
+            if "learning_rate" in inspect.signature(maker).parameters:
+                makers[name] = maker
+    return makers
+
+
+def make_optimizer(
+    params: Any,
+    *,
+    name: str = "adamw",
+    schedule: Callable[[Any], Any] | float,
+    weight_decay: float | None = None,
+    b1: float | None = None,
+    b2: float | None = None,
+    eps: float | None = None,
+    momentum: float | None = None,
+    nesterov: bool | None = None,
+    grad_clip_norm: float | None = None,
+    trainable: Any = None,
+    decay_mask: Any = None,
+    layer_decay: float | None = None,
+    family: str | None = None,
+    mu_dtype: Any = None,
+    **options: Any,
+) -> optax.GradientTransformationExtraArgs:
+    """Builds the optimiser: clip -> (L2) -> optax's alias with masked decay -> layer-wise rates -> `lr_scale`.
+
+    Its `update` takes `lr_scale=` (default 1), a multiplier on the learning rate such as plateau's. The
+    transformation may be initialised on the whole parameters or on the trainable part of `split_trainable`.
+
+    Args:
+      params: the whole parameters, or their shapes; only names and ranks are read.
+      name: an optax alias, e.g. adamw, sgd, lamb, lion, muon.
+      schedule: step -> learning rate, or a number.
+      weight_decay: on kernels only. Decoupled (times the learning rate) where the alias has it so, else PyTorch's L2
+        term, added to the gradient after clipping. None: 0.05 where decoupled, 0 as an L2 term.
+      b1: decay of the first moment; this and the next four as the alias knows them, None its own default.
+      b2: decay of the second moment.
+      eps: added to the denominator.
+      momentum: 0.9 for sgd by default.
+      nesterov: Nesterov's form of the momentum.
+      grad_clip_norm: greatest global norm of the gradient; None or 0 = off.
+      trainable: tree of booleans (`freeze_mask`); what is False has no state and gets zero updates.
+      decay_mask: tree of booleans or function of the parameters; None = kernels of rank >= 2.
+      layer_decay: factor between the rates of one layer and the next, timm's layers (Bao et al. 2021, BEiT).
+      family: for layer_decay; None = recognised by the names of the parameters.
+      mu_dtype: type of the first moment, e.g. "bfloat16".
+      **options: the alias's own arguments; None means its default.
+
+    Raises:
+      UserError: unknown optimiser or option, or a value that makes no sense.
+    """
+    for word, value in (("weight_decay", weight_decay), ("grad_clip_norm", grad_clip_norm)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise UserError(f"{word} is {value}; it must be a number >= 0.")
+    if layer_decay is not None and not 0 < layer_decay <= 1:
+        raise UserError(f"layer_decay is {layer_decay}; it must lie in (0, 1].")
+    common = {"b1": b1, "b2": b2, "eps": eps, "momentum": momentum, "nesterov": nesterov, "mu_dtype": mu_dtype}
+    mask = default_decay_mask if decay_mask is None else _by_path(decay_mask)
+    chain = [optax.clip_by_global_norm(grad_clip_norm)] if grad_clip_norm else []
+    chain += _alias(name, schedule, weight_decay, mask, {**common, **options})
+    if layer_decay is not None and layer_decay != 1:
+        chain.append(_scale_by_path(layer_scales(params, layer_decay, family=family)))
+    tx = optax.chain(*chain, scale_by_lr_scale())
+    if trainable is None:
+        return optax.with_extra_args_support(tx)
+    labels = _by_path(trainable)
+    return optax.with_extra_args_support(
+        optax.partition(
+            {"train": tx, "freeze": optax.set_to_zero()},
+            lambda part: jax.tree.map(lambda trains: "train" if trains else "freeze", labels(part)),
+        )
+    )
+
+
+def _alias(
+    name: str,
+    schedule: Callable[[Any], Any] | float,
+    weight_decay: float | None,
+    mask: Callable[[Any], Any],
+    options: dict[str, Any],
+) -> list[optax.GradientTransformation]:
+    """The alias itself, with the L2 term before it where it has no masked decay of its own."""
+    makers = optimizers()
+    if name in UNFIT:
+        raise UserError(f"the optimiser {name!r} cannot be used here: it needs {UNFIT[name]}.")
+    if name not in makers:
+        raise UserError(f"no optimiser {name!r}.{suggest(name, makers)} Any optax alias will do, e.g. adamw, sgd.")
+    known = dict(inspect.signature(makers[name]).parameters)
+    known.pop("learning_rate")
+    rename = ALIASES.get(name, {})
+    options = {rename.get(key, key): value for key, value in options.items() if value is not None}
+    options = {**DEFAULTS.get(name, {}), **options}
+    mask_word = next((word for word in ("mask", "weight_decay_mask") if word in known), None)
+    decay_word = next((word for word in ("weight_decay", "weight_decay_rate") if word in known), None)
+    free = [key for key in known if key not in (mask_word, decay_word)]
+    for key in options:
+        if key not in free:
+            raise UserError(
+                f"the optimiser {name!r} has no option {key!r}; it takes {', '.join(free) or 'none'}."
+                + suggest(key, free)
+            )
+    for key in free:
+        if known[key].default is inspect.Parameter.empty and key not in options:
+            raise UserError(f"the optimiser {name!r} needs the option {key!r}.")
+    if mask_word and decay_word:
+        decay = DEFAULT_WEIGHT_DECAY if weight_decay is None else weight_decay
+        if "adam_weight_decay" in known:  # muon: what is no matrix goes to adamw, and its kernels decay as well
+            options.setdefault("adam_weight_decay", decay)
+        return [makers[name](schedule, **{decay_word: decay, mask_word: mask}, **options)]
+    if decay_word:  # a decay that cannot be masked
+        options[decay_word] = 0.0
+    chain = [optax.add_decayed_weights(weight_decay, mask)] if weight_decay else []
+    if name in UNSCHEDULED:
+        return [*chain, makers[name](1.0, **options), optax.scale_by_learning_rate(schedule, flip_sign=False)]
+    return [*chain, makers[name](schedule, **options)]
+
+
+def layer_scales(params: Any, layer_decay: float, *, family: str | None = None) -> dict[str, float]:
+    """Returns {path: factor on the learning rate}: layer_decay^(last - layer), timm's layers."""
+    layers = layer_ids(params, family=family)
+    last = max(layers.values())
+    return {path: layer_decay ** (last - layer) for path, layer in layers.items()}
+
+
+def scale_by_lr_scale() -> optax.GradientTransformationExtraArgs:
+    """Multiplies the updates by the extra argument `lr_scale`, where one is given."""
+
+    def update(updates: Any, state: Any, params: Any = None, *, lr_scale: Any = None, **extra: Any):
+        if lr_scale is not None:
+            updates = jax.tree.map(lambda u: (u * lr_scale).astype(u.dtype), updates)
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def _scale_by_path(scales: dict[str, float]) -> optax.GradientTransformation:
+    def update(updates: Any, params: Any = None):
+        return tree.map_with_path(lambda path, u: u * scales[path], updates)
+
+    return optax.stateless(update)
+
+
+def _by_path(mask: Any) -> Callable[[Any], Any]:
+    """Turns a tree of booleans into a function that gives any part of the tree its own part of the mask."""
+    if callable(mask):
+        return mask
+    values = tree.named_leaves(mask)
+
+    def of_part(part: Any) -> Any:
+        def value(path: str, _: Any) -> bool:
+            if path not in values:
+                raise UserError(f"a mask of the optimiser does not name the parameter {path!r}.")
+            return bool(values[path])
+
+        return tree.map_with_path(value, part)
+
+    return of_part

@@ -1,0 +1,105 @@
+"""Which parameters decay, and which train: rules on names, shared by all families."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from jaxvit import tree
+from jaxvit.errors import UserError, suggest
+from jaxvit.optim.families import block_of, family_of, is_head, num_blocks, stage_of
+
+FREEZE_WORDS = ("none", "early", "early_with_stem", "middle", "head_only")
+
+
+def decays(path: str, leaf: Any) -> bool:
+    """Whether weight decay applies: kernels only, not norms, biases, tokens, position or bias tables."""
+    return path.rsplit("/", 1)[-1] == "kernel" and leaf.ndim >= 2
+
+
+def decay_mask(params: Any) -> Any:
+    """Tree of booleans for optax's `mask`; works on any part of the parameters."""
+    return tree.map_with_path(decays, params)
+
+
+def freeze_mask(params: Any, freeze: str | Sequence[str] | None, *, family: str | None = None) -> Any:
+    """Says what trains: a tree of booleans, True where the parameter is trainable.
+
+    Args:
+      params: the parameters, or their shapes.
+      freeze: `none`; `early` (stages 1 and 2 of 4 frozen, the stem trains); `early_with_stem`; `middle` (stages 2
+        and 3); `head_only` (only the classifier trains); `last_2_blocks` (only the last two blocks and what
+        follows them train); else a regex, or several, on names such as "blocks_3/attn/qkv/kernel": what matches
+        is frozen.
+      family: a name of families.FAMILIES; None = recognised by the names of the parameters.
+
+    Raises:
+      UserError: an unknown word, a pattern that matches nothing, or nothing left to train.
+    """
+    if freeze is None or freeze == "none" or (not isinstance(freeze, str) and not list(freeze)):
+        return tree.map_with_path(lambda path, leaf: True, params)
+    if isinstance(freeze, str) and (freeze in FREEZE_WORDS or re.fullmatch(r"last_\d+_blocks?", freeze)):
+        frozen = _frozen_by_word(params, freeze, family or family_of(params))
+    else:
+        frozen = _frozen_by_pattern(params, freeze)
+    trainable = tree.map_with_path(lambda path, leaf: not frozen[path], params)
+    if all(frozen.values()):
+        raise UserError(f"optim.freeze={freeze!r} freezes every parameter; nothing is left to train.")
+    if not any(frozen.values()):
+        raise UserError(f"optim.freeze={freeze!r} freezes nothing; use 'none' to train everything.")
+    return trainable
+
+
+def _frozen_by_word(params: Any, word: str, family: str) -> dict[str, bool]:
+    paths = list(tree.named_leaves(params))
+    if word == "head_only":
+        return {path: not is_head(path, family) for path in paths}
+    total = num_blocks(paths, family)
+    blocks = {path: block_of(path, family, paths) for path in paths}  # -1 the stem, total what follows the blocks
+    if word.startswith("last_"):
+        kept = int(word.split("_")[1])
+        if not 1 <= kept <= total:
+            raise UserError(f"optim.freeze={word!r}: this model has {total} blocks; expected 1 to {total}.")
+        return {path: block < total - kept for path, block in blocks.items()}
+    stages = {"early": {1, 2}, "early_with_stem": {0, 1, 2}, "middle": {2, 3}}[word]
+    return {path: stage_of(path, family, paths) in stages for path in paths}
+
+
+def _frozen_by_pattern(params: Any, freeze: str | Sequence[str]) -> dict[str, bool]:
+    try:
+        return tree.named_leaves(tree.regex_mask(params, freeze))
+    except UserError as error:
+        words = suggest(freeze, [*FREEZE_WORDS, "last_2_blocks"]) if isinstance(freeze, str) else ""
+        raise UserError(f"optim.freeze: {error}{words}") from None
+
+
+def split_trainable(params: Any, mask: Any) -> tuple[Any, Any]:
+    """Splits parameters into (trainable, frozen), each with its own part of the names and nothing else."""
+    return tree.split(params, mask)
+
+
+def merge(trainable: Any, frozen: Any) -> Any:
+    """Joins what `split_trainable` took apart."""
+    return tree.merge(trainable, frozen)
+
+
+def keep_frozen_stats(old: Any, new: Any, trainable: Any) -> Any:
+    """Takes `new` batch statistics, except those of norms whose parameters are all frozen: these stay `old`."""
+    modules: dict[str, bool] = {}
+    for path, trains in tree.named_leaves(trainable).items():
+        module = path.rpartition("/")[0]
+        modules[module] = modules.get(module, False) or trains
+    return tree.map_with_path(
+        lambda path, before, after: after if modules.get(path.rpartition("/")[0], True) else before, old, new
+    )
+
+
+def describe_trainable(params: Any, mask: Any) -> str:
+    """One line for the summary: tensors, scalars and share of what trains."""
+    trains = [leaf for leaf, on in zip(*map(_leaves, (params, mask)), strict=True) if on]
+    part, whole = tree.count(trains), tree.count(params)
+    tensors = len(_leaves(params))
+    return f"trains {len(trains)} of {tensors} tensors, {part:,} of {whole:,} parameters ({part / whole:.1%})"
+
+
+def _leaves(some_tree: Any) -> list[Any]:
+    return list(tree.named_leaves(some_tree).values())
