@@ -1,0 +1,66 @@
+"""AlexNet in its one-tower form (Krizhevsky, 2014, "One weird trick"), laid out as torchvision has it."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvit.models.conv_layers import FeatureMap, Linear, adaptive_avg_pool, check_images, conv, max_pool, torch_bias
+from jaxvit.models.layers import Array, Dtype, Size, torch_uniform
+
+VARIANTS: dict[str, dict[str, Any]] = {"alexnet": {}}
+UNSUPPORTED: dict[str, str] = {}
+
+# index in torchvision's `features`, channels, kernel size, stride, padding, whether a 3x3 max-pool follows
+CONVOLUTIONS = (
+    (0, 64, 11, 4, 2, True),
+    (3, 192, 5, 1, 2, True),
+    (6, 384, 3, 1, 1, False),
+    (8, 256, 3, 1, 1, False),
+    (10, 256, 3, 1, 1, True),
+)
+
+
+class AlexNet(nn.Module):
+    """images [b, h, w, in_channels], 63 pixels at least -> float32 logits [b, num_classes].
+
+    With num_classes=0 the result is the last hidden layer, [b, head_hidden_size]. The 6x6 map is flattened channel
+    by channel, in torchvision's order, so that the kernel of `classifier_1` is the plain transpose of its weight.
+    """
+
+    num_classes: int = 1000
+    in_channels: int = 3
+    image_size: Size = 224
+    head_hidden_size: int = 4096
+    drop_rate: float = 0.5
+    dtype: Dtype = None
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        check_images(images, self.in_channels, 63, "AlexNet")
+        x = images
+        for entry in CONVOLUTIONS:
+            run = functools.partial(AlexNet._convolution, entry=entry)
+            x = nn.remat(run)(self, x) if self.remat else run(self, x)
+        x = FeatureMap(name="features")(x)
+        x = adaptive_avg_pool(x, 6, 6).transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # [b, c * 6 * 6]
+        x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
+        x = jax.nn.relu(Linear(self.head_hidden_size, self.dtype, name="classifier_1")(x))
+        x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
+        x = jax.nn.relu(Linear(self.head_hidden_size, self.dtype, name="classifier_4")(x))
+        if self.num_classes:
+            x = Linear(self.num_classes, self.dtype, name="classifier_6")(x)
+        return x.astype(jnp.float32)
+
+    def _convolution(self, x: Array, *, entry: tuple[int, int, int, int, int, bool]) -> Array:
+        index, features, size, stride, padding, pool = entry
+        fan_in = size * size * x.shape[-1]
+        x = conv(
+            features, size, f"features_{index}", stride, padding, use_bias=True, kernel_init=torch_uniform,
+            bias_init=torch_bias(fan_in), dtype=self.dtype,
+        )(x)  # fmt: skip
+        x = jax.nn.relu(x)
+        return max_pool(x, 3, 2) if pool else x

@@ -1,0 +1,141 @@
+"""VGG (Simonyan and Zisserman, 2015), with the fully connected layers as convolutions, as timm has it."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxvit.models.conv_layers import (
+    GLOBAL_POOLS,
+    NORMS,
+    FeatureMap,
+    adaptive_avg_pool,
+    check_images,
+    conv,
+    max_pool,
+    pick,
+)
+from jaxvit.models.layers import ACTIVATIONS, Array, Dtype, Size
+
+# Output channels of the 3x3 convolutions in order; "M" is a 2x2 max-pool. Table 1 of the paper: A, B, D, E.
+_11 = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
+_13 = (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
+_16 = (64, 64, "M", 128, 128, "M") + (256,) * 3 + ("M",) + (512,) * 3 + ("M",) + (512,) * 3 + ("M",)
+_19 = (64, 64, "M", 128, 128, "M") + (256,) * 4 + ("M",) + (512,) * 4 + ("M",) + (512,) * 4 + ("M",)
+_BN = {"norm_layer": "batchnorm"}
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "vgg11": {"cfg": _11},
+    "vgg11_bn": {"cfg": _11, **_BN},
+    "vgg13": {"cfg": _13},
+    "vgg13_bn": {"cfg": _13, **_BN},
+    "vgg16": {"cfg": _16},
+    "vgg16_bn": {"cfg": _16, **_BN},
+    "vgg19": {"cfg": _19},
+    "vgg19_bn": {"cfg": _19, **_BN},
+}
+UNSUPPORTED: dict[str, str] = {}
+
+
+class ConvMlp(nn.Module):
+    """The two hidden fully connected layers as convolutions: [b, h, w, c] -> [b, max(h - 6, 1), max(w - 6, 1), d].
+
+    A map smaller than 7x7 is first enlarged to 7x7 by adaptive averaging.
+    """
+
+    hidden_dim: int
+    features: int
+    act_layer: str = "relu"
+    drop_rate: float = 0.0
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool = False) -> Array:
+        act, fields = pick(ACTIVATIONS, "act_layer", self.act_layer), {"use_bias": True, "dtype": self.dtype}
+        x = adaptive_avg_pool(x, max(7, x.shape[1]), max(7, x.shape[2]))
+        x = act(conv(self.hidden_dim, 7, "fc1", padding=0, **fields)(x))
+        x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
+        return act(conv(self.features, 1, "fc2", **fields)(x))
+
+
+class ClassifierHead(nn.Module):
+    """Global pool, dropout, linear layer: [b, h, w, c] -> [b, num_classes], or [b, c] when it is 0."""
+
+    num_classes: int
+    global_pool: str = "avg"
+    drop_rate: float = 0.0
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool = False) -> Array:
+        x = pick(GLOBAL_POOLS, "global_pool", self.global_pool)(x)
+        x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
+        if self.num_classes == 0:
+            return x
+        init = nn.initializers.normal(0.01)
+        return nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=init, name="fc")(x)
+
+
+class VGG(nn.Module):
+    """images [b, h, w, in_channels] -> float32 logits [b, num_classes], or pooled features when it is 0.
+
+    `cfg` lists the convolutions' channels and "M" for each max-pool; `norm_layer` is None or "batchnorm".
+    """
+
+    cfg: tuple[int | str, ...] = _16
+    num_classes: int = 1000
+    in_channels: int = 3
+    image_size: Size = 224
+    norm_layer: str | None = None
+    act_layer: str = "relu"
+    global_pool: str = "avg"
+    head_hidden_size: int = 4096
+    mlp_ratio: float = 1.0
+    drop_rate: float = 0.0
+    dtype: Dtype = None
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Array:
+        check_images(images, self.in_channels, 2 ** self.cfg.count("M"), "VGG")
+        x = images
+        for start, stage in self._stages():
+            run = functools.partial(VGG._run_stage, start=start, stage=stage, train=train)
+            x = nn.remat(run)(self, x) if self.remat else run(self, x)
+        x = FeatureMap(name="features")(x)
+        x = ConvMlp(
+            int(self.head_hidden_size * self.mlp_ratio), self.head_hidden_size, self.act_layer, self.drop_rate,
+            self.dtype, name="pre_logits",
+        )(x, train=train)  # fmt: skip
+        head = ClassifierHead(self.num_classes, self.global_pool, self.drop_rate, self.dtype, name="head")
+        return head(x, train=train).astype(jnp.float32)
+
+    def _stages(self) -> list[tuple[int, list[int | str]]]:
+        """Splits `cfg` after each max-pool: (index in timm's `features` of the first layer, entries)."""
+        stages, index, start, stage = [], 0, 0, []
+        for entry in self.cfg:
+            stage.append(entry)
+            index += 1 if entry == "M" else self._slots
+            if entry == "M":
+                stages.append((start, stage))
+                start, stage = index, []
+        return [*stages, (start, stage)] if stage else stages
+
+    @property
+    def _slots(self) -> int:
+        """Places that timm's `features` gives to a convolution with its norm and activation."""
+        return 2 if self.norm_layer is None else 3
+
+    def _run_stage(self, x: Array, *, start: int, stage: list[int | str], train: bool) -> Array:
+        act, index = pick(ACTIVATIONS, "act_layer", self.act_layer), start
+        for entry in stage:
+            if entry == "M":
+                x = max_pool(x, 2, 2)
+                continue
+            x = conv(int(entry), 3, f"features_{index}", use_bias=True, dtype=self.dtype)(x)
+            if self.norm_layer is not None:
+                norm = pick(NORMS, "norm_layer", self.norm_layer)
+                x = norm(f"features_{index + 1}", train=train, dtype=self.dtype)(x)
+            x, index = act(x), index + self._slots
+        return x
