@@ -1,0 +1,282 @@
+"""Vision Transformer (Dosovitskiy et al., 2021) and DeiT (Touvron et al., 2021; 2022)."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxvit.errors import UserError, suggest
+from jaxvit.models.layers import (
+    ACTIVATIONS,
+    Array,
+    Dtype,
+    Size,
+    drop_path_rates,
+    to_pair,
+    trunc_normal,
+)
+from jaxvit.models.vit_blocks import BLOCKS, Block
+from jaxvit.models.vit_layers import (
+    ATTENTIONS,
+    MLPS,
+    NORMS,
+    Attention,
+    AttentionPoolLatent,
+    LayerScale,
+    PatchEmbed,
+    make_norm,
+    patch_dropout,
+    refine,
+    resample_pos_embed,
+    tiny_normal,
+)
+from jaxvit.models.vit_variants import UNSUPPORTED, VARIANTS
+
+__all__ = ["UNSUPPORTED", "VARIANTS", "Attention", "Block", "LayerScale", "PatchEmbed", "VisionTransformer"]
+
+POOLS: dict[str, Callable[[Array], Array]] = {
+    "avg": lambda x: jnp.mean(x, axis=1),
+    "max": lambda x: jnp.max(x, axis=1),
+    "avgmax": lambda x: 0.5 * (jnp.max(x, axis=1) + jnp.mean(x, axis=1)),
+}
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "global_pool": ("token", *POOLS, "map", "prr", ""),
+    "pos_embed": ("learn", "none"),
+    "norm_layer": tuple(NORMS),
+    "embed_norm_layer": (None, *NORMS),
+    "act_layer": tuple(ACTIVATIONS),
+    "block_fn": tuple(BLOCKS),
+    "mlp_layer": tuple(MLPS),
+    "attn_layer": tuple(ATTENTIONS),
+    "attn_implementation": (None, "xla", "cudnn"),
+}
+
+
+class VisionTransformer(nn.Module):
+    """Images [b, h, w, c], normalised, to logits [b, num_classes] float32; fields are timm's words.
+
+    With `num_classes=0` the result is the pooled features [b, d]; with `global_pool=""` one row per token.
+    With `distilled_training` and `train` it is the pair (logits, dist_logits) of the two heads.
+    Raises UserError, when traced, on fields or image sizes that do not fit each other.
+    """
+
+    num_classes: int = 1000
+    image_size: Size = 224
+    in_channels: int = 3
+    patch_size: Size = 16
+    embed_dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    global_pool: str = "token"  # token, avg, max, avgmax, map (attention), prr, "" (none)
+    qkv_bias: bool = True
+    qk_norm: bool = False
+    scale_attn_norm: bool = False
+    scale_mlp_norm: bool = False
+    proj_bias: bool = True
+    init_values: float | None = None  # start of the layer scale; None: no layer scale
+    class_token: bool = True
+    distilled: bool = False  # a second token with a head of its own (DeiT)
+    distilled_training: bool = False
+    pos_embed: str = "learn"
+    no_embed_class: bool = False  # positions for patches only
+    reg_tokens: int = 0
+    pre_norm: bool = False  # a norm before the blocks; the patch projection then has no bias
+    final_norm: bool = True
+    fc_norm: bool | None = None  # the final norm after pooling; None: when pooling over tokens
+    pool_include_prefix: bool = False
+    dynamic_img_size: bool = False  # resample the position table for images of another size
+    crop_to_patches: bool = False  # cut off pixels that fill no patch, instead of refusing
+    drop_rate: float = 0.0
+    pos_drop_rate: float = 0.0
+    patch_drop_rate: float = 0.0
+    proj_drop_rate: float = 0.0
+    attn_drop_rate: float = 0.0
+    drop_path_rate: float = 0.0
+    norm_layer: str = "layernorm"
+    norm_eps: float = 1e-6
+    embed_norm_layer: str | None = None
+    act_layer: str = "gelu"
+    block_fn: str = "block"
+    mlp_layer: str = "mlp"
+    attn_layer: str = "attn"
+    attn_implementation: str | None = None  # as in jax.nn.dot_product_attention
+    dtype: Dtype = None
+    remat: bool = False
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Tokens before the patches: class, distillation, registers."""
+        return int(self.class_token) + int(self.distilled) + self.reg_tokens
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Patches (down, across) in an image of `image_size`."""
+        (h, w), (ph, pw) = to_pair(self.image_size), to_pair(self.patch_size)
+        return h // ph, w // pw
+
+    @nn.compact
+    def __call__(self, images: Array, *, train: bool = False) -> Any:
+        _check_fields(self)
+        _check_images(self, images)
+        norm = make_norm(self.norm_layer, self.norm_eps, self.dtype)
+        norm_last = self.global_pool in POOLS if self.fc_norm is None else self.fc_norm
+        x = self.embed(images, train=train)
+        if self.pre_norm:
+            x = norm(name="norm_pre")(x)
+        x = self.run_blocks(x, norm, train=train)
+        if self.final_norm and not norm_last:
+            x = norm(name="norm")(x)
+        if self.distilled:
+            return self.two_heads(x, train=train)
+        x = self.pool(x, norm, train=train)
+        if self.final_norm and norm_last:
+            x = norm(name="fc_norm")(x)
+        return self.classify(x, "head", train=train)
+
+    def embed(self, images: Array, *, train: bool) -> Array:
+        """Patch tokens with their positions, after the prefix tokens: [b, h, w, c] -> [b, prefix + n, d]."""
+        kind, d = self.embed_norm_layer, self.embed_dim
+        norm = make_norm(kind, self.norm_eps, self.dtype) if kind else None
+        patch_size = to_pair(self.patch_size)
+        x = PatchEmbed(d, patch_size, not self.pre_norm, norm, self.dtype, name="patch_embed")(images)
+        b, *grid, _ = x.shape
+        x = x.reshape(b, -1, d)
+
+        counts = {"cls_token": int(self.class_token), "dist_token": int(self.distilled)}
+        counts["reg_token"] = self.reg_tokens
+        inits = {"dist_token": trunc_normal}
+        tokens = [self.param(t, inits.get(t, tiny_normal), (1, n, d)) for t, n in counts.items() if n]
+        tokens = [jnp.broadcast_to(t.astype(x.dtype), (b, *t.shape[1:])) for t in tokens]
+
+        if self.pos_embed == "none":
+            return jnp.concatenate([*tokens, x], axis=1)
+        x = x if self.no_embed_class else jnp.concatenate([*tokens, x], axis=1)
+        x = x + self.position_table((grid[0], grid[1])).astype(x.dtype)
+        x = jnp.concatenate([*tokens, x], axis=1) if self.no_embed_class else x
+        x = nn.Dropout(self.pos_drop_rate)(x, deterministic=not train)
+        if train and self.patch_drop_rate > 0:
+            x = patch_dropout(x, self.make_rng("dropout"), self.patch_drop_rate, self.num_prefix_tokens)
+        return x
+
+    def position_table(self, grid: tuple[int, int]) -> Array:
+        """The learnt positions for a grid of patches: [1, prefix + gh*gw, d], or without the prefix."""
+        num_prefix = 0 if self.no_embed_class else self.num_prefix_tokens
+        num_patches = self.grid_size[0] * self.grid_size[1]
+        table = self.param("pos_embed", trunc_normal, (1, num_prefix + num_patches, self.embed_dim))
+        return resample_pos_embed(table, self.grid_size, grid, num_prefix)
+
+    def run_blocks(self, x: Array, norm: Callable[..., nn.Module], *, train: bool) -> Array:
+        block = partial(
+            BLOCKS[self.block_fn],
+            num_heads=self.num_heads,
+            mlp_ratio=self.mlp_ratio,
+            qkv_bias=self.qkv_bias,
+            qk_norm=self.qk_norm,
+            scale_attn_norm=self.scale_attn_norm,
+            scale_mlp_norm=self.scale_mlp_norm,
+            proj_bias=self.proj_bias,
+            init_values=self.init_values,
+            attn_drop=self.attn_drop_rate,
+            proj_drop=self.proj_drop_rate,
+            norm=norm,
+            act=self.act_layer,
+            mlp_layer=self.mlp_layer,
+            attn_layer=self.attn_layer,
+            implementation=self.attn_implementation,
+            dtype=self.dtype,
+        )
+
+        def run(module: nn.Module, x: Array) -> Array:
+            return module(x, train=train)
+
+        if self.remat:  # activations inside a block are computed again in the backward pass
+            run = nn.remat(run)
+        for i, rate in enumerate(drop_path_rates(self.drop_path_rate, self.depth)):
+            x = run(block(drop_path=rate, index=i, name=f"blocks_{i}"), x)
+        return x
+
+    def pool(self, x: Array, norm: Callable[..., nn.Module], *, train: bool) -> Array:
+        """One vector per image: [b, prefix + n, d] -> [b, d] (all tokens for `global_pool=""`)."""
+        if self.global_pool == "prr":
+            x = refine(x, self.num_heads)
+            return x[:, 0] if self.class_token else jnp.mean(x, axis=1)
+        if self.global_pool == "token":
+            return x[:, 0]
+        if self.global_pool == "":
+            return x
+        if not self.pool_include_prefix:
+            x = x[:, self.num_prefix_tokens :]
+        if self.global_pool != "map":
+            return POOLS[self.global_pool](x)
+        pool = AttentionPoolLatent(
+            self.num_heads,
+            self.mlp_ratio,
+            norm,
+            self.act_layer,
+            self.attn_implementation,
+            self.dtype,
+            name="attn_pool",
+        )
+        return pool(x, train=train)
+
+    def classify(self, x: Array, name: str, *, train: bool) -> Array:
+        """Dropout and the linear head, in float32; the features themselves without classes."""
+        x = nn.Dropout(self.drop_rate)(x, deterministic=not train).astype(jnp.float32)
+        if self.num_classes == 0:
+            return x
+        return nn.Dense(self.num_classes, dtype=jnp.float32, kernel_init=trunc_normal, name=name)(x)
+
+    def two_heads(self, x: Array, *, train: bool) -> Array | tuple[Array, Array]:
+        """The heads of class and distillation token, both (to train them apart) or their mean."""
+        logits = self.classify(x[:, 0], "head", train=train)
+        dist_logits = self.classify(x[:, 1], "head_dist", train=train)
+        if train and self.distilled_training and self.num_classes:
+            return logits, dist_logits
+        return (logits + dist_logits) / 2
+
+
+def _check_fields(model: VisionTransformer) -> None:
+    for field, choices in CHOICES.items():
+        if (value := getattr(model, field)) not in choices:
+            known = ", ".join(map(repr, choices))
+            raise UserError(f"{field}={value!r} is unknown; expected one of {known}.{_near(value, choices)}")
+    for field in ("embed_dim", "num_heads", "patch_size", "image_size", "in_channels"):
+        if min(to_pair(getattr(model, field))) < 1:
+            raise UserError(f"{field}={getattr(model, field)} is not positive.")
+    for field in ("depth", "num_classes", "reg_tokens"):
+        if getattr(model, field) < 0:
+            raise UserError(f"{field}={getattr(model, field)} is negative.")
+    for field in (f for f in VisionTransformer.__dataclass_fields__ if f.endswith("_rate")):
+        if not 0 <= getattr(model, field) < 1:
+            raise UserError(f"{field}={getattr(model, field)} is not a rate in [0, 1).")
+    parts = 2 * model.num_heads if "diff" in (model.attn_layer, model.block_fn[:4]) else model.num_heads
+    if model.embed_dim % parts:
+        what = "twice num_heads" if parts > model.num_heads else "num_heads"
+        raise UserError(f"embed_dim={model.embed_dim} is not divisible by {what}={parts}.")
+    if model.global_pool == "token" and not model.class_token:
+        raise UserError("global_pool='token' needs class_token=True; expected e.g. global_pool='avg'.")
+    if model.distilled and not (model.global_pool == "token" and model.reg_tokens == 0):
+        raise UserError("distilled=True needs global_pool='token' and reg_tokens=0.")
+
+
+def _near(value: object, choices: tuple[str | None, ...]) -> str:
+    return suggest(str(value), [c for c in choices if c])
+
+
+def _check_images(model: VisionTransformer, images: jax.Array) -> None:
+    if images.ndim != 4 or images.shape[-1] != model.in_channels:
+        raise UserError(f"images have shape {images.shape}; expected [b, h, w, {model.in_channels}].")
+    (h, w), (ph, pw) = images.shape[1:3], to_pair(model.patch_size)
+    want = to_pair(model.image_size)
+    for side in ((h, w), want):
+        if (side[0] % ph or side[1] % pw) and not model.crop_to_patches or side[0] < ph or side[1] < pw:
+            raise UserError(f"image {side[0]}x{side[1]} is not divisible by patch size {ph}x{pw}.")
+    if (h, w) != want and not model.dynamic_img_size:
+        raise UserError(
+            f"image {h}x{w} does not fit the model's image_size {want[0]}x{want[1]}; "
+            f"expected that size, image_size=({h}, {w}) or dynamic_img_size=True."
+        )
