@@ -1,5 +1,6 @@
 """Optimisation: parameters to an optax transformation, a loss to its gradient, a step to a learning rate."""
 
+from jaxvit.optim import ema, plateau, sam
 from jaxvit.optim.factory import layer_scales, make_optimizer, optimizers
 from jaxvit.optim.families import family_of, layer_ids
 from jaxvit.optim.masks import (
@@ -10,21 +11,33 @@ from jaxvit.optim.masks import (
     merge,
     split_trainable,
 )
+from jaxvit.optim.plateau import EarlyStopping, Plateau
+from jaxvit.optim.sam import gsam_rho, micro_batched, sam_active, sam_value_and_grad, sharpness_aware
 from jaxvit.optim.schedules import SCHEDULES, make_schedule, schedule_options
 
 __all__ = [
     "SCHEDULES",
+    "EarlyStopping",
+    "Plateau",
     "decay_mask",
     "describe_trainable",
+    "ema",
     "family_of",
     "freeze_mask",
+    "gsam_rho",
     "keep_frozen_stats",
     "layer_ids",
     "layer_scales",
     "make_optimizer",
     "make_schedule",
     "merge",
+    "micro_batched",
     "optimizers",
+    "plateau",
+    "sam",
+    "sam_active",
+    "sam_value_and_grad",
     "schedule_options",
+    "sharpness_aware",
     "split_trainable",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 import optax.contrib
 
@@ -34,7 +35,11 @@ UNFIT = {
 UNSCHEDULED = {"sm3"}  # takes a number only, and is linear in it
 DEFAULTS: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.9}}
 # what PyTorch or other optimisers call the same thing
-ALIASES = {"sgd": {"mu_dtype": "accumulator_dtype"}, "signum": {"mu_dtype": "accumulator_dtype", "b1": "beta"}}
+ALIASES = {
+    "sgd": {"mu_dtype": "accumulator_dtype"},
+    "signum": {"mu_dtype": "accumulator_dtype"},
+    "muon": {"momentum": "beta"},
+}
 DEFAULT_WEIGHT_DECAY = 0.05
 
 
@@ -152,8 +157,10 @@ def _alias(
             raise UserError(f"the optimiser {name!r} needs the option {key!r}.")
     if mask_word and decay_word:
         decay = DEFAULT_WEIGHT_DECAY if weight_decay is None else weight_decay
-        if "adam_weight_decay" in known:  # muon: what is no matrix goes to adamw, and its kernels decay as well
-            options.setdefault("adam_weight_decay", decay)
+        if name == "muon":
+            return [makers[name](schedule, **{decay_word: 0.0, **_muon_options(known), **options})] + (
+                [_decoupled_decay(schedule, decay, mask)] if decay else []
+            )
         return [makers[name](schedule, **{decay_word: decay, mask_word: mask}, **options)]
     if decay_word:  # a decay that cannot be masked
         options[decay_word] = 0.0
@@ -161,6 +168,37 @@ def _alias(
     if name in UNSCHEDULED:
         return [*chain, makers[name](1.0, **options), optax.scale_by_learning_rate(schedule, flip_sign=False)]
     return [*chain, makers[name](schedule, **options)]
+
+
+def _muon_options(known: Any) -> dict[str, Any]:
+    """Muon for matrices that are kernels (a bias table is no such matrix), Adam for all else."""
+    numbers = getattr(optax.contrib, "MuonDimensionNumbers", None)
+    if numbers is None or "muon_weight_dimension_numbers" not in known:
+        return {}
+
+    def dimensions(part: Any) -> Any:
+        return tree.map_with_path(
+            lambda path, leaf: numbers() if leaf.ndim == 2 and path.endswith("kernel") else None, part
+        )
+
+    return {"muon_weight_dimension_numbers": dimensions}
+
+
+def _decoupled_decay(schedule: Callable[[Any], Any] | float, decay: float, mask: Any) -> optax.GradientTransformation:
+    """Adds -rate * decay * w where the mask is True: for muon, whose Adam half knows no mask."""
+    rate = schedule if callable(schedule) else lambda step: schedule
+
+    def init(params: Any) -> optax.ScaleByScheduleState:
+        return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+    def update(updates: Any, state: Any, params: Any = None):
+        factor = rate(state.count) * decay
+        updates = jax.tree.map(
+            lambda u, w, on: (u - factor * w).astype(u.dtype) if on else u, updates, params, mask(params)
+        )
+        return updates, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+
+    return optax.GradientTransformation(init, update)
 
 
 def layer_scales(params: Any, layer_decay: float, *, family: str | None = None) -> dict[str, float]:
