@@ -1,7 +1,14 @@
 """Image files of any mode and make to RGB, without trusting them."""
 
+import contextlib
+import os
+import struct
 import warnings
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -9,7 +16,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from jaxvit.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # the only decoders a file may reach
-MAX_PIXELS = 200_000_000  # larger ones are taken for decompression bombs
+MAX_PIXELS = 89_478_485  # Pillow's own limit: larger ones are taken for decompression bombs
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
 
 # All that Pillow raises on files that are damaged, hostile or no images at all.
 DECODE_ERRORS = (
@@ -19,6 +27,12 @@ DECODE_ERRORS = (
     ValueError,
     EOFError,
     OverflowError,
+    struct.error,
+    zlib.error,
+    TypeError,
+    KeyError,
+    AttributeError,
+    AssertionError,
     IndexError,
     MemoryError,
     Image.DecompressionBombError,
@@ -47,18 +61,65 @@ def _deep_to_grey(image: Image.Image) -> Image.Image:
     return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
 
 
-def decode(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(path: str | Path | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Returns the file's first frame, decoded in full, upright (EXIF orientation) and in mode RGB.
 
     The format is taken from the content, never from the name. Raises one of DECODE_ERRORS.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # our own limit replaces Pillow's; odd EXIF is no reason to stop
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise ValueError(f"{image.width}x{image.height} pixels, more than {max_pixels:,}")
+    with _opened(path, max_pixels) as image:
+        image.load()
+        with contextlib.suppress(*DECODE_ERRORS):  # damaged EXIF does not make a damaged image
+            image = ImageOps.exif_transpose(image)
+        return to_rgb(image)
+
+
+def check(path: str | Path, *, full: bool, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """Returns (h, w) as stored; raises one of DECODE_ERRORS where the file would not decode.
+
+    Decodes all of the file, or, with `full=False`, only where its end is not what its format asks for.
+    """
+    with _opened(path, max_pixels) as image:
+        size = image.height, image.width
+        if full or not _ends_well(Path(path), image.format):
+            image.draft(None, (1, 1))  # JPEG at an eighth of the size: all bytes are read, little is computed
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+    return size
+
+
+def has_image_signature(path: Path) -> bool:
+    """Returns whether the first bytes are those of a JPEG, PNG or WebP file; False for what is no plain file."""
+    if not path.is_file():
+        return False
+    try:
+        with path.open("rb") as file:
+            head = file.read(12)
+    except OSError:
+        return False
+    return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
+
+
+def _opened(path: str | Path | IO[bytes], max_pixels: int) -> Image.Image:
+    """Reads the header only, of the allowed formats, and refuses what is too large to decode."""
+    if isinstance(path, str | Path) and os.path.exists(path) and not os.path.isfile(path):
+        raise OSError("not a plain file")  # opening a pipe would wait for ever
+    image = Image.open(path, formats=FORMATS)
+    if image.width * image.height > max_pixels:
+        pixels = f"{image.width}x{image.height} pixels"
+        image.close()
+        raise ValueError(f"{pixels}, more than {max_pixels:,}")
+    return image
+
+
+def _ends_well(path: Path, image_format: str | None) -> bool:
+    """Returns whether the file's end is the one its format prescribes."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(12)
+        file.seek(max(size - 12, 0))
+        tail = file.read()
+    if image_format == "WEBP":
+        return int.from_bytes(head[4:8], "little") + 8 == size
+    return tail.endswith(b"\xff\xd9" if image_format == "JPEG" else b"IEND\xaeB`\x82")
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -69,7 +130,9 @@ def open_image(path: str | Path) -> Image.Image:
     if path.is_dir():
         raise UserError(f"{path}: is a directory; expected an image file.")
     try:
-        return decode(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd EXIF is no reason to stop
+            return decode(path)
     except DECODE_ERRORS as error:
         raise UserError(f"{path}: not a readable image: {reason(error)}; expected JPEG, PNG or WebP.") from None
 
@@ -82,3 +145,29 @@ def reason(error: BaseException) -> str:
         return "no permission to read it"
     text = (str(error).splitlines() or [""])[0].strip()
     return text[:120] or type(error).__name__
+
+
+def in_threads(work: Callable[[int], None], n: int, title: str, *, threads: int = 8, show_from: int = 20_000) -> None:
+    """Calls work(0) ... work(n - 1) from threads (Pillow decodes without the GIL); a bar on stderr when n is large."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    size = 64  # per task: futures by the million would fill the memory
+
+    def block(first: int) -> None:
+        for i in range(first, min(first + size, n)):
+            work(i)
+
+    with (
+        warnings.catch_warnings(),  # entered here and not by the threads: filters belong to the process
+        Progress(console=Console(stderr=True), transient=True, disable=n < show_from) as bar,
+        ThreadPoolExecutor(threads) as pool,
+    ):
+        warnings.simplefilter("ignore")
+        task = bar.add_task(title, total=n)
+        try:
+            for _ in pool.map(block, range(0, n, size)):
+                bar.advance(task, size)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -122,10 +122,9 @@ def _check_against_train(file: Path, split: Split, train: Split, num_classes: in
         raise UserError(
             f"{file}: label {split.labels.max()}; expected 0 to {num_classes - 1} ({num_classes} classes by train.npz)."
         )
-    if split.images.shape[1:] != train.images.shape[1:]:
-        raise UserError(
-            f"{file}: images are {list(split.images.shape[1:])}; expected {list(train.images.shape[1:])} as in train.npz."
-        )
+    have, want = list(split.images.shape[1:]), list(train.images.shape[1:])
+    if have != want:
+        raise UserError(f"{file}: images are {have}; expected {want} as in train.npz.")
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import math
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxvit.data.images import DECODE_ERRORS
+from jaxvit.data.images import DECODE_ERRORS, in_threads
 from jaxvit.data.preprocess import make_transform
 from jaxvit.data.splits import Split, shuffled
 from jaxvit.errors import UserError
@@ -184,9 +183,9 @@ def _read(split: Split, transform: Callable | None, i: int) -> np.ndarray | None
     for _ in range(2):
         try:
             example = split.read(i)
-            return np.asarray(example if transform is None else transform(example), np.uint8)
         except DECODE_ERRORS:
             continue
+        return np.asarray(example if transform is None else transform(example), np.uint8)
     return None
 
 
@@ -219,7 +218,5 @@ def _decode_all(split: Split, transform: Callable | None) -> tuple[np.ndarray, l
         else:
             images[i] = example
 
-    with ThreadPoolExecutor(8) as pool:
-        for _ in pool.map(decode, range(len(split))):
-            pass
+    in_threads(decode, len(split), f"decoding {split.name} images")
     return images, sorted(unreadable)

@@ -162,6 +162,15 @@ def hold_out(labels: np.ndarray, count: int, *seeds: int) -> tuple[np.ndarray, n
     return np.sort(order[count:]), np.sort(order[:count])
 
 
+def automatic_test(whole: Split, fraction: float = 0.2) -> tuple[Split, Split, float]:
+    """Returns (train, test, val_scale): a stratified test split that is the same for every seed of a run.
+
+    `val_scale` makes a validation fraction a share of the whole rather than of what is left.
+    """
+    kept, held_out = hold_out(whole.labels, max(round(fraction * len(whole)), 1), 20)
+    return whole.take(kept), whole.take(held_out, "test"), len(whole) / max(len(kept), 1)
+
+
 def limit(labels: np.ndarray, *, fraction: float, per_class: int | None, seed: int) -> tuple[np.ndarray, str | None]:
     """Returns the sorted positions of a stratified, nested subset of the examples, and a note or None.
 

@@ -1,8 +1,197 @@
-"""Placeholder until the reader is written."""
+"""Any prepared TensorFlow Datasets image classification set, read without TensorFlow."""
 
-from jaxvit.data.splits import Source
-from jaxvit.errors import UserError
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from jaxvit.data.images import DECODE_ERRORS, in_threads, reason
+from jaxvit.data.images import decode as open_upright
+from jaxvit.data.splits import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Source,
+    Split,
+    automatic_test,
+    channel_statistics,
+    from_arrays,
+)
+from jaxvit.errors import UserError, suggest
+
+ARRAY_BYTES = 2**30  # splits up to this size (uint8) are decoded at once and kept as one array
+ID_KEYS = ("id", "file_name", "filename", "image/filename", "image_id", "image/id")
+VAL_NAMES = ("validation", "val", "valid", "dev")
 
 
-def load(name, data_dir=None) -> Source:
-    raise UserError("not read yet")
+def load(name: str, data_dir: str | None = None) -> Source:
+    """Reads a data set through `tfds.data_source`: an Image feature and a ClassLabel are all it needs.
+
+    TFDS shuffles when it writes. Where examples have an id they are put in its order, so that results depend
+    neither on that shuffling nor on the number of shards. Raises UserError where the set is unknown, not prepared,
+    in a format without random access, or not for classification.
+    """
+    builder = _builder(name, data_dir)
+    features = builder.info.features
+    image_key, label_key = _keys(name, builder.info)
+    roles, notes = _roles(name, list(builder.info.splits))
+    class_names = [str(n) for n in features[label_key].names]
+    h, w, c = features[image_key].shape
+    channels = 1 if c == 1 else 3
+    fixed = None if h is None or w is None else (int(h), int(w))
+    splits = {}
+    for role, stored in roles.items():
+        splits[role] = _read_split(name, builder, role, stored, image_key, label_key, fixed, channels)
+    if "test" in splits and (splits["test"].labels < 0).all() and "val" in splits:  # ImageNet hides them
+        notes.append("the test split has no labels: the validation split is the test split")
+        splits["test"] = _rename(splits.pop("val"), "test")
+    for role, split in splits.items():
+        if len(split) == 0 or split.labels.min() < 0 or split.labels.max() >= len(class_names):
+            raise UserError(f"tfds:{name}: split {roles[role]!r} is empty or has labels outside its classes.")
+    scale = 1.0
+    if "test" not in splits:
+        splits["train"], splits["test"], scale = automatic_test(splits["train"])
+        notes.append(f"test: {len(splits['test'])} images drawn from train (stratified, the same for every seed)")
+    if splits["train"].images is not None:
+        mean, std = channel_statistics(splits["train"].images)
+    else:
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
+    return Source(splits, class_names, channels, fixed, mean, std, notes, scale)
+
+
+def is_prepared(name: str, data_dir: str | None) -> bool:
+    """Returns whether `name` lies prepared in `data_dir` (TFDS's default if None), in whatever format."""
+    with _quiet():
+        import tensorflow_datasets as tfds
+
+        try:
+            return _prepared(tfds.builder(name, **_where(data_dir)))
+        except Exception:  # no such directory, or one that TFDS cannot make sense of
+            return False
+
+
+def _where(data_dir: str | None) -> dict[str, Any]:
+    return {} if data_dir is None else {"data_dir": os.path.expanduser(data_dir)}
+
+
+def _prepared(builder: Any) -> bool:
+    return bool(builder.info.splits) and Path(str(builder.data_path)).is_dir()
+
+
+@contextlib.contextmanager
+def _quiet():
+    """TFDS talks about TensorFlow and OpenCV, neither of which is wanted here."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _builder(name: str, data_dir: str | None) -> Any:
+    with _quiet():
+        import tensorflow_datasets as tfds
+
+        try:
+            builder = tfds.builder(name, **_where(data_dir))
+        except tfds.core.DatasetNotFoundError:
+            known = tfds.list_builders(with_community_datasets=False)
+            raise UserError(f"tfds:{name}: no such data set in TFDS.{suggest(name, known)}") from None
+        except Exception as error:
+            raise UserError(f"tfds:{name}: TFDS cannot open it without TensorFlow: {reason(error)}.") from None
+    where = Path(str(builder.data_path))
+    if not _prepared(builder):
+        raise UserError(
+            f"tfds:{name}: not prepared in {where.parent.parent} (data.dir).\nPrepare it once where TensorFlow is "
+            f"installed: tfds.load({name!r}, data_dir=..., builder_kwargs={{'file_format': 'array_record'}})."
+        )
+    if builder.info.file_format.value not in ("array_record", "parquet"):
+        raise UserError(
+            f"tfds:{name}: prepared as {builder.info.file_format.value}, which has no random access.\nPrepare it "
+            f"again elsewhere: tfds.load({name!r}, data_dir=..., builder_kwargs={{'file_format': 'array_record'}})."
+        )
+    return builder
+
+
+def _keys(name: str, info: Any) -> tuple[str, str]:
+    """Returns the keys of the image and of the label, the supervised pair first."""
+    pair = [k for k in (info.supervised_keys or ()) if isinstance(k, str)]
+    keys = [*pair, "image", "label", *info.features]
+    kinds = {key: type(info.features[key]).__name__ for key in keys if key in info.features}
+    image = next((key for key, kind in kinds.items() if kind == "Image"), None)
+    label = next((key for key, kind in kinds.items() if kind == "ClassLabel"), None)
+    if image is None or label is None:
+        raise UserError(
+            f"tfds:{name}: has no {'image' if image is None else 'class label'}; it is not for classification."
+        )
+    return image, label
+
+
+def _roles(name: str, stored: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """Returns {our split: split of the source}, and notes on how they came about."""
+    if "train" not in stored:
+        raise UserError(f"tfds:{name}: no split 'train'; it has {', '.join(stored)}.")
+    val = next((v for v in VAL_NAMES if v in stored), None)
+    if val and "test" in stored:
+        return {"train": "train", "val": val, "test": "test"}, []
+    if val:
+        return {"train": "train", "test": val}, [f"split {val!r} is the test split"]
+    return {"train": "train", **({"test": "test"} if "test" in stored else {})}, []
+
+
+def _read_split(
+    name: str,
+    builder: Any,
+    role: str,
+    stored: str,
+    image_key: str,
+    label_key: str,
+    fixed: tuple[int, int] | None,
+    channels: int,
+) -> Split:
+    import tensorflow_datasets as tfds
+
+    with _quiet():
+        source = builder.as_data_source(split=stored, decoders={image_key: tfds.decode.SkipDecoding()})
+    n = len(source)
+
+    def decode(record: dict[str, Any]) -> Image.Image:
+        image = open_upright(io.BytesIO(record[image_key]))
+        return image.convert("L") if channels == 1 else image
+
+    small = fixed is not None and n * fixed[0] * fixed[1] * channels <= ARRAY_BYTES
+    images = np.zeros((n, *(fixed or (0, 0)), channels), np.uint8) if small else None
+    labels = np.zeros(n, np.int32)
+    ids: list[Any] = [None] * n
+
+    def visit(i: int) -> None:
+        record = source[i]
+        labels[i] = record[label_key]
+        ids[i] = next((record[key] for key in ID_KEYS if key in record), i)
+        if images is not None:
+            images[i] = np.asarray(decode(record)).reshape(images.shape[1:])
+
+    try:
+        in_threads(visit, n, f"reading tfds:{name} {stored}")
+    except DECODE_ERRORS as error:
+        raise UserError(f"tfds:{name}: split {stored!r} is damaged: {reason(error)}.") from None
+    order = np.array(sorted(range(n), key=ids.__getitem__), np.int64)
+    if images is not None:
+        return from_arrays(role, images[order], labels[order])
+
+    def read(i: int) -> Image.Image:
+        return decode(source[int(order[i])])
+
+    return Split(role, labels[order], np.arange(n, dtype=np.int64), read)
+
+
+def _rename(split: Split, name: str) -> Split:
+    return split.take(np.arange(len(split)), name)
