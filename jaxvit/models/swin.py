@@ -277,8 +277,11 @@ class SwinTransformer(nn.Module):
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         ph, pw = patch_size = to_pair(self.patch_size)
+        check_fields(self)
+        if images.ndim != 4 or images.shape[-1] != self.in_channels:
+            raise UserError(f"images have shape {images.shape}; expected [b, h, w, {self.in_channels}].")
         for h, w in (to_pair(self.image_size), images.shape[1:3]):
-            if h % ph or w % pw:
+            if h % ph or w % pw or not h or not w:
                 raise UserError(f"image {h}x{w} is not divisible by patch size {ph}x{pw}.")
         map_h, map_w = (i // p for i, p in zip(to_pair(self.image_size), patch_size, strict=True))
         windows = stage_windows(self.window_size, len(self.depths))
@@ -309,6 +312,23 @@ class SwinTransformer(nn.Module):
             )(x, train=train)
         x = layer_norm(NORM_EPS, "norm", self.dtype)(x)
         return ClassifierHead(self.num_classes, self.drop_rate, self.dtype, name="head")(x, train=train)
+
+
+def check_fields(model: SwinTransformer) -> None:
+    """Raises UserError when the fields of the stages do not fit each other."""
+    stages = len(model.depths)
+    if not stages or len(model.num_heads) != stages:
+        raise UserError(
+            f"depths={model.depths} and num_heads={model.num_heads} differ in length; "
+            "expected one entry of each for every stage."
+        )
+    stage_windows(model.window_size, stages)
+    for i, heads in enumerate(model.num_heads):
+        if model.embed_dim * 2**i % heads:
+            raise UserError(
+                f"embed_dim={model.embed_dim} gives stage {i} the width {model.embed_dim * 2**i}, "
+                f"which is not divisible by its num_heads={heads}."
+            )
 
 
 _SMALL = {"depths": (2, 2, 18, 2)}

@@ -1,0 +1,176 @@
+"""Checks the fields of a model before it is built: types by the class's annotations, values by the field's name."""
+
+import dataclasses
+import math
+import types
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Union, get_args, get_origin
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvit.errors import UserError, suggest
+from jaxvit.models.layers import to_pair
+
+MAY_BE_ZERO = ("num_classes", "reg_tokens")  # every other whole number is at least 1
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+KINDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "True or False",
+    str: "a word",
+    types.NoneType: "None",
+}
+
+# What other libraries call our fields.
+ELSEWHERE = {
+    "img_size": "image_size",
+    "input_size": "image_size",
+    "in_chans": "in_channels",
+    "n_classes": "num_classes",
+    "num_labels": "num_classes",
+    "hidden_size": "embed_dim",
+    "num_layers": "depth",
+    "num_hidden_layers": "depth",
+    "num_attention_heads": "num_heads",
+    "dropout": "drop_rate",
+    "attn_dropout": "attn_drop_rate",
+    "stochastic_depth": "drop_path_rate",
+    "grad_checkpointing": "remat",
+}
+
+
+def field_kinds(cls: type[nn.Module]) -> dict[str, Any]:
+    """Field name -> annotation, without linen's own fields."""
+    return {f.name: f.type for f in dataclasses.fields(cls) if f.name not in ("name", "parent")}  # type: ignore[arg-type]
+
+
+def coerce(value: Any, kind: Any) -> Any:
+    """Returns `value` as the annotation `kind` has it: lists become tuples. Raises TypeError when it cannot be."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        for option in args:
+            try:
+                return coerce(value, option)
+            except TypeError:
+                continue
+    elif origin is tuple and isinstance(value, list | tuple):
+        if args[-1] is Ellipsis:
+            return tuple(coerce(v, args[0]) for v in value)
+        if len(args) == len(value):
+            return tuple(coerce(v, k) for v, k in zip(value, args, strict=True))
+    elif kind is bool and isinstance(value, bool | np.bool_):
+        return bool(value)
+    elif kind is int and isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return int(value)
+    elif kind is float and isinstance(value, int | float | np.number) and not isinstance(value, bool):
+        return float(value)
+    elif (kind is str and isinstance(value, str)) or (kind is types.NoneType and value is None):
+        return value
+    elif kind is Any or (kind not in KINDS and origin is not tuple):
+        return tuple(coerce(v, Any) for v in value) if isinstance(value, list | tuple) else value
+    raise TypeError
+
+
+def refuses_none(kind: Any) -> bool:
+    """Whether None is no value of the annotation `kind`."""
+    try:
+        coerce(None, kind)
+    except TypeError:
+        return True
+    return False
+
+
+def describe(kind: Any) -> str:
+    """The annotation in plain words."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(describe(k) for k in args))
+    if origin is tuple:
+        plain = [describe(k) for k in args if k is not Ellipsis]
+        return f"a list with {plain[0]} for each entry" if args[-1] is Ellipsis else f"({', '.join(plain)})"
+    return KINDS.get(kind, str(kind))
+
+
+def leaves(value: Any) -> Iterator[Any]:
+    """All scalars of nested tuples."""
+    for v in value if isinstance(value, tuple) else (value,):
+        yield from leaves(v) if isinstance(v, tuple) else (v,)
+
+
+def check_value(field: str, value: Any, kind: Any, choices: Collection[Any] | None = None) -> Any:
+    """Returns the value of one field as its class wants it. Raises UserError when it cannot be right."""
+    if field == "dtype":
+        return check_dtype(value)
+    try:
+        value = coerce(value, kind)
+    except TypeError:
+        raise UserError(f"{field}={value!r} has the wrong type; expected {describe(kind)}.") from None
+    for v in leaves(value):
+        if choices is not None and v not in choices:
+            known = ", ".join(map(repr, choices))
+            near = suggest(str(v), [c for c in choices if c])
+            raise UserError(f"{field}={v!r} is unknown; expected one of {known}.{near}")
+        if isinstance(v, bool) or not isinstance(v, int | float):
+            continue
+        if not math.isfinite(v):
+            raise UserError(f"{field}={value!r} is not finite.")
+        if field.endswith("_rate") and not 0 <= v < 1:
+            raise UserError(f"{field}={value!r} is not a rate; expected 0 <= {field} < 1.")
+        least = 0 if field in MAY_BE_ZERO else 1
+        if isinstance(v, int) and v < least:
+            raise UserError(f"{field}={value!r} is too small; expected at least {least}.")
+        if field.endswith(("_ratio", "_eps")) and v <= 0:
+            raise UserError(f"{field}={value!r} is not positive.")
+    return value
+
+
+def check_dtype(value: Any) -> Any:
+    """A floating-point dtype, given as such or by name; None stays None."""
+    if value is None:
+        return None
+    try:
+        name = jnp.dtype(value).name
+    except TypeError:
+        name = str(value)
+    if name not in DTYPES:
+        raise UserError(
+            f"dtype={name!r} is unknown; expected one of {', '.join(DTYPES)} or None.{suggest(name, DTYPES)}"
+        )
+    return getattr(jnp, name)
+
+
+def check_name(field: str, known: Collection[str], model_name: str) -> None:
+    """Raises UserError when the model has no such field."""
+    if field in known:
+        return
+    if field == "pretrained":
+        raise UserError("create_model draws no weights; jaxvit.load_pretrained(name) loads pretrained ones.")
+    if ELSEWHERE.get(field) in known:
+        raise UserError(f"{model_name} has no field {field!r}; it is called {ELSEWHERE[field]!r} here.")
+    near = suggest(field, known) or f" It has {', '.join(sorted(known))}."
+    raise UserError(f"{model_name} has no field {field!r}.{near}")
+
+
+def check_sizes(values: Mapping[str, Any]) -> None:
+    """Raises UserError when sizes of one model do not fit each other."""
+    for field in ("image_size", "patch_size"):
+        size = values.get(field)
+        if isinstance(size, tuple) and len(size) != 2:
+            raise UserError(f"{field}={size} has {len(size)} entries; expected one number or (height, width).")
+    if "patch_size" in values:
+        (h, w), (ph, pw) = to_pair(values["image_size"]), to_pair(values["patch_size"])
+        cropped = values.get("crop_to_patches", False)
+        if h < ph or w < pw or ((h % ph or w % pw) and not cropped):
+            raise UserError(
+                f"image {h}x{w} is not divisible by patch size {ph}x{pw}; "
+                f"the nearest image_size is {_nearest(h, ph)}x{_nearest(w, pw)}."
+            )
+    dim, heads = values.get("embed_dim"), values.get("num_heads")
+    if isinstance(dim, int) and isinstance(heads, int) and dim % heads:
+        raise UserError(f"embed_dim={dim} is not divisible by num_heads={heads}.")
+
+
+def _nearest(size: int, patch: int) -> int:
+    return max(1, round(size / patch)) * patch

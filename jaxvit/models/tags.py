@@ -1,0 +1,102 @@
+"""What timm records about every pretrained tag: where the weights lie, their classes, image size and preprocessing."""
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jaxvit.errors import UserError, suggest
+
+Triple = tuple[float, float, float]
+
+# Mean and standard deviation per channel, in [0, 1] pixel units.
+NORMALIZATION: dict[str, tuple[Triple, Triple]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+DATA_FIELDS = (
+    "image_size", "in_channels", "mean", "std", "crop_pct", "crop_mode", "interpolation", "num_classes",
+)  # fmt: skip
+
+
+@cache
+def tag_tables() -> dict[str, dict[str, dict[str, Any]]]:
+    """Name -> tag -> complete entry; the default tag comes first, and names without tags have the tag ""."""
+    families = json.loads(Path(__file__).with_name("tags.json").read_text())["families"]
+    return {
+        name: {tag: _complete(name, tag, family["defaults"] | own) for tag, own in tags.items()}
+        for family in families.values()
+        for name, tags in family["models"].items()
+    }
+
+
+@cache
+def renamed() -> dict[str, str]:
+    """Names that timm once had -> today's, with tag."""
+    return json.loads(Path(__file__).with_name("tags.json").read_text())["renamed"]
+
+
+def _complete(name: str, tag: str, entry: dict[str, Any]) -> dict[str, Any]:
+    mean, std = NORMALIZATION[entry["normalization"]]
+    hub = entry.get("hub", f"timm/{name}.{tag}" if tag else f"timm/{name}")  # null in the file: not on the hub
+    entry = {"url": None, "test_image_size": None, "test_crop_pct": None, "fixed_input_size": False} | entry
+    entry |= {"name": name, "tag": tag, "hub": hub, "mean": mean, "std": std}
+    lists = {k: tuple(v) for k, v in entry.items() if isinstance(v, list)}
+    return entry | lists | {"has_weights": bool(hub or entry["url"])}
+
+
+def split_tag(name: str) -> tuple[str, str | None]:
+    """Splits "resnet18.a1_in1k" into ("resnet18", "a1_in1k"); the tag is None where there is none."""
+    base, dot, tag = name.partition(".")
+    return base, tag if dot else None
+
+
+def tag_info(name: str) -> dict[str, Any]:
+    """Everything recorded about a tag; the name alone stands for its default tag.
+
+    Keys: those of `data_config`, and name, tag ("" if the name has none), has_weights, hub (repository on the
+    Hugging Face hub, or None), url (used when hub is None), license, classifier (one name or several), first_conv,
+    test_image_size, test_crop_pct, fixed_input_size. Raises UserError for an unknown name or tag.
+    """
+    base, tag = split_tag(name)
+    tags = tag_tables().get(base)
+    if tags is None:
+        raise unknown_name(base, tag_tables())
+    if tag is None:
+        return tags[next(iter(tags))]
+    if tag not in tags:
+        known = [t for t in tags if t]
+        if not known:
+            raise UserError(f"unknown tag {tag!r}: {base!r} has no tags.")
+        hint = suggest(tag, known) or f" It has {_some(known)}."
+        raise UserError(f"unknown tag {tag!r} of {base!r}.{hint}")
+    return tags[tag]
+
+
+def unknown_name(name: str, names: Iterable[str]) -> UserError:
+    """The error for a model name that does not exist, with the nearest of `names`."""
+    if name in renamed():
+        return UserError(f"unknown model {name!r}: it is called {renamed()[name]!r} now.")
+    word = name.lower()
+    longer = sorted((n for n in names if word and n.startswith(word)), key=lambda n: (len(n), n))[:3]
+    near = f" Did you mean {', '.join(map(repr, longer))}?" if longer else suggest(word, names)
+    return UserError(f"unknown model {name!r}.{near} jaxvit.list_models() lists all names.")
+
+
+def _some(words: list[str], most: int = 6) -> str:
+    shown = ", ".join(repr(w) for w in words[:most])
+    return shown + (f" and {len(words) - most} more" if len(words) > most else "")
+
+
+def data_config(name: str) -> dict[str, Any]:
+    """The preprocessing that a model's weights expect, by name with or without tag.
+
+    Keys: image_size (height, width) in pixels, in_channels, mean and std per channel in [0, 1] pixel units, crop_pct
+    (share of the resized image that the crop keeps), crop_mode, interpolation, num_classes (0: a feature model).
+    Raises UserError for an unknown name or tag.
+    """
+    entry = tag_info(name)
+    return {key: entry[key] for key in DATA_FIELDS}
