@@ -1,7 +1,7 @@
 """The order of depth in each family: stem, blocks, stages, head, read off the parameters' names."""
 
+import bisect
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,8 @@ class Family:
     mark: str  # a name that only this family has
     stem: str
     blocks: tuple[tuple[str, tuple[int, ...]], ...]
-    tail: str  # after the last block, before the head
     head: str
+    with_head: str = r"$."  # what timm's layer-wise decay counts with the head, whatever its place in the network
     stages: bool = False  # the first number of a block is its stage; else quarters of the depth
 
 
@@ -29,7 +29,6 @@ FAMILIES: dict[str, Family] = {
         mark=r"layer1_0/",
         stem=r"conv1|bn1",
         blocks=((r"layer(\d+)_(\d+)/", ()),),
-        tail=r"$",
         head=r"(fc|head)(_\w+)?/",
         stages=True,
     ),
@@ -37,7 +36,6 @@ FAMILIES: dict[str, Family] = {
         mark=r"layers_0/",
         stem=r"patch_embed|absolute_pos_embed|pos_embed",
         blocks=((r"layers_(\d+)/downsample", (0,)), (r"layers_(\d+)/blocks_(\d+)", ())),
-        tail=r"norm",
         head=r"head(_\w+)?/",
         stages=True,
     ),
@@ -45,27 +43,23 @@ FAMILIES: dict[str, Family] = {
         mark=r"blocks_0/",
         stem=r"cls_token|dist_token|reg_token|pos_embed|patch_embed|norm_pre",
         blocks=((r"blocks_(\d+)/", ()),),
-        tail=r"norm|fc_norm|attn_pool",
         head=r"head(_\w+)?/",
+        with_head=r"dist_token",
     ),
     "alexnet": Family(
         mark=r"classifier_\d+/",
         stem=r"features_0/",
         blocks=((r"features_(\d+)/", ()),),
-        tail=r"classifier_[14]/",
-        head=r"(classifier_6|classifier_\w+_|head(_\w+)?)/",
+        head=r"(classifier_6|head(_\w+)?)/",
     ),
     "vgg": Family(
         mark=r"features_0/",
         stem=r"features_0/",
         blocks=((r"features_(\d+)/", ()),),
-        tail=r"pre_logits",
         head=r"head(_\w+)?/",
     ),
 }
 
-# timm's layer-wise decay counts these with the head, whatever their place in the network
-WITH_HEAD = {"vit": r"dist_token|fc_norm|attn_pool", "vgg": r"pre_logits", "alexnet": r"classifier"}
 STEM, AFTER = -1, 10**6
 
 
@@ -94,35 +88,43 @@ def is_head(path: str, family: str) -> bool:
     return re.match(_rules(family).head, path) is not None
 
 
-def _block_places(paths: Iterable[str], family: str) -> list[tuple[int, ...]]:
-    return sorted({place(path, family) for path in paths} - {(STEM,), (AFTER,)})
+def block_ids(params: Any, *, family: str | None = None) -> dict[str, int]:
+    """Index of every parameter's block: -1 in the stem, the number of blocks for what follows the last.
+
+    A norm that stands in a list beside its convolution (VGG) belongs to the convolution's block.
+    """
+    paths = list(tree.named_leaves(params))
+    family = family or family_of(params)
+    where = {path: place(path, family) for path in paths}
+    kernels = {where[path] for path in paths if path.endswith("/kernel")}
+    blocks = sorted((set(where.values()) & kernels) - {(STEM,), (AFTER,)})
+    return {path: -1 if here == (STEM,) else bisect.bisect_right(blocks, here) - 1 for path, here in where.items()} | {
+        path: len(blocks) for path, here in where.items() if here == (AFTER,)
+    }
 
 
-def num_blocks(paths: Iterable[str], family: str) -> int:
-    """Number of blocks of the model whose parameters are `paths`."""
-    return len(_block_places(paths, family))
+def num_blocks(params: Any, *, family: str | None = None) -> int:
+    """Number of blocks: residual, transformer, or convolutions after the first."""
+    return len({block for path, block in _blocks_only(params, family).items()})
 
 
-def block_of(path: str, family: str, paths: Iterable[str]) -> int:
-    """Index of the parameter's block: -1 in the stem, the number of blocks after the last."""
-    here, places = place(path, family), _block_places(paths, family)
-    if here == (STEM,):
-        return -1
-    return len(places) if here == (AFTER,) else places.index(here)
-
-
-def stage_of(path: str, family: str, paths: Iterable[str]) -> int:
-    """Stage of the parameter: 0 the stem, 1 to 4 the blocks, 5 what follows.
+def stage_ids(params: Any, *, family: str | None = None) -> dict[str, int]:
+    """Stage of every parameter: 0 the stem, 1 to 4 the blocks, 5 what follows.
 
     Families without stages have their blocks divided into four parts as equal as can be.
     """
-    here, places = place(path, family), _block_places(paths, family)
-    if here in ((STEM,), (AFTER,)):
-        return 0 if here == (STEM,) else 5
-    if _rules(family).stages:
-        firsts = sorted({first for first, *_ in places})
-        return firsts.index(here[0]) + 1
-    return places.index(here) * 4 // len(places) + 1
+    family = family or family_of(params)
+    inside, total = _blocks_only(params, family), num_blocks(params, family=family)
+    firsts = sorted({place(path, family)[0] for path in inside})
+    stages = {}
+    for path, block in block_ids(params, family=family).items():
+        if path not in inside:
+            stages[path] = 0 if block == -1 else 5
+        elif _rules(family).stages:
+            stages[path] = firsts.index(place(path, family)[0]) + 1
+        else:
+            stages[path] = block * 4 // total + 1
+    return stages
 
 
 def layer_ids(params: Any, *, family: str | None = None) -> dict[str, int]:
@@ -130,22 +132,24 @@ def layer_ids(params: Any, *, family: str | None = None) -> dict[str, int]:
 
     The last norm counts with the last block; what lies between it and the head counts with the head.
     """
-    paths = list(tree.named_leaves(params))
     family = family or family_of(params)
-    places = _block_places(paths, family)
-    rules = _rules(family)
-    layers: dict[str, int] = {}
-    for path in paths:
-        here = place(path, family)
-        if re.match(WITH_HEAD.get(family, "$"), path) or is_head(path, family):
-            layers[path] = len(places) + 1
-        elif here == (STEM,):
-            layers[path] = 0
-        elif here == (AFTER,):
-            layers[path] = len(places) if re.match(rules.tail, path) else len(places) + 1
-        else:
-            layers[path] = places.index(here) + 1
+    total = num_blocks(params, family=family)
+    layers = {path: block + 1 for path, block in block_ids(params, family=family).items()}
+    for path in layers:
+        if re.match(_rules(family).with_head, path):
+            layers[path] = total + 1
+        elif place(path, family) == (AFTER,) and re.match(r"norm", path):
+            layers[path] = total
     return layers
+
+
+def _blocks_only(params: Any, family: str | None) -> dict[str, int]:
+    family = family or family_of(params)
+    return {
+        path: block
+        for path, block in block_ids(params, family=family).items()
+        if block >= 0 and place(path, family) != (AFTER,)
+    }
 
 
 def _rules(family: str) -> Family:

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxvit import tree
 from jaxvit.errors import UserError, suggest
-from jaxvit.optim.families import block_of, family_of, is_head, num_blocks, stage_of
+from jaxvit.optim.families import block_ids, family_of, is_head, num_blocks, stage_ids
 
 FREEZE_WORDS = ("none", "early", "early_with_stem", "middle", "head_only")
 
@@ -50,18 +50,15 @@ def freeze_mask(params: Any, freeze: str | Sequence[str] | None, *, family: str 
 
 
 def _frozen_by_word(params: Any, word: str, family: str) -> dict[str, bool]:
-    paths = list(tree.named_leaves(params))
     if word == "head_only":
-        return {path: not is_head(path, family) for path in paths}
-    total = num_blocks(paths, family)
-    blocks = {path: block_of(path, family, paths) for path in paths}  # -1 the stem, total what follows the blocks
+        return {path: not is_head(path, family) for path in tree.named_leaves(params)}
     if word.startswith("last_"):
-        kept = int(word.split("_")[1])
+        kept, total = int(word.split("_")[1]), num_blocks(params, family=family)
         if not 1 <= kept <= total:
             raise UserError(f"optim.freeze={word!r}: this model has {total} blocks; expected 1 to {total}.")
-        return {path: block < total - kept for path, block in blocks.items()}
+        return {path: block < total - kept for path, block in block_ids(params, family=family).items()}
     stages = {"early": {1, 2}, "early_with_stem": {0, 1, 2}, "middle": {2, 3}}[word]
-    return {path: stage_of(path, family, paths) in stages for path in paths}
+    return {path: stage in stages for path, stage in stage_ids(params, family=family).items()}
 
 
 def _frozen_by_pattern(params: Any, freeze: str | Sequence[str]) -> dict[str, bool]:

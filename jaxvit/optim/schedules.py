@@ -102,7 +102,8 @@ def onecycle(
 
     def between(a: float, b: float, part: Any) -> Any:
         part = jnp.clip(part, 0.0, 1.0)
-        return a + (b - a) * ((1 - jnp.cos(jnp.pi * part)) / 2 if anneal == "cos" else part)
+        part = (1 - jnp.cos(jnp.pi * part)) / 2 if anneal == "cos" else part
+        return a * (1 - part) + b * part
 
     def schedule(step: Any) -> Any:
         rise = between(start, rate, step / peak) if peak > 0 else jnp.full_like(step, rate)
