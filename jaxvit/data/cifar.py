@@ -193,6 +193,7 @@ def _write(name: str, spec: Archive, splits: dict[str, Any], names: dict[str, li
             "_split_generators": split_generators,
             "_generate_examples": generate_examples,
             "__module__": theirs.__name__,
+            "code_path": None,  # asks for importlib_resources, which TFDS does not install
         }
         with registered.skip_registration():
             builder_cls = type(parent.__name__, (parent,), overrides)

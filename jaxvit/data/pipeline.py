@@ -131,7 +131,7 @@ class Streamed:
                 yield ahead.popleft()
         yield from ahead
 
-    def _example(self, slot: int) -> dict[str, np.ndarray]:
+    def _example(self, slot: int) -> dict[str, Any]:
         image = np.zeros(self.image_shape, np.uint8)
         if slot < 0:
             return {"image": image, "label": np.int32(0), "mask": np.bool_(False)}
