@@ -1,0 +1,31 @@
+"""A small ViT on scikit-learn's 1,797 scanned digits, embedded in the package: nothing to download.
+
+python main.py --config configs/digits_vit.py --workdir runs/digits
+"""
+
+from jaxvit.config import default
+
+
+def get_config():
+    """Returns the config."""
+    config = default()
+    config.num_epochs = 40
+    config.batch_size = 64
+
+    config.model.name = "vit_tiny_patch16_224"
+    config.model.patch_size = 2
+    config.model.embed_dim = 96
+    config.model.depth = 4
+    config.model.num_heads = 4
+    config.model.drop_path_rate = 0.1
+
+    config.data.name = "digits"
+    config.augment.crop_padding = 1
+
+    config.optim.name = "adamw"
+    config.optim.learning_rate = 2e-3
+    config.optim.weight_decay = 0.05
+    config.optim.grad_clip_norm = 1.0
+    config.optim.schedule.warmup_epochs = 4
+    config.loss.label_smoothing = 0.1
+    return config

@@ -1,0 +1,226 @@
+"""The command line: train without a command word, or eval, predict, models."""
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jaxvit.errors import UserError, suggest
+
+EPILOG = """without a command: train
+  %(prog)s --config configs/digits_vit.py --workdir runs/digits [--config.optim.learning_rate=1e-3 ...]
+
+commands:
+COMMANDS
+  %(prog)s COMMAND --help
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are UserErrors: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the message."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code: 0, 1 a failed run, 2 a mistake of the user, 130/143 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0].startswith("-"):
+        return _train(argv)
+    if argv[0] not in COMMANDS:
+        raise UserError(f"no command {argv[0]!r}; expected {', '.join(COMMANDS)}.{suggest(argv[0], COMMANDS)}")
+    return COMMANDS[argv[0]][0](argv[1:])
+
+
+def _parser(command: str, description: str, **options: Any) -> Parser:
+    prog = Path(sys.argv[0]).name if sys.argv and sys.argv[0].endswith(".py") else "jaxvit"
+    prog = f"python {prog}" if prog.endswith(".py") else prog
+    return Parser(
+        prog=f"{prog} {command}".strip(),
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
+
+
+def _train(argv: list[str]) -> int:
+    lines = "\n".join(f"  {name:<9} {about}" for name, (_, about) in COMMANDS.items())
+    parser = _parser(
+        "", "Train, evaluate and use image classifiers in JAX.", epilog=EPILOG.replace("COMMANDS", lines, 1)
+    )
+    parser.add_argument("--config", metavar="FILE", help="a config: .py (run as code), .yaml or .json (data)")
+    parser.add_argument("--workdir", metavar="DIR", help="where the run is kept; started again, it resumes there")
+    parser.add_argument("--force", action="store_true", help="go on in a workdir whose run had another config")
+    args, rest = parser.parse_known_args(argv)
+    for text in rest:
+        if text.startswith("-") and not text.startswith("--config."):
+            known = ["--config", "--workdir", "--force", "--help"]
+            raise UserError(f"no option {text!r}; config words are written --config.WORD=VALUE.{suggest(text, known)}")
+    if args.config is None:
+        raise UserError("no --config; for example --config configs/digits_vit.py --workdir runs/digits")
+    if args.workdir is None:
+        raise UserError("no --workdir: the directory where the run is kept, for example --workdir runs/digits")
+
+    from jaxvit import config as config_lib
+    from jaxvit import models
+
+    config = config_lib.load(args.config, rest, models.model_fields)
+    config_lib.validate(config)
+    use_compile_cache()
+    from jaxvit.interrupt import Interrupted
+    from jaxvit.train import Diverged, train_and_evaluate
+
+    try:
+        train_and_evaluate(config, args.workdir, force=args.force)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
+    except Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _add_classifier(parser: Parser) -> None:
+    parser.add_argument("--workdir", metavar="DIR", help="a run: its best checkpoint and its preprocessing")
+    parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
+    parser.add_argument("--checkpoint", metavar="FILE", help="its weights (.safetensors, .npz); default: the hub")
+
+
+def _classifier(args: argparse.Namespace) -> Any:
+    if (args.workdir is None) == (args.model is None):
+        raise UserError("give one of --workdir DIR (a run) and --model NAME (with --checkpoint FILE)")
+    if args.workdir is not None and args.checkpoint is not None:
+        raise UserError("--checkpoint goes with --model; a run has its own")
+    use_compile_cache()
+    from jaxvit import inference
+
+    if args.workdir is not None:
+        return inference.from_run(args.workdir)
+    return inference.from_name(args.model, args.checkpoint)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return value
+
+
+def _eval(argv: list[str]) -> int:
+    parser = _parser("eval", "Accuracy and loss of a run, or of a named model, on a split.")
+    _add_classifier(parser)
+    parser.add_argument("--data", metavar="NAME", help="digits, tfds:NAME, folder:PATH, npz:PATH; default: the run's")
+    parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
+    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
+    parser.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="images a step; default 64")
+    parser.add_argument("--json", metavar="FILE", help="write the metrics there too")
+    args = parser.parse_args(argv)
+    if args.model is not None and args.data is None:
+        raise UserError("--model needs --data, for example --data folder:photos")
+    classifier = _classifier(args)
+    from jaxvit import console, inference, writers
+
+    metrics, n = inference.evaluate_split(
+        classifier, args.split, data_name=args.data, batch_size=args.batch_size, data_dir=args.data_dir
+    )
+    row = [f"{metrics['accuracy']:.2%}", f"{metrics['top5_accuracy']:.2%}", f"{metrics['loss']:.4f}", f"{n:,}"]
+    console.table(f"{classifier.name}, {args.split} split", ("top-1", "top-5", "loss", "images"), [row])
+    if args.json:
+        writers.write_json(Path(args.json), {"model": classifier.name, "split": args.split, "images": n, **metrics})
+    return 0
+
+
+def _predict(argv: list[str]) -> int:
+    parser = _parser("predict", "The most probable classes of image files, or of all images in folders.")
+    _add_classifier(parser)
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="files or folders")
+    parser.add_argument("--top", type=_positive, default=5, metavar="K", help="classes per image; default 5")
+    parser.add_argument("--csv", metavar="FILE", help="write file, rank, label, name, probability")
+    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="images a step; default 32")
+    args = parser.parse_args(argv)
+    if not args.images:
+        raise UserError("no images; name files or folders")
+    from jaxvit import console, inference
+
+    paths = inference.find_images(args.images)
+    classifier = _classifier(args)
+    names, rows = classifier.class_names, []
+    for path, probabilities in inference.predict(classifier, paths, args.batch_size):
+        order = probabilities.argsort(kind="stable")[::-1][: args.top]
+        rows += [(str(path), rank, int(k), names[k], float(probabilities[k])) for rank, k in enumerate(order, 1)]
+    shown = [(file if rank == 1 else "", rank, label, name, f"{p:.2%}") for file, rank, label, name, p in rows]
+    columns = ("file", "rank", "label", "name", "probability")
+    console.table(classifier.name, columns, shown, left=("file", "name"))
+    if args.csv:
+        _write_csv(Path(args.csv), columns, rows)
+    return 0
+
+
+def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(rows)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from None
+
+
+def _models(argv: list[str]) -> int:
+    parser = _parser("models", "The models there are.")
+    parser.add_argument("pattern", nargs="?", default="*", help="a wildcard such as 'vit_*'")
+    parser.add_argument("--pretrained", action="store_true", help="list the tags that have weights")
+    args = parser.parse_args(argv)
+    from jaxvit import models
+
+    names = models.list_models(args.pattern, pretrained=args.pretrained)
+    if not names:
+        every = models.list_models(pretrained=args.pretrained)
+        raise UserError(f"no model matches {args.pattern!r}.{suggest(args.pattern.strip('*'), every)}")
+    print("\n".join(names))
+    return 0
+
+
+def use_compile_cache() -> None:
+    """Keeps compiled programs in the user's own cache directory, unless JAX_COMPILATION_CACHE_DIR says where."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        directory = os.path.join(base, "jaxvit", "xla")
+        try:  # compiled programs are code: nobody else may write them
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        except OSError:
+            return
+        jax.config.update("jax_compilation_cache_dir", directory)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+COMMANDS = {
+    "eval": (_eval, "accuracy and loss of a run or a named model on a split"),
+    "predict": (_predict, "the most probable classes of images"),
+    "models": (_models, "the models there are"),
+}

@@ -1,0 +1,304 @@
+"""Every config word, once: its default and its unit; reading config files and overrides; checking values.
+
+A Python config is a file with `get_config()` (or `get_config(arg)` for `--config file.py:arg`) and is run as code.
+A YAML or JSON config is data: only known words, no code.
+"""
+
+import copy
+import importlib.util
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from absl import flags
+from ml_collections import ConfigDict, config_dict, config_flags
+
+from jaxvit.errors import UserError, suggest
+
+# What a run works out for itself when it is None; see `differences`.
+DERIVED = (
+    "data.image_size", "data.mean", "data.std", "data.crop_pct", "data.interpolation",
+    "model.num_classes", "model.image_size", "model.in_channels", "parallel.num_devices",
+)  # fmt: skip
+
+
+def default() -> ConfigDict:
+    """Returns the config with every word at its default; None is written as a typed placeholder."""
+    optional = config_dict.placeholder
+    c = ConfigDict()
+    c.seed = 0  # fixes initialisation, data order, augmentation and dropout
+    c.num_epochs = 10
+    c.batch_size = 128  # images per optimiser step, over all devices and micro-batches
+    c.dtype = "float32"  # of the computation: "float32" or "bfloat16"; parameters are float32
+    c.pretrained = optional(str)  # timm name with tag ("deit_tiny_patch16_224.fb_in1k") or a weight file
+    c.fast_dev_run = False  # two steps of everything, to see that all of it works
+    c.eval_every_epochs = 1
+    c.log_every_steps = 50  # a line in metrics.jsonl within long epochs
+
+    c.model = ConfigDict()
+    c.model.name = "resnet18"  # any of `main.py models`; any field of that model may stand beside it
+
+    c.data = ConfigDict()
+    c.data.name = "digits"  # digits, cifar10, cifar100, tfds:NAME, folder:PATH, npz:PATH
+    c.data.dir = optional(str)  # where TFDS keeps its data sets (None: TFDS's own default)
+    c.data.archive = optional(str)  # local copy of CIFAR's official binary archive
+    c.data.image_size = optional(object)  # pixels, int or (h, w) (None: the model's, or else the data's)
+    c.data.mean = optional(tuple)  # per channel, in [0, 1] pixel units (None: the weights' or the data's)
+    c.data.std = optional(tuple)
+    c.data.crop_pct = optional(float)  # of photos: the centre share of the resized short side
+    c.data.interpolation = optional(str)  # "bicubic", "bilinear", "lanczos" or "nearest"
+    c.data.fraction = 1.0  # share of the training split, stratified
+    c.data.per_class = optional(int)  # at most so many training images a class
+    c.data.val_fraction = 0.1  # share of the training split held out for validation
+    c.data.resident_mb = 2048  # a split of at most this size (MiB, uint8) is kept on the device
+
+    c.augment = ConfigDict()
+    c.augment.flip = False  # horizontal, with probability 1/2
+    c.augment.crop_padding = 0  # pixels of zero padding before a random crop to the old size
+
+    c.loss = ConfigDict()
+    c.loss.label_smoothing = 0.0
+
+    c.optim = ConfigDict()
+    c.optim.name = "adamw"  # adamw, sgd, or another optax alias
+    c.optim.learning_rate = 1e-3  # the peak of the schedule
+    c.optim.weight_decay = optional(float)  # on kernels only; None: 0.05 where decoupled, else 0
+    c.optim.b1 = optional(float)  # this and the next four: None = the optimiser's own default
+    c.optim.b2 = optional(float)
+    c.optim.eps = optional(float)
+    c.optim.momentum = optional(float)
+    c.optim.nesterov = optional(bool)
+    c.optim.layer_decay = optional(float)  # factor between the rates of one layer and the next
+    c.optim.mu_dtype = optional(str)  # of the first moment, e.g. "bfloat16"
+    c.optim.grad_clip_norm = optional(float)  # of the global norm
+    c.optim.accum_steps = 1  # micro-batches per step
+    c.optim.freeze = "none"  # none, early, early_with_stem, middle, head_only, last_N_blocks, or a regex
+    c.optim.schedule = ConfigDict()
+    c.optim.schedule.name = "cosine"
+    c.optim.schedule.warmup_epochs = 0.0  # linear, from 0
+    c.optim.schedule.min_learning_rate = 0.0
+    c.optim.schedule.step_size = optional(int)  # of step, in `unit`
+    c.optim.schedule.milestones = optional(tuple)  # of multistep, in `unit`
+    c.optim.schedule.gamma = optional(float)  # of step, multistep and exponential
+    c.optim.schedule.unit = optional(str)  # "epochs" or "steps"
+    c.optim.schedule.power = optional(float)  # of polynomial
+    c.optim.schedule.pct_start = optional(float)  # of onecycle
+    c.optim.schedule.div_factor = optional(float)
+    c.optim.schedule.final_div_factor = optional(float)
+    c.optim.schedule.decay_fraction = optional(float)  # of wsd
+    c.optim.sam = ConfigDict()
+    c.optim.sam.rho = 0.0  # radius of the perturbation; 0 = off
+    c.optim.sam.adaptive = False  # ASAM
+    c.optim.sam.eta = 0.01  # ASAM: added to |w|
+
+    c.early_stopping = ConfigDict()
+    c.early_stopping.patience = optional(int)  # evaluations without improvement of validation accuracy
+    c.early_stopping.min_delta = 0.0  # fraction of accuracy
+
+    c.parallel = ConfigDict()
+    c.parallel.mode = "jit"
+    c.parallel.num_devices = optional(int)  # None = all
+
+    c.checkpoint = ConfigDict()
+    c.checkpoint.every_steps = optional(int)  # None = at each evaluation
+    return c
+
+
+def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str], Iterable[str]] | None = None):
+    """Reads a config file and applies `--config.word=value` overrides.
+
+    Args:
+      path: a `.py` file (`file.py:arg` passes arg to get_config), `.yaml`, `.yml` or `.json`.
+      overrides: command-line words of the form `--config.a.b=value`.
+      model_fields: from a model's name to the names that may stand under `model.`.
+
+    Raises:
+      UserError: no such file, no such word, or a value of the wrong type.
+    """
+    file, _, argument = path.partition(":") if ".py:" in path else (path, "", "")
+    if not Path(file).is_file():
+        raise UserError(f"no config file {file!r}.{suggest(file, map(str, Path(file).parent.glob('*.py')))}")
+    if Path(file).suffix == ".py":
+        config = _run_python(Path(file), argument)
+    elif Path(file).suffix in (".yaml", ".yml", ".json"):
+        config = from_mapping(_read_data(Path(file)))
+    else:
+        raise UserError(f"config {file!r} is of no known kind; expected .py, .yaml, .yml or .json")
+    return override(config, overrides, model_fields)
+
+
+def from_mapping(values: Mapping[str, Any]) -> ConfigDict:
+    """Returns `default()` updated with nested plain `values`; unknown words are errors."""
+    config = default()
+    _update(config, values, "")
+    return config
+
+
+def override(config: ConfigDict, overrides: Sequence[str], model_fields=None) -> ConfigDict:
+    """Returns a copy of `config` with `--config.a.b=value` words applied and type-checked."""
+    config = copy.deepcopy(config)  # not copy_and_resolve_references: that drops the types of the placeholders
+    words, values = _split_overrides(overrides)
+    for word, value in zip(words, values, strict=True):
+        if word == "model.name":
+            config.model.name = value
+    for word in words:  # a model's fields are not declared by the defaults: declare those of this model
+        if word.startswith("model.") and word not in ("model.name",) and model_fields is not None:
+            field = word.removeprefix("model.")
+            fields = set(model_fields(config.model.name))
+            if field not in fields:
+                raise UserError(f"{config.model.name} has no field {field!r}.{suggest(field, fields)}")
+            with config.unlocked():
+                config.model[field] = config_dict.placeholder(object)
+    known = set(_flatten(config))
+    for word in words:
+        if word not in known:
+            raise UserError(f"no config word {word!r}.{suggest(word, known)}")
+    nones = [word for word, value in zip(words, values, strict=True) if value == "None"]
+    for word in nones:  # flags would read the text "None"
+        if _flatten(default()).get(word) is not None:
+            raise UserError(f"config word {word} must have a value; None is not one")
+        _set(config, word, None)
+    flag_values = flags.FlagValues()
+    # The flag's own objects are read here, hence the explicit argv.
+    pairs = [(word, value) for word, value in zip(words, values, strict=True) if word not in nones]
+    argv = ["main.py", *(f"--config.{word}={value}" for word, value in pairs)]
+    holder = config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=argv)
+    try:
+        flag_values(argv)
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(f"bad config value: {str(error).splitlines()[0]}") from None
+    return holder.value
+
+
+def to_dict(config: ConfigDict) -> dict[str, Any]:
+    """Returns plain nested dicts; tuples become lists, as in JSON."""
+    return json.loads(config.to_json())
+
+
+def differences(given: ConfigDict, resolved: Mapping[str, Any]) -> list[str]:
+    """Returns the words whose values differ between a config and a run's resolved one, as "word: old -> new"."""
+    new, old = _flatten(to_dict(given)), _flatten(dict(resolved))
+    out = []
+    for word in sorted(new.keys() | old.keys()):
+        if word in DERIVED and new.get(word) is None:
+            continue
+        if new.get(word) != old.get(word):
+            out.append(f"{word}: {old.get(word)} -> {new.get(word)}")
+    return out
+
+
+_POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps",
+             "optim.accum_steps", "optim.learning_rate",
+             "data.per_class", "data.resident_mb", "checkpoint.every_steps", "early_stopping.patience",
+             "parallel.num_devices", "optim.grad_clip_norm", "data.crop_pct", "optim.sam.eta")  # fmt: skip
+_NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", "optim.schedule.warmup_epochs",
+                 "optim.schedule.min_learning_rate", "early_stopping.min_delta", "seed")  # fmt: skip
+_UNIT = ("data.val_fraction", "loss.label_smoothing", "optim.b1", "optim.b2", "optim.momentum")
+_CHOICES = {
+    "dtype": ("float32", "bfloat16"),
+    "parallel.mode": ("jit",),
+    "data.interpolation": ("bicubic", "bilinear", "lanczos", "nearest"),
+}
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks the values that can be checked without data or model; raises UserError at the first bad one."""
+    values = _flatten(config)
+    checks = (
+        (_POSITIVE, lambda v: v > 0, "a number above 0"),
+        (_NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
+        (_UNIT, lambda v: 0 <= v < 1, "at least 0 and below 1"),
+        (("data.fraction",), lambda v: 0 < v <= 1, "above 0 and at most 1"),
+    )
+    for words, holds, expected in checks:
+        for word in words:
+            value = values.get(word)
+            if value is not None and not (value == value and holds(value)):
+                raise UserError(f"{word} is {value}; expected {expected}")
+    for word, choices in _CHOICES.items():
+        value = values.get(word)
+        if value is not None and value not in choices:
+            raise UserError(f"{word} is {value!r}; expected {' or '.join(choices)}.{suggest(str(value), choices)}")
+    if config.batch_size % config.optim.accum_steps:
+        raise UserError(
+            f"batch_size {config.batch_size} does not divide into optim.accum_steps {config.optim.accum_steps}"
+        )
+
+
+def _split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Splits `--config.word=value`, `--config.word value` and (for a switch) `--config.word`."""
+    words, values = [], []
+    for text in overrides:
+        if not text.startswith("--") and words and values[-1] is None:
+            values[-1] = text
+            continue
+        word, equals, value = text.removeprefix("--").partition("=")
+        if not word.startswith("config."):
+            raise UserError(f"cannot read {text!r}; expected --config.WORD=VALUE")
+        words.append(word.removeprefix("config."))
+        values.append(value if equals else None)
+    return words, ["true" if value is None else value for value in values]
+
+
+def _set(config: ConfigDict, word: str, value: Any) -> None:
+    *parents, name = word.split(".")
+    for parent in parents:
+        config = config[parent]
+    config[name] = value
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping | ConfigDict):
+            out.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            out[prefix + name] = value
+    return out
+
+
+def _update(config: ConfigDict, values: Mapping[str, Any], prefix: str) -> None:
+    if not isinstance(values, Mapping):
+        raise UserError(f"config {prefix.rstrip('.') or 'file'} is {values!r}; expected words with values")
+    for name, value in values.items():
+        word = f"{prefix}{name}"
+        if isinstance(config.get(name), ConfigDict):
+            _update(config[name], value, f"{word}.")
+        elif name in config:
+            try:
+                config[name] = tuple(value) if isinstance(value, list) else value
+            except TypeError as error:
+                raise UserError(f"config word {word}: {str(error).splitlines()[0]}") from None
+        elif prefix == "model.":  # checked against the chosen model when it is created
+            config[name] = tuple(value) if isinstance(value, list) else value
+        else:
+            raise UserError(f"no config word {word!r}.{suggest(word, _flatten(default()))}")
+
+
+def _run_python(path: Path, argument: str) -> ConfigDict:
+    spec = importlib.util.spec_from_file_location(f"jaxvit_config_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(argument) if argument else module.get_config()
+    except UserError:
+        raise
+    except Exception as error:  # whatever a config's code raises is the config's mistake
+        raise UserError(f"config {str(path)!r} failed: {type(error).__name__}: {error}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"get_config() of {str(path)!r} returned {type(config).__name__}; expected a ConfigDict")
+    unknown = [w for w in _flatten(config) if w not in _flatten(default()) and not w.startswith("model.")]
+    if unknown:
+        raise UserError(f"no config word {unknown[0]!r}.{suggest(unknown[0], _flatten(default()))}")
+    return config
+
+
+def _read_data(path: Path) -> Mapping[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return (json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)) or {}
+    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read config {str(path)!r}: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,78 @@
+"""What a person sees while something runs: lines, a progress bar with rate and remaining time, tables."""
+
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=True)  # tables and results
+err = Console(stderr=True, highlight=False, soft_wrap=True)  # progress and errors
+HEARTBEAT_SECS = 30.0  # where there is no terminal, a line every so often
+
+
+class Bar:
+    """One bar: `advance(n, text)` with n of `total` units done since the last call."""
+
+    def __init__(self, progress: Progress, title: str, total: int, unit: str):
+        """Use `console.bar`."""
+        self._progress, self._title, self._total, self._unit = progress, title, total, unit
+        self._task = progress.add_task(title, total=total, text="")
+        self._done, self._begun, self._said = 0, time.monotonic(), time.monotonic()
+
+    def advance(self, n: int, text: str = "") -> None:
+        """Counts `n` more units done; `text` stands beside the rate."""
+        self._done += n
+        now = time.monotonic()
+        rate = self._done / max(now - self._begun, 1e-9)
+        text = f"{text}  {rate:,.0f} {self._unit}/s"
+        self._progress.update(self._task, advance=n, text=text)
+        if not err.is_terminal and now - self._said > HEARTBEAT_SECS:
+            self._said = now
+            remaining = duration((self._total - self._done) / max(rate, 1e-9))
+            err.print(f"{self._title}: {self._done}/{self._total}{text}  {remaining} left")
+
+
+@contextmanager
+def bar(title: str, total: int, unit: str = "images"):
+    """A bar that disappears when it is done; without a terminal, a line every half minute."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[text]}"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+        yield Bar(progress, title, total, unit)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequence[str] = ()) -> None:
+    """Prints a table; columns named in `left` are aligned left, the others right."""
+    view = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        view.add_column(column, justify="left" if column in left else "right", overflow="fold")
+    for row in rows:
+        view.add_row(*[str(cell) for cell in row])
+    out.print(view)
+
+
+def duration(seconds: float) -> str:
+    """Returns "1.2 s", "3 min 20 s" or "2 h 05 min"."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def count(number: float) -> str:
+    """Returns 5.72 M, 1.26 G, 940 k: three significant digits."""
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= limit:
+            return f"{number / limit:.3g} {letter}"
+    return f"{number:.0f}"

@@ -1,0 +1,166 @@
+"""Classifiers ready to use, from a run's workdir or from a timm name: prediction on files, evaluation on splits."""
+
+import copy
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvit import config as config_lib
+from jaxvit import data, models, pretrained, setup, steps, writers
+from jaxvit.checkpoint import Checkpoints
+from jaxvit.console import bar
+from jaxvit.errors import UserError
+from jaxvit.evaluate import evaluate
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A model with weights, the names of its classes and the preprocessing that belongs to it."""
+
+    name: str
+    model: nn.Module
+    variables: Any
+    class_names: list[str]
+    data_config: dict[str, Any]  # what `jaxvit.preprocess` takes
+    config: ConfigDict | None = None  # of the run, where it comes from one
+
+
+def from_run(workdir: str | Path) -> Classifier:
+    """Returns the best model of a run. Raises UserError where `workdir` is no run or has no checkpoint."""
+    path = Path(workdir).expanduser()
+    if not path.is_dir():
+        raise UserError(f"no run in {str(path)!r}: there is no such directory")
+    config = config_lib.from_mapping(writers.read_json(path / "config.json"))
+    model = setup.make_model(config)
+    shape = (*config.data.image_size, config.model.in_channels)
+    template = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape), jnp.float32))
+    checkpoints = Checkpoints(path / "checkpoints")
+    try:
+        variables, _ = checkpoints.restore("best", jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), template))
+    finally:
+        checkpoints.close()
+    words = {name: config.data[name] for name in ("image_size", "mean", "std", "crop_pct", "interpolation")}
+    data_config = {**words, "in_channels": config.model.in_channels}
+    return Classifier(
+        config.model.name, model, variables, writers.read_json(path / "classes.json"), data_config, config
+    )
+
+
+def from_name(name: str, checkpoint: str | None = None) -> Classifier:
+    """Returns a pretrained model by its timm name, with the weights of `checkpoint` (None: of the hub)."""
+    model, variables = pretrained.load_pretrained(name, checkpoint)
+    data_config = {**models.data_config(name), "image_size": model.image_size, "in_channels": model.in_channels}
+    classes = imagenet_classes()
+    names = [label for _, label in classes]
+    if model.num_classes != len(names):
+        names = [f"class {i}" for i in range(model.num_classes)]
+    return Classifier(name, model, variables, names, data_config)
+
+
+def imagenet_classes() -> list[tuple[str, str]]:
+    """Returns (synset, name) of the 1,000 ImageNet classes, in the order of the logits."""
+    text = resources.files("jaxvit.data").joinpath("imagenet_classes.json").read_text(encoding="utf-8")
+    return [(synset, name) for synset, name in json.loads(text)]
+
+
+def find_images(paths: Sequence[str]) -> list[Path]:
+    """Returns the files named, and the images in the folders named; raises UserError where there is none."""
+    found: list[Path] = []
+    for text in paths:
+        path = Path(text).expanduser()
+        if path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            if not inside:
+                raise UserError(f"no images in folder {text!r}; expected {', '.join(IMAGE_SUFFIXES)} files")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"no file {text!r}")
+    return found
+
+
+def predict(classifier: Classifier, paths: Sequence[Path], batch_size: int = 32) -> Iterator[tuple[Path, np.ndarray]]:
+    """Yields (path, probabilities [num_classes]) in order; raises UserError at the first unreadable image."""
+    apply = jax.jit(lambda variables, images: jax.nn.softmax(classifier.model.apply(variables, images), axis=-1))
+    size = min(batch_size, len(paths))
+    with bar("predicting", len(paths)) as meter:
+        for i in range(0, len(paths), size):
+            chunk = paths[i : i + size]
+            images = np.stack([data.preprocess(data.open_image(p), classifier.data_config) for p in chunk])
+            padded = np.concatenate([images, np.zeros((size - len(chunk), *images.shape[1:]), images.dtype)])
+            yield from zip(chunk, np.asarray(apply(classifier.variables, padded))[: len(chunk)], strict=True)
+            meter.advance(len(chunk))
+
+
+def evaluate_split(
+    classifier: Classifier, split_name: str, *, data_name: str | None = None, batch_size: int = 64, **options: Any
+) -> tuple[dict[str, float], int]:
+    """Returns (metrics, number of images) of a classifier on a split of its own run's data, or of `data_name`.
+
+    `options` go to `data.load_dataset`. The classes of other data are matched by name, ImageNet's by synset too.
+    """
+    config = copy.deepcopy(classifier.config) if classifier.config is not None else config_lib.default()
+    with config.unlocked(), config.ignore_type():
+        config.data.update({k: v for k, v in classifier.data_config.items() if k in config.data})
+        config.data.image_size = tuple(classifier.data_config["image_size"])
+        if data_name is not None and data_name != config.data.name:
+            config.data.update({"name": data_name, "fraction": 1.0, "per_class": None, "val_fraction": 0.0})
+        config.data.update({"dir": options.get("data_dir") or config.data.dir})
+    dataset = setup.load_data(config)
+    split = {"train": dataset.train, "val": dataset.val, "test": dataset.test}[split_name]
+    if not len(split):
+        raise UserError(f"{config.data.name} has no images in its {split_name} split")
+    to_label = match_classes(classifier, dataset.class_names)
+    split = dataclasses.replace(split, labels=to_label[split.labels])
+    shared = {
+        "model": classifier.model,
+        "to_float": setup.make_to_float(classifier.data_config["in_channels"]),
+        "normalise": setup.make_normalise(
+            *(config.data[word] for word in ("image_size", "interpolation", "mean", "std"))
+        ),
+    }
+    feed = setup.make_feed(config, split)
+    size = min(batch_size, len(split))
+    with bar(f"evaluating {split_name}", math.ceil(len(split) / size) * size) as meter:
+        metrics, _ = evaluate(
+            jax.jit(steps.make_eval_step(**shared)),
+            classifier.variables,
+            feed,
+            size,
+            progress=lambda done: meter.advance(size),
+        )
+    return metrics, len(split) - len(feed.unreadable)
+
+
+def match_classes(classifier: Classifier, class_names: Sequence[str]) -> np.ndarray:
+    """Returns the model's label for each class of a data set, int32 [classes]; raises UserError where one has none."""
+    own = list(classifier.class_names)
+    if list(class_names) == own:
+        return np.arange(len(own), dtype=np.int32)
+    known = {_plain(name): i for i, name in enumerate(own)}
+    if own == [name for _, name in imagenet_classes()]:
+        known |= {synset: i for i, (synset, _) in enumerate(imagenet_classes())}
+    labels = [known.get(_plain(name), known.get(name.split("_")[0])) for name in class_names]
+    if None not in labels:
+        return np.asarray(labels, np.int32)
+    if len(class_names) == len(own) and not set(map(_plain, class_names)) & set(known):
+        return np.arange(len(own), dtype=np.int32)  # unnamed classes: by position
+    missing = class_names[labels.index(None)]
+    raise UserError(f"class {missing!r} of the data is none of the model's {len(own)} ({own[0]!r}, {own[1]!r}, ...)")
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").casefold()

@@ -1,0 +1,40 @@
+"""Multiply-accumulates of a model, counted from its jaxpr: matmuls and convolutions, as timm's tables do."""
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
+    """Returns the multiply-accumulates of one forward pass on one image [h, w, c]. 1 MAC is 2 FLOPs."""
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    jaxpr = jax.make_jaxpr(model.apply)(variables, images)
+    return _count(jaxpr.jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+    total = 0
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            (contract, _), _ = eqn.params["dimension_numbers"]
+            lhs = eqn.invars[0].aval.shape
+            total += math.prod(eqn.outvars[0].aval.shape) * math.prod(lhs[i] for i in contract)
+        elif eqn.primitive.name == "conv_general_dilated":
+            out = eqn.outvars[0].aval.shape
+            kernel = eqn.invars[1].aval.shape
+            spec = eqn.params["dimension_numbers"].rhs_spec  # (out features, in features, *spatial)
+            total += math.prod(out) * math.prod(kernel) // kernel[spec[0]]
+        else:
+            repeats = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
+            for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
+                if _is_jaxpr(inner):
+                    total += repeats * _count(getattr(inner, "jaxpr", inner))
+    return total
+
+
+def _is_jaxpr(value: Any) -> bool:
+    return hasattr(value, "eqns") or hasattr(value, "jaxpr")

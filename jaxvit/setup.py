@@ -1,0 +1,158 @@
+"""What a config means: the data set, the model and its variables, and what lies between images and model.
+
+Shared by training (a config) and by evaluation and prediction (a finished run's config.json).
+"""
+
+import copy
+import os
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxvit import data, models
+from jaxvit.data import augment
+from jaxvit.errors import UserError
+from jaxvit.models.layers import to_pair
+
+Array = jax.Array
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
+_FEWEST_PATCHES = 16  # data smaller than this many patches is enlarged to the model's own size
+
+
+def load_data(config: ConfigDict, skipped_file: str | os.PathLike[str] | None = None) -> data.Dataset:
+    """Returns the data set that `config.data` names; unreadable files are listed in `skipped_file`."""
+    d = config.data
+    return data.load_dataset(
+        d.name,
+        seed=config.seed,
+        fraction=d.fraction,
+        per_class=d.per_class,
+        val_fraction=d.val_fraction,
+        data_dir=d.dir,
+        archive=d.archive,
+        skipped_file=None if skipped_file is None else str(skipped_file),
+    )
+
+
+def resolve(config: ConfigDict, dataset: data.Dataset) -> ConfigDict:
+    """Returns the config with everything filled in that was left to the model, its weights or the data.
+
+    Raises:
+      UserError: the model and the data do not fit each other.
+    """
+    config = copy.deepcopy(config)
+    m, d = config.model, config.data
+    fields = models.model_fields(m.name)
+    given = {name: value for name, value in m.items() if name != "name" and value is not None}
+    weights = models.data_config(_tag(config.pretrained, m.name)) if config.pretrained else None
+
+    num_classes = len(dataset.class_names)
+    if given.get("num_classes", num_classes) != num_classes:
+        raise UserError(f"model.num_classes is {given['num_classes']}; {d.name} has {num_classes} classes")
+    in_channels = given.get("in_channels") or (weights["in_channels"] if weights else dataset.in_channels)
+
+    sizes = [to_pair(_size(s)) for s in (given.get("image_size"), d.image_size) if s is not None]
+    if len(set(sizes)) > 1:
+        raise UserError(f"model.image_size {sizes[0]} and data.image_size {sizes[1]} differ; give one of them")
+    size = sizes[0] if sizes else _natural_size(dataset, {**fields, **given}, weights)
+
+    mean, std = (d.mean, d.std) if d.mean is not None else (None, None)
+    if (d.mean is None) != (d.std is None):
+        raise UserError("data.mean and data.std come together; only one of them is set")
+    if mean is None:
+        mean, std = (weights["mean"], weights["std"]) if weights else (dataset.mean, dataset.std)
+    mean, std = (_per_channel(v, in_channels, word) for v, word in ((mean, "mean"), (std, "std")))
+    if min(std) <= 0:
+        raise UserError(f"data.std is {std}; expected values above 0")
+
+    with config.unlocked(), config.ignore_type():
+        m.num_classes, m.in_channels, m.image_size = num_classes, in_channels, size
+        d.image_size, d.mean, d.std = size, mean, std
+        d.crop_pct = d.crop_pct or (weights["crop_pct"] if weights else 1.0)
+        d.interpolation = d.interpolation or (weights["interpolation"] if weights else "bicubic")
+    return config
+
+
+def make_model(config: ConfigDict) -> nn.Module:
+    """Returns the model of a resolved config, without weights."""
+    return models.create_model(config.model.name, **model_fields(config))
+
+
+def model_fields(config: ConfigDict) -> dict[str, Any]:
+    """Returns the fields of the model that a resolved config sets."""
+    fields = {name: value for name, value in config.model.items() if name != "name" and value is not None}
+    return {**fields, "dtype": DTYPES[config.dtype]}
+
+
+def make_to_float(in_channels: int) -> Callable[[Array], Array]:
+    """Returns uint8 [b, h, w, c] -> float32 [b, h, w, in_channels] in [0, 1]."""
+    return lambda images: augment.to_channels(images.astype(jnp.float32) / 255.0, in_channels)
+
+
+def make_normalise(
+    image_size: tuple[int, int], interpolation: str, mean: tuple, std: tuple
+) -> Callable[[Array], Array]:
+    """Returns float32 images in [0, 1] -> resized to `image_size`, less `mean`, over `std`."""
+    mean_, std_ = (np.asarray(v, np.float32).reshape(1, 1, 1, -1) for v in (mean, std))
+
+    def normalise(images: Array) -> Array:
+        images = jnp.clip(augment.resize(images, image_size, interpolation), 0.0, 1.0)  # bicubic overshoots
+        return (images - mean_) / std_
+
+    return normalise
+
+
+def make_feed(config: ConfigDict, split: data.Split, sharding: Any = None) -> Any:
+    """Returns the batches of one split: on the device where it is small enough, else streamed."""
+    d = config.data
+    transform = None
+    if split.images is None:  # images of any size: to the model's on the host, as timm's evaluation does
+        transform = data.make_transform(
+            tuple(d.image_size), len(d.mean), crop_pct=d.crop_pct, interpolation=d.interpolation
+        )
+    return data.make_feed(split, transform=transform, sharding=sharding, resident_bytes=d.resident_mb * 2**20)
+
+
+def _tag(pretrained: str, model_name: str) -> str:
+    """The timm name whose preprocessing goes with the weights: `pretrained` itself, or the model of a local file."""
+    known = models.split_tag(pretrained)[0] in models.list_models()
+    return pretrained if known else model_name
+
+
+def _size(size: Any) -> int | tuple[int, int]:
+    whole = all(isinstance(s, int) and not isinstance(s, bool) and s > 0 for s in np.atleast_1d(size).tolist())
+    if isinstance(size, int) and whole:
+        return size
+    if isinstance(size, list | tuple) and len(size) == 2 and whole:
+        return (size[0], size[1])
+    raise UserError(f"image_size is {size!r}; expected pixels as a whole number or (height, width)")
+
+
+def _natural_size(dataset: data.Dataset, fields: dict[str, Any], weights: dict[str, Any] | None) -> tuple[int, int]:
+    if weights:
+        return to_pair(tuple(weights["image_size"]))
+    own = dataset.image_size
+    if own is None:
+        return to_pair(fields["image_size"])
+    if "patch_size" not in fields:  # a convolutional network takes the data as it is
+        return own
+    patch = to_pair(fields["patch_size"])
+    fits = own[0] % patch[0] == 0 and own[1] % patch[1] == 0
+    patches = (own[0] // patch[0]) * (own[1] // patch[1])
+    return own if fits and patches >= _FEWEST_PATCHES else to_pair(fields["image_size"])
+
+
+def _per_channel(values: Any, in_channels: int, word: str) -> tuple[float, ...]:
+    values = tuple(float(v) for v in values)
+    if len(values) == in_channels:
+        return values
+    if len(values) == 1 or len(set(values)) == 1:
+        return values[:1] * in_channels
+    if in_channels == 1:
+        return (sum(values) / len(values),)
+    raise UserError(f"data.{word} has {len(values)} values; the model reads {in_channels} channels")

@@ -1,0 +1,126 @@
+"""What a run says of itself: the lines before and after training, summary.json, the sample images."""
+
+import datetime
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxvit import __version__, optim, tree
+from jaxvit.console import count, duration, err
+from jaxvit.macs import count_macs
+from jaxvit.run import Run
+from jaxvit.state import TrainState
+
+NUM_SAMPLES = 32
+
+
+def print_header(run: Run, state: TrainState) -> None:
+    """Prints what is about to be trained on what."""
+    config, dataset = run.config, run.dataset
+    h, w = config.data.image_size
+    channels = config.model.in_channels
+    for note in dataset.notes:
+        err.print(f"data   {note}")
+    sizes = ", ".join(
+        f"{len(split):,} {split.name}" for split in (dataset.train, dataset.val, dataset.test) if len(split)
+    )
+    kinds = {feed.kind for feed in run.feeds.values()}
+    err.print(f"data   {config.data.name}: {sizes}; {len(dataset.class_names)} classes ({' and '.join(sorted(kinds))})")
+    macs = count_macs(run.model, (h, w, channels))
+    start = f"from {config.pretrained}" if config.pretrained else "from scratch"
+    err.print(
+        f"model  {config.model.name} {start}: {tree.count(state.params):,} parameters, "
+        f"{count(macs)}MACs at {h}x{w}x{channels}, {config.dtype}"
+    )
+    err.print(f"       {optim.describe_trainable(state.params, run.trainable)}")
+    devices = jax.devices()
+    err.print(
+        f"train  {config.num_epochs} epochs of {run.steps_per_epoch} steps, batch {run.batch_size}, "
+        f"{config.optim.name}, on {config.parallel.num_devices} x {devices[0].device_kind}"
+    )
+    if run.batch_size != config.batch_size:
+        err.print(f"       batch_size {config.batch_size} is more than there are training images")
+
+
+def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
+    """Returns the content of summary.json; times in seconds, accuracies as fractions, 1 GMAC = 2 GFLOP."""
+    config = run.config
+    h, w = config.data.image_size
+    shapes = jax.eval_shape(run.model.init, jax.random.key(0), np.zeros((1, h, w, config.model.in_channels), "float32"))
+    trained, whole = optim.split_trainable(shapes["params"], run.trainable)[0], shapes["params"]
+    images = run.steps_per_epoch * run.batch_size * progress.epoch
+    return {
+        "model": config.model.name,
+        "pretrained": config.pretrained,
+        "parameters": tree.count(whole),
+        "trainable_parameters": tree.count(trained),
+        "gmacs": count_macs(run.model, (h, w, config.model.in_channels)) / 1e9,
+        "image_size": [h, w],
+        "data": config.data.name,
+        "num_train": len(run.dataset.train),
+        "num_val": len(run.dataset.val),
+        "num_test": len(run.dataset.test),
+        "num_classes": len(run.dataset.class_names),
+        "epochs": progress.epoch,
+        "stopped_early": progress.stopped_early,
+        "batch_size": run.batch_size,
+        "compile_seconds": run.compile_seconds,
+        "train_seconds": progress.seconds,
+        "seconds_per_epoch": progress.seconds / max(progress.epoch, 1),
+        "images_per_second": images / max(progress.seconds, 1e-9),
+        "best": progress.best,
+        "final": final,
+        "environment": environment(),
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Returns versions and hardware."""
+    from importlib.metadata import version
+
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "jaxvit": __version__,
+        **{name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")},
+    }
+
+
+def print_footer(workdir: Path, described: dict[str, Any]) -> None:
+    """Prints the closing summary."""
+    final, best = described["final"], described["best"] or {}
+    err.print()
+    err.print(
+        f"{described['model']}: {described['parameters']:,} parameters, {described['gmacs']:.3g} GMACs "
+        f"at {described['image_size'][0]}x{described['image_size'][1]}"
+    )
+    err.print(
+        f"training   {duration(described['train_seconds'])} for {described['epochs']} epochs, "
+        f"{duration(described['seconds_per_epoch'])} each, {described['images_per_second']:,.0f} images/s "
+        f"(first step with compilation: {duration(described['compile_seconds'])})"
+    )
+    if "val/accuracy" in best:
+        err.print(f"validation {best['val/accuracy']:.2%} at epoch {best['epoch']}, the best checkpoint")
+    err.print(
+        f"test       [bold]{final['test/accuracy']:.2%}[/bold] over {described['num_test']:,} images, "
+        f"loss {final['test/loss']:.4f}, top-5 {final['test/top5_accuracy']:.2%}"
+    )
+    err.print(f"files      {workdir}: config.json, summary.json, metrics.jsonl, predictions.npz, checkpoints, events")
+
+
+def sample_images(feed: Any, split: Any, positions: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns a few images of a split as the model's feed holds them: image uint8 [n, h, w, c], label, index."""
+    chosen = positions[np.linspace(0, len(positions) - 1, min(NUM_SAMPLES, len(positions))).astype(int)]
+    batch = next(iter(feed.batches(chosen, len(chosen))))
+    return {"image": np.asarray(batch["image"]), "label": split.labels[chosen], "index": split.index[chosen]}
