@@ -47,9 +47,10 @@ def load(path: str) -> Source:
 def _read(file: Path) -> dict[str, np.ndarray]:
     """Reads the arrays that matter; pickled objects are refused, never loaded."""
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise UserError(f"{file}: not an .npz archive; expected one written by numpy.savez.")
+        with file.open("rb") as opened:  # numpy leaves a damaged file open
+            stored = np.load(opened, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
+                raise UserError(f"{file}: a single array; expected an archive written by numpy.savez.")
             return {key: stored[key] for key in ("image", "label", "class_names") if key in stored}
     except UserError:
         raise

@@ -1,0 +1,151 @@
+"""Names to data sets: digits, arrays, and every mistake in them answered in plain words."""
+
+import numpy as np
+import pytest
+
+from jaxvit.data import load_dataset
+from jaxvit.errors import UserError
+
+
+def _arrays(n: int = 12, classes: int = 3, shape=(6, 5, 3)) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(n)
+    return {"image": rng.integers(0, 256, (n, *shape), np.uint8), "label": np.arange(n) % classes}
+
+
+def _write(directory, train=None, test=None, **others):
+    for name, arrays in {"train": train or _arrays(30), "test": test or _arrays(), **others}.items():
+        np.savez(directory / f"{name}.npz", **arrays)
+    return f"npz:{directory}"
+
+
+def test_digits_are_the_scans_with_a_fixed_test_split():
+    data = load_dataset("digits")
+    assert (len(data.train), len(data.val), len(data.test)) == (1212, 135, 450)
+    assert data.image_size == (8, 8) and data.in_channels == 1 and data.num_classes == 10
+    assert data.train.images is not None and data.train.images.dtype == np.uint8
+    assert data.train.images.max() == 255 and data.train.images.min() == 0
+    np.testing.assert_allclose(np.bincount(data.test.labels), 45, atol=1.5)
+    assert not set(data.train.index) & set(data.test.index) and not set(data.train.index) & set(data.val.index)
+    assert (np.diff(data.test.index) > 0).all()
+    other = load_dataset("digits", seed=1)
+    np.testing.assert_array_equal(other.test.index, data.test.index)
+    assert set(other.val.index) != set(data.val.index)
+    again = load_dataset("digits", seed=1)
+    np.testing.assert_array_equal(again.val.index, other.val.index)
+
+
+def test_digits_index_is_that_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    raw, data = load_digits(), load_dataset("digits")
+    assert data.test.images is not None
+    np.testing.assert_array_equal(data.test.labels, raw.target[data.test.index])
+    expected = np.round(raw.images[data.test.index] * 255 / 16)
+    np.testing.assert_array_equal(data.test.images[..., 0], expected)
+
+
+def test_limits_apply_to_train_only():
+    whole, part = load_dataset("digits"), load_dataset("digits", fraction=0.1)
+    np.testing.assert_array_equal(whole.val.index, part.val.index)
+    assert len(part.train) == 121 and set(part.train.index) < set(whole.train.index)
+    assert any("121 of 1212" in note for note in part.notes)
+    few = load_dataset("digits", per_class=3, val_fraction=0)
+    assert len(few.val) == 0 and (np.bincount(few.train.labels) == 3).all()
+
+
+def test_npz_is_read_as_stored(tmp_path):
+    train, test = _arrays(30), _arrays()
+    data = load_dataset(_write(tmp_path, train, test), val_fraction=0.2)
+    assert data.train.images is not None and data.test.images is not None
+    assert (len(data.train), len(data.val), len(data.test)) == (24, 6, 12)
+    np.testing.assert_array_equal(data.train.images, train["image"][data.train.index])
+    np.testing.assert_array_equal(data.test.images, test["image"])
+    np.testing.assert_array_equal(data.test.index, np.arange(12))
+    assert data.class_names == ["0", "1", "2"] and data.image_size == (6, 5)
+
+
+def test_npz_takes_floats_grey_images_names_and_its_own_validation(tmp_path):
+    values = np.arange(256, dtype=np.float32) / 255
+    images = np.tile(values[:32].reshape(4, 8), (10, 1, 1))
+    train = {"image": images, "label": np.arange(10)[:, None] % 2, "class_names": np.array(["no", "ja", "maybe"])}
+    val = {"image": images[:4], "label": np.array([2, 0, 1, 1], np.uint8)}
+    data = load_dataset(_write(tmp_path, train, {**val}, val=val))
+    assert data.train.images is not None and data.train.images.shape == (10, 4, 8, 1)
+    np.testing.assert_array_equal(data.train.images[0].ravel(), np.arange(32))
+    assert data.class_names == ["no", "ja", "maybe"] and len(data.val) == 4 and data.in_channels == 1
+
+
+def _with(key, value, n=12):
+    return {**_arrays(n), key: value}
+
+
+BAD_TRAIN = {
+    "negative": (_with("label", np.arange(12) - 1), "label -1"),
+    "float labels": (_with("label", np.arange(12.0)), "whole numbers"),
+    "one class": (_with("label", np.zeros(12, int)), "one class"),
+    "lengths": (_with("label", np.arange(11) % 3), "12 images but 11 labels"),
+    "range": (_with("image", np.full((12, 4, 4, 3), 3.5)), "3.5"),
+    "below": (_with("image", np.full((12, 4, 4, 3), -0.5)), "-0.5"),
+    "nan": (_with("image", np.full((12, 4, 4, 3), np.nan)), "not finite"),
+    "object": (_with("image", np.array([None] * 12, object)), "never loaded"),
+    "object labels": (_with("label", np.array(["a"] * 12, object)), "never loaded"),
+    "large integers": (_with("image", np.full((12, 4, 4, 3), 300)), "300"),
+    "channels first": (_with("image", np.zeros((12, 3, 32, 32), np.uint8)), "channels"),
+    "flat": (_with("image", np.zeros((12, 48), np.uint8)), "shape"),
+    "strings": (_with("image", np.full((12, 4, 4, 3), "x")), "expected uint8"),
+    "empty": ({"image": np.zeros((0, 4, 4, 3), np.uint8), "label": np.zeros(0, int)}, "no images"),
+    "no label": ({"image": np.zeros((4, 4, 4, 3), np.uint8)}, "'label'"),
+    "no image": ({"label": np.zeros(4, int)}, "'image'"),
+    "names": (_with("class_names", np.array(["a", "a", "b"])), "class_names"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TRAIN)
+def test_bad_arrays_are_named(tmp_path, case):
+    arrays, words = BAD_TRAIN[case]
+    with pytest.raises(UserError, match="train.npz") as caught:
+        load_dataset(_write(tmp_path, arrays))
+    assert words in str(caught.value) and len(str(caught.value).splitlines()) <= 2
+
+
+def test_test_split_must_fit_train(tmp_path):
+    with pytest.raises(UserError, match="test.npz: label 3"):
+        load_dataset(_write(tmp_path, test=_arrays(12, classes=4)))
+    with pytest.raises(UserError, match=r"images are \[6, 4, 3\]"):
+        load_dataset(_write(tmp_path, test=_arrays(12, shape=(6, 4, 3))))
+
+
+def test_damaged_or_missing_archives_are_named(tmp_path):
+    with pytest.raises(UserError, match="no such directory"):
+        load_dataset(f"npz:{tmp_path / 'none'}")
+    with pytest.raises(UserError, match="train.npz is missing"):
+        load_dataset(f"npz:{tmp_path}")
+    name = _write(tmp_path)
+    whole = (tmp_path / "test.npz").read_bytes()
+    for damaged in (b"", b"not a zip", whole[: len(whole) // 2], np.random.default_rng(0).bytes(500)):
+        (tmp_path / "test.npz").write_bytes(damaged)
+        with pytest.raises(UserError, match="test.npz"):
+            load_dataset(name)
+    flipped = bytearray(whole)
+    flipped[len(whole) // 3] ^= 255
+    (tmp_path / "test.npz").write_bytes(flipped)
+    with pytest.raises(UserError, match="test.npz"):
+        load_dataset(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("digit", "'digits'"),
+        ("cifar-10", "'cifar10'"),
+        ("mnist", "expected one of"),
+        ("folders:x", "'folder'"),
+        ("npz:", "nothing after the colon"),
+        ("", "expected one of"),
+        (None, "expected one of"),
+    ],
+)
+def test_wrong_names_are_answered(name, words):
+    with pytest.raises(UserError) as caught:
+        load_dataset(name)
+    assert words in str(caught.value)

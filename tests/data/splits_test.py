@@ -1,0 +1,106 @@
+"""Splits and limits: stratified, nested, deterministic in the seed, and safe for tiny classes."""
+
+import numpy as np
+import pytest
+
+from jaxvit.data import load_dataset, splits
+from jaxvit.errors import UserError
+
+
+def _labels(*counts: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int32)
+
+
+def test_shuffled_is_a_permutation_of_the_seeds_alone():
+    first = splits.shuffled(100, 3, 1)
+    assert sorted(first) == list(range(100))
+    np.testing.assert_array_equal(first, splits.shuffled(100, 3, 1))
+    assert (first != splits.shuffled(100, 3, 2)).any() and (first != splits.shuffled(100, 4, 1)).any()
+    splits.shuffled(3, -1, 2**70)  # any whole number is a seed
+
+
+def test_shuffled_does_not_change_between_versions():
+    # np.argsort(np.random.PCG64(np.random.SeedSequence([1, 2])).random_raw(8)); numpy keeps these bits for ever.
+    np.testing.assert_array_equal(splits.shuffled(8, 1, 2), [5, 6, 3, 2, 1, 0, 4, 7])
+
+
+@pytest.mark.parametrize("count", [10, 37, 100])
+def test_hold_out_is_stratified_and_disjoint(count):
+    labels = _labels(100, 60, 40)
+    kept, held_out = splits.hold_out(labels, count, 0)
+    assert len(held_out) == count
+    np.testing.assert_array_equal(np.sort(np.concatenate([kept, held_out])), np.arange(200))
+    shares = np.bincount(labels[held_out], minlength=3)
+    np.testing.assert_allclose(shares, np.array([100, 60, 40]) * count / 200, atol=1.0)
+
+
+@pytest.mark.parametrize("counts", [(50, 1), (1, 1, 1), (2, 1, 30), (1, 40)])
+def test_every_class_keeps_a_training_example(counts):
+    labels = _labels(*counts)
+    kept, held_out = splits.hold_out(labels, round(0.9 * len(labels)), 0)
+    assert set(labels[kept]) == set(range(len(counts)))
+    assert len(kept) + len(held_out) == len(labels)
+
+
+def test_fractions_are_nested_stratified_and_hold_every_class():
+    labels = _labels(200, 100, 9, 1)
+    previous: set[int] = set()
+    for fraction in (0.001, 0.01, 0.05, 0.1, 0.2, 0.21, 0.5, 1.0):
+        chosen, _ = splits.limit(labels, fraction=fraction, per_class=None, seed=5)
+        assert previous <= set(chosen.tolist())
+        previous = set(chosen.tolist())
+        assert set(labels[chosen]) == {0, 1, 2, 3}
+        assert len(chosen) == max(round(fraction * 310), 4)
+    chosen, _ = splits.limit(labels, fraction=0.1, per_class=None, seed=5)
+    np.testing.assert_allclose(np.bincount(labels[chosen])[:2], [20, 10], atol=1)
+
+
+def test_per_class_limits_are_nested_and_say_when_a_class_is_short():
+    labels = _labels(20, 10, 3)
+    five, note = splits.limit(labels, fraction=1.0, per_class=5, seed=1)
+    np.testing.assert_array_equal(np.bincount(labels[five]), [5, 5, 3])
+    assert note is not None and "1 of 3 classes" in note
+    two, note = splits.limit(labels, fraction=1.0, per_class=2, seed=1)
+    assert note is None and set(two) < set(five)
+    other, _ = splits.limit(labels, fraction=1.0, per_class=2, seed=2)
+    assert set(other) != set(two)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"fraction": 0.0},
+        {"fraction": -0.5},
+        {"fraction": 1.5},
+        {"fraction": float("nan")},
+        {"per_class": 0},
+        {"per_class": -3},
+        {"per_class": 2.5},
+        {"val_fraction": 1.0},
+        {"val_fraction": -0.1},
+    ],
+)
+def test_bad_limits_are_refused_before_reading(options):
+    with pytest.raises(UserError, match="expected a"):
+        load_dataset("npz:/does/not/exist", **options)
+
+
+def test_take_keeps_labels_index_names_and_images_together():
+    labels = np.array([3, 1, 2, 0], np.int32)
+    images = np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1)
+    arrays = splits.from_arrays("train", images, labels).take([2, 0], "val")
+    assert arrays.name == "val" and arrays.images is not None
+    np.testing.assert_array_equal(arrays.images.ravel(), [2, 0])
+    np.testing.assert_array_equal(arrays.read(1), images[0])
+    lazy = splits.Split("train", labels, np.arange(4), lambda i: images[i], names=list("abcd"))
+    twice = lazy.take([3, 1, 0]).take([2, 1])
+    np.testing.assert_array_equal(twice.index, [0, 1])
+    np.testing.assert_array_equal(twice.labels, [3, 1])
+    assert twice.names == ["a", "b"] and [int(twice.read(i)[0, 0, 0]) for i in range(2)] == [0, 1]
+
+
+def test_channel_statistics_equal_numpy():
+    images = np.random.default_rng(0).integers(0, 256, (20, 5, 4, 3), np.uint8)
+    mean, std = splits.channel_statistics(images)
+    np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), atol=6e-5)
+    np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), atol=6e-5)
