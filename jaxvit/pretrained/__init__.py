@@ -1,0 +1,9 @@
+"""Foreign weights <-> variables: conversion both ways, loading, adaptation and the files that timm reads."""
+
+from jaxvit.pretrained.convert import convert, export
+from jaxvit.pretrained.files import Checkpoint, read
+from jaxvit.pretrained.hub import fetch
+from jaxvit.pretrained.load import Loaded, load, load_pretrained
+from jaxvit.pretrained.save import save
+
+__all__ = ["Checkpoint", "Loaded", "convert", "export", "fetch", "load", "load_pretrained", "read", "save"]

@@ -1,0 +1,187 @@
+"""Fits a checkpoint to a model of another size, channel number, class number or stem; every change leaves a note."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from jaxvit.errors import UserError
+from jaxvit.models.layers import kaiming_fan_out, to_pair, trunc_normal
+from jaxvit.models.swin import clamp_window, stage_windows
+from jaxvit.pretrained import resample, rules
+
+Tensors = dict[str, np.ndarray]
+Pair = tuple[int, int]
+
+HEAD_INITS = ("zero", "normal")
+
+
+def facts(word: str, tensors: Tensors) -> dict[str, int]:
+    """What the tensors themselves say: num_classes (0 without a classifier) and in_channels."""
+    head = next((t for n in rules.CLASSIFIERS[word] if (t := tensors.get(f"{n}.weight")) is not None), None)
+    found = {"num_classes": 0 if head is None else int(head.shape[0]) if head.ndim else 0}
+    conv = next((t for n in rules.FIRST_CONV[word] if (t := tensors.get(f"{n}.weight")) is not None), None)
+    if conv is not None and conv.ndim == 4 and conv.shape[1] > 0:
+        found["in_channels"] = int(conv.shape[1])
+    return found
+
+
+def num_position_prefix(model: Any) -> int:
+    """How many of a ViT's position entries belong to prefix tokens; the model knows, nothing is guessed."""
+    return 0 if model.no_embed_class else model.num_prefix_tokens
+
+
+def source_image_size(model: Any, tensors: Tensors, candidates: Iterable[Any]) -> Any:
+    """The image size a checkpoint was made for: the first candidate that its position table allows.
+
+    Without such a table the first candidate. A square is tried last. Raises UserError if none fits.
+    """
+    sizes = [size for size in candidates if size is not None]
+    table, kernel = tensors.get("pos_embed"), tensors.get("patch_embed.proj.weight")
+    if table is None or kernel is None or table.ndim != 3 or kernel.ndim != 4 or 0 in kernel.shape:
+        return sizes[0] if sizes else model.image_size
+    patch, count = kernel.shape[2:], table.shape[1] - num_position_prefix(model)
+    for size in sizes:
+        if math.prod(_grid(size, patch)) == count:
+            return size
+    side = math.isqrt(max(count, 0))
+    if side * side != count or count == 0:
+        raise UserError(
+            f"the position table of the checkpoint has {count} patches, which is no square grid; "
+            "say checkpoint_image_size=(height, width)."
+        )
+    return side * patch[0] if patch[0] == patch[1] else (side * patch[0], side * patch[1])
+
+
+def _grid(size: Any, patch: Iterable[int]) -> Pair:
+    (h, w), (ph, pw) = to_pair(size), patch
+    return h // ph, w // pw
+
+
+def adapt(
+    model: nn.Module,
+    tensors: Tensors,
+    *,
+    image_size: Any,
+    patch_size: bool = False,
+    head_init: str = "zero",
+    key: jax.Array | None = None,
+) -> tuple[Tensors, list[str]]:
+    """Returns the tensors (timm's names) changed to fit `model`, and a note for each change.
+
+    `image_size` is the size the tensors were made for; `patch_size` allows the patch kernel to be resampled, which
+    is never done unasked: a file with other patches is more likely the wrong file. Tensors that cannot be fitted are
+    left alone for `convert` to report.
+    """
+    if head_init not in HEAD_INITS:
+        raise UserError(f"head_init={head_init!r} is unknown; expected 'zero' or 'normal'.")
+    word = rules.family(model)
+    shapes = {rule.name: rule.shape for rule in rules.rules_of(model)}
+    key = jax.random.key(0) if key is None else key
+    tensors, notes = dict(tensors), []
+    if word == "resnet":
+        notes += _stem(model, shapes, tensors, key)
+    notes += _channels(word, shapes, tensors)
+    if word == "vit":
+        notes += _positions(model, tensors, to_pair(image_size))
+    if patch_size:
+        notes += _patches(shapes, tensors)
+    if word == "swin":
+        notes += _windows(model, shapes, tensors)
+    notes += _head(model, shapes, tensors, head_init, jax.random.fold_in(key, 1))
+    return tensors, notes
+
+
+def _stem(model: Any, shapes: dict[str, Any], tensors: Tensors, key: jax.Array) -> list[str]:
+    """A CIFAR stem has no weights anywhere: drops the file's own first convolution and draws a fresh one."""
+    if model.stem != "cifar":
+        return []
+    dropped = [n for n in tensors if n.split(".")[0] in ("conv1", "maxpool") and shapes.get(n) != tensors[n].shape]
+    if not dropped:
+        return []
+    for name in dropped:
+        del tensors[name]
+    kernel = kaiming_fan_out(key, tuple(shapes["conv1.weight"][i] for i in (2, 3, 1, 0)))
+    tensors["conv1.weight"] = np.asarray(kernel).transpose(3, 2, 0, 1)
+    return [f"stem='cifar': conv1 is fresh; not loaded: {', '.join(dropped)}"]
+
+
+def _channels(word: str, shapes: dict[str, Any], tensors: Tensors) -> list[str]:
+    for name in (f"{conv}.weight" for conv in rules.FIRST_CONV[word]):
+        kernel, want = tensors.get(name), shapes.get(name)
+        if kernel is None or want is None or kernel.ndim != 4 or 0 in kernel.shape or kernel.shape[1] == want[1]:
+            continue
+        tensors[name] = resample.adapt_input_conv(kernel, want[1])
+        return [f"in_channels: {name} fitted from {kernel.shape[1]} to {want[1]} channels"]
+    return []
+
+
+def _positions(model: Any, tensors: Tensors, image_size: Pair) -> list[str]:
+    table, kernel = tensors.get("pos_embed"), tensors.get("patch_embed.proj.weight")
+    if table is None or kernel is None or table.ndim != 3 or kernel.ndim != 4 or 0 in kernel.shape:
+        return []
+    prefix, old, new = num_position_prefix(model), _grid(image_size, kernel.shape[2:]), model.grid_size
+    if old == new or table.shape[1] != prefix + math.prod(old) or 0 in old or 0 in new:
+        return []
+    tensors["pos_embed"] = resample.resample_abs_pos_embed(table, new, old, prefix)
+    return [f"image_size: pos_embed resampled from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches"]
+
+
+def _patches(shapes: dict[str, Any], tensors: Tensors) -> list[str]:
+    name = "patch_embed.proj.weight"
+    kernel, want = tensors.get(name), shapes.get(name)
+    if kernel is None or want is None or kernel.ndim != 4 or 0 in kernel.shape or kernel.shape[2:] == want[2:]:
+        return []
+    tensors[name] = resample.resample_patch_embed(kernel, want[2:])
+    return [f"patch_size: {name} resampled from {kernel.shape[2:]} to {want[2:]} pixels"]
+
+
+def _windows(model: Any, shapes: dict[str, Any], tensors: Tensors) -> list[str]:
+    """Resizes the bias tables; a table of unknown window is taken for a square one, as timm takes it."""
+    size = _grid(model.image_size, to_pair(model.patch_size))
+    changed = []
+    for stage, window in enumerate(stage_windows(model.window_size, len(model.depths))):
+        size = tuple(-(-s // 2) for s in size) if stage else size
+        new = clamp_window(size, window, shifted=False)[0]  # pyright: ignore[reportArgumentType]
+        for name in (n for n in shapes if n.startswith(f"layers.{stage}.") and n.endswith("bias_table")):
+            table = tensors.get(name)
+            if table is None or table.ndim != 2 or table.shape[1:] != shapes[name][1:] or not len(table):
+                continue
+            old = _window_of(len(table))
+            if old is not None and old != new:
+                tensors[name] = resample.resize_rel_pos_bias_table(table, new, old)
+                changed.append(f"layers.{stage}: {old[0]}x{old[1]} to {new[0]}x{new[1]}")
+    unique = list(dict.fromkeys(changed))
+    return [f"window_size: relative position tables resized in {', '.join(unique)}"] if unique else []
+
+
+def _window_of(length: int) -> Pair | None:
+    side = math.isqrt(length)
+    return ((side + 1) // 2,) * 2 if side * side == length and side % 2 else None
+
+
+def _head(model: Any, shapes: dict[str, Any], tensors: Tensors, init: str, key: jax.Array) -> list[str]:
+    """Drops a classifier that the model has not, and draws one that the file has for other classes or not at all."""
+    word, notes = rules.family(model), []
+    headless = facts(word, tensors)["num_classes"] == 0
+    for head in rules.CLASSIFIERS[word]:
+        names = [f"{head}.weight", f"{head}.bias"]
+        weight, want = tensors.get(names[0]), shapes.get(names[0])
+        had = [name for name in names if name in tensors]
+        if want is None:
+            drop, note = had if model.num_classes == 0 else [], f"num_classes=0: {head} is not loaded"
+        elif headless or (weight is not None and weight.shape[:1] != want[:1]):
+            drop, note = had or names, f"num_classes={want[0]}: {head} is fresh ({init})"
+        else:
+            continue
+        for name in drop:
+            tensors.pop(name, None)
+        notes += [note] if drop else []
+        if want is not None:
+            normal = init == "normal"
+            tensors[names[0]] = np.asarray(trunc_normal(key, want)) if normal else np.zeros(want, np.float32)
+            tensors[names[1]] = np.zeros(want[:1], np.float32)
+    return notes

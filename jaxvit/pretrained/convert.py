@@ -1,0 +1,119 @@
+"""timm's state dict <-> variables: every tensor used or named, every variable filled, or one error with all of it."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from flax import core, traverse_util
+
+from jaxvit.errors import UserError
+from jaxvit.pretrained import foreign, rules
+
+MAX_LINES = 20
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def convert(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """Turns a state dict with timm's names into the model's variables, float32.
+
+    Older layouts (`jaxvit.pretrained.foreign`) are recognised by their keys. NaN and infinite weights are counted in a
+    warning. Raises UserError, before anything is built, with a table of every tensor that is missing, unexpected,
+    misshapen or not made of floats.
+    """
+    word = rules.family(model)
+    tensors = foreign.to_timm(word, state_dict)
+    tensors = {name: array for name, array in tensors.items() if not rules.is_buffer(word, name)}
+    todo = rules.rules_of(model)
+    _check(todo, tensors, f"the weights do not fit {type(model).__name__}")
+    _warn_non_finite(tensors)
+    leaves = {rule.path: _leaf(rule.to_linen(tensors[rule.name])) for rule in todo}
+    return traverse_util.unflatten_dict(leaves)
+
+
+def export(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The inverse of `convert`: timm's names, shapes and axes; BatchNorm's unused counter as int64 0.
+
+    Raises UserError with a table of every variable that is missing, unexpected or misshapen.
+    """
+    leaves = traverse_util.flatten_dict(core.unfreeze(variables))
+    todo = rules.rules_of(model)
+    known = {rule.path: rule for rule in todo}
+    found = {
+        known[path].name if path in known else "/".join(path): (
+            known[path].to_timm(np.asarray(leaf)) if path in known and _turns(known[path], leaf) else np.asarray(leaf)
+        )
+        for path, leaf in leaves.items()
+    }
+    _check(todo, found, f"the variables are not those of this {type(model).__name__}")
+    state_dict = {}
+    for rule in todo:
+        state_dict[rule.name] = np.ascontiguousarray(found[rule.name]).reshape(rule.shape)
+        if rule.path[-1] == "var":
+            state_dict[rule.name.removesuffix("running_var") + "num_batches_tracked"] = np.zeros((), np.int64)
+    return state_dict
+
+
+def _turns(rule: rules.Rule, leaf: Any) -> bool:
+    return rule.axes is None or np.ndim(leaf) == len(rule.axes)
+
+
+def _leaf(tensor: np.ndarray) -> jnp.ndarray:
+    # A copy: the source may be a mapped file, which may change or go.
+    return jnp.asarray(np.array(tensor, dtype=np.float32, order="C"))
+
+
+def _check(todo: Iterable[rules.Rule], tensors: Mapping[str, np.ndarray], headline: str) -> None:
+    problems = list_problems(todo, tensors)
+    if problems:
+        raise UserError(table(headline, problems))
+
+
+def list_problems(todo: Iterable[rules.Rule], tensors: Mapping[str, np.ndarray]) -> list[tuple[str, str]]:
+    """Returns (kind, line) for every tensor in which the rules and the tensors disagree."""
+    expected = {rule.name: rule.shape for rule in todo}
+    missing = [("missing", f"{name} {_show(shape)}") for name, shape in expected.items() if name not in tensors]
+    unexpected = [
+        ("unexpected", f"{name} {_show(np.shape(array))}") for name, array in tensors.items() if name not in expected
+    ]
+    shared = {name: tensors[name] for name in expected if name in tensors}
+    misshapen = [
+        ("misshapen", f"{name} is {_show(array.shape)}, expected {_show(expected[name])}")
+        for name, array in shared.items()
+        if tuple(array.shape) != expected[name]
+    ]
+    typed = [
+        ("wrong type", f"{name} is {array.dtype}, expected a float")
+        for name, array in shared.items()
+        if array.dtype.name not in FLOATS
+    ]
+    return missing + unexpected + misshapen + typed
+
+
+def table(headline: str, problems: list[tuple[str, str]]) -> str:
+    """The headline with a count of each kind, then at most MAX_LINES lines and how many more there are."""
+    kinds = list(dict.fromkeys(kind for kind, _ in problems))
+    counts = ", ".join(f"{sum(k == kind for k, _ in problems)} {kind}" for kind in kinds)
+    lines = [f"{headline}: {counts}."]
+    lines += [f"  {kind:<10} {line}" for kind, line in problems[:MAX_LINES]]
+    if len(problems) > MAX_LINES:
+        lines.append(f"  ... and {len(problems) - MAX_LINES} more")
+    return "\n".join(lines)
+
+
+def _show(shape: Iterable[int]) -> str:
+    return "[" + ", ".join(map(str, shape)) + "]"
+
+
+def _warn_non_finite(tensors: Mapping[str, np.ndarray]) -> None:
+    bad = {name: int(n) for name, array in tensors.items() if (n := np.size(array) - np.sum(_finite(array)))}
+    if bad:
+        total, first = sum(bad.values()), next(iter(bad))
+        message = f"{total} weights in {len(bad)} tensors are NaN or infinite (first: {first}); loaded as they are."
+        warnings.warn(message, stacklevel=3)
+
+
+def _finite(array: np.ndarray) -> np.ndarray:
+    return np.isfinite(array if array.dtype.name != "bfloat16" else array.astype(np.float32))

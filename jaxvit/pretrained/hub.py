@@ -1,0 +1,49 @@
+"""Weights by timm's name from the Hugging Face hub: a pinned revision, the shared cache, offline use."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from jaxvit.errors import UserError
+from jaxvit.models.registry import tag_info
+from jaxvit.pretrained import files
+
+WEIGHTS = "model.safetensors"
+
+
+def fetch(name: str, *, revision: str | None = None, cache_dir: str | Path | None = None) -> files.Checkpoint:
+    """Reads the weights of a timm name, with or without tag, downloading them where the cache has them not.
+
+    `revision` pins a commit, branch or tag of the hub's repository; `Checkpoint.source` names the commit that was
+    read, `Checkpoint.sha256` the file. Offline (HF_HUB_OFFLINE=1) only the cache is asked. Raises UserError that says
+    how to pass a local file where the hub cannot be reached or has no weights.
+    """
+    info = tag_info(name)
+    full = f"{info['name']}.{info['tag']}" if info["tag"] else info["name"]
+    if not info["hub"]:
+        where = f"they lie at {info['url']}" if info["url"] else "nobody has published any"
+        raise UserError(f"{full} has no weights on the Hugging Face hub: {where}.\nPass a file: checkpoint=FILE.")
+    path = download(info["hub"], WEIGHTS, full, revision, cache_dir)
+    with contextlib.suppress(UserError):  # old repositories have none; our own table says the same
+        download(info["hub"], "config.json", full, path.parent.name, cache_dir)
+    return files.read(path, source=f"{info['hub']}@{path.parent.name}")
+
+
+def download(repo: str, filename: str, name: str, revision: str | None, cache_dir: str | Path | None) -> Path:
+    """Returns the cached path of one file of a repository, `.../snapshots/COMMIT/FILE`."""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repo, filename, revision=revision, cache_dir=cache_dir))
+    except Exception as error:  # the hub's client, its HTTP library and the disk each have exceptions of their own
+        address = f"https://huggingface.co/{repo}/resolve/{revision or 'main'}/{filename}"
+        reason = _reason(error)
+        raise UserError(
+            f"cannot get the weights of {name} from the Hugging Face hub: {reason}\n"
+            f"Pass a local file instead: checkpoint=FILE, for instance a copy of {address}"
+        ) from None
+
+
+def _reason(error: Any) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__

@@ -1,0 +1,167 @@
+"""The way back: a directory that timm's `checkpoint_path=` and `local-dir:` load."""
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import numpy as np
+
+from jaxvit.errors import UserError
+from jaxvit.models.layers import to_pair
+from jaxvit.models.registry import FAMILIES, model_fields, split_tag, tag_info
+from jaxvit.pretrained import rules
+from jaxvit.pretrained.convert import export
+from jaxvit.pretrained.load import DATA_WORDS
+
+# Fields that say how to run or train a model, not what it is.
+RUNTIME = ("dtype", "remat", "attn_implementation", "distilled_training", "zero_init_last", "dynamic_img_size")
+SIZES = ("num_classes", "in_channels", "image_size")
+# Fields that timm's entry points take as arguments with values JSON can hold, by family.
+TIMM_ARGS = {
+    "vit": (
+        "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "global_pool", "qkv_bias", "qk_norm",
+        "scale_attn_norm", "scale_mlp_norm", "proj_bias", "init_values", "class_token", "pos_embed", "no_embed_class",
+        "reg_tokens", "pre_norm", "final_norm", "fc_norm", "pool_include_prefix", "act_layer",
+    ),
+    "swin": ("patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "qkv_bias"),
+    "resnet": (
+        "layers", "global_pool", "stem_type", "stem_width", "replace_stem_pool", "channels", "cardinality",
+        "base_width", "block_reduce_first", "down_kernel_size", "avg_down", "act_layer", "aa_layer",
+    ),
+    "vgg": ("act_layer", "global_pool", "mlp_ratio"),
+    "alexnet": (),
+}  # fmt: skip
+
+
+def save(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    directory: str | Path,
+    *,
+    name: str | None = None,
+    data_config: Mapping[str, Any] | None = None,
+    label_names: Sequence[str] | None = None,
+) -> Path:
+    """Writes `model.safetensors` and `config.json`, each whole or not at all; returns the directory.
+
+    `name` is the timm name (with or without tag) that the model was made from; without it the nearest entry is found
+    from the model's fields. `data_config` replaces that name's preprocessing. A field for which timm has no word is
+    kept for jaxvit, with a warning that timm cannot load the result. Raises UserError for variables that do not fit.
+    """
+    from safetensors.numpy import save as serialise
+
+    tensors = export(model, variables)
+    tensors = {key: a if a.dtype == np.int64 else a.astype(np.float32, copy=False) for key, a in tensors.items()}
+    config = make_config(model, name, data_config, label_names)
+    directory = Path(directory).expanduser()
+    if directory.exists() and not directory.is_dir():
+        raise UserError(f"{directory} is a file; expected a directory to write to.")
+    directory.mkdir(parents=True, exist_ok=True)
+    _write(directory / "model.safetensors", serialise(tensors, metadata={"format": "pt"}))
+    _write(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    return directory
+
+
+def _write(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def make_config(
+    model: Any,
+    name: str | None = None,
+    data_config: Mapping[str, Any] | None = None,
+    label_names: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """The `config.json` of a model: timm's entry point, the arguments in which it differs, the preprocessing."""
+    word = rules.family(model)
+    name = nearest_entry(model) if name is None else name
+    changed = differences(model, split_tag(name)[0])
+    args = {field: value for field, value in changed.items() if field in TIMM_ARGS[word]}
+    extra = {field: value for field, value in changed.items() if field not in args}
+    if extra or word == "alexnet":
+        said = ", ".join(f"{field}={value!r}" for field, value in extra.items()) or "'alexnet'"
+        warnings.warn(f"timm has no word for {said}: jaxvit loads what is saved here, timm does not.", stacklevel=3)
+    height, width = to_pair(model.image_size)
+    args |= {"num_classes": model.num_classes, "in_chans": model.in_channels}
+    if word in ("vit", "swin"):
+        args["img_size"] = [height, width]
+    if hasattr(model, "global_pool"):
+        args["global_pool"] = model.global_pool
+    info = tag_info(name)
+    data = {field: (data_config or info).get(field, info[field]) for field in DATA_WORDS}
+    cfg = {
+        "tag": info["tag"],
+        "custom_load": False,
+        "input_size": [model.in_channels, height, width],
+        "fixed_input_size": word == "vit",
+        **{field: _channels(value, model) if field in ("mean", "std") else value for field, value in data.items()},
+        "num_classes": model.num_classes,
+        "first_conv": _first_conv(model, word),
+        "classifier": list(heads) if len(heads := _classifiers(model, word)) > 1 else heads[0],
+        "license": info.get("license"),
+    }
+    config: dict[str, Any] = {"architecture": split_tag(name)[0], "num_classes": model.num_classes}
+    if label_names is not None:
+        config["label_names"] = list(label_names)
+    config |= {"model_args": args, "pretrained_cfg": {k: v for k, v in cfg.items() if v is not None}}
+    return config | ({"jaxvit": extra} if extra else {})
+
+
+def _channels(values: Sequence[float], model: Any) -> list[float]:
+    """One value per channel; other channel numbers get the average, as timm gives them."""
+    if len(values) == model.in_channels:
+        return list(values)
+    return [sum(values) / len(values)] * model.in_channels
+
+
+def _first_conv(model: Any, word: str) -> str:
+    if word == "resnet" and model.stem_type and model.stem == "imagenet":
+        return "conv1.0"
+    return rules.FIRST_CONV[word][0]
+
+
+def _classifiers(model: Any, word: str) -> list[str]:
+    return list(rules.CLASSIFIERS[word]) if getattr(model, "distilled", False) else [rules.CLASSIFIERS[word][0]]
+
+
+def differences(model: Any, entry: str) -> dict[str, Any]:
+    """The model's fields that are not the entry's, without sizes and what only matters for running or training."""
+    fields = model_fields(entry)
+    skip = (*RUNTIME, *SIZES)
+    return {
+        field: getattr(model, field)
+        for field, value in fields.items()
+        if field not in skip and not field.endswith("_rate") and _plain(getattr(model, field)) != _plain(value)
+    }
+
+
+def _plain(value: Any) -> Any:
+    return tuple(_plain(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+def nearest_entry(model: Any) -> str:
+    """The entry point from which the model's fields differ least; ties go to equal image size, then to order."""
+    word = rules.family(model)
+    size = to_pair(model.image_size)
+
+    def distance(entry: str) -> tuple[int, int, bool]:
+        changed = differences(model, entry)
+        strange = sum(field not in TIMM_ARGS[word] for field in changed)
+        return strange, len(changed), to_pair(model_fields(entry)["image_size"]) != size
+
+    return min(FAMILIES[word].variants, key=distance)
