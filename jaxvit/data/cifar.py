@@ -32,6 +32,7 @@ class Archive:
     folder: str
     members: dict[str, tuple[str, ...]]  # split -> files, in order
     label_names: dict[str, str]  # label key -> text file; a record starts with one byte for each, in this order
+    num_classes: dict[str, int]
 
 
 ARCHIVES = {
@@ -41,6 +42,7 @@ ARCHIVES = {
         folder="cifar-10-batches-bin",
         members={"train": tuple(f"data_batch_{i}.bin" for i in range(1, 6)), "test": ("test_batch.bin",)},
         label_names={"label": "batches.meta.txt"},
+        num_classes={"label": 10},
     ),
     "cifar100": Archive(
         url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
@@ -48,6 +50,7 @@ ARCHIVES = {
         folder="cifar-100-binary",
         members={"train": ("train.bin",), "test": ("test.bin",)},
         label_names={"coarse_label": "coarse_label_names.txt", "label": "fine_label_names.txt"},
+        num_classes={"coarse_label": 20, "label": 100},
     ),
 }
 
@@ -150,9 +153,12 @@ def _members(name: str, spec: Archive, file: IO[bytes], where: str) -> dict[str,
 def _parse(spec: Archive, contents: dict[str, bytes], where: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Returns ({split: (labels {key: int [n]}, images uint8 [n, 32, 32, 3])}, {label key: class names})."""
     names = {
-        key: [line.strip() for line in contents[file].decode("utf-8").splitlines() if line.strip()]
+        key: [line.strip() for line in contents[file].decode("utf-8", "replace").splitlines() if line.strip()]
         for key, file in spec.label_names.items()
     }
+    for key, count in spec.num_classes.items():
+        if len(set(names[key])) != count:
+            raise UserError(f"{where}: {len(set(names[key]))} class names for {key}; expected {count}.")
     record = len(names) + PIXELS
     splits = {}
     for split, files in spec.members.items():

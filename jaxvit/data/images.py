@@ -44,7 +44,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """Returns the image in mode RGB: transparency on white, 16-bit and float scaled to 8 bits, first frame only."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
         image = _deep_to_grey(image)
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if image.mode == "La":  # premultiplied: Pillow goes to RGBA only by way of LA
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)

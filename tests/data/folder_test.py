@@ -1,0 +1,192 @@
+"""Folders of photos: layouts, splits, odd and broken files, and mistakes named."""
+
+import os
+import unicodedata
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxvit.data import load_dataset, make_feed, make_transform
+from jaxvit.errors import UserError
+
+
+def _fill(directory, n, seed=0, suffix=".jpg", size=(12, 10)):
+    directory.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    for i in range(n):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), np.uint8)).save(directory / f"{i:03d}{suffix}")
+
+
+def _plain(root, n=20, classes=("ant", "bee", "cat")):
+    for i, name in enumerate(classes):
+        _fill(root / name, n, i)
+    return f"folder:{root}"
+
+
+def test_class_folders_are_split_automatically_and_the_test_split_is_fixed(tmp_path):
+    data = load_dataset(_plain(tmp_path))
+    assert data.class_names == ["ant", "bee", "cat"]
+    assert (len(data.train), len(data.val), len(data.test)) == (42, 6, 12)
+    np.testing.assert_array_equal(np.bincount(data.test.labels), 4)
+    np.testing.assert_array_equal(np.bincount(data.val.labels), 2)
+    names = [*data.train.names, *data.val.names, *data.test.names]
+    assert len(set(names)) == 60 and "bee/003.jpg" in names
+    other = load_dataset(f"folder:{tmp_path}", seed=3)
+    assert other.test.names == data.test.names and other.val.names != data.val.names
+    for split in (data.train, data.val, data.test):
+        for i, name in enumerate(split.names):
+            assert data.class_names[split.labels[i]] == name.split("/")[0]
+        np.testing.assert_array_equal(np.asarray(split.read(1)), np.asarray(Image.open(tmp_path / split.names[1])))
+
+
+@pytest.mark.parametrize(("val_name", "with_test"), [("val", False), ("validation", False), ("val", True)])
+def test_train_and_val_folders(tmp_path, val_name, with_test):
+    _plain(tmp_path / "train", 10)
+    _plain(tmp_path / val_name, 5)
+    if with_test:
+        _plain(tmp_path / "test", 4)
+    data = load_dataset(f"folder:{tmp_path}")
+    if with_test:
+        assert (len(data.train), len(data.val), len(data.test)) == (30, 15, 12)
+    else:
+        assert (len(data.train), len(data.val), len(data.test)) == (27, 3, 15)
+        assert any("held-out test split" in note for note in data.notes)
+    assert all(name.startswith(("test/", val_name)) for name in data.test.names)
+
+
+def test_train_alone_and_a_test_folder_without_classes(tmp_path):
+    _plain(tmp_path / "train", 10)
+    (tmp_path / "test").mkdir()
+    data = load_dataset(f"folder:{tmp_path}")
+    assert (len(data.train), len(data.val), len(data.test)) == (21, 3, 6)
+    assert any("not used" in note for note in data.notes)
+
+
+def test_content_counts_and_names_do_not(tmp_path):
+    name = _plain(tmp_path, 4)
+    ant = tmp_path / "ant"
+    picture = Image.new("RGB", (9, 9), "red")
+    picture.save(ant / "webp.jpg", "WEBP")
+    picture.save(ant / "no_suffix", "PNG")
+    picture.save(ant / "JPEG.dat", "JPEG")
+    (ant / "deep" / "deeper").mkdir(parents=True)
+    picture.save(ant / "deep" / "deeper" / "x.PNG")
+    for ignored in ("notes.txt", ".DS_Store", "Thumbs.db", ".hidden.jpg", "empty.csv"):
+        (ant / ignored).write_bytes(b"" if ignored == "empty.csv" else b"hello")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "readme.md").write_text("hello")
+    data = load_dataset(name)
+    found = {
+        n for s in (data.train, data.val, data.test) for n in s.names if n.startswith("ant") and not n[4].isdigit()
+    }
+    assert found == {"ant/webp.jpg", "ant/no_suffix", "ant/JPEG.dat", "ant/deep/deeper/x.PNG"}
+    assert data.class_names == ["ant", "bee", "cat"]
+
+
+def test_names_in_any_script(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "Äpfel") for form in ("NFC", "NFD"))
+    _plain(tmp_path / "train", 3, (composed, "犬", "with space"))
+    _plain(tmp_path / "val", 2, (apart, "犬"))
+    data = load_dataset(f"folder:{tmp_path}", val_fraction=0)
+    assert data.class_names == sorted([composed, "犬", "with space"])
+    assert set(data.test.labels) == {data.class_names.index(composed), data.class_names.index("犬")}
+
+
+def _broken(root):
+    whole = (root / "ant" / "000.jpg").read_bytes()
+    broken = {
+        "ant/truncated.jpg": whole[: len(whole) * 3 // 4],
+        "bee/zero.png": b"",
+        "bee/text.jpeg": b"this is no image",
+        "cat/gif.png": b"GIF89a" + b"\0" * 30,
+    }
+    for name, content in broken.items():
+        (root / name).write_bytes(content)
+    os.symlink(root / "nowhere", root / "cat" / "dangling.jpg")
+    Image.new("1", (20_000, 5_000)).save(root / "cat" / "bomb.png")
+    return {*broken, "cat/dangling.jpg", "cat/bomb.png"}
+
+
+def test_a_few_broken_files_are_skipped_counted_and_listed(tmp_path):
+    root, listed = tmp_path / "photos", tmp_path / "run" / "skipped.txt"
+    name = _plain(root, 210)
+    broken = _broken(root)
+    data = load_dataset(name, skipped_file=str(listed))
+    (note,) = [note for note in data.notes if "skipped" in note]
+    assert "6 of 636" in note and str(listed) in note
+    rows = [line.split("\t") for line in listed.read_text().splitlines()]
+    assert {row[0] for row in rows} == broken and all(len(row) == 2 and row[1] for row in rows)
+    assert len(data.train) + len(data.val) + len(data.test) == 630
+    assert not broken & {*data.train.names, *data.val.names, *data.test.names}
+    assert load_dataset(name).test.names == data.test.names
+
+
+def test_many_broken_files_are_an_error_that_names_them(tmp_path):
+    name = _plain(tmp_path / "photos", 20)
+    (tmp_path / "photos" / "bee" / "007.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match="1 of 60 .* more than 1 %") as caught:
+        load_dataset(name, skipped_file=str(tmp_path / "list.txt"))
+    assert "bee/007.jpg" in str(caught.value) and len(str(caught.value).splitlines()) == 2
+    assert "bee/007.jpg" in (tmp_path / "list.txt").read_text()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_does_not_stop_the_reader(tmp_path):
+    name = _plain(tmp_path, 40)
+    os.mkfifo(tmp_path / "ant" / "pipe.jpg")
+    os.mkfifo(tmp_path / "ant" / "pipe")
+    assert any("not a plain file" in note for note in load_dataset(name).notes)
+
+
+def test_mistakes_are_named(tmp_path):
+    def error(path=tmp_path):
+        with pytest.raises(UserError) as caught:
+            load_dataset(f"folder:{path}")
+        assert len(str(caught.value).splitlines()) <= 2
+        return str(caught.value)
+
+    assert "no such directory" in error(tmp_path / "none")
+    assert "empty" in error()
+    (tmp_path / "loose.jpg").write_bytes(b"x")
+    assert "one subfolder per class" in error()
+    (tmp_path / "ant").mkdir()
+    assert "only the class 'ant'" in error()
+    (tmp_path / "bee").mkdir()
+    assert "no images" in error()
+    _fill(tmp_path / "ant", 3)
+    assert "no images in the class folder 'bee'" in error()
+    (tmp_path / "bee" / "notes.txt").write_text("hello")
+    assert "no images in the class folder 'bee'" in error()
+
+
+def test_unknown_classes_in_val_are_named(tmp_path):
+    _plain(tmp_path / "train", 3)
+    _plain(tmp_path / "val", 3, ("ant", "dog"))
+    with pytest.raises(UserError, match="'dog' is not a class"):
+        load_dataset(f"folder:{tmp_path}")
+
+
+def test_two_images_are_enough(tmp_path):
+    data = load_dataset(_plain(tmp_path, 2, ("ant", "bee")))
+    assert len(data.train) >= 2 and len(data.test) >= 1 and set(data.train.labels) == {0, 1}
+
+
+def test_image_size_is_known_where_all_agree(tmp_path):
+    name = _plain(tmp_path, 3)
+    assert load_dataset(name).image_size == (12, 10)
+    _fill(tmp_path / "ant", 1, size=(9, 9), suffix=".png")
+    assert load_dataset(name).image_size is None
+
+
+def test_odd_photos_reach_the_device(tmp_path):
+    for name in ("ant", "bee"):
+        _fill(tmp_path / name, 2)
+        for mode in ("L", "CMYK"):
+            Image.new(mode, (31, 17)).save(tmp_path / name / f"{mode}.jpg")
+        for mode in ("LA", "P", "RGBA", "I;16", "1"):
+            Image.new(mode, (5, 40)).save(tmp_path / name / f"{mode.replace(';', '')}.png")
+    data = load_dataset(f"folder:{tmp_path}", val_fraction=0)
+    feed = make_feed(data.train, transform=make_transform((8, 6)))
+    (batch,) = feed.batches(np.arange(len(data.train)), len(data.train))
+    assert batch["image"].shape == (len(data.train), 8, 6, 3) and bool(batch["mask"].all())
