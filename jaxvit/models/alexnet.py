@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvit.models.conv_layers import FeatureMap, Linear, adaptive_avg_pool, check_images, conv, max_pool, torch_bias
+from jaxvit.models.conv_layers import FeatureMap, adaptive_avg_pool, check_images, conv, linear, max_pool, torch_bias
 from jaxvit.models.layers import Array, Dtype, Size, torch_uniform
 
 VARIANTS: dict[str, dict[str, Any]] = {"alexnet": {}}
@@ -48,11 +48,11 @@ class AlexNet(nn.Module):
         x = FeatureMap(name="features")(x)
         x = adaptive_avg_pool(x, 6, 6).transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # [b, c * 6 * 6]
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
-        x = jax.nn.relu(Linear(self.head_hidden_size, self.dtype, name="classifier_1")(x))
+        x = jax.nn.relu(linear(x, self.head_hidden_size, "classifier_1", self.dtype))
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
-        x = jax.nn.relu(Linear(self.head_hidden_size, self.dtype, name="classifier_4")(x))
+        x = jax.nn.relu(linear(x, self.head_hidden_size, "classifier_4", self.dtype))
         if self.num_classes:
-            x = Linear(self.num_classes, self.dtype, name="classifier_6")(x)
+            x = linear(x, self.num_classes, "classifier_6", self.dtype)
         return x.astype(jnp.float32)
 
     def _convolution(self, x: Array, *, entry: tuple[int, int, int, int, int, bool]) -> Array:

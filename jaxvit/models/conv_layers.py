@@ -114,14 +114,22 @@ def blur_pool(x: Array) -> Array:
 ANTI_ALIAS: dict[str, Callable[[Array], Array]] = {"avg": avg_pool_2x2, "blur": blur_pool}
 
 
-def anti_alias(x: Array, aa_layer: str) -> Array:
-    """Halves the feature map [b, h, w, c]. Raises UserError when it has a single row or column."""
-    if min(x.shape[1:3]) < 2:
+def anti_alias(x: Array, aa_layer: str, *, in_block: bool = False) -> Array:
+    """Halves the feature map [b, h, w, c].
+
+    Raises UserError for a single row or column and, as averaging drops an odd edge that the shortcut of a residual
+    block keeps, for an odd side there.
+    """
+    halve = pick(ANTI_ALIAS, "aa_layer", aa_layer)
+    h, w = x.shape[1:3]
+    if min(h, w) < 2:
+        raise UserError(f"a feature map of {h}x{w} cannot be halved with aa_layer={aa_layer!r}; use larger images.")
+    if in_block and aa_layer == "avg" and (h % 2 or w % 2):
         raise UserError(
-            f"a feature map of {x.shape[1]}x{x.shape[2]} cannot be halved with aa_layer={aa_layer!r}; "
-            "use larger images."
+            f"aa_layer='avg' cannot halve a feature map of {h}x{w}, which has an odd side; "
+            "use images whose sides are multiples of 32."
         )
-    return pick(ANTI_ALIAS, "aa_layer", aa_layer)(x)
+    return halve(x)
 
 
 def adaptive_avg_pool(x: Array, height: int, width: int) -> Array:
@@ -169,18 +177,10 @@ class FeatureMap(nn.Module):
         return x
 
 
-class Linear(nn.Module):
-    """torch.nn.Linear with torch's own initialisation: [b, d] -> [b, features]; parameters kernel and bias."""
-
-    features: int
-    dtype: Dtype = None
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        kernel = self.param("kernel", torch_uniform, (x.shape[-1], self.features))
-        bias = self.param("bias", torch_bias(x.shape[-1]), (self.features,))
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        return x @ kernel + bias[None]
+def linear(x: Array, features: int, name: str, dtype: Dtype = None) -> Array:
+    """torch.nn.Linear with torch's own initialisation: [b, d] -> [b, features]."""
+    init = {"kernel_init": torch_uniform, "bias_init": torch_bias(x.shape[-1])}
+    return nn.Dense(features, dtype=dtype, name=name, **init)(x)
 
 
 class SqueezeExcite(nn.Module):

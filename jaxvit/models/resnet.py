@@ -19,12 +19,12 @@ from jaxvit.models.conv_layers import (
     NORMS,
     EfficientChannelAttention,
     FeatureMap,
-    Linear,
     SqueezeExcite,
     anti_alias,
     avg_pool_2x2,
     check_images,
     conv,
+    linear,
     max_pool,
     pick,
 )
@@ -73,7 +73,7 @@ class ResidualBlock(nn.Module):
         groups, stride = self.cardinality, 1 if blurred else self.stride
         x = conv(features, 3, name, stride, feature_group_count=groups, dtype=self.dtype)(x)
         x = act(norm(x))
-        return anti_alias(x, self.aa_layer) if blurred else x  # type: ignore[arg-type]
+        return x if self.aa_layer is None or self.stride == 1 else anti_alias(x, self.aa_layer, in_block=True)
 
     def add(self, shortcut: Array, x: Array, act: Callable, norm: Callable, train: bool) -> Array:
         """Ends the block: attention and stochastic depth on the branch `x`, then the sum with the shortcut."""
@@ -185,7 +185,7 @@ class ResNet(nn.Module):
         x = pick(GLOBAL_POOLS, "global_pool", self.global_pool)(x)
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
         if self.num_classes:
-            x = Linear(self.num_classes, dtype=self.dtype, name="fc")(x)
+            x = linear(x, self.num_classes, "fc", self.dtype)
         return x.astype(jnp.float32)
 
     def embed(self, images: Array, train: bool) -> Array:

@@ -1,0 +1,118 @@
+"""Pooling, attention and initialisation of the convolutional families, each against an independent form."""
+
+import math
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvit.errors import UserError
+from jaxvit.models import conv_layers
+
+
+def feature_map(h, w, c=3, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(2, h, w, c)), jnp.float32)
+
+
+@pytest.mark.parametrize(("size", "stride", "padding"), [(3, 2, 1), (3, 2, 0), (2, 2, 0), (3, 1, 1)])
+@pytest.mark.parametrize("shape", [(8, 8), (9, 7)])
+def test_max_pool_and_its_gradient_equal_reduce_window(shape, size, stride, padding):
+    x = feature_map(*shape) - 5.0  # negative: padding with zeros would show
+
+    def ours(x):
+        return conv_layers.max_pool(x, size, stride, padding)
+
+    def reference(x):
+        return nn.max_pool(x, (size, size), (stride, stride), ((padding, padding),) * 2)
+
+    @jax.jit
+    def both(x):
+        return [(f(x), jax.grad(lambda x, f=f: (f(x) ** 2).sum())(x)) for f in (ours, reference)]
+
+    (values, gradient), (expected_values, expected_gradient) = both(x)
+    np.testing.assert_array_equal(values, expected_values)
+    np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6)
+
+
+def test_avg_pool_2x2_drops_or_averages_the_odd_edge():
+    x = feature_map(5, 4)
+    np.testing.assert_allclose(conv_layers.avg_pool_2x2(x), nn.avg_pool(x, (2, 2), (2, 2)), rtol=1e-5, atol=1e-6)
+    ceil = conv_layers.avg_pool_2x2(x, ceil=True)
+    chex.assert_shape(ceil, (2, 3, 2, 3))
+    np.testing.assert_allclose(ceil[:, 2, 1], x[:, 4, 2:4].mean(1), rtol=1e-5, atol=1e-6)
+
+
+def test_blur_pool_equals_a_depthwise_convolution():
+    x = feature_map(6, 5)
+    kernel = jnp.asarray(np.outer([1, 2, 1], [1, 2, 1]) / 16, jnp.float32)
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+    want = jax.lax.conv_general_dilated(
+        padded, jnp.tile(kernel[..., None, None], (1, 1, 1, 3)), (2, 2), "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=3,
+    )  # fmt: skip
+    np.testing.assert_allclose(conv_layers.blur_pool(x), want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "out"), [(1, 7), (5, 7), (7, 7), (8, 6), (13, 6)])
+def test_adaptive_avg_pool_equals_window_means(n, out):
+    x = np.asarray(feature_map(n, 3))
+    want = [x[:, math.floor(i * n / out) : math.ceil((i + 1) * n / out)].mean(1) for i in range(out)]
+    got = conv_layers.adaptive_avg_pool(jnp.asarray(x), out, 3)
+    np.testing.assert_allclose(got, np.stack(want, 1), rtol=1e-5, atol=1e-6)
+    chex.assert_shape(conv_layers.adaptive_avg_pool(jnp.asarray(x), 2, 5), (2, 2, 5, 3))
+
+
+@pytest.mark.parametrize(("name", "width"), [("avg", 3), ("max", 3), ("avgmax", 3), ("catavgmax", 6)])
+def test_global_pools(name, width):
+    x = feature_map(4, 5)
+    got = conv_layers.GLOBAL_POOLS[name](x)
+    chex.assert_shape(got, (2, width))
+    mean, top = np.asarray(x).mean((1, 2)), np.asarray(x).max((1, 2))
+    want = {"avg": mean, "max": top, "avgmax": (mean + top) / 2, "catavgmax": np.concatenate([mean, top], 1)}
+    np.testing.assert_allclose(got, want[name], rtol=1e-5, atol=1e-6)
+
+
+def test_squeeze_excite_by_hand():
+    x = feature_map(3, 4, 16)
+    module = conv_layers.SqueezeExcite(rd_ratio=0.25)
+    variables = module.init(jax.random.key(0), x)
+    p = jax.tree.map(np.asarray, variables["params"])
+    chex.assert_shape(p["fc1"]["kernel"], (1, 1, 16, 8))  # 16 / 4 rounded up to the least width, 8
+    s = np.maximum(np.asarray(x).mean((1, 2)) @ p["fc1"]["kernel"][0, 0] + p["fc1"]["bias"][None], 0)
+    s = s @ p["fc2"]["kernel"][0, 0] + p["fc2"]["bias"][None]
+    want = np.asarray(x) / (1 + np.exp(-s))[:, None, None]
+    np.testing.assert_allclose(module.apply(variables, x), want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "size"), [(64, 3), (256, 5), (512, 5), (2048, 7)])
+def test_eca_by_hand(channels, size):
+    x = feature_map(3, 4, 12)  # a pruned block: fewer channels than the kernel size was chosen for
+    module = conv_layers.EfficientChannelAttention(channels)
+    variables = module.init(jax.random.key(0), x)
+    kernel = np.asarray(variables["params"]["conv"]["kernel"])
+    chex.assert_shape(kernel, (size, 1, 1))
+    means = np.asarray(x).mean((1, 2))
+    s = np.stack([np.correlate(np.pad(row, size // 2), kernel[:, 0, 0], "valid") for row in means])
+    want = np.asarray(x) / (1 + np.exp(-s))[:, None, None]
+    np.testing.assert_allclose(module.apply(variables, x), want, rtol=1e-4, atol=1e-6)
+
+
+def test_initial_values_have_the_spread_of_torch():
+    bias = conv_layers.torch_bias(25)(jax.random.key(0), (4000,))
+    assert 0.199 < float(jnp.abs(bias).max()) <= 0.2
+    grouped = conv_layers.conv(64, 3, "x", feature_group_count=4).kernel_init(jax.random.key(0), (3, 3, 16, 64))
+    np.testing.assert_allclose(grouped.std(), math.sqrt(2 / (64 * 9)), rtol=0.03)  # fan-out counts all groups
+
+
+def test_mistakes_are_answered():
+    with pytest.raises(UserError, match=r"aa_layer='blurr' is not known; expected one of 'avg', 'blur'.*'blur'"):
+        conv_layers.anti_alias(feature_map(4, 4), "blurr")
+    with pytest.raises(UserError, match="1x4 cannot be halved"):
+        conv_layers.anti_alias(feature_map(1, 4), "blur")
+    with pytest.raises(UserError, match="1 channels; the model expects in_channels=3"):
+        conv_layers.check_images(feature_map(4, 4, 1), 3, 1, "ResNet")
+    with pytest.raises(UserError, match=r"expected \[batch, height, width, channels\]"):
+        conv_layers.check_images(jnp.zeros((4, 4, 3)), 3, 1, "ResNet")
