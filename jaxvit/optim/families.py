@@ -20,7 +20,6 @@ class Family:
     stem: str
     blocks: tuple[tuple[str, tuple[int, ...]], ...]
     head: str
-    with_head: str = r"$."  # what timm's layer-wise decay counts with the head, whatever its place in the network
     stages: bool = False  # the first number of a block is its stage; else quarters of the depth
 
 
@@ -44,7 +43,6 @@ FAMILIES: dict[str, Family] = {
         stem=r"cls_token|dist_token|reg_token|pos_embed|patch_embed|norm_pre",
         blocks=((r"blocks_(\d+)/", ()),),
         head=r"head(_\w+)?/",
-        with_head=r"dist_token",
     ),
     "alexnet": Family(
         mark=r"classifier_\d+/",
@@ -136,9 +134,7 @@ def layer_ids(params: Any, *, family: str | None = None) -> dict[str, int]:
     total = num_blocks(params, family=family)
     layers = {path: block + 1 for path, block in block_ids(params, family=family).items()}
     for path in layers:
-        if re.match(_rules(family).with_head, path):
-            layers[path] = total + 1
-        elif place(path, family) == (AFTER,) and re.match(r"norm", path):
+        if place(path, family) == (AFTER,) and re.match(r"norm", path):
             layers[path] = total
     return layers
 
