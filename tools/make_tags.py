@@ -102,8 +102,16 @@ def renamed() -> dict[str, str]:
     """Names that timm once had -> today's, most of them with a tag."""
     from timm.models import _registry
 
-    modules = [_registry._module_to_deprecated_models[family] for family in FAMILIES]
-    return {old: new for module in modules for old, new in sorted(module.items()) if new}
+    today: dict[str, str] = {}
+    for family in FAMILIES:
+        for old, new in sorted(_registry._module_to_deprecated_models[family].items()):
+            new = new or ""
+            if old.startswith("ig_"):  # timm leads all widths to the narrowest one
+                new = f"{old.removeprefix('ig_')}.{new.partition('.')[2]}"
+            for target in (new, new.partition(".")[0]):  # a few of its tags do not exist (any more)
+                if target in _registry._model_pretrained_cfgs:
+                    today.setdefault(old, target)
+    return today
 
 
 def dumps(tables: dict[str, Any]) -> str:
