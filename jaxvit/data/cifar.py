@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -177,7 +178,9 @@ def _parse(spec: Archive, contents: dict[str, bytes], where: str) -> tuple[dict[
 
 def _write(name: str, spec: Archive, splits: dict[str, Any], names: dict[str, list[str]], data_dir: str | None) -> None:
     """Feeds TFDS's own builder with encoded PNG bytes, which its Image feature takes without TensorFlow."""
-    with tfds_source._quiet():
+    target = data_dir or "TFDS's default directory"
+    print(f"preparing {name} in {target}, once (about a minute)", file=sys.stderr)
+    with tfds_source.quiet():
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core import registered
         from tensorflow_datasets.image_classification import cifar as theirs
@@ -203,7 +206,7 @@ def _write(name: str, spec: Archive, splits: dict[str, Any], names: dict[str, li
         }
         with registered.skip_registration():
             builder_cls = type(parent.__name__, (parent,), overrides)
-        builder = builder_cls(file_format="array_record", **tfds_source._where(data_dir))
+        builder = builder_cls(file_format="array_record", **tfds_source.where(data_dir))
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
 
 

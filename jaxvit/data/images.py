@@ -149,15 +149,24 @@ def reason(error: BaseException) -> str:
     return text[:120] or type(error).__name__
 
 
-def in_threads(work: Callable[[int], None], n: int, title: str, *, threads: int = 8, show_from: int = 20_000) -> None:
-    """Calls work(0) ... work(n - 1) from threads (Pillow decodes without the GIL); a bar on stderr when n is large."""
+def in_threads(
+    work: Callable[[int], None],
+    n: int,
+    title: str,
+    *,
+    threads: int | None = None,
+    per_task: int = 64,
+    show_from: int = 20_000,
+) -> None:
+    """Calls work(0) ... work(n - 1) from threads: Pillow decodes without the GIL.
+
+    From `show_from` calls on, a bar on stderr. A task is `per_task` calls: futures by the million fill the memory.
+    """
     from rich.console import Console
     from rich.progress import Progress
 
-    size = 64  # per task: futures by the million would fill the memory
-
     def block(first: int) -> None:
-        for i in range(first, min(first + size, n)):
+        for i in range(first, min(first + per_task, n)):
             work(i)
 
     with (
@@ -168,8 +177,8 @@ def in_threads(work: Callable[[int], None], n: int, title: str, *, threads: int 
         warnings.simplefilter("ignore")
         task = bar.add_task(title, total=n)
         try:
-            for _ in pool.map(block, range(0, n, size)):
-                bar.advance(task, size)
+            for _ in pool.map(block, range(0, n, per_task)):
+                bar.advance(task, per_task)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

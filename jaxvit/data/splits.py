@@ -168,6 +168,8 @@ def automatic_test(whole: Split, fraction: float = 0.2) -> tuple[Split, Split, f
     `val_scale` makes a validation fraction a share of the whole rather than of what is left.
     """
     kept, held_out = hold_out(whole.labels, max(round(fraction * len(whole)), 1), 20)
+    if not len(held_out):
+        raise UserError(f"{len(whole)} images in as many classes leave none to test on; expected more of a class.")
     return whole.take(kept), whole.take(held_out, "test"), len(whole) / max(len(kept), 1)
 
 

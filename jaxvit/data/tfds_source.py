@@ -25,6 +25,7 @@ from jaxvit.data.splits import (
 from jaxvit.errors import UserError, suggest
 
 ARRAY_BYTES = 2**30  # splits up to this size (uint8) are decoded at once and kept as one array
+BLOCK = 128  # records read at once
 ID_KEYS = ("id", "file_name", "filename", "image/filename", "image_id", "image/id")
 VAL_NAMES = ("validation", "val", "valid", "dev")
 
@@ -66,16 +67,17 @@ def load(name: str, data_dir: str | None = None) -> Source:
 
 def is_prepared(name: str, data_dir: str | None) -> bool:
     """Returns whether `name` lies prepared in `data_dir` (TFDS's default if None), in whatever format."""
-    with _quiet():
+    with quiet():
         import tensorflow_datasets as tfds
 
         try:
-            return _prepared(tfds.builder(name, **_where(data_dir)))
+            return _prepared(tfds.builder(name, **where(data_dir)))
         except Exception:  # no such directory, or one that TFDS cannot make sense of
             return False
 
 
-def _where(data_dir: str | None) -> dict[str, Any]:
+def where(data_dir: str | None) -> dict[str, Any]:
+    """Returns the keyword that tells TFDS where data sets lie; none leaves its default."""
     return {} if data_dir is None else {"data_dir": os.path.expanduser(data_dir)}
 
 
@@ -84,7 +86,7 @@ def _prepared(builder: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """TFDS talks about TensorFlow and OpenCV, neither of which is wanted here."""
     logger = logging.getLogger("absl")
     before = logger.level
@@ -97,20 +99,20 @@ def _quiet():
 
 
 def _builder(name: str, data_dir: str | None) -> Any:
-    with _quiet():
+    with quiet():
         import tensorflow_datasets as tfds
 
         try:
-            builder = tfds.builder(name, **_where(data_dir))
+            builder = tfds.builder(name, **where(data_dir))
         except tfds.core.DatasetNotFoundError:
             known = tfds.list_builders(with_community_datasets=False)
             raise UserError(f"tfds:{name}: no such data set in TFDS.{suggest(name, known)}") from None
         except Exception as error:
             raise UserError(f"tfds:{name}: TFDS cannot open it without TensorFlow: {reason(error)}.") from None
-    where = Path(str(builder.data_path))
+    prepared = Path(str(builder.data_path))
     if not _prepared(builder):
         raise UserError(
-            f"tfds:{name}: not prepared in {where.parent.parent} (data.dir).\nPrepare it once where TensorFlow is "
+            f"tfds:{name}: not prepared in {prepared.parents[1]} (data.dir).\nPrepare it once where TensorFlow is "
             f"installed: tfds.load({name!r}, data_dir=..., builder_kwargs={{'file_format': 'array_record'}})."
         )
     if builder.info.file_format.value not in ("array_record", "parquet"):
@@ -159,7 +161,7 @@ def _read_split(
 ) -> Split:
     import tensorflow_datasets as tfds
 
-    with _quiet():
+    with quiet():
         source = builder.as_data_source(split=stored, decoders={image_key: tfds.decode.SkipDecoding()})
     n = len(source)
 
@@ -172,15 +174,16 @@ def _read_split(
     labels = np.zeros(n, np.int32)
     ids: list[Any] = [None] * n
 
-    def visit(i: int) -> None:
-        record = source[i]
-        labels[i] = record[label_key]
-        ids[i] = next((record[key] for key in ID_KEYS if key in record), i)
-        if images is not None:
-            images[i] = np.asarray(decode(record)).reshape(images.shape[1:])
+    def visit(block: int) -> None:
+        at = range(block * BLOCK, min((block + 1) * BLOCK, n))
+        for i, record in zip(at, source.__getitems__(list(at)), strict=True):
+            labels[i] = record[label_key]
+            ids[i] = next((record[key] for key in ID_KEYS if key in record), i)
+            if images is not None:
+                images[i] = np.asarray(decode(record)).reshape(images.shape[1:])
 
     try:
-        in_threads(visit, n, f"reading tfds:{name} {stored}")
+        in_threads(visit, -(-n // BLOCK), f"reading tfds:{name} {stored}", per_task=1, show_from=200)
     except DECODE_ERRORS as error:
         raise UserError(f"tfds:{name}: split {stored!r} is damaged: {reason(error)}.") from None
     order = np.array(sorted(range(n), key=ids.__getitem__), np.int64)

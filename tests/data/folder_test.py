@@ -172,6 +172,11 @@ def test_two_images_are_enough(tmp_path):
     assert len(data.train) >= 2 and len(data.test) >= 1 and set(data.train.labels) == {0, 1}
 
 
+def test_one_image_a_class_cannot_be_tested(tmp_path):
+    with pytest.raises(UserError, match="none to test on"):
+        load_dataset(_plain(tmp_path, 1))
+
+
 def test_image_size_is_known_where_all_agree(tmp_path):
     name = _plain(tmp_path, 3)
     assert load_dataset(name).image_size == (12, 10)

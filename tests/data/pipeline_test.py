@@ -1,5 +1,7 @@
 """The feed: every example once, fixed shapes, the same batches resident or streamed, whole or resumed."""
 
+import time
+
 import chex
 import jax
 import numpy as np
@@ -127,6 +129,19 @@ def test_make_feed_chooses_by_size_and_says_which():
     small = make_feed(_photos(), transform=make_transform(8))
     assert small.kind == "resident" and small.image_shape == (8, 8, 3)
     assert make_feed(_photos(), transform=make_transform(8), resident_bytes=100).kind == "streamed"
+
+
+def test_a_stream_left_early_stops_reading():
+    read = []
+    split = _split(2000)
+    counted = Split("train", split.labels, split.index, lambda i: read.append(i) or split.read(i))
+    batches = Streamed(counted, num_threads=2).batches(np.arange(2000), 4)
+    next(batches)
+    batches.close()
+    time.sleep(0.3)
+    seen = len(read)
+    time.sleep(0.3)
+    assert len(read) == seen < 200
 
 
 def test_an_empty_split_gives_no_batches():

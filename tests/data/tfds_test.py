@@ -179,7 +179,7 @@ def _builder(directory, features, splits, name="Tiny", file_format="array_record
         "_generate_examples": lambda self: None,
         "__module__": __name__,
     }
-    with tfds_source._quiet(), tfds.core.registered.skip_registration():
+    with tfds_source.quiet(), tfds.core.registered.skip_registration():
         cls = type(name, (tfds.core.GeneratorBasedBuilder,), overrides)
         cls(data_dir=str(directory), file_format=file_format).download_and_prepare()
 
