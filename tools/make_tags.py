@@ -108,7 +108,7 @@ def renamed() -> dict[str, str]:
             new = new or ""
             if old.startswith("ig_"):  # timm leads all widths to the narrowest one
                 new = f"{old.removeprefix('ig_')}.{new.partition('.')[2]}"
-            for target in (new, new.partition(".")[0]):  # a few of its tags do not exist (any more)
+            for target in (new, f"{new}_in1k", new.partition(".")[0]):  # a few of its tags do not exist (any more)
                 if target in _registry._model_pretrained_cfgs:
                     today.setdefault(old, target)
     return today

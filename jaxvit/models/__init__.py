@@ -1,6 +1,5 @@
-"""Images to logits: the model families and the registry of timm's names."""
+"""Image classifiers by timm's names: images [b, h, w, c] -> logits [b, num_classes]."""
 
-from jaxvit.models.registry import create_model, list_models, model_fields
-from jaxvit.models.tags import data_config, split_tag
+from jaxvit.models.registry import create_model, data_config, list_models, model_fields, split_tag, tag_info
 
-__all__ = ["create_model", "data_config", "list_models", "model_fields", "split_tag"]
+__all__ = ["create_model", "data_config", "list_models", "model_fields", "split_tag", "tag_info"]
