@@ -1,0 +1,469 @@
+"""Tests of the vision transformers: shapes, properties, errors, and parity with timm where it is installed."""
+
+import re
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvit.errors import UserError
+from jaxvit.models import vit_layers
+from jaxvit.models.layers import DropPath
+from jaxvit.models.vit import UNSUPPORTED, VARIANTS, VisionTransformer, _check_fields
+from jaxvit.models.vit_blocks import BLOCKS
+from jaxvit.models.vit_layers import MLPS, Attention, AttentionPoolLatent, LayerScale, PatchEmbed
+
+SMALL = {"num_classes": 5, "image_size": (16, 24), "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 4}
+
+
+def tiny(**fields) -> VisionTransformer:
+    return VisionTransformer(**(SMALL | fields))
+
+
+def draw(shape, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def start(model: nn.Module, x) -> dict:
+    """Variables of a model's shapes, drawn so that norm scales are near one and no bias is zero."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+    rng = np.random.default_rng(2)
+
+    def value(path, leaf):
+        near = 1.0 if path[-1].key in ("scale", "gamma") else 0.0
+        return (near + rng.standard_normal(leaf.shape) * 0.15).astype(leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(value, shapes)
+
+
+def apply(model: nn.Module, variables, x, key=None, **options):
+    """`model.apply` as one compiled function (op by op is slower)."""
+    rngs = None if key is None else {"dropout": key}
+    return jax.jit(lambda v, x: model.apply(v, x, rngs=rngs, **options))(variables, x)
+
+
+@pytest.mark.parametrize("attn_layer", ["attn", "diff"])
+@pytest.mark.parametrize("block_fn", BLOCKS)
+def test_block_keeps_the_shape(block_fn, attn_layer):
+    block = BLOCKS[block_fn](num_heads=3, qkv_bias=False, qk_norm=True, init_values=0.1, attn_layer=attn_layer)
+    x = draw((2, 7, 24))
+    variables = start(block, x)
+    assert set(variables) == {"params"}
+    y = apply(block, variables, x)
+    chex.assert_shape(y, (2, 7, 24))
+    chex.assert_tree_all_finite(y)
+    assert jnp.abs(y - x).max() > 0.01
+
+
+@pytest.mark.parametrize("kind", MLPS)
+def test_mlp_keeps_the_shape(kind):
+    mlp = MLPS[kind](48, "silu", use_bias=False, norm=vit_layers.default_norm)
+    x = draw((2, 5, 24))
+    variables = start(mlp, x)
+    chex.assert_shape(apply(mlp, variables, x), (2, 5, 24))
+    assert not any("bias" in variables["params"][f] for f in variables["params"] if f.startswith("fc"))
+
+
+def test_parts_alone():
+    x = draw((2, 7, 24))
+    pool = AttentionPoolLatent(num_heads=3)
+    chex.assert_shape(apply(pool, start(pool, x), x), (2, 24))
+    scale = LayerScale(0.5)
+    chex.assert_trees_all_close(scale.apply(scale.init(jax.random.key(0), x), x), 0.5 * x)
+    chex.assert_shape(vit_layers.refine(x, 3), (2, 7, 24))
+    kept = vit_layers.patch_dropout(x, jax.random.key(0), 0.5, num_prefix=1)
+    chex.assert_shape(kept, (2, 4, 24))
+    chex.assert_trees_all_equal(kept[:, 0], x[:, 0])
+
+
+def test_attention_by_hand():
+    x = draw((1, 3, 4))
+    attention = Attention(num_heads=2)
+    variables = start(attention, x)
+    p = jax.tree.map(np.asarray, variables["params"])
+    qkv = (np.asarray(x[0]) @ p["qkv"]["kernel"] + p["qkv"]["bias"]).reshape(3, 3, 2, 2)  # [n, qkv, heads, hd]
+    heads = []
+    for h in range(2):
+        q, k, v = (qkv[:, i, h] for i in range(3))
+        weights = np.exp(q @ k.T / np.sqrt(2))
+        heads.append(weights / weights.sum(1, keepdims=True) @ v)
+    expected = np.concatenate(heads, axis=1) @ p["proj"]["kernel"] + p["proj"]["bias"]
+    np.testing.assert_allclose(apply(attention, variables, x)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (16, 24), (19, 30)])
+def test_patch_matmul_is_the_strided_convolution(size):
+    x = draw((2, *size, 3))
+    embed = PatchEmbed(12, (8, 4))
+    variables = start(embed, x)
+    proj = variables["params"]["proj"]
+    expected = jax.lax.conv_general_dilated(
+        x, proj["kernel"], (8, 4), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    y = apply(embed, variables, x)
+    chex.assert_shape(y, (2, size[0] // 8, size[1] // 4, 12))
+    chex.assert_trees_all_close(y, expected + proj["bias"].reshape(1, 1, 1, -1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "num_positions"),
+    [
+        ({}, 7),
+        ({"distilled": True}, 8),
+        ({"reg_tokens": 4}, 11),
+        ({"reg_tokens": 4, "no_embed_class": True}, 6),
+        ({"class_token": False, "global_pool": "avg"}, 6),
+        ({"image_size": (8, 40)}, 6),
+        ({"patch_size": (4, 8)}, 13),
+    ],
+)
+def test_position_table(fields, num_positions):
+    model = tiny(**fields)
+    x = jnp.zeros((1, *model.image_size, 3))
+    params = jax.eval_shape(model.init, jax.random.key(0), x)["params"]
+    chex.assert_shape(params["pos_embed"], (1, num_positions, 32))
+
+
+@pytest.mark.parametrize("global_pool", ["token", "avg", "max", "avgmax", "map", "prr"])
+@pytest.mark.parametrize(("num_classes", "width"), [(5, 5), (0, 32)])
+def test_pooling_gives_float32_logits_or_features(global_pool, num_classes, width):
+    model = tiny(global_pool=global_pool, num_classes=num_classes, dtype=jnp.bfloat16)
+    y, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), draw((2, 16, 24, 3)))
+    chex.assert_shape(y, (2, width))
+    chex.assert_type(y, jnp.float32)
+
+
+@pytest.mark.parametrize("fields", [{}, {"norm_layer": "rmsnorm", "qk_norm": True}, {"attn_layer": "diff"}])
+def test_bfloat16_computes_in_bfloat16_with_float32_parameters(fields):
+    x = draw((2, 16, 24, 3))
+    model = tiny(init_values=1.0, dtype=jnp.bfloat16, **fields)
+    variables = start(model, x)
+    assert {p.dtype for p in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    y, seen = apply(model, variables, x, capture_intermediates=True, mutable=["intermediates"])
+    assert seen["intermediates"]["blocks_0"]["__call__"][0].dtype == jnp.bfloat16
+    chex.assert_trees_all_close(y, apply(model.clone(dtype=None), variables, x), atol=0.05)
+
+
+def test_drop_path():
+    x = draw((64, 3, 4))
+    chex.assert_trees_all_equal(DropPath(0.0).apply({}, x, train=True), x)
+    chex.assert_trees_all_equal(DropPath(0.5).apply({}, x), x)
+    y = DropPath(0.5).apply({}, x, train=True, rngs={"dropout": jax.random.key(0)})
+    dropped = np.asarray((y == 0).all(axis=(1, 2)))
+    assert 16 < dropped.sum() < 48
+    chex.assert_trees_all_close(np.asarray(y)[~dropped], 2 * x[~dropped])
+
+
+def test_training_without_rates_is_evaluation():
+    x = draw((2, 16, 24, 3))
+    model = tiny()
+    variables = start(model, x)
+    chex.assert_trees_all_equal(apply(model, variables, x, train=True), apply(model, variables, x))
+
+
+@pytest.mark.parametrize("rate", ["drop", "pos_drop", "patch_drop", "proj_drop", "attn_drop", "drop_path"])
+def test_training_draws_from_its_key_and_evaluation_does_not(rate):
+    x = draw((2, 16, 24, 3))
+    model = tiny(depth=2 if rate == "drop_path" else 1, **{f"{rate}_rate": 0.5})  # the first block drops none
+    variables = start(model, x)
+    train = jax.jit(lambda key: model.apply(variables, x, train=True, rngs={"dropout": key}))
+    one, again, other = (np.asarray(train(jax.random.key(i))) for i in (0, 0, 3))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 1e-4
+    jax.eval_shape(model.apply, variables, x)  # asks for no key
+
+
+def test_evaluation_is_independent_of_the_batch():
+    x = draw((3, 16, 24, 3))
+    model = tiny()
+    variables = start(model, x)
+    evaluate = jax.jit(model.apply)
+    together = evaluate(variables, x)
+    alone = np.concatenate([evaluate(variables, x[i : i + 1]) for i in range(3)])
+    chex.assert_trees_all_close(together, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("pos_embed", ["learn", "none"])
+def test_only_positions_tell_the_order_of_patches(pos_embed):
+    x = draw((1, 16, 24, 3))
+    swapped = np.concatenate([x[:, 8:], x[:, :8]], axis=1)  # the two rows of patches
+    model = tiny(pos_embed=pos_embed)
+    logits = np.asarray(apply(model, start(model, x), np.concatenate([x, swapped])))
+    assert (np.abs(logits[0] - logits[1]).max() > 1e-3) == (pos_embed == "learn")
+
+
+def test_one_trace():
+    model, x = tiny(), draw((2, 16, 24, 3))
+    variables = start(model, x)
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def evaluate(variables, images):
+        return model.apply(variables, images)
+
+    chex.assert_trees_all_equal(evaluate(variables, x), evaluate(variables, x.copy()))
+
+
+def test_remat_changes_nothing():
+    x, key = draw((2, 16, 24, 3)), jax.random.key(5)
+    model = tiny(proj_drop_rate=0.3, attn_drop_rate=0.1, init_values=0.1)
+    variables = start(model, x)
+    again = model.clone(remat=True)
+    chex.assert_trees_all_equal_shapes(variables, jax.eval_shape(again.init, key, x))
+
+    def gradient(m):
+        return jax.jit(jax.grad(lambda v: jnp.sum(m.apply(v, x, train=True, rngs={"dropout": key}) ** 2)))
+
+    chex.assert_trees_all_close(gradient(model)(variables), gradient(again)(variables), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [{}, {"remat": True}, {"global_pool": "map"}])
+def test_attention_weights_can_be_watched(fields):
+    x = draw((2, 16, 24, 3))
+    model = tiny(**fields)
+    assert set(jax.eval_shape(model.init, jax.random.key(0), x)) == {"params"}
+    variables = start(model, x)
+    logits, seen = apply(model, variables, x, mutable=["intermediates"])
+    (weights,) = seen["intermediates"]["blocks_0"]["attn"]["attn_weights"]
+    chex.assert_shape(weights, (2, 4, 7, 7))
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+    chex.assert_trees_all_close(logits, apply(model, variables, x), atol=1e-5)
+
+
+def test_distilled_heads():
+    x = draw((2, 16, 24, 3))
+    model = tiny(distilled=True)
+    variables = start(model, x)
+    pair = apply(model.clone(distilled_training=True), variables, x, train=True)
+    chex.assert_shape(pair, (2, 5))
+    assert len(pair) == 2 and jnp.abs(pair[0] - pair[1]).max() > 1e-3
+    chex.assert_trees_all_close(apply(model, variables, x), (pair[0] + pair[1]) / 2, atol=1e-6)
+    chex.assert_shape(jax.eval_shape(lambda v: model.apply(v, x, train=True), variables), (2, 5))
+
+
+def test_position_tables_are_resampled():
+    table = jnp.concatenate([draw((1, 2, 4)), jnp.full((1, 6, 4), 3.0)], axis=1)
+    new = vit_layers.resample_pos_embed(table, (2, 3), (5, 4), num_prefix=2)
+    chex.assert_shape(new, (1, 22, 4))
+    chex.assert_trees_all_equal(new[:, :2], table[:, :2])
+    chex.assert_trees_all_close(new[:, 2:], jnp.full((1, 20, 4), 3.0), atol=1e-5)
+    model = tiny(dynamic_img_size=True)
+    x = draw((2, 16, 24, 3))
+    variables = start(model, x)
+    chex.assert_trees_all_close(apply(model, variables, x), apply(tiny(), variables, x))
+    chex.assert_shape(jax.eval_shape(model.apply, variables, draw((2, 40, 8, 3))), (2, 5))
+
+
+def test_initialisation():
+    model = tiny(image_size=32, embed_dim=192, num_classes=1000, reg_tokens=2, init_values=0.1)
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    block = params["blocks_0"]
+    for kernel in (block["attn"]["qkv"]["kernel"], block["mlp"]["fc1"]["kernel"], params["head"]["kernel"]):
+        np.testing.assert_allclose(np.std(kernel), 0.02, rtol=0.03)
+    for zero in (block["attn"]["qkv"]["bias"], block["mlp"]["fc2"]["bias"], params["head"]["bias"]):
+        chex.assert_trees_all_equal(zero, jnp.zeros_like(zero))
+    proj, bound = params["patch_embed"]["proj"], (8 * 8 * 3) ** -0.5
+    for leaf in (proj["kernel"], proj["bias"]):
+        assert 0.9 * bound < jnp.abs(leaf).max() <= bound
+    np.testing.assert_allclose(np.std(params["reg_token"]), 1e-6, rtol=0.2)
+    chex.assert_trees_all_equal(block["ls1"]["gamma"], jnp.full(192, 0.1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "size", "words"),
+    [
+        ({"image_size": 30, "patch_size": 16}, (30, 30), "image 30x30 is not divisible by patch size 16x16"),
+        ({}, (16, 20), "image 16x20 is not divisible by patch size 8x8"),
+        ({}, (24, 16), "does not fit the model's image_size 16x24"),
+        ({"in_channels": 1}, (16, 24), r"expected \[b, h, w, 1\]"),
+        ({"num_heads": 5}, (16, 24), "embed_dim=32 is not divisible by num_heads=5"),
+        ({"attn_layer": "diff", "num_heads": 32}, (16, 24), "twice num_heads=64"),
+        ({"global_pool": "average"}, (16, 24), "Did you mean 'avg'"),
+        ({"act_layer": "gelu_tan"}, (16, 24), "Did you mean 'gelu_tanh'"),
+        ({"class_token": False}, (16, 24), "needs class_token=True"),
+        ({"distilled": True, "reg_tokens": 1}, (16, 24), "reg_tokens=0"),
+        ({"patch_size": 0}, (16, 24), "patch_size=0 is not positive"),
+        ({"depth": -1}, (16, 24), "depth=-1 is negative"),
+        ({"drop_path_rate": 1.5}, (16, 24), "not a rate"),
+    ],
+)
+def test_fields_that_do_not_fit(fields, size, words):
+    with pytest.raises(UserError, match=words):
+        jax.eval_shape(tiny(**fields).init, jax.random.key(0), jnp.zeros((1, *size, 3)))
+
+
+def test_every_entry_point_has_fields_that_fit():
+    assert len(VARIANTS) + len(UNSUPPORTED) == 163 + 16
+    for fields in VARIANTS.values():
+        model = VisionTransformer(**fields)
+        _check_fields(model)
+        size, patch = fields["image_size"], fields["patch_size"]
+        assert size % patch == 0 or model.crop_to_patches
+
+
+# Trainable parameters as timm 1.0.31 counts them.
+COUNTS = {
+    "vit_tiny_patch16_224": 5_717_416,
+    "vit_base_patch16_224": 86_567_656,
+    "vit_large_patch14_clip_224": 304_204_776,
+    "vit_so400m_patch14_siglip_384": 428_225_600,
+    "vit_giant_patch14_reg4_dinov2": 1_136_483_840,
+    "vit_base_patch16_xp_224": 86_512_360,
+    "vit_dpwee_patch16_reg1_gap_256": 15_252_456,
+    "vit_base_patch16_18x2_224": 256_731_880,
+    "aimv2_large_patch14_224": 309_197_824,
+    "beit3_base_patch16_224": 86_659_816,
+    "deit_small_patch16_224": 22_050_664,
+    "deit_tiny_distilled_patch16_224": 5_910_800,
+    "deit3_large_patch16_224": 304_374_760,
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_parameter_counts(name):
+    model = VisionTransformer(**VARIANTS[name])
+    images = jax.ShapeDtypeStruct((1, model.image_size, model.image_size, 3), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    assert sum(p.size for p in jax.tree.leaves(variables)) == COUNTS[name]
+
+
+# Parity with timm. A numeric part of timm's names belongs to the part before it.
+
+
+def randomise(module, seed: int = 0) -> None:
+    """Weights on the scale of trained ones: norms and layer scales near one, biases not zero."""
+    torch, rng = pytest.importorskip("torch"), np.random.default_rng(seed)
+    for name, p in module.named_parameters():
+        if re.search(r"(norm\w*\.weight|gamma)$", name):
+            values = 1 + 0.2 * rng.standard_normal(p.shape)
+        elif re.search(r"pos_embed|token|latent", name):
+            values = 0.5 * rng.standard_normal(p.shape)
+        else:
+            fan_in = np.prod(p.shape[1:]) if p.ndim > 1 else 25
+            values = rng.standard_normal(p.shape) / np.sqrt(fan_in)
+        p.data = torch.tensor(values, dtype=torch.float32)
+
+
+def renamed(tensors) -> dict:
+    """Arrays by timm's names -> a tree of parameters."""
+    tree: dict = {}
+    for name, tensor in tensors.items():
+        array, path = tensor.detach().numpy(), re.sub(r"\.(\d+)(?=\.)", r"_\1", name).split(".")
+        if path[-1] == "weight":
+            path[-1] = "kernel" if array.ndim > 1 else "scale"
+            array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+        node = tree
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        node[path[-1]] = array
+    return tree
+
+
+def timm_pair(name: str, **fields):
+    """Timm's model of that name and ours, with the same random weights (fields in our words)."""
+    timm = pytest.importorskip("timm")
+    theirs = {"image_size": "img_size", "in_channels": "in_chans"}
+    module = timm.create_model(name, **{theirs.get(k, k): v for k, v in fields.items()}).eval()
+    randomise(module)
+    return module, VisionTransformer(**(VARIANTS[name] | fields)), {"params": renamed(dict(module.named_parameters()))}
+
+
+def assert_same_logits(module, model, variables, size):
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(1).standard_normal((2, *size, model.in_channels)).astype(np.float32)
+    with torch.no_grad():
+        expected = module(torch.tensor(x).permute(0, 3, 1, 2)).numpy()
+    logits = np.asarray(jax.jit(model.apply)(variables, x))
+    assert np.abs(logits - expected).max() <= 1e-4 * max(1.0, np.abs(expected).max())
+    np.testing.assert_array_equal(logits.argmax(-1), expected.argmax(-1))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_vit",
+        "test_vit3",
+        "test_vit4",
+        "vit_xsmall_patch16_clip_224",
+        "vit_small_patch16_18x2_224",
+        "vit_small_patch14_reg4_dinov2",
+        "vit_dwee_patch16_reg1_gap_256",
+        "vit_pwee_patch16_reg1_gap_256",
+        "vit_dpwee_patch16_reg1_gap_256",
+        "deit_tiny_distilled_patch16_224",
+        "deit3_small_patch16_224",
+    ],
+)
+def test_entry_points_equal_timm(name):
+    patch = VARIANTS[name]["patch_size"]
+    size = (3 * patch, 2 * patch)
+    assert_same_logits(*timm_pair(name, image_size=size, depth=2, num_classes=11), size)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"qk_norm": True, "scale_attn_norm": True, "scale_mlp_norm": True},
+        {"proj_bias": False, "qkv_bias": False, "pre_norm": True},
+        {"attn_layer": "diff", "qk_norm": True, "scale_attn_norm": True},
+        {"global_pool": "avgmax", "fc_norm": False},
+        {"global_pool": "max", "pool_include_prefix": True},
+        {"global_pool": "prr"},
+        {"global_pool": "avg", "final_norm": False, "reg_tokens": 2},
+        {"global_pool": ""},
+        {"pos_embed": "none", "reg_tokens": 2},
+        {"in_channels": 1, "patch_size": (4, 8)},
+        {"num_classes": 0},
+        {"mlp_ratio": 2.7, "num_heads": 4, "embed_dim": 48},
+    ],
+    ids=str,
+)
+def test_options_equal_timm(fields):
+    small = {"image_size": (16, 24), "patch_size": 8, "embed_dim": 64, "depth": 2, "num_classes": 7}
+    assert_same_logits(*timm_pair("test_vit", **(small | fields | {"dynamic_img_size": False})), (16, 24))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("no_embed_class", [False, True])
+@pytest.mark.parametrize("size", [(48, 16), (64, 80)])
+def test_dynamic_image_size_equals_timm(size, no_embed_class):
+    fields = {"image_size": (48, 64), "depth": 2, "no_embed_class": no_embed_class, "num_classes": 7}
+    assert_same_logits(*timm_pair("test_vit", **fields), size)
+
+
+@pytest.mark.torch
+def test_distilled_training_equals_timm():
+    torch = pytest.importorskip("torch")
+    name, size = "deit_tiny_distilled_patch16_224", (32, 48)
+    module, model, variables = timm_pair(name, image_size=size, depth=1, num_classes=7)
+    module.train().set_distilled_training()
+    x = np.asarray(draw((2, *size, 3)))
+    expected = [y.detach().numpy() for y in module(torch.tensor(x).permute(0, 3, 1, 2))]
+    pair = apply(model.clone(distilled_training=True), variables, x, train=True)
+    for logits, reference in zip(pair, expected, strict=True):
+        np.testing.assert_allclose(logits, reference, atol=1e-4)
+
+
+@pytest.mark.torch
+def test_gradients_equal_timm():
+    torch = pytest.importorskip("torch")
+    module, model, variables = timm_pair("test_vit2", image_size=(32, 48), depth=2, num_classes=7)
+    x = np.asarray(draw((4, 32, 48, 3)))
+    labels = np.array([0, 3, 6, 2])
+    logits = module(torch.tensor(x).permute(0, 3, 1, 2))
+    torch.nn.functional.cross_entropy(logits, torch.tensor(labels)).backward()
+    expected = renamed({name: p.grad for name, p in module.named_parameters()})
+
+    def loss(variables):
+        log_probs = jax.nn.log_softmax(model.apply(variables, x, train=True))
+        return -jnp.mean(log_probs[jnp.arange(4), labels])
+
+    def close(ours, theirs):
+        assert np.linalg.norm(ours - theirs) <= 1e-3 * np.linalg.norm(theirs) + 1e-7
+
+    jax.tree.map(close, jax.jit(jax.grad(loss))(variables)["params"], expected)
