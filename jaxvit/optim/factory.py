@@ -107,6 +107,14 @@ def make_optimizer(
             raise UserError(f"{word} is {value}; it must be a number >= 0.")
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise UserError(f"layer_decay is {layer_decay}; it must lie in (0, 1].")
+    for word, value in (("b1", b1), ("b2", b2), ("momentum", momentum)):
+        if value is not None and not 0 <= value < 1:
+            raise UserError(f"{word} is {value}; it must lie in [0, 1).")
+    if mu_dtype is not None:
+        try:
+            mu_dtype = jnp.dtype(mu_dtype)
+        except TypeError:
+            raise UserError(f"mu_dtype is {mu_dtype!r}; expected a type such as 'bfloat16'.") from None
     common = {"b1": b1, "b2": b2, "eps": eps, "momentum": momentum, "nesterov": nesterov, "mu_dtype": mu_dtype}
     mask = default_decay_mask if decay_mask is None else _by_path(decay_mask)
     chain = [optax.clip_by_global_norm(grad_clip_norm)] if grad_clip_norm else []

@@ -176,6 +176,8 @@ def test_every_alias_takes_schedule_decay_clipping_freezing_and_scale(name):
         ({"weight_decay": -0.1}, "weight_decay is -0.1"),
         ({"grad_clip_norm": -1.0}, "grad_clip_norm is -1.0"),
         ({"layer_decay": 1.5}, "layer_decay is 1.5"),
+        ({"b2": 1.5}, "b2 is 1.5"),
+        ({"mu_dtype": "bf16"}, "mu_dtype is 'bf16'"),
     ],
 )
 def test_mistakes_are_named(words, message):
