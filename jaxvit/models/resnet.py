@@ -33,7 +33,6 @@ from jaxvit.models.resnet_variants import VARIANTS as VARIANTS
 
 UNSUPPORTED: dict[str, str] = {}
 
-ATTENTIONS = {None: None, "se": SqueezeExcite, "eca": EfficientChannelAttention}
 STEMS = {"imagenet": 7, "cifar": 3}
 
 
@@ -69,18 +68,15 @@ class ResidualBlock(nn.Module):
 
     def spatial_conv(self, x: Array, features: int, name: str, norm: nn.Module, act: Callable) -> Array:
         """The 3x3 convolution with the stride, which the anti-aliasing layer takes over where there is one."""
-        blurred = self.aa_layer is not None and self.stride == 2
-        groups, stride = self.cardinality, 1 if blurred else self.stride
-        x = conv(features, 3, name, stride, feature_group_count=groups, dtype=self.dtype)(x)
+        aa_layer = self.aa_layer if self.stride == 2 else None
+        stride = 1 if aa_layer else self.stride
+        x = conv(features, 3, name, stride, feature_group_count=self.cardinality, dtype=self.dtype)(x)
         x = act(norm(x))
-        return x if self.aa_layer is None or self.stride == 1 else anti_alias(x, self.aa_layer, in_block=True)
+        return anti_alias(x, aa_layer, in_block=True) if aa_layer else x
 
     def add(self, shortcut: Array, x: Array, act: Callable, norm: Callable, train: bool) -> Array:
         """Ends the block: attention and stochastic depth on the branch `x`, then the sum with the shortcut."""
-        if pick(ATTENTIONS, "attn_layer", self.attn_layer) is SqueezeExcite:
-            x = SqueezeExcite(self.rd_ratio, dtype=self.dtype, name="se")(x)
-        elif self.attn_layer == "eca":
-            x = EfficientChannelAttention(self.planes * self.expansion, dtype=self.dtype, name="se")(x)
+        x = pick(ATTENTIONS, "attn_layer", self.attn_layer)(self)(x)
         x = DropPath(self.drop_path_rate)(x, train=train)
         if self.stride != 1 or shortcut.shape[-1] != x.shape[-1]:
             shortcut = self.downsample(shortcut, x.shape[-1], norm)
@@ -92,8 +88,10 @@ class ResidualBlock(nn.Module):
             x = avg_pool_2x2(x, ceil=True) if self.stride == 2 else x
             x = conv(features, 1, "downsample_1", dtype=self.dtype)(x)
             return norm("downsample_2")(x)
-        size = 1 if self.stride == 1 else self.down_kernel_size
-        x = conv(features, size, "downsample_0", self.stride, dtype=self.dtype)(x)
+        size, stride = (1 if self.stride == 1 else self.down_kernel_size), self.stride
+        if size == 1:  # the same numbers; on the CPU the backward pass of a strided convolution is slow
+            x, stride = x[:, ::stride, ::stride], 1
+        x = conv(features, size, "downsample_0", stride, dtype=self.dtype)(x)
         return norm("downsample_1")(x)
 
     @property
@@ -134,6 +132,12 @@ class Bottleneck(ResidualBlock):
         return self.add(x, y, act, norm, train)
 
 
+# attn_layer -> what a block does to the channels of its branch
+ATTENTIONS: dict[str | None, Callable[[ResidualBlock], Callable[[Array], Array]]] = {
+    None: lambda block: lambda x: x,
+    "se": lambda block: SqueezeExcite(block.rd_ratio, dtype=block.dtype, name="se"),
+    "eca": lambda block: EfficientChannelAttention(block.planes * block.expansion, block.dtype, name="se"),
+}
 BLOCKS: dict[str, type[ResidualBlock]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 

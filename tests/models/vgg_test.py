@@ -38,6 +38,13 @@ def test_a_one_pixel_map_is_repeated_to_seven():
     np.testing.assert_allclose(mlp.apply(variables, x), mlp.apply(variables, repeated), rtol=1e-5)
 
 
+def test_the_matmul_of_a_seven_pixel_map_equals_the_convolution():
+    mlp, x = vgg.ConvMlp(16, 12), images_of(7, 7)
+    variables = draw(mlp, x)
+    wider = np.concatenate([x, x[:, :, :1]], axis=2)  # 7x8: two windows, the first of which is x
+    np.testing.assert_allclose(mlp.apply(variables, wider)[:, :, :1], mlp.apply(variables, x), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("num_classes", "width"), [(5, 5), (0, 16)])
 def test_head_alone(num_classes, width):
     head = vgg.ClassifierHead(num_classes)
