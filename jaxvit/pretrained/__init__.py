@@ -3,7 +3,7 @@
 from jaxvit.pretrained.convert import convert, export
 from jaxvit.pretrained.files import Checkpoint, read
 from jaxvit.pretrained.hub import fetch
-from jaxvit.pretrained.load import Loaded, load, load_pretrained
-from jaxvit.pretrained.save import save
+from jaxvit.pretrained.loading import Loaded, load, load_pretrained
+from jaxvit.pretrained.saving import save
 
 __all__ = ["Checkpoint", "Loaded", "convert", "export", "fetch", "load", "load_pretrained", "read", "save"]

@@ -1,7 +1,7 @@
 """Fits a checkpoint to a model of another size, channel number, class number or stem; every change leaves a note."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +17,8 @@ Tensors = dict[str, np.ndarray]
 Pair = tuple[int, int]
 
 HEAD_INITS = ("zero", "normal")
+BICUBIC = ("bicubic", True)
+BILINEAR = ("bilinear", False)  # what timm takes for FlexiViT and for Google's own files
 
 
 def facts(word: str, tensors: Tensors) -> dict[str, int]:
@@ -66,15 +68,18 @@ def adapt(
     tensors: Tensors,
     *,
     image_size: Any,
+    windows: Sequence[Pair] = (),
     patch_size: bool = False,
+    method: tuple[str, bool] = BICUBIC,
     head_init: str = "zero",
     key: jax.Array | None = None,
 ) -> tuple[Tensors, list[str]]:
     """Returns the tensors (timm's names) changed to fit `model`, and a note for each change.
 
-    `image_size` is the size the tensors were made for; `patch_size` allows the patch kernel to be resampled, which
-    is never done unasked: a file with other patches is more likely the wrong file. Tensors that cannot be fitted are
-    left alone for `convert` to report.
+    `image_size` is the size the tensors were made for, `windows` a Swin's window in each stage; `method` is the
+    interpolation (name, antialias) of tables and kernels. `patch_size` allows the patch kernel to be resampled,
+    which is never done unasked: a file with other patches is more likely the wrong file. Tensors that cannot be
+    fitted are left alone for `convert` to report.
     """
     if head_init not in HEAD_INITS:
         raise UserError(f"head_init={head_init!r} is unknown; expected 'zero' or 'normal'.")
@@ -86,11 +91,11 @@ def adapt(
         notes += _stem(model, shapes, tensors, key)
     notes += _channels(word, shapes, tensors)
     if word == "vit":
-        notes += _positions(model, tensors, to_pair(image_size))
+        notes += _positions(model, tensors, to_pair(image_size), method)
     if patch_size:
-        notes += _patches(shapes, tensors)
+        notes += _patches(shapes, tensors, method)
     if word == "swin":
-        notes += _windows(model, shapes, tensors)
+        notes += _windows(model, shapes, tensors, windows)
     notes += _head(model, shapes, tensors, head_init, jax.random.fold_in(key, 1))
     return tensors, notes
 
@@ -119,38 +124,47 @@ def _channels(word: str, shapes: dict[str, Any], tensors: Tensors) -> list[str]:
     return []
 
 
-def _positions(model: Any, tensors: Tensors, image_size: Pair) -> list[str]:
+def _positions(model: Any, tensors: Tensors, image_size: Pair, method: tuple[str, bool]) -> list[str]:
     table, kernel = tensors.get("pos_embed"), tensors.get("patch_embed.proj.weight")
     if table is None or kernel is None or table.ndim != 3 or kernel.ndim != 4 or 0 in kernel.shape:
         return []
     prefix, old, new = num_position_prefix(model), _grid(image_size, kernel.shape[2:]), model.grid_size
     if old == new or table.shape[1] != prefix + math.prod(old) or 0 in old or 0 in new:
         return []
-    tensors["pos_embed"] = resample.resample_abs_pos_embed(table, new, old, prefix)
+    tensors["pos_embed"] = resample.resample_abs_pos_embed(
+        table, new, old, prefix, method=method[0], antialias=method[1]
+    )
     return [f"image_size: pos_embed resampled from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches"]
 
 
-def _patches(shapes: dict[str, Any], tensors: Tensors) -> list[str]:
+def _patches(shapes: dict[str, Any], tensors: Tensors, method: tuple[str, bool]) -> list[str]:
     name = "patch_embed.proj.weight"
     kernel, want = tensors.get(name), shapes.get(name)
     if kernel is None or want is None or kernel.ndim != 4 or 0 in kernel.shape or kernel.shape[2:] == want[2:]:
         return []
-    tensors[name] = resample.resample_patch_embed(kernel, want[2:])
+    tensors[name] = resample.resample_patch_embed(kernel, want[2:], method=method[0], antialias=method[1])
     return [f"patch_size: {name} resampled from {kernel.shape[2:]} to {want[2:]} pixels"]
 
 
-def _windows(model: Any, shapes: dict[str, Any], tensors: Tensors) -> list[str]:
-    """Resizes the bias tables; a table of unknown window is taken for a square one, as timm takes it."""
-    size = _grid(model.image_size, to_pair(model.patch_size))
+def swin_windows(model: Any) -> list[Pair]:
+    """The window of every stage of a Swin, cut to its map."""
+    (h, w), found = _grid(model.image_size, to_pair(model.patch_size)), []
+    for window in stage_windows(model.window_size, len(model.depths)):
+        found.append(clamp_window((h, w), window, shifted=False)[0])
+        h, w = -(-h // 2), -(-w // 2)
+    return found
+
+
+def _windows(model: Any, shapes: dict[str, Any], tensors: Tensors, windows: Sequence[Pair]) -> list[str]:
+    """Resizes the bias tables; one that is not of the window in `windows` is taken for a square one, as in timm."""
     changed = []
-    for stage, window in enumerate(stage_windows(model.window_size, len(model.depths))):
-        size = tuple(-(-s // 2) for s in size) if stage else size
-        new = clamp_window(size, window, shifted=False)[0]  # pyright: ignore[reportArgumentType]
+    for stage, new in enumerate(swin_windows(model)):
         for name in (n for n in shapes if n.startswith(f"layers.{stage}.") and n.endswith("bias_table")):
             table = tensors.get(name)
             if table is None or table.ndim != 2 or table.shape[1:] != shapes[name][1:] or not len(table):
                 continue
-            old = _window_of(len(table))
+            known = windows[stage] if stage < len(windows) else None
+            old = known if known and _table_length(known) == len(table) else _square_window(len(table))
             if old is not None and old != new:
                 tensors[name] = resample.resize_rel_pos_bias_table(table, new, old)
                 changed.append(f"layers.{stage}: {old[0]}x{old[1]} to {new[0]}x{new[1]}")
@@ -158,9 +172,13 @@ def _windows(model: Any, shapes: dict[str, Any], tensors: Tensors) -> list[str]:
     return [f"window_size: relative position tables resized in {', '.join(unique)}"] if unique else []
 
 
-def _window_of(length: int) -> Pair | None:
+def _table_length(window: Pair) -> int:
+    return (2 * window[0] - 1) * (2 * window[1] - 1)
+
+
+def _square_window(length: int) -> Pair | None:
     side = math.isqrt(length)
-    return ((side + 1) // 2,) * 2 if side * side == length and side % 2 else None
+    return ((side + 1) // 2, (side + 1) // 2) if side * side == length and side % 2 else None
 
 
 def _head(model: Any, shapes: dict[str, Any], tensors: Tensors, init: str, key: jax.Array) -> list[str]:

@@ -104,6 +104,7 @@ _cached_rules = functools.lru_cache(maxsize=16)(_rules)
 
 def rules_of(model: nn.Module) -> tuple[Rule, ...]:
     """The rule of every tensor of the model; shapes come from tracing `init`, so nothing is computed."""
+    family(model)  # says so where the model is none of ours
     try:
         return _cached_rules(model)
     except TypeError:  # a field that cannot be hashed, a list say

@@ -16,7 +16,7 @@ from jaxvit.models.layers import to_pair
 from jaxvit.models.registry import FAMILIES, model_fields, split_tag, tag_info
 from jaxvit.pretrained import rules
 from jaxvit.pretrained.convert import export
-from jaxvit.pretrained.load import DATA_WORDS
+from jaxvit.pretrained.loading import DATA_WORDS
 
 # Fields that say how to run or train a model, not what it is.
 RUNTIME = ("dtype", "remat", "attn_implementation", "distilled_training", "zero_init_last", "dynamic_img_size")

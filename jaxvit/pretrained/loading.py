@@ -100,6 +100,8 @@ def load(
             model,
             tensors,
             image_size=own["image_size"],
+            windows=_own_windows(name, word, saved | {"image_size": own["image_size"]}),
+            method=adapt.BILINEAR if name.startswith("flexivit") or _is_google(file) else adapt.BICUBIC,
             patch_size="patch_size" in fields,
             head_init=head_init,
             key=jax.random.key(seed),
@@ -133,11 +135,19 @@ def saved_fields(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(args, Mapping) or not isinstance(extra, Mapping):
         raise UserError("config.json: model_args is no table of words and values.")
     known = model_fields(name)
-    fields = {WORDS.get(word, word): value for word, value in {**args, **extra}.items()}
+    fields = {WORDS.get(str(word), str(word)): value for word, value in {**args, **extra}.items()}
     fields = {word: value for word, value in fields.items() if word not in HARMLESS and value is not None}
     if "global_pool" not in known and fields.get("global_pool") == "avg":
         del fields["global_pool"]
     return {word: tuple(v) if isinstance(v, list) else v for word, v in fields.items()}
+
+
+def _own_windows(name: str, word: str, saved: dict[str, Any]) -> list[tuple[int, int]]:
+    return adapt.swin_windows(create_model(name, **saved)) if word == "swin" else []
+
+
+def _is_google(file: files.Checkpoint) -> bool:
+    return any(key.endswith("embedding/kernel") for key in file.tensors)
 
 
 def _own_sizes(config: Mapping[str, Any]) -> list[Any]:

@@ -1,0 +1,259 @@
+"""Weight files: every format read, every kind of damage answered in plain lines, nothing unpickled."""
+
+import json
+import pickle
+import struct
+import sys
+import zipfile
+
+import ml_dtypes
+import numpy as np
+import pretrained_helpers as helpers
+import pytest
+from safetensors.numpy import save_file
+
+from jaxvit.errors import UserError
+from jaxvit.pretrained import files, load_pretrained, read
+
+TENSORS = {
+    "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "a.bias": np.array([1.5, -2], np.float16),
+    "n": np.array(3, np.int64),
+    "empty": np.zeros((0, 4), np.float32),
+}
+
+
+def header_file(path, header, data=b"", length=None):
+    text = json.dumps(header).encode() if not isinstance(header, bytes) else header
+    path.write_bytes(struct.pack("<Q", len(text) if length is None else length) + text + data)
+    return path
+
+
+def entry(dtype="F32", shape=(1,), offsets=(0, 4)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+def assert_plain(path, match):
+    with pytest.raises(UserError, match=match) as error:
+        read(path)
+    assert len(str(error.value).splitlines()) <= 2
+    assert str(error.value).isprintable() or "\n" in str(error.value)
+
+
+def test_safetensors(tmp_path):
+    save_file(TENSORS, tmp_path / "x.safetensors")
+    found = read(tmp_path / "x.safetensors")
+    helpers.assert_same(found.tensors, TENSORS)
+    assert found.sha256 == files.sha256(tmp_path / "x.safetensors")
+    assert len(found.sha256) == 64 and found.config == {}
+
+
+def test_bfloat16(tmp_path):
+    array = np.array([1, 2.5], ml_dtypes.bfloat16)
+    path = header_file(tmp_path / "x", {"a": entry("BF16", (2,), (0, 4))}, array.tobytes())
+    np.testing.assert_array_equal(read(path).tensors["a"], array)
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_npz(tmp_path, compressed):
+    (np.savez_compressed if compressed else np.savez)(tmp_path / "x.npz", **TENSORS, f=np.asfortranarray(np.eye(3)))
+    found = read(tmp_path / "x.npz").tensors
+    np.testing.assert_array_equal(found.pop("f"), np.eye(3))
+    helpers.assert_same(found, TENSORS)
+
+
+def test_the_content_decides_not_the_name(tmp_path):
+    save_file(TENSORS, tmp_path / "x.npz")
+    assert read(tmp_path / "x.npz").tensors.keys() == TENSORS.keys()
+    with (tmp_path / "y.safetensors").open("wb") as file:
+        np.savez(file, **TENSORS)
+    assert read(tmp_path / "y.safetensors").tensors.keys() == TENSORS.keys()
+
+
+def test_directories(tmp_path):
+    assert_plain(tmp_path, "no weights in")
+    save_file(TENSORS, tmp_path / "b.safetensors")
+    (tmp_path / "config.json").write_text('{"architecture": "resnet18"}')
+    found = read(tmp_path)
+    assert found.path.name == "b.safetensors" and found.config == {"architecture": "resnet18"}
+    assert read(tmp_path / "b.safetensors").config == found.config
+    save_file(TENSORS, tmp_path / "c.safetensors")
+    assert_plain(tmp_path, "2 weight files: b.safetensors, c.safetensors")
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    assert read(tmp_path).path.name == "model.safetensors"
+    (tmp_path / "config.json").write_text('{"architecture"')
+    assert_plain(tmp_path, "cannot read .*config.json")
+    assert read(tmp_path / "b.safetensors").config == {}  # a neighbour that is not timm's does not matter
+
+
+def test_shards(tmp_path):
+    names = list(TENSORS)
+    for i, part in enumerate((names[:2], names[2:])):
+        save_file({n: TENSORS[n] for n in part}, tmp_path / f"model-{i}.safetensors")
+    index = {n: f"model-{i // 2}.safetensors" for i, n in enumerate(names)}
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text(json.dumps({"weight_map": index}))
+    helpers.assert_same(read(tmp_path).tensors, TENSORS)
+    path.write_text(json.dumps({"weight_map": {"a": "../model-0.safetensors"}}))
+    assert_plain(tmp_path, "not beside it")
+    path.write_text(json.dumps({"weight_map": 3}))
+    assert_plain(tmp_path, "no weight_map")
+
+
+GOOD = {"a": entry()}
+DAMAGED = {
+    "too short": (b"", 8, "cut short"),
+    "claims 4 GB": (b"{}", 1 << 32, "claims 4,294,967,296 bytes"),
+    "claims all of 64 bits": (b"{}", (1 << 64) - 1, "claims"),
+    "no JSON": (b"{nonsense}", None, "header cannot be read"),
+    "no UTF-8": (b'{"\xff\xfe": 1}', None, "header cannot be read"),
+    "nested too deep": (b'{"a":' + b"[" * 100_000 + b"}", None, "header cannot be read"),
+    "a list": (b"{}[", None, "header cannot be read"),
+    "name twice": (b'{"a": 1, "a": 2}', None, "occurs twice"),
+    "unknown type": ({"a": entry("F31")}, None, "no known dtype"),
+    "no offsets": ({"a": {"dtype": "F32", "shape": [1]}}, None, "no known dtype"),
+    "entry is a word": ({"a": "x"}, None, "no known dtype"),
+    "size is not the shape's": ({"a": entry(shape=(2,))}, None, "do not match its shape"),
+    "negative": ({"a": entry(shape=(-1,), offsets=(4, 0))}, None, "do not match its shape"),
+    "fractions": ({"a": entry(offsets=(0, 4.0))}, None, "do not match its shape"),
+    "huge shape": ({"a": entry(shape=(1 << 62, 1 << 62), offsets=(0, 4))}, None, "do not match its shape"),
+    "overlap": ({"a": entry(), "b": entry(offsets=(2, 6))}, None, "overlap"),
+    "gap": ({"a": entry(), "b": entry(offsets=(6, 10))}, None, "overlap"),
+    "beyond the end": ({"a": entry(shape=(2,), offsets=(0, 8))}, None, "needs .* bytes and has"),
+    "nothing inside": ({}, None, "needs|no tensors"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_safetensors(tmp_path, case):
+    header, length, match = case
+    assert_plain(header_file(tmp_path / "x.safetensors", header, b"\0" * 4, length), match)
+
+
+def test_absent_empty_and_unknown_files(tmp_path):
+    assert_plain(tmp_path / "none.safetensors", "no such weight file")
+    (tmp_path / "empty.safetensors").touch()
+    assert_plain(tmp_path / "empty.safetensors", "is empty")
+    (tmp_path / "x.txt").write_text("hello, here are no weights")
+    assert_plain(tmp_path / "x.txt", "no weight file that can be read")
+
+
+class Bomb:
+    """Leaves a trace when it is unpickled."""
+
+    def __reduce__(self):
+        return (open, (str(Bomb.target), "w"))
+
+
+def test_npz_never_unpickles(tmp_path):
+    Bomb.target = tmp_path / "trace"
+    np.savez(tmp_path / "x.npz", a=np.array([Bomb()], dtype=object))
+    assert_plain(tmp_path / "x.npz", "holds pickled Python objects")
+    assert not Bomb.target.exists()
+
+
+def test_npz_whose_header_claims_too_much(tmp_path):
+    np.savez(tmp_path / "x.npz", a=np.zeros((4, 4), np.float32))
+    with zipfile.ZipFile(tmp_path / "x.npz") as archive:
+        content = archive.read("a.npy")
+    with zipfile.ZipFile(tmp_path / "y.npz", "w") as archive:
+        archive.writestr("a.npy", content.replace(b"(4, 4)", b"(99999999, 9999)")[: len(content)])
+    assert_plain(tmp_path / "y.npz", "is damaged")
+
+
+def test_pickles_need_torch_and_are_not_opened_without(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    Bomb.target = tmp_path / "trace"
+    path = tmp_path / "x.pth"
+    path.write_bytes(pickle.dumps({"a": Bomb()}))
+    assert_plain(path, r"needs the extra: pip install 'jaxvit\[torch\]'")
+    with zipfile.ZipFile(tmp_path / "y.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", pickle.dumps({"a": Bomb()}))
+    assert_plain(tmp_path / "y.pt", "needs the extra")
+    assert not Bomb.target.exists()
+
+
+def test_an_old_torch_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", type("Torch", (), {"__version__": "2.5.1+cpu"}))
+    (tmp_path / "x.pth").write_bytes(pickle.dumps({}))
+    assert_plain(tmp_path / "x.pth", "needs torch >= 2.10.* found 2.5.1")
+
+
+@pytest.mark.torch
+def test_pth(tmp_path):
+    torch = pytest.importorskip("torch")
+    state = {"a": torch.arange(3.0), "b": torch.ones(2, 2, dtype=torch.bfloat16).T, "n": torch.tensor(4)}
+    torch.save({"model": {f"module.{k}": v for k, v in state.items()}, "epoch": 3}, tmp_path / "x.pth")
+    found = read(tmp_path / "x.pth").tensors
+    np.testing.assert_array_equal(found["a"], [0, 1, 2])
+    assert found["b"].dtype == ml_dtypes.bfloat16 and found["n"] == 4
+    torch.save(state, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    assert read(tmp_path / "old.pt").tensors.keys() == state.keys()
+    torch.save([1, 2], tmp_path / "list.pth")
+    assert_plain(tmp_path / "list.pth", "holds a list")
+    (tmp_path / "cut.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:400])
+    assert_plain(tmp_path / "cut.pth", "damaged")
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+def test_malicious_pth(tmp_path):
+    torch = pytest.importorskip("torch")
+    Bomb.target = tmp_path / "trace"
+    for new in (True, False):
+        torch.save({"a": Bomb()}, tmp_path / "x.pth", _use_new_zipfile_serialization=new)
+        assert_plain(tmp_path / "x.pth", "cannot be read safely")
+    (tmp_path / "y.pth").write_bytes(pickle.dumps({"a": Bomb()}))
+    assert_plain(tmp_path / "y.pth", "cannot be read safely")
+    assert not Bomb.target.exists()
+
+
+NAME, FIELDS = "vit_tiny_patch16_224", {"depth": 1, "embed_dim": 8, "num_heads": 2, "image_size": 32}
+
+
+@pytest.fixture(scope="module")
+def good_files(tmp_path_factory):
+    from jaxvit.models.registry import create_model
+
+    state_dict = helpers.weights(create_model(NAME, num_classes=3, **FIELDS))
+    path = tmp_path_factory.mktemp("good")
+    save_file(state_dict, path / "a.safetensors")
+    np.savez(path / "b.npz", **state_dict)
+    np.savez_compressed(path / "c.npz", **state_dict)
+    return state_dict, [path / n for n in ("a.safetensors", "b.npz", "c.npz")]
+
+
+def damage(content, kind, rng):
+    """Cuts the file, flips bits of its first 4 KB or of its last, or overwrites a stretch."""
+    content = bytearray(content)
+    if kind == "cut":
+        return bytes(content[: rng.integers(0, len(content))])
+    if kind == "stretch":
+        start = int(rng.integers(0, len(content) - 64))
+        content[start : start + 64] = rng.bytes(64)
+        return bytes(content)
+    for _ in range(int(rng.integers(1, 4))):
+        span = min(4096, len(content))
+        place = int(rng.integers(0, span)) + (len(content) - span if kind == "tail" else 0)
+        content[place] ^= 1 << int(rng.integers(0, 8))
+    return bytes(content)
+
+
+@pytest.mark.filterwarnings("ignore:.*NaN or infinite:UserWarning")
+@pytest.mark.parametrize("kind", ["cut", "head", "tail", "stretch"])
+def test_random_damage_is_an_answer_or_a_right_load(tmp_path, good_files, kind):
+    rng = np.random.default_rng(sum(map(ord, kind)))
+    state_dict, paths = good_files
+    answered = 0
+    for i in range(90):
+        path = tmp_path / f"{i}{paths[i % 3].suffix}"
+        path.write_bytes(damage(paths[i % 3].read_bytes(), kind, rng))
+        try:
+            model, variables = load_pretrained(NAME, path, **FIELDS)
+        except UserError as error:
+            answered += 1
+            assert 1 <= len(str(error).splitlines()) <= 24
+        else:
+            assert variables["params"]["head"]["kernel"].shape == (8, model.num_classes)
+    assert answered > 20, "the damage is too gentle to test anything"
+    assert state_dict

@@ -1,0 +1,205 @@
+"""Compares every model with timm on random weights and images, and writes docs/PARITY.md, one row per name.
+
+    python tools/make_parity.py [--pattern 'swin_*'] [--minutes 60]     # needs timm 1.0.31 and a CPU build of torch
+    python tools/make_parity.py --golden                                # tests/golden/logits.json instead
+
+Float32 on the CPU. Weights are drawn by `jaxvit.pretrained.draw`, seeded by each tensor's name; images are drawn too,
+at the model's own size. A name measured once is skipped (docs/parity.json holds the figures), so the command can be
+stopped and started again; --again measures anew. Where a model is too large, its depth is cut, and the row says so.
+"""
+
+import argparse
+import contextlib
+import gc
+import json
+import sys
+import time
+import zlib
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+with contextlib.suppress(ImportError):  # only needed where torchvision was built for another torch
+    import torchvision_cpu  # noqa: F401  # pyright: ignore[reportMissingImports]
+import timm  # noqa: E402
+
+from jaxvit.models import registry  # noqa: E402
+from jaxvit.models.layers import to_pair  # noqa: E402
+from jaxvit.pretrained import convert, export  # noqa: E402
+from jaxvit.pretrained import draw as drawn  # noqa: E402
+
+FIGURES, PAGE, GOLDEN = ROOT / "docs/parity.json", ROOT / "docs/PARITY.md", ROOT / "tests/golden/logits.json"
+TOLERANCE = 1e-4  # times max(1, largest logit)
+LARGE = 100_000_000  # parameters; beyond this the depth is cut
+TIMM_WORDS = {"image_size": "img_size", "in_channels": "in_chans"}
+FIXED_SIZE = ("vit", "swin")  # families whose timm class is built for one image size
+
+# Small models for the golden file: timm name, fields that make it small.
+SMALL_VIT = {"depth": 2, "image_size": (48, 64), "num_classes": 10}
+SMALL_SWIN = {"depths": (1, 2, 2, 1), "embed_dim": 24, "image_size": 64, "num_classes": 10}
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("test_vit", {"num_classes": 10}),
+    ("test_vit2", {"num_classes": 10, "image_size": (64, 48)}),
+    ("test_vit3", {"num_classes": 10, "image_size": 64}),
+    ("test_vit4", {"num_classes": 10, "image_size": 64}),
+    ("vit_tiny_patch16_224", {**SMALL_VIT, "in_channels": 1}),
+    ("deit_tiny_distilled_patch16_224", SMALL_VIT),
+    ("deit3_small_patch16_224", {**SMALL_VIT, "num_classes": 0}),
+    ("swin_tiny_patch4_window7_224", SMALL_SWIN),
+    ("swin_s3_tiny_224", {**SMALL_SWIN, "image_size": (64, 96)}),
+    ("test_resnet", {"num_classes": 10, "image_size": 64}),
+    ("resnet10t", {"num_classes": 10, "image_size": (64, 80)}),
+]
+
+
+def timm_model(name: str, fields: dict[str, Any]) -> torch.nn.Module:
+    """Timm's model of the same fields, in evaluation mode, on drawn weights."""
+    words = {TIMM_WORDS.get(k, k): v for k, v in fields.items()}
+    if not registry.model_entry(name)[0].model.__module__.endswith(FIXED_SIZE):
+        words.pop("img_size", None)
+    model = timm.create_model(name, **words).eval()
+    shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    weights = {key: torch.from_numpy(value) for key, value in drawn.state_dict(shapes).items()}
+    model.load_state_dict(weights)
+    return model
+
+
+def compare(name: str, fields: dict[str, Any]) -> dict[str, Any]:
+    """Logits of both on two images; also that the way back gives timm's state dict bit for bit."""
+    start = time.time()
+    theirs = timm_model(name, fields)
+    state = {key: value.numpy() for key, value in theirs.state_dict().items()}
+    model = registry.create_model(name, **fields)
+    variables = convert(model, state)
+    back = export(model, variables)
+    exact = back.keys() == state.keys() and all(np.array_equal(back[k], state[k]) for k in state)
+    height, width = to_pair(model.image_size)
+    images = drawn.images(name, 2, height, width, model.in_channels)
+    ours = np.asarray(jax.jit(model.apply)(variables, images))
+    with torch.no_grad():
+        wanted = theirs(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    jax.clear_caches()
+    return {
+        "parameters": sum(p.numel() for p in theirs.parameters()),
+        "image_size": [height, width],
+        "difference": float(np.abs(ours - wanted).max()),
+        "largest": float(np.abs(wanted).max()),
+        "top1": bool((ours.argmax(-1) == wanted.argmax(-1)).all()),
+        "round_trip": exact,
+        "cut": {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()},
+        "seconds": round(time.time() - start, 1),
+    }
+
+
+def cut(name: str) -> dict[str, Any]:
+    """Fields that make a large model small enough to compare quickly; the blocks that remain are full size."""
+    fields = registry.model_fields(name)
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in timm.create_model(name).parameters())
+    tokens = np.prod(to_pair(fields["image_size"])) / 50176
+    if parameters * tokens < LARGE:
+        return {}
+    if "depth" in fields:
+        return {"depth": 2}
+    if "depths" in fields:
+        return {"depths": (2, 2, 2, 2)}
+    return {}
+
+
+def measure(pattern: str, minutes: float, again: bool) -> None:
+    """Measures what is missing, saving after each name."""
+    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    names = [n for n in registry.list_models(pattern) if n != "alexnet" and (again or n not in figures)]
+    end = time.time() + 60 * minutes
+    for name in sorted(names, key=lambda n: zlib.crc32(n.encode())):  # a short run sees all families
+        if time.time() > end:
+            break
+        try:
+            figures[name] = compare(name, cut(name))
+        except (ValueError, RuntimeError, MemoryError) as error:
+            figures[name] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
+        print(name, figures[name], flush=True)
+        FIGURES.write_text(json.dumps(figures, indent=0, sort_keys=True) + "\n")
+        write_page(figures)
+        gc.collect()
+
+
+def passes(row: dict[str, Any]) -> bool:
+    """Whether a row meets the promise."""
+    return (
+        "error" not in row
+        and row["difference"] <= TOLERANCE * max(1.0, row["largest"])
+        and row["top1"]
+        and row["round_trip"]
+    )
+
+
+def write_page(figures: dict[str, dict[str, Any]]) -> None:
+    """Renders docs/PARITY.md."""
+    names = [n for n in registry.list_models() if n in figures]
+    good = sum(passes(figures[n]) for n in names)
+    total = len([n for n in registry.list_models() if n != "alexnet"])
+    lines = [
+        "# Parity with timm",
+        "",
+        f"Random weights and images, float32 on the CPU, timm {timm.__version__}, torch {torch.__version__}, "
+        f"jax {jax.__version__}. {len(names)} of {total} names measured, {good} within "
+        "1e-4 x max(1, largest logit) with equal top-1 class and a state dict that comes back bit for bit. "
+        "Written by `python tools/make_parity.py`.",
+        "",
+        "| name | image size | parameters | largest logit | max difference | top-1 equal | state dict back | remark |",
+        "| --- | --- | ---: | ---: | ---: | --- | --- | --- |",
+    ]
+    for name in names:
+        row = figures[name]
+        if "error" in row:
+            lines.append(f"| `{name}` | | | | | | | {row['error']} |")
+            continue
+        size = "x".join(map(str, row["image_size"]))
+        remark = ", ".join(f"{k}={v}" for k, v in row["cut"].items())
+        lines.append(
+            f"| `{name}` | {size} | {row['parameters']:,} | {row['largest']:.3g} | {row['difference']:.1e} | "
+            f"{'yes' if row['top1'] else 'NO'} | {'exact' if row['round_trip'] else 'NO'} | "
+            f"{'cut to ' + remark if remark else ''}{'' if passes(row) else ' FAILS'} |"
+        )
+    PAGE.write_text("\n".join(lines) + "\n")
+
+
+def write_golden() -> None:
+    """Stores timm's logits on drawn weights and images for the small models of CASES."""
+    cases = []
+    for name, fields in CASES:
+        model, ours = timm_model(name, fields), registry.create_model(name, **fields)
+        images = drawn.images(name, 2, *to_pair(ours.image_size), ours.in_channels)
+        with torch.no_grad():
+            logits = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+        cases.append({"name": name, "fields": fields, "logits": logits.tolist()})
+        print(name, logits.shape, float(np.abs(logits).max()))
+    text = ",\n".join(json.dumps(case) for case in cases)
+    command = "python tools/make_parity.py --golden"
+    GOLDEN.write_text(f'{{"made_by": "{command}", "timm": "{timm.__version__}", "cases": [\n{text}\n]}}\n')
+
+
+def main() -> None:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pattern", default="*", help="shell pattern of names")
+    parser.add_argument("--minutes", type=float, default=60.0, help="start no further name after this long")
+    parser.add_argument("--again", action="store_true", help="measure also what was measured before")
+    parser.add_argument("--golden", action="store_true", help="write the golden file of the tests instead")
+    options = parser.parse_args()
+    jax.config.update("jax_default_matmul_precision", "float32")
+    if options.golden:
+        write_golden()
+        return
+    measure(options.pattern, options.minutes, options.again)
+
+
+if __name__ == "__main__":
+    main()
