@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit.errors import UserError
+from jaxvit.models.conv_layers import torch_bias
 from jaxvit.models.layers import (
     Array,
     DropPath,
@@ -228,7 +229,15 @@ class PatchEmbed(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        proj = PatchProjection(self.features, self.patch_size, dtype=self.dtype, kernel_init=torch_uniform, name="proj")
+        fan_in = self.patch_size[0] * self.patch_size[1] * images.shape[-1]
+        proj = PatchProjection(
+            self.features,
+            self.patch_size,
+            dtype=self.dtype,
+            kernel_init=torch_uniform,
+            bias_init=torch_bias(fan_in),
+            name="proj",
+        )
         return layer_norm(NORM_EPS, "norm", self.dtype)(proj(images))
 
 

@@ -126,11 +126,24 @@ def test_patch_merging_pads_odd_maps_and_keeps_the_order_of_neighbours(size):
     np.testing.assert_allclose(out[:, 0, 0], expected, atol=1e-5)
 
 
+def assert_initialised_as_timm(params):
+    """Uniform patches as torch.nn.Conv2d draws them, a normal of 0.02 for the rest, biases 0 and scales 1."""
+    bound = (4 * 4 * 3) ** -0.5
+    proj = params["patch_embed"]["proj"]
+    for leaf in proj.values():
+        assert 0.5 * bound < np.abs(leaf).max() <= bound
+    attn = params["layers_1"]["blocks_0"]["attn"]
+    np.testing.assert_allclose([attn["qkv"]["kernel"].std(), attn["proj"]["kernel"].std()], 0.02, rtol=0.1)
+    np.testing.assert_allclose(attn["relative_position_bias_table"].std(), 0.02, rtol=0.3)
+    assert not attn["qkv"]["bias"].any() and (params["norm"]["scale"] == 1).all()
+
+
 def test_logits_features_and_variables():
     images = images_of(32, 32)
     model = tiny()
     logits, variables = jax.jit(model.init_with_output)(jax.random.key(0), images)
     assert set(variables) == {"params"}
+    assert_initialised_as_timm(variables["params"])
     chex.assert_shape(logits, (2, 5))
     chex.assert_tree_all_finite(logits)
     features = tiny(num_classes=0)
