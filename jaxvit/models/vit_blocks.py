@@ -1,6 +1,8 @@
 """The residual blocks of a vision transformer: [b, n, d] -> [b, n, d] each."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -91,6 +93,8 @@ class ResPostBlock(Block):
 class ParallelScalingBlock(Block):
     """Attention and perceptron side by side from one norm (Dehghani et al., 2023: ViT-22B)."""
 
+    attention_kind: ClassVar[str] = "attn"
+
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         d = x.shape[-1]
@@ -106,18 +110,16 @@ class ParallelScalingBlock(Block):
         dense = partial(dense, d, use_bias=self.proj_bias)
         return x + self.branch(self.project(dense, heads, hidden), "ls", train=train)
 
-    attention_kind = "attn"
-
-    def project(self, dense, heads: Array, hidden: Array) -> Array:
+    def project(self, dense: Callable[..., nn.Dense], heads: Array, hidden: Array) -> Array:
         return dense(name="attn_out_proj")(heads) + dense(name="mlp_out_proj")(hidden)
 
 
 class DiffParallelScalingBlock(ParallelScalingBlock):
     """The same with differential attention (Ye et al., 2024) and one projection for both."""
 
-    attention_kind = "diff"
+    attention_kind: ClassVar[str] = "diff"
 
-    def project(self, dense, heads: Array, hidden: Array) -> Array:
+    def project(self, dense: Callable[..., nn.Dense], heads: Array, hidden: Array) -> Array:
         return dense(name="out_proj")(jnp.concatenate([heads, hidden], axis=-1))
 
 
