@@ -97,10 +97,18 @@ def table(headline: str, problems: list[tuple[str, str]]) -> str:
     kinds = list(dict.fromkeys(kind for kind, _ in problems))
     counts = ", ".join(f"{sum(k == kind for k, _ in problems)} {kind}" for kind in kinds)
     lines = [f"{headline}: {counts}."]
-    lines += [f"  {kind:<10} {line}" for kind, line in problems[:MAX_LINES]]
+    lines += [f"  {kind:<10} {line}" for kind, line in _share(problems, kinds)]
     if len(problems) > MAX_LINES:
         lines.append(f"  ... and {len(problems) - MAX_LINES} more")
     return "\n".join(lines)
+
+
+def _share(problems: list[tuple[str, str]], kinds: list[str]) -> list[tuple[str, str]]:
+    """At most MAX_LINES problems in their order, with some of every kind: a strange name explains a missing one."""
+    share = MAX_LINES // len(kinds)
+    first = [p for kind in kinds for p in [q for q in problems if q[0] == kind][:share]]
+    rest = [p for p in problems if p not in first][: MAX_LINES - len(first)]
+    return [p for p in problems if p in first or p in rest]
 
 
 def _show(shape: Iterable[int]) -> str:

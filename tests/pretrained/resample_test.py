@@ -87,7 +87,7 @@ def test_patch_kernels_equal_timms(method, antialias, old, new):
 @pytest.mark.parametrize(
     ("old", "new"), [(7, (12, 12)), (12, (7, 7)), (7, (6, 8)), (7, (2, 2)), (8, (1, 1)), (2, (7, 7))]
 )
-@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")
+@pytest.mark.filterwarnings("ignore")  # timm's own
 def test_bias_tables_equal_timms(old, new):
     torch, _ = pytest.importorskip("torch"), pytest.importorskip("timm")
     from timm.layers import resize_rel_pos_bias_table

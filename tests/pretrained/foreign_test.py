@@ -1,0 +1,299 @@
+"""Other layouts of the same weights: names written out as their files have them, then compared tensor by tensor."""
+
+import numpy as np
+import pretrained_helpers as helpers
+import pytest
+
+from jaxvit.errors import UserError
+from jaxvit.pretrained import convert, export
+
+
+def assert_reads(case, make_layout, **fields):
+    """The layout made from drawn weights in timm's names is read back to those weights."""
+    model = helpers.make(case, **fields)
+    wanted = helpers.weights(model)
+    layout = make_layout({name: array for name, array in wanted.items() if "num_batches" not in name})
+    helpers.assert_same(export(model, convert(model, layout)), wanted)
+
+
+def split_qkv(state, name, names):
+    """Takes one fused tensor out and returns its three parts under other names."""
+    return dict(zip(names, np.split(state.pop(name), 3), strict=True))
+
+
+def hf_block(state, timm, hf, attention, output, qkv, mlp):
+    """One transformer block in Transformers' names; `attention`, `output`, `qkv` and `mlp` changed with version 5."""
+    layout = {}
+    for leaf in ("weight", "bias"):
+        names = [f"{hf}.{attention}.{part}.{leaf}" for part in qkv]
+        layout |= split_qkv(state, f"{timm}.attn.qkv.{leaf}", names)
+        layout[f"{hf}.{output}.{leaf}"] = state.pop(f"{timm}.attn.proj.{leaf}")
+        layout[f"{hf}.layernorm_before.{leaf}"] = state.pop(f"{timm}.norm1.{leaf}")
+        layout[f"{hf}.layernorm_after.{leaf}"] = state.pop(f"{timm}.norm2.{leaf}")
+        for i in (1, 2):
+            layout[f"{hf}.{mlp[i - 1]}.{leaf}"] = state.pop(f"{timm}.mlp.fc{i}.{leaf}")
+    return layout
+
+
+OLD_MLP, NEW_MLP = ("intermediate.dense", "output.dense"), ("mlp.fc1", "mlp.fc2")
+OLD_QKV, NEW_QKV = ("query", "key", "value"), ("q_proj", "k_proj", "v_proj")
+
+
+def hf_vit(state, word, new):
+    layout, start = {}, f"{word}.layers" if new else f"{word}.encoder.layer"
+    words = ("attention", "attention.o_proj", NEW_QKV, NEW_MLP)
+    words = words if new else ("attention.attention", "attention.output.dense", OLD_QKV, OLD_MLP)
+    for i in range(sum(name.endswith("norm1.weight") for name in state)):
+        layout |= hf_block(state, f"blocks.{i}", f"{start}.{i}", *words)
+    top = {
+        "cls_token": "embeddings.cls_token",
+        "dist_token": "embeddings.distillation_token",
+        "pos_embed": "embeddings.position_embeddings",
+        "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
+        "patch_embed.proj.bias": "embeddings.patch_embeddings.projection.bias",
+        "norm.weight": "layernorm.weight",
+        "norm.bias": "layernorm.bias",
+    }
+    layout |= {f"{word}.{hf}": state.pop(timm) for timm, hf in top.items() if timm in state}
+    heads = {
+        "head": "cls_classifier" if "head_dist.bias" in state else "classifier",
+        "head_dist": "distillation_classifier",
+    }
+    layout |= {f"{heads[n.split('.')[0]]}.{n.split('.')[1]}": array for n, array in state.items()}
+    return layout
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_transformers_vit(new):
+    def layout(state):
+        made = hf_vit(state, "vit", new)
+        return made | {"vit.pooler.dense.weight": np.ones((3, 3), np.float32), "vit.embeddings.mask_token": np.ones(3)}
+
+    assert_reads(helpers.VIT, layout)
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_transformers_deit_with_teacher(new):
+    assert_reads(helpers.DEIT, lambda state: hf_vit(state, "deit", new))
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_transformers_swin(new):
+    def layout(state):
+        made, start = {}, "swin.encoder.layers"
+        table = "attention.relative_position_bias" if new else "attention.self"
+        words = ("attention", "attention.o_proj", NEW_QKV, NEW_MLP)
+        words = words if new else ("attention.self", "attention.output.dense", OLD_QKV, OLD_MLP)
+        for s, b in ((0, 0), (1, 0), (1, 1)):
+            timm, hf = f"layers.{s}.blocks.{b}", f"{start}.{s}.blocks.{b}"
+            made[f"{hf}.{table}.relative_position_bias_table"] = state.pop(f"{timm}.attn.relative_position_bias_table")
+            made[f"{hf}.{table}.relative_position_index"] = np.zeros((16, 16), np.int64)
+            made |= hf_block(state, timm, hf, *words)
+        for leaf in ("reduction.weight", "norm.weight", "norm.bias"):
+            made[f"{start}.0.downsample.{leaf}"] = state.pop(f"layers.1.downsample.{leaf}")
+        for leaf in ("weight", "bias"):
+            made[f"swin.embeddings.patch_embeddings.projection.{leaf}"] = state.pop(f"patch_embed.proj.{leaf}")
+            made[f"swin.embeddings.norm.{leaf}"] = state.pop(f"patch_embed.norm.{leaf}")
+            made[f"swin.layernorm.{leaf}"] = state.pop(f"norm.{leaf}")
+            made[f"classifier.{leaf}"] = state.pop(f"head.fc.{leaf}")
+        assert not state
+        return made
+
+    assert_reads(helpers.SWIN, layout)
+
+
+def test_transformers_resnet():
+    def layout(state):
+        made = {}
+        for name, array in state.items():
+            words = name.split(".")
+            if words[0] in ("conv1", "bn1"):
+                part = {"conv1": "convolution", "bn1": "normalization"}[words[0]]
+                made[f"resnet.embedder.embedder.{part}.{words[1]}"] = array
+            elif words[0] == "fc":
+                made[f"classifier.1.{words[1]}"] = array
+            else:
+                stage, layer = int(words[0][-1]) - 1, words[1]
+                place = {f"{k}{i}": f"layer.{i - 1}" for k in ("conv", "bn") for i in (1, 2, 3)}.get(
+                    words[2], "shortcut"
+                )
+                norm = words[2].startswith("bn") or words[2:4] == ["downsample", "1"]
+                part = "normalization" if norm else "convolution"
+                made[f"resnet.encoder.stages.{stage}.layers.{layer}.{place}.{part}.{words[-1]}"] = array
+        return made
+
+    fields = {"layers": (1, 2), "channels": (8, 16), "num_classes": 5, "image_size": 32}
+    assert_reads(("resnet18", fields), layout)
+    assert_reads(("resnet50", fields), layout)
+
+
+def test_swin_of_the_authors():
+    def layout(state):
+        made = {name.replace("head.fc.", "head."): array for name, array in state.items()}
+        for leaf in ("reduction.weight", "norm.weight", "norm.bias"):
+            made[f"layers.0.downsample.{leaf}"] = made.pop(f"layers.1.downsample.{leaf}")
+        made["layers.1.blocks.1.attn_mask"] = np.zeros((4, 16, 16), np.float32)
+        made["layers.0.blocks.0.attn.relative_position_index"] = np.zeros((16, 16), np.int64)
+        return {"model": made}
+
+    assert_reads(helpers.SWIN, layout)
+
+
+def test_torchvision_vgg():
+    def layout(state):
+        made = {name: array for name, array in state.items() if name.startswith("features")}
+        for leaf in ("weight", "bias"):
+            first, second = state[f"pre_logits.fc1.{leaf}"], state[f"pre_logits.fc2.{leaf}"]
+            made[f"classifier.0.{leaf}"] = first.reshape(len(first), -1) if leaf == "weight" else first
+            made[f"classifier.3.{leaf}"] = second.reshape(len(second), -1) if leaf == "weight" else second
+            made[f"classifier.6.{leaf}"] = state[f"head.fc.{leaf}"]
+        return made
+
+    assert_reads(helpers.VGG, layout)
+
+
+def test_deit3_and_pre_logits():
+    def layout(state):
+        made = {name.replace("ls1.gamma", "gamma_1").replace("ls2.gamma", "gamma_2"): a for name, a in state.items()}
+        assert any(name.endswith("gamma_2") for name in made)
+        return made | {"pre_logits.fc.weight": np.ones((4, 4), np.float32)}
+
+    assert_reads(("deit3_small_patch16_224", {"depth": 2, "image_size": 32, "num_classes": 5}), layout)
+
+
+def google(state, heads, new, stacked=False):
+    """The .npz of google-research/vision_transformer, or of big_vision: `new`."""
+    norm2, attention, mlp = ("LayerNorm_1", 0, 0) if new else ("LayerNorm_2", 1, 3)
+    blocks = []
+    for i in range(sum(name.endswith("norm1.weight") for name in state)):
+        block, attn = {}, f"MultiHeadDotProductAttention_{attention}"
+        weights = np.split(state.pop(f"blocks.{i}.attn.qkv.weight"), 3)
+        biases = np.split(state.pop(f"blocks.{i}.attn.qkv.bias"), 3)
+        d = len(weights[0])
+        for part, weight, bias in zip(OLD_QKV, weights, biases, strict=True):
+            block[f"{attn}/{part}/kernel"] = weight.T.reshape(d, heads, d // heads)
+            block[f"{attn}/{part}/bias"] = bias.reshape(heads, d // heads)
+        block[f"{attn}/out/kernel"] = state.pop(f"blocks.{i}.attn.proj.weight").T.reshape(heads, d // heads, d)
+        block[f"{attn}/out/bias"] = state.pop(f"blocks.{i}.attn.proj.bias")
+        for j in (0, 1):
+            block[f"MlpBlock_{mlp}/Dense_{j}/kernel"] = state.pop(f"blocks.{i}.mlp.fc{j + 1}.weight").T
+            block[f"MlpBlock_{mlp}/Dense_{j}/bias"] = state.pop(f"blocks.{i}.mlp.fc{j + 1}.bias")
+            name = norm2 if j else "LayerNorm_0"
+            block[f"{name}/scale"] = state.pop(f"blocks.{i}.norm{j + 1}.weight")
+            block[f"{name}/bias"] = state.pop(f"blocks.{i}.norm{j + 1}.bias")
+        blocks.append(block)
+    if stacked:
+        made = {f"Transformer/encoderblock/{n}": np.stack([b[n] for b in blocks]) for n in blocks[0]}
+    else:
+        made = {f"Transformer/encoderblock_{i}/{n}": a for i, block in enumerate(blocks) for n, a in block.items()}
+    made["pos_embedding" if new else "Transformer/posembed_input/pos_embedding"] = state.pop("pos_embed")
+    made["embedding/kernel"] = state.pop("patch_embed.proj.weight").transpose(2, 3, 1, 0)
+    made["embedding/bias"] = state.pop("patch_embed.proj.bias")
+    made["Transformer/encoder_norm/scale"] = state.pop("norm.weight")
+    made["Transformer/encoder_norm/bias"] = state.pop("norm.bias")
+    if "cls_token" in state:
+        made["cls"] = state.pop("cls_token")
+    if "head.weight" in state:
+        made |= {"head/kernel": state.pop("head.weight").T, "head/bias": state.pop("head.bias")}
+    return made
+
+
+@pytest.mark.parametrize("start", ["", "opt/target/"])
+def test_google_vit(start):
+    def layout(state):
+        made = google(state, 3, new=False) | {"pre_logits/kernel": np.ones((4, 4)), "pre_logits/bias": np.ones(4)}
+        assert not state
+        return {start + name: array for name, array in made.items()}
+
+    assert_reads(helpers.VIT, layout)
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_big_vision_vit(stacked):
+    def layout(state):
+        made = google(state, 3, new=True, stacked=stacked)
+        return {f"params/{name}": array for name, array in made.items()}
+
+    assert_reads(helpers.VIT, layout)
+
+
+def test_big_vision_siglip_with_its_pooling_head():
+    def layout(state):
+        made, pool, attn = {}, "attn_pool", "MAPHead_0/MultiHeadDotProductAttention_0"
+        made["MAPHead_0/probe"] = state.pop(f"{pool}.latent")
+        key, value = np.split(state.pop(f"{pool}.kv.weight"), 2)
+        heads = {"query": state.pop(f"{pool}.q.weight"), "key": key, "value": value}
+        d = len(key)
+        made |= {f"{attn}/{part}/kernel": w.T.reshape(d, 3, d // 3) for part, w in heads.items()}
+        key, value = np.split(state.pop(f"{pool}.kv.bias"), 2)
+        heads = {"query": state.pop(f"{pool}.q.bias"), "key": key, "value": value}
+        made |= {f"{attn}/{part}/bias": b.reshape(3, d // 3) for part, b in heads.items()}
+        made[f"{attn}/out/kernel"] = state.pop(f"{pool}.proj.weight").T.reshape(3, d // 3, d)
+        made[f"{attn}/out/bias"] = state.pop(f"{pool}.proj.bias")
+        made["MAPHead_0/LayerNorm_0/scale"] = state.pop(f"{pool}.norm.weight")
+        made["MAPHead_0/LayerNorm_0/bias"] = state.pop(f"{pool}.norm.bias")
+        for j in (0, 1):
+            made[f"MAPHead_0/MlpBlock_0/Dense_{j}/kernel"] = state.pop(f"{pool}.mlp.fc{j + 1}.weight").T
+            made[f"MAPHead_0/MlpBlock_0/Dense_{j}/bias"] = state.pop(f"{pool}.mlp.fc{j + 1}.bias")
+        made |= google(state, 3, new=True)
+        assert not state
+        return {f"params/img/{name}": array for name, array in made.items()}
+
+    fields = {"embed_dim": 24, "num_heads": 3, "depth": 1, "image_size": 32, "num_classes": 0}
+    assert_reads(("vit_base_patch16_siglip_224", fields), layout)
+
+
+def test_a_strange_layout_is_listed_not_guessed():
+    model = helpers.make(helpers.SWIN)
+    with pytest.raises(UserError, match="49 missing, 1 misshapen"):
+        convert(model, {"swin.embeddings.patch_embeddings.projection.weight": np.zeros(3, np.float32)})
+    with pytest.raises(UserError, match="no array|expected an array"):
+        convert(model, {"a": "word"})
+    with pytest.raises(UserError, match="both mean"):
+        convert(model, {"head.weight": np.zeros(3, np.float32), "head.fc.weight": np.zeros(3, np.float32)})
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["ViT", "DeiT", "Swin", "ResNet"])
+def test_logits_equal_those_of_transformers(kind):
+    torch, hf = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    vit = {"embed_dim": 24, "num_heads": 3, "depth": 2, "image_size": 32}
+    hf_vit = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 96}
+    hf_vit |= {"image_size": 32, "patch_size": 16, "layer_norm_eps": 1e-6}
+    swin = {"image_size": 32, "embed_dim": 16, "depths": (1, 2), "num_heads": (2, 4), "window_size": 4}
+    resnet = {"layers": (2, 1), "channels": (64, 128), "image_size": 32}
+    hf_resnet = {"embedding_size": 64, "hidden_sizes": [64, 128], "depths": [2, 1], "layer_type": "basic"}
+    config, head, case = {
+        "ViT": (hf_vit, "", ("vit_tiny_patch16_224", vit)),
+        "DeiT": (hf_vit, "WithTeacher", ("deit_tiny_distilled_patch16_224", vit)),
+        "Swin": (swin, "", ("swin_tiny_patch4_window7_224", swin)),
+        "ResNet": (hf_resnet, "", ("resnet18", resnet)),
+    }[kind]
+    torch.manual_seed(0)
+    config = getattr(hf, f"{kind}Config")(**{**config, "num_labels": 5})
+    theirs = getattr(hf, f"{kind}ForImageClassification{head}")(config).eval()
+    with torch.no_grad():
+        for name, x in (*theirs.named_parameters(), *theirs.named_buffers()):
+            if x.is_floating_point():
+                positive = x.ndim == 1 and name.endswith(("weight", "var"))
+                x.copy_(0.5 + torch.rand_like(x) if positive else torch.randn_like(x) * 0.2)
+    model = helpers.make(case, num_classes=5)
+    variables = convert(model, {name: x.numpy() for name, x in theirs.state_dict().items()})
+    images = np.random.default_rng(0).standard_normal((2, 32, 32, 3), dtype=np.float32)
+    with torch.no_grad():
+        wanted = theirs(torch.from_numpy(images).permute(0, 3, 1, 2)).logits.numpy()
+    np.testing.assert_allclose(model.apply(variables, images), wanted, atol=1e-4 * max(1, np.abs(wanted).max()))
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+def test_google_files_are_read_as_timm_reads_them(tmp_path):
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    model = helpers.make(helpers.VIT)
+    state = helpers.weights(model)
+    np.savez(tmp_path / "x.npz", **google(dict(state), 3, new=False))
+    theirs = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=5)
+    theirs.load_pretrained(str(tmp_path / "x.npz"))
+    for name, x in theirs.state_dict().items():
+        assert torch.equal(x, torch.from_numpy(state[name])), name
