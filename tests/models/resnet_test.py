@@ -198,7 +198,7 @@ def test_wrong_fields_are_answered(fields, message):
     [
         ("test_resnet", (64, 64), True),
         ("resnet18", (65, 50), False),
-        ("seresnext26t_32x4d", (64, 64), True),
+        ("seresnext26t_32x4d", (75, 50), True),
         ("ecaresnet50d_pruned", (64, 64), False),
         ("resnetblur18", (70, 45), False),
         ("resnetaa34d", (64, 64), False),
