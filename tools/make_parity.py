@@ -1,6 +1,7 @@
 """Compares every model with timm on random weights and images, and writes docs/PARITY.md, one row per name.
 
     python tools/make_parity.py [--pattern 'swin_*'] [--minutes 60]     # needs timm 1.0.31 and a CPU build of torch
+    python tools/make_parity.py --structure                             # names and shapes only, for all the rest
     python tools/make_parity.py --golden                                # tests/golden/logits.json instead
 
 Float32 on the CPU. Weights are drawn by `jaxvit.pretrained.draw`, seeded by each tensor's name; images are drawn too,
@@ -31,7 +32,7 @@ import timm  # noqa: E402
 
 from jaxvit.models import registry  # noqa: E402
 from jaxvit.models.layers import to_pair  # noqa: E402
-from jaxvit.pretrained import convert, export  # noqa: E402
+from jaxvit.pretrained import convert, export, rules  # noqa: E402
 from jaxvit.pretrained import draw as drawn  # noqa: E402
 
 FIGURES, PAGE, GOLDEN = ROOT / "docs/parity.json", ROOT / "docs/PARITY.md", ROOT / "tests/golden/logits.json"
@@ -97,6 +98,30 @@ def compare(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def structure(name: str) -> dict[str, Any]:
+    """Names and shapes of all tensors, full size, without computing anything."""
+    with torch.device("meta"):
+        theirs = {k: tuple(v.shape) for k, v in timm.create_model(name).state_dict().items()}
+    ours = {rule.name: rule.shape for rule in rules.rules_of(registry.create_model(name))}
+    same = ours == {k: v for k, v in theirs.items() if not k.endswith("num_batches_tracked")}
+    return {"same_names_and_shapes": same, "tensors": len(theirs)}
+
+
+def check_structures(pattern: str, minutes: float) -> None:
+    """Checks the structure of names that have not been measured."""
+    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    end = time.time() + 60 * minutes
+    for name in registry.list_models(pattern):
+        if name == "alexnet" or name in figures:
+            continue
+        if time.time() > end:
+            break
+        figures[name] = structure(name)
+        print(name, figures[name], flush=True)
+    FIGURES.write_text(json.dumps(figures, indent=0, sort_keys=True) + "\n")
+    write_page(figures)
+
+
 def cut(name: str) -> dict[str, Any]:
     """Fields that make a large model small enough to compare quickly; the blocks that remain are full size."""
     fields = registry.model_fields(name)
@@ -115,7 +140,8 @@ def cut(name: str) -> dict[str, Any]:
 def measure(pattern: str, minutes: float, again: bool) -> None:
     """Measures what is missing, saving after each name."""
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    names = [n for n in registry.list_models(pattern) if n != "alexnet" and (again or n not in figures)]
+    names = [n for n in registry.list_models(pattern) if n != "alexnet"]
+    names = [n for n in names if again or "difference" not in figures.get(n, {})]
     end = time.time() + 60 * minutes
     for name in sorted(names, key=lambda n: zlib.crc32(n.encode())):  # a short run sees all families
         if time.time() > end:
@@ -133,7 +159,7 @@ def measure(pattern: str, minutes: float, again: bool) -> None:
 def passes(row: dict[str, Any]) -> bool:
     """Whether a row meets the promise."""
     return (
-        "error" not in row
+        "difference" in row
         and row["difference"] <= TOLERANCE * max(1.0, row["largest"])
         and row["top1"]
         and row["round_trip"]
@@ -143,13 +169,14 @@ def passes(row: dict[str, Any]) -> bool:
 def write_page(figures: dict[str, dict[str, Any]]) -> None:
     """Renders docs/PARITY.md."""
     names = [n for n in registry.list_models() if n in figures]
+    measured = sum("difference" in figures[n] for n in names)
     good = sum(passes(figures[n]) for n in names)
     total = len([n for n in registry.list_models() if n != "alexnet"])
     lines = [
         "# Parity with timm",
         "",
         f"Random weights and images, float32 on the CPU, timm {timm.__version__}, torch {torch.__version__}, "
-        f"jax {jax.__version__}. {len(names)} of {total} names measured, {good} within "
+        f"jax {jax.__version__}. {measured} of {total} names measured, {good} within "
         "1e-4 x max(1, largest logit) with equal top-1 class and a state dict that comes back bit for bit. "
         "Written by `python tools/make_parity.py`.",
         "",
@@ -158,6 +185,10 @@ def write_page(figures: dict[str, dict[str, Any]]) -> None:
     ]
     for name in names:
         row = figures[name]
+        if "same_names_and_shapes" in row:
+            same = "names and shapes equal" if row["same_names_and_shapes"] else "names or shapes DIFFER"
+            lines.append(f"| `{name}` | | | | | | | not yet computed; {same} ({row['tensors']} tensors) |")
+            continue
         if "error" in row:
             lines.append(f"| `{name}` | | | | | | | {row['error']} |")
             continue
@@ -193,10 +224,14 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="start no further name after this long")
     parser.add_argument("--again", action="store_true", help="measure also what was measured before")
     parser.add_argument("--golden", action="store_true", help="write the golden file of the tests instead")
+    parser.add_argument("--structure", action="store_true", help="only names and shapes, of what is not measured")
     options = parser.parse_args()
     jax.config.update("jax_default_matmul_precision", "float32")
     if options.golden:
         write_golden()
+        return
+    if options.structure:
+        check_structures(options.pattern, options.minutes)
         return
     measure(options.pattern, options.minutes, options.again)
 

@@ -19,7 +19,7 @@ log = logging.getLogger("jaxvit")
 # timm's words in a `config.json` -> ours; every other word is the same here.
 WORDS = {"img_size": "image_size", "in_chans": "in_channels"}
 # timm's words that change no weight and no result at the model's own size.
-HARMLESS = ("strict_img_size", "pretrained_strict", "features_only", "exportable", "scriptable")
+HARMLESS = ("strict_img_size", "pretrained_strict", "weight_init", "fix_init", "exportable", "scriptable", "no_jit")
 DATA_WORDS = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
 
 
@@ -33,6 +33,7 @@ class Loaded:
     checkpoint: files.Checkpoint
     data_config: dict[str, Any]
     notes: tuple[str, ...]  # what was changed, dropped or drawn afresh, one line each
+    licence: str  # of the tag's weights, as timm records it; "" where it records none
 
 
 def load_pretrained(
@@ -82,6 +83,8 @@ def load(
     """`load_pretrained` with its record. `checkpoint_image_size` says what a non-square position table was made for."""
     if checkpoint is None and name is None:
         raise UserError("load_pretrained needs a model name, a checkpoint, or both.")
+    if name is not None:
+        _check_words(name, fields)
     file = hub.fetch(str(name), revision=revision) if checkpoint is None else files.read(checkpoint)
     name = _agree(name, file)
     saved = saved_fields(name, file.config)
@@ -89,6 +92,7 @@ def load(
     word = rules.family(base)
     tensors = foreign.to_timm(word, file.tensors)
     tensors = {key: array for key, array in tensors.items() if not rules.is_buffer(word, key)}
+    dropped = _drop_pool(name, base, tensors)
     own = adapt.facts(word, tensors)
     candidates = (checkpoint_image_size, *_own_sizes(file.config), saved.get("image_size"), base.image_size)
     try:
@@ -109,9 +113,18 @@ def load(
         variables = convert(model, tensors)
     except UserError as error:
         raise UserError(str(error) + identify.hint(name, file.tensors)) from None
-    for note in notes:
+    for note in (notes := dropped + notes):
         log.info("%s: %s", name, note)
-    return Loaded(name, model, variables, file, own_data_config(name, model, file.config), tuple(notes))
+    licence = tag_info(name).get("license") or ""
+    return Loaded(name, model, variables, file, own_data_config(name, model, file.config), tuple(notes), licence)
+
+
+def _check_words(name: str, fields: Mapping[str, Any]) -> None:
+    """Refuses an unknown name, tag or field before anything is read or downloaded."""
+    known = model_fields(name)
+    strange = {word: value for word, value in fields.items() if word not in known}
+    if strange:
+        create_model(name, **strange)
 
 
 def _agree(name: str | None, file: files.Checkpoint) -> str:
@@ -140,6 +153,16 @@ def saved_fields(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     if "global_pool" not in known and fields.get("global_pool") == "avg":
         del fields["global_pool"]
     return {word: tuple(v) if isinstance(v, list) else v for word, v in fields.items()}
+
+
+def _drop_pool(name: str, model: Any, tensors: dict[str, Any]) -> list[str]:
+    """SigLIP without its pooling head is asked for by `global_pool`, as in timm."""
+    pool = [key for key in tensors if key.startswith("attn_pool.")]
+    if not pool or "siglip" not in name or model.global_pool == "map":
+        return []
+    for key in pool:
+        del tensors[key]
+    return [f"global_pool={model.global_pool!r}: attn_pool is not loaded"]
 
 
 def _own_windows(name: str, word: str, saved: dict[str, Any]) -> list[tuple[int, int]]:
@@ -175,8 +198,3 @@ def own_data_config(name: str, model: Any, config: Mapping[str, Any]) -> dict[st
     sizes = {"image_size": (size, size) if isinstance(size, int) else tuple(size)}
     counts = {"in_channels": model.in_channels, "num_classes": model.num_classes}
     return ours | theirs | sizes | counts
-
-
-def licence(name: str) -> str:
-    """The licence of a tag's weights as timm records it, "" where it records none."""
-    return tag_info(name).get("license") or ""

@@ -36,7 +36,7 @@ def logits(model, variables, seed=0):
 def test_a_saved_model_comes_back(saved, word):
     model = helpers.make(helpers.ALL[word])
     loaded = load(helpers.ALL[word][0], saved[word])
-    assert loaded.notes == ()
+    assert loaded.notes == () and loaded.licence in ("apache-2.0", "mit")
     helpers.assert_same(export(loaded.model, loaded.variables), helpers.weights(model))
     assert loaded.checkpoint.sha256 == files.sha256(saved[word] / "model.safetensors")
     assert load(None, saved[word]).model == loaded.model
@@ -92,6 +92,15 @@ def test_a_feature_file_gives_features_or_a_fresh_head(tmp_path):
     assert load_pretrained(VIT_NAME, tmp_path / "x.safetensors", **own)[0].num_classes == 0
     loaded = load(VIT_NAME, tmp_path / "x.safetensors", num_classes=4, **own)
     assert loaded.notes == ("num_classes=4: head is fresh (zero)",)
+
+
+def test_siglip_without_its_pooling_head(tmp_path):
+    name, small = "vit_base_patch16_siglip_224", {"embed_dim": 24, "num_heads": 2, "depth": 1, "image_size": 32}
+    save_file(helpers.weights(helpers.make((name, small))), tmp_path / "x.safetensors")
+    loaded = load(name, tmp_path / "x.safetensors", global_pool="avg", fc_norm=False, **small)
+    assert loaded.notes == ("global_pool='avg': attn_pool is not loaded",)
+    with pytest.raises(UserError, match="has no field 'depht'"):
+        load("resnet18", revision="never asked", depht=3)
 
 
 def test_a_new_image_size(saved):
