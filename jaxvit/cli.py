@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -30,17 +31,39 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 1 a failed run, 2 a mistake of the user, 130/143 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    for library in ("absl", "huggingface_hub", "jax", "orbax", "tensorboardX"):  # a terminal is for our own lines
+        logging.getLogger(library).setLevel(logging.ERROR)
     try:
         return _dispatch(argv)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _fail(str(error), 2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        return _fail("interrupted", 130, "")
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except Exception as error:
+        return _unforeseen(error)
+
+
+def _fail(message: str, code: int, prefix: str = "error: ") -> int:
+    """Prints at most two lines; returns `code`."""
+    first, *more = [line.rstrip() for line in message.splitlines() if line.strip()] or ["?"]
+    print("\n".join([prefix + first, *more[:1]]), file=sys.stderr)
+    return code
+
+
+def _unforeseen(error: Exception) -> int:
+    """Errors of the machine in plain words; of any other, the kind, unless JAXVIT_TRACEBACK asks for all of it."""
+    if os.environ.get("JAXVIT_TRACEBACK"):
+        raise error
+    said = " ".join(str(error).split())[:300]
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
+        return _fail(f"out of memory; try a smaller batch size, image or model\n{said}", 2)
+    if isinstance(error, OSError) and error.strerror:  # disk full, no permission, ...
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror}", 2)
+    return _fail(f"{type(error).__name__}: {said}\nunexpected, so perhaps a bug; JAXVIT_TRACEBACK=1 shows where", 1)
 
 
 def _dispatch(argv: list[str]) -> int:

@@ -7,6 +7,7 @@ A YAML or JSON config is data: only known words, no code.
 import copy
 import importlib.util
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,8 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
       UserError: no such file, no such word, or a value of the wrong type.
     """
     file, _, argument = path.partition(":") if ".py:" in path else (path, "", "")
+    if Path(file).is_dir():
+        raise UserError(f"config {file!r} is a directory; expected a .py, .yaml or .json file in it")
     if not Path(file).is_file():
         raise UserError(f"no config file {file!r}.{suggest(file, map(str, Path(file).parent.glob('*.py')))}")
     if Path(file).suffix == ".py":
@@ -148,13 +151,14 @@ def override(config: ConfigDict, overrides: Sequence[str], model_fields=None) ->
             field = word.removeprefix("model.")
             fields = set(model_fields(config.model.name))
             if field not in fields:
-                raise UserError(f"{config.model.name} has no field {field!r}.{suggest(field, fields)}")
+                near = suggest(field, fields) or f" Its fields: {', '.join(sorted(fields - {'name', 'parent'}))}."
+                raise UserError(f"{config.model.name} has no field {field!r}.{near}")
             with config.unlocked():
                 config.model[field] = config_dict.placeholder(object)
     known = set(_flatten(config))
     for word in words:
         if word not in known:
-            raise UserError(f"no config word {word!r}.{suggest(word, known)}")
+            raise UserError(f"no config word {word!r}.{suggest(word, known) or _WORDS_HINT}")
     nones = [word for word, value in zip(words, values, strict=True) if value == "None"]
     for word in nones:  # flags would read the text "None"
         if _flatten(default()).get(word) is not None:
@@ -168,6 +172,9 @@ def override(config: ConfigDict, overrides: Sequence[str], model_fields=None) ->
     try:
         flag_values(argv)
     except (flags.Error, TypeError, ValueError) as error:
+        for word, value in pairs:  # absl names the word in the middle of its own prose
+            if f"config.{word}={value}" in str(error) and _expected(word):
+                raise UserError(f"config word {word} is {value!r}; expected {_expected(word)}") from None
         raise UserError(f"bad config value: {str(error).splitlines()[0]}") from None
     return holder.value
 
@@ -192,9 +199,15 @@ def differences(given: ConfigDict, resolved: Mapping[str, Any]) -> list[str]:
 _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps",
              "optim.accum_steps", "optim.learning_rate",
              "data.per_class", "data.resident_mb", "checkpoint.every_steps", "early_stopping.patience",
-             "parallel.num_devices", "optim.grad_clip_norm", "data.crop_pct", "optim.sam.eta")  # fmt: skip
+             "parallel.num_devices", "optim.grad_clip_norm", "data.crop_pct", "optim.eps", "optim.sam.eta")  # fmt: skip
 _NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", "optim.schedule.warmup_epochs",
                  "optim.schedule.min_learning_rate", "early_stopping.min_delta", "seed")  # fmt: skip
+_WHOLE = {"seed": 2**32, "batch_size": 2**31, "num_epochs": 2**31}  # and their limits, not included
+_KINDS = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "a word",
+    tuple: "values in brackets, as (0.5, 0.5, 0.5)", ConfigDict: "words with values",
+}  # fmt: skip
+_WORDS_HINT = " jaxvit/config.py lists the words there are."
 _UNIT = ("data.val_fraction", "loss.label_smoothing", "optim.b1", "optim.b2", "optim.momentum")
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
@@ -206,6 +219,14 @@ _CHOICES = {
 def validate(config: ConfigDict) -> None:
     """Checks the values that can be checked without data or model; raises UserError at the first bad one."""
     values = _flatten(config)
+    for word, usual in _flatten(default()).items():
+        value = values.get(word)
+        if usual is not None and value is None:
+            raise UserError(f"config word {word} must have a value; expected {_expected(word)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{word} is {value}; expected a finite number")
+        if value == "":
+            raise UserError(f"{word} is empty; expected a word, or leave it out")
     checks = (
         (_POSITIVE, lambda v: v > 0, "a number above 0"),
         (_NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
@@ -215,12 +236,15 @@ def validate(config: ConfigDict) -> None:
     for words, holds, expected in checks:
         for word in words:
             value = values.get(word)
-            if value is not None and not (value == value and holds(value)):
+            if value is not None and not holds(value):
                 raise UserError(f"{word} is {value}; expected {expected}")
     for word, choices in _CHOICES.items():
         value = values.get(word)
         if value is not None and value not in choices:
             raise UserError(f"{word} is {value!r}; expected {' or '.join(choices)}.{suggest(str(value), choices)}")
+    for word, end in _WHOLE.items():
+        if values[word] >= end:
+            raise UserError(f"{word} is {values[word]}; expected less than {end}")
     if config.batch_size % config.optim.accum_steps:
         raise UserError(
             f"batch_size {config.batch_size} does not divide into optim.accum_steps {config.optim.accum_steps}"
@@ -269,12 +293,21 @@ def _update(config: ConfigDict, values: Mapping[str, Any], prefix: str) -> None:
         elif name in config:
             try:
                 config[name] = tuple(value) if isinstance(value, list) else value
-            except TypeError as error:
-                raise UserError(f"config word {word}: {str(error).splitlines()[0]}") from None
+            except (TypeError, ValueError):
+                raise UserError(f"config word {word} is {value!r}; expected {_expected(word)}") from None
         elif prefix == "model.":  # checked against the chosen model when it is created
             config[name] = tuple(value) if isinstance(value, list) else value
         else:
-            raise UserError(f"no config word {word!r}.{suggest(word, _flatten(default()))}")
+            raise UserError(f"no config word {word!r}.{suggest(word, _flatten(default())) or _WORDS_HINT}")
+
+
+def _expected(word: str) -> str:
+    """What kind of value a word takes, in plain words; "" where anything goes."""
+    *parents, name = word.split(".")
+    config = default()
+    for parent in parents:
+        config = config.get(parent, ConfigDict())
+    return _KINDS.get(config.get_type(name), "") if name in config else ""
 
 
 def _run_python(path: Path, argument: str) -> ConfigDict:
@@ -283,13 +316,18 @@ def _run_python(path: Path, argument: str) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"config {str(path)!r} has no function get_config()")
         config = module.get_config(argument) if argument else module.get_config()
     except UserError:
         raise
-    except Exception as error:  # whatever a config's code raises is the config's mistake
-        raise UserError(f"config {str(path)!r} failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # whatever a config's code raises is the config's mistake
+        said = " ".join(str(error).split())
+        raise UserError(f"config {str(path)!r} failed: {type(error).__name__}: {said[:300]}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config() of {str(path)!r} returned {type(config).__name__}; expected a ConfigDict")
+    if "name" not in config.get("model", {}):
+        raise UserError(f"config {str(path)!r} has no model.name; start from jaxvit.config.default()")
     unknown = [w for w in _flatten(config) if w not in _flatten(default()) and not w.startswith("model.")]
     if unknown:
         raise UserError(f"no config word {unknown[0]!r}.{suggest(unknown[0], _flatten(default()))}")
@@ -300,5 +338,9 @@ def _read_data(path: Path) -> Mapping[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         return (json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)) or {}
-    except (OSError, UnicodeDecodeError, ValueError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read config {str(path)!r}: {str(error).splitlines()[0]}") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise UserError(f"cannot read config {str(path)!r}: {error.problem or error.context}{where}") from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read config {str(path)!r}: {(str(error).splitlines() or ['?'])[0]}") from None

@@ -28,12 +28,12 @@ class Bar:
         self._done += n
         now = time.monotonic()
         rate = self._done / max(now - self._begun, 1e-9)
-        text = f"{text}  {rate:,.0f} {self._unit}/s"
+        text = f"  {text}  {rate:,.0f} {self._unit}/s" if text else f"  {rate:,.0f} {self._unit}/s"
         self._progress.update(self._task, advance=n, text=text)
         if not err.is_terminal and now - self._said > HEARTBEAT_SECS:
             self._said = now
             remaining = duration((self._total - self._done) / max(rate, 1e-9))
-            err.print(f"{self._title}: {self._done}/{self._total}{text}  {remaining} left")
+            err.print(f"{self._title}: {self._done}/{self._total}  {text.strip()}  {remaining} left")
 
 
 @contextmanager

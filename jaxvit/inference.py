@@ -54,7 +54,7 @@ def from_run(workdir: str | Path) -> Classifier:
     words = {name: config.data[name] for name in ("image_size", "mean", "std", "crop_pct", "interpolation")}
     data_config = {**words, "in_channels": config.model.in_channels}
     return Classifier(
-        config.model.name, model, variables, writers.read_json(path / "classes.json"), data_config, config
+        config.model.name, model, variables, writers.read_json(path / "classes.json", list), data_config, config
     )
 
 

@@ -54,12 +54,19 @@ def resolve(config: ConfigDict, dataset: data.Dataset) -> ConfigDict:
     num_classes = len(dataset.class_names)
     if given.get("num_classes", num_classes) != num_classes:
         raise UserError(f"model.num_classes is {given['num_classes']}; {d.name} has {num_classes} classes")
-    in_channels = given.get("in_channels") or (weights["in_channels"] if weights else dataset.in_channels)
+    if "dtype" in given:
+        raise UserError("model.dtype is not read; the config word is dtype, float32 or bfloat16")
+    in_channels = given.get("in_channels", weights["in_channels"] if weights else dataset.in_channels)
+    if in_channels not in (1, 3, dataset.in_channels):
+        raise UserError(f"model.in_channels is {in_channels}; {d.name} can be read as 1 (grey) or 3 (RGB)")
 
     sizes = [to_pair(_size(s)) for s in (given.get("image_size"), d.image_size) if s is not None]
     if len(set(sizes)) > 1:
         raise UserError(f"model.image_size {sizes[0]} and data.image_size {sizes[1]} differ; give one of them")
-    size = sizes[0] if sizes else _natural_size(dataset, {**fields, **given}, weights)
+    size = sizes[0] if sizes else _natural_size(dataset, fields, given, weights)
+
+    if config.augment.crop_padding >= min(size):
+        raise UserError(f"augment.crop_padding is {config.augment.crop_padding}; images are {size[0]}x{size[1]} pixels")
 
     mean, std = (d.mean, d.std) if d.mean is not None else (None, None)
     if (d.mean is None) != (d.std is None):
@@ -133,7 +140,10 @@ def _size(size: Any) -> int | tuple[int, int]:
     raise UserError(f"image_size is {size!r}; expected pixels as a whole number or (height, width)")
 
 
-def _natural_size(dataset: data.Dataset, fields: dict[str, Any], weights: dict[str, Any] | None) -> tuple[int, int]:
+def _natural_size(
+    dataset: data.Dataset, fields: dict[str, Any], given: dict[str, Any], weights: dict[str, Any] | None
+) -> tuple[int, int]:
+    """The size where none is given: the weights' own; the data's, if the model can work with it; the model's own."""
     if weights:
         return to_pair(tuple(weights["image_size"]))
     own = dataset.image_size
@@ -141,10 +151,10 @@ def _natural_size(dataset: data.Dataset, fields: dict[str, Any], weights: dict[s
         return to_pair(fields["image_size"])
     if "patch_size" not in fields:  # a convolutional network takes the data as it is
         return own
-    patch = to_pair(fields["patch_size"])
+    patch = to_pair(_size(given.get("patch_size", fields["patch_size"])))
     fits = own[0] % patch[0] == 0 and own[1] % patch[1] == 0
-    patches = (own[0] // patch[0]) * (own[1] // patch[1])
-    return own if fits and patches >= _FEWEST_PATCHES else to_pair(fields["image_size"])
+    enough = "patch_size" in given or (own[0] // patch[0]) * (own[1] // patch[1]) >= _FEWEST_PATCHES
+    return own if fits and enough else to_pair(fields["image_size"])
 
 
 def _per_channel(values: Any, in_channels: int, word: str) -> tuple[float, ...]:

@@ -90,7 +90,7 @@ def _check_workdir(config: ConfigDict, workdir: Path, force: bool) -> dict[str, 
         writers.remove_run(workdir)
         return None
     changed = config_lib.differences(config, before)
-    if changed and not force:
+    if changed and not force and _has_work(workdir):
         shown = "; ".join(changed[:3]) + (f"; {len(changed) - 3} more" if len(changed) > 3 else "")
         raise UserError(
             f"workdir {str(workdir)!r} holds a run of another config ({shown})\n"
@@ -99,6 +99,11 @@ def _check_workdir(config: ConfigDict, workdir: Path, force: bool) -> dict[str, 
     if changed or not (workdir / "summary.json").exists():
         return None
     return writers.read_json(workdir / "summary.json").get("final")
+
+
+def _has_work(workdir: Path) -> bool:
+    """Whether a run got as far as a checkpoint: one that failed before it has nothing to protect."""
+    return (workdir / "summary.json").exists() or any((workdir / "checkpoints" / "last").glob("[0-9]*"))
 
 
 def _fit(run: Run, state: TrainState, progress: Progress, flag: Any) -> tuple[TrainState, Progress]:

@@ -14,14 +14,17 @@ from jaxvit.errors import UserError
 
 def make_workdir(workdir: str | os.PathLike[str]) -> Path:
     """Creates a run's directory; raises UserError where it cannot be written."""
+    if not os.fspath(workdir):
+        raise UserError("workdir is empty; expected a directory, for example runs/digits")
     path = Path(workdir).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".write_test.{os.getpid()}"
         probe.touch()
         probe.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write to workdir {str(path)!r}: {error.strerror}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write to workdir {str(path)!r}: {reason}") from None
     return path
 
 
@@ -41,14 +44,17 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> Any:
-    """Reads JSON; raises UserError when the file is missing or damaged."""
+def read_json(path: Path, kind: type = dict) -> Any:
+    """Reads a JSON object, or a list; raises UserError when the file is missing or damaged."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"no file {str(path)!r}; is {str(path.parent)!r} the workdir of a run?") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {str(path)!r}: {error}") from None
+    if not isinstance(value, kind):
+        raise UserError(f"{str(path)!r} is damaged: it holds no {'words with values' if kind is dict else kind.__name__}")
+    return value
 
 
 RUN_FILES = ("config.json", "classes.json", "summary.json", "metrics.jsonl", "predictions.npz", "samples.npz",

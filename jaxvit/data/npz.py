@@ -8,6 +8,7 @@ import numpy as np
 from jaxvit.data.splits import Source, Split, channel_statistics, from_arrays
 from jaxvit.errors import UserError
 
+MAX_CLASSES = 100_000  # a larger label is a mistake; its classifier would not fit the memory
 MAX_CHANNELS = 16  # more in the last place means [n, c, h, w]
 
 
@@ -32,6 +33,8 @@ def load(path: str) -> Source:
         if name == "train" and "class_names" in arrays:
             class_names = _class_names(file, arrays["class_names"])
     train = splits["train"]
+    if train.labels.max() >= MAX_CLASSES:
+        raise UserError(f"{root / 'train.npz'}: label {train.labels.max()}; expected less than {MAX_CLASSES:,} classes.")
     if class_names is None:
         class_names = [str(i) for i in range(int(train.labels.max()) + 1)]
     if len(class_names) < 2 or len(np.unique(train.labels)) < 2:
