@@ -37,24 +37,23 @@ def num_position_prefix(model: Any) -> int:
 
 
 def source_image_size(model: Any, tensors: Tensors, candidates: Iterable[Any]) -> Any:
-    """The image size a checkpoint was made for: the first candidate that its position table allows.
+    """The image size a checkpoint was made for: the first candidate that its position table allows, else a square.
 
-    Without such a table the first candidate. A square is tried last. Raises UserError if none fits.
+    Without such a table the first candidate. None where the table fits neither.
     """
     sizes = [size for size in candidates if size is not None]
     table, kernel = tensors.get("pos_embed"), tensors.get("patch_embed.proj.weight")
-    if table is None or kernel is None or table.ndim != 3 or kernel.ndim != 4 or 0 in kernel.shape:
-        return sizes[0] if sizes else model.image_size
+    if rules.family(model) != "vit" or table is None or kernel is None:
+        return sizes[0]
+    if table.ndim != 3 or kernel.ndim != 4 or 0 in kernel.shape:
+        return sizes[0]
     patch, count = kernel.shape[2:], table.shape[1] - num_position_prefix(model)
     for size in sizes:
         if math.prod(_grid(size, patch)) == count:
             return size
     side = math.isqrt(max(count, 0))
     if side * side != count or count == 0:
-        raise UserError(
-            f"the position table of the checkpoint has {count} patches, which is no square grid; "
-            "say checkpoint_image_size=(height, width)."
-        )
+        return None
     return side * patch[0] if patch[0] == patch[1] else (side * patch[0], side * patch[1])
 
 

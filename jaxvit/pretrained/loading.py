@@ -85,6 +85,10 @@ def load(
         raise UserError("load_pretrained needs a model name, a checkpoint, or both.")
     if name is not None:
         _check_words(name, fields)
+    if checkpoint_image_size is not None and not _is_size(checkpoint_image_size):
+        raise UserError(
+            f"checkpoint_image_size={checkpoint_image_size!r} is no size; expected pixels or a pair of them."
+        )
     file = hub.fetch(str(name), revision=revision) if checkpoint is None else files.read(checkpoint)
     name = _agree(name, file)
     saved = saved_fields(name, file.config)
@@ -95,8 +99,9 @@ def load(
     dropped = _drop_pool(name, base, tensors)
     own = adapt.facts(word, tensors)
     candidates = (checkpoint_image_size, *_own_sizes(file.config), saved.get("image_size"), base.image_size)
+    size = adapt.source_image_size(base, tensors, candidates)
+    own["image_size"] = base.image_size if size is None else size
     try:
-        own["image_size"] = adapt.source_image_size(base, tensors, candidates)
         asked = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
         asked = {field: value for field, value in asked.items() if value is not None}
         model = create_model(name, **(saved | own | fields | asked))
@@ -112,7 +117,7 @@ def load(
         )
         variables = convert(model, tensors)
     except UserError as error:
-        raise UserError(str(error) + identify.hint(name, file.tensors)) from None
+        raise UserError(str(error) + identify.hint(name, file.tensors) + _size_hint(size)) from None
     for note in (notes := dropped + notes):
         log.info("%s: %s", name, note)
     licence = tag_info(name).get("license") or ""
@@ -155,6 +160,12 @@ def saved_fields(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     return {word: tuple(v) if isinstance(v, list) else v for word, v in fields.items()}
 
 
+def _size_hint(size: Any) -> str:
+    if size is not None:
+        return ""
+    return "\nIts position table is for no square image: if that is all, say checkpoint_image_size=(height, width)."
+
+
 def _drop_pool(name: str, model: Any, tensors: dict[str, Any]) -> list[str]:
     """SigLIP without its pooling head is asked for by `global_pool`, as in timm."""
     pool = [key for key in tensors if key.startswith("attn_pool.")]
@@ -179,12 +190,13 @@ def _own_sizes(config: Mapping[str, Any]) -> list[Any]:
     whole = cfg.get("input_size") if isinstance(cfg, Mapping) else None
     sizes = [args.get("img_size"), whole[1:] if isinstance(whole, list) else None]
     sizes = [tuple(size) if isinstance(size, list) else size for size in sizes]
-    good = [s for s in sizes if (type(s) is int and s > 0) or (isinstance(s, tuple) and _is_pair(s))]
+    good = [s for s in sizes if _is_size(s)]
     return [s[0] if isinstance(s, tuple) and s[0] == s[1] else s for s in good]
 
 
-def _is_pair(size: tuple[Any, ...]) -> bool:
-    return len(size) == 2 and all(type(side) is int and side > 0 for side in size)
+def _is_size(size: Any) -> bool:
+    sides = size if isinstance(size, tuple) and len(size) == 2 else (size,)
+    return all(type(side) is int and side > 0 for side in sides)
 
 
 def own_data_config(name: str, model: Any, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,9 +61,13 @@ def save(
     directory = Path(directory).expanduser()
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file; expected a directory to write to.")
-    directory.mkdir(parents=True, exist_ok=True)
-    _write(directory / "model.safetensors", serialise(tensors, metadata={"format": "pt"}))
-    _write(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    content = serialise(tensors, metadata={"format": "pt"})
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        _write(directory / "model.safetensors", content)
+        _write(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    except OSError as error:
+        raise UserError(f"cannot write to {directory}: {error.strerror or error}") from None
     return directory
 
 

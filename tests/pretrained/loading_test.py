@@ -46,8 +46,10 @@ def test_without_config_the_tensors_and_fields_decide(tmp_path):
     fields = {"depth": 2, "image_size": (32, 48), "num_classes": 7, "in_channels": 2}
     model = helpers.make((VIT_NAME, fields))
     save_file(helpers.weights(model), tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="6 patches, which is no square grid; say checkpoint_image_size"):
+    with pytest.raises(UserError, match="misshapen  pos_embed(.|\n)*no square image.* say checkpoint_image_size"):
         load_pretrained(VIT_NAME, tmp_path / "x.safetensors", depth=2)
+    with pytest.raises(UserError, match="checkpoint_image_size=48.0 is no size"):
+        load(VIT_NAME, tmp_path / "x.safetensors", checkpoint_image_size=48.0)
     loaded = load(VIT_NAME, tmp_path / "x.safetensors", depth=2, checkpoint_image_size=(32, 48))
     assert (loaded.model.num_classes, loaded.model.in_channels, loaded.model.image_size) == (7, 2, (32, 48))
     square = helpers.make((VIT_NAME, {**fields, "image_size": 64}))
@@ -172,6 +174,8 @@ def test_a_config_of_another_architecture(saved):
         ("vit_small_patch16_224", "vit_tiny_patch16_224", {"image_size": 32}),
         ("vit_base_patch16_224", "swin_tiny_patch4_window7_224", {}),
         ("resnet50", "resnet18", {}),
+        ("resnet50", "vit_tiny_patch16_224", {"image_size": 32}),
+        ("deit_tiny_distilled_patch16_224", "vit_tiny_patch16_224", {"image_size": 32}),
         ("swin_small_patch4_window7_224", "swin_tiny_patch4_window7_224", {}),
     ],
 )
