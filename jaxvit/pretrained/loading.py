@@ -84,26 +84,20 @@ def load(
     if checkpoint is None and name is None:
         raise UserError("load_pretrained needs a model name, a checkpoint, or both.")
     if name is not None:
-        _check_words(name, fields)
-    if checkpoint_image_size is not None and not _is_size(checkpoint_image_size):
-        raise UserError(
-            f"checkpoint_image_size={checkpoint_image_size!r} is no size; expected pixels or a pair of them."
-        )
+        _check_words(name, fields, checkpoint_image_size)
     file = hub.fetch(str(name), revision=revision) if checkpoint is None else files.read(checkpoint)
     name = _agree(name, file)
     saved = saved_fields(name, file.config)
     base = create_model(name, **(saved | fields))
     word = rules.family(base)
-    tensors = foreign.to_timm(word, file.tensors)
-    tensors = {key: array for key, array in tensors.items() if not rules.is_buffer(word, key)}
-    dropped = _drop_pool(name, base, tensors)
+    tensors, dropped = _timm_tensors(name, base, file)
     own = adapt.facts(word, tensors)
     candidates = (checkpoint_image_size, *_own_sizes(file.config), saved.get("image_size"), base.image_size)
     size = adapt.source_image_size(base, tensors, candidates)
     own["image_size"] = base.image_size if size is None else size
+    asked = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
+    asked = {field: value for field, value in asked.items() if value is not None}
     try:
-        asked = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
-        asked = {field: value for field, value in asked.items() if value is not None}
         model = create_model(name, **(saved | own | fields | asked))
         tensors, notes = adapt.adapt(
             model,
@@ -124,8 +118,10 @@ def load(
     return Loaded(name, model, variables, file, own_data_config(name, model, file.config), tuple(notes), licence)
 
 
-def _check_words(name: str, fields: Mapping[str, Any]) -> None:
+def _check_words(name: str, fields: Mapping[str, Any], size: Any) -> None:
     """Refuses an unknown name, tag or field before anything is read or downloaded."""
+    if size is not None and not _is_size(size):
+        raise UserError(f"checkpoint_image_size={size!r} is no size; expected pixels or a pair of them.")
     known = model_fields(name)
     strange = {word: value for word, value in fields.items() if word not in known}
     if strange:
@@ -166,14 +162,15 @@ def _size_hint(size: Any) -> str:
     return "\nIts position table is for no square image: if that is all, say checkpoint_image_size=(height, width)."
 
 
-def _drop_pool(name: str, model: Any, tensors: dict[str, Any]) -> list[str]:
-    """SigLIP without its pooling head is asked for by `global_pool`, as in timm."""
-    pool = [key for key in tensors if key.startswith("attn_pool.")]
-    if not pool or "siglip" not in name or model.global_pool == "map":
-        return []
-    for key in pool:
-        del tensors[key]
-    return [f"global_pool={model.global_pool!r}: attn_pool is not loaded"]
+def _timm_tensors(name: str, model: Any, file: files.Checkpoint) -> tuple[dict[str, Any], list[str]]:
+    """The file's tensors by timm's names, without buffers; a SigLIP asked for another pool loses its pooling head."""
+    word = rules.family(model)
+    tensors = foreign.to_timm(word, file.tensors)
+    tensors = {key: array for key, array in tensors.items() if not rules.is_buffer(word, key)}
+    kept = {key: array for key, array in tensors.items() if not key.startswith("attn_pool.")}
+    if len(kept) == len(tensors) or "siglip" not in name or model.global_pool == "map":
+        return tensors, []
+    return kept, [f"global_pool={model.global_pool!r}: attn_pool is not loaded"]
 
 
 def _own_windows(name: str, word: str, saved: dict[str, Any]) -> list[tuple[int, int]]:
