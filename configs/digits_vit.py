@@ -9,14 +9,16 @@ from jaxvit.config import default
 def get_config():
     """Returns the config."""
     config = default()
-    config.num_epochs = 40
-    config.batch_size = 64
+    config.num_epochs = 60
+    config.batch_size = 32
 
     config.model.name = "vit_tiny_patch16_224"
-    config.model.patch_size = 2
+    config.model.patch_size = 4  # of an 8x8 scan: four tokens
     config.model.embed_dim = 96
     config.model.depth = 4
     config.model.num_heads = 4
+    config.model.global_pool = "avg"
+    config.model.class_token = False
     config.model.drop_path_rate = 0.1
 
     config.data.name = "digits"
@@ -26,6 +28,6 @@ def get_config():
     config.optim.learning_rate = 2e-3
     config.optim.weight_decay = 0.05
     config.optim.grad_clip_norm = 1.0
-    config.optim.schedule.warmup_epochs = 4
+    config.optim.schedule.warmup_epochs = 3
     config.loss.label_smoothing = 0.1
     return config

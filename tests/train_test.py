@@ -1,0 +1,156 @@
+"""Whole runs: their files, their resumption, what they refuse."""
+
+import contextlib
+import json
+import signal
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from jaxvit import train
+from jaxvit.checkpoint import Checkpoints
+from jaxvit.errors import UserError
+from jaxvit.interrupt import Interrupted
+from tests.helpers import tiny_config, write_npz
+
+
+@pytest.fixture
+def data_name(tmp_path):
+    return write_npz(tmp_path / "data")
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def final_state(workdir):
+    """The arrays of the last checkpoint, as they lie on disk."""
+    import orbax.checkpoint as ocp
+
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    step = checkpoints.steps("last")[-1]
+    checkpoints.close()
+    return ocp.StandardCheckpointer().restore((workdir / "checkpoints" / "last" / str(step) / "state").absolute())
+
+
+def test_a_run_leaves_its_files(tmp_path, data_name):
+    final = train.train_and_evaluate(tiny_config(data_name), tmp_path / "run")
+    workdir = tmp_path / "run"
+    with np.load(workdir / "predictions.npz") as predictions:
+        assert sorted(predictions.files) == ["index", "labels", "logits"]
+        chex.assert_shape(predictions["logits"], (20, 3))
+        np.testing.assert_array_equal(predictions["index"], np.arange(20))
+        np.testing.assert_array_equal(predictions["labels"], np.arange(20) % 3)
+        accuracy = np.mean(predictions["logits"].argmax(1) == predictions["labels"])
+    assert final["test/accuracy"] == pytest.approx(accuracy)
+    summary = json.loads((workdir / "summary.json").read_text())
+    assert summary["final"] == final
+    assert summary["parameters"] == sum(x.size for x in jax.tree.leaves(final_state(workdir)["params"]))
+    assert json.loads((workdir / "classes.json").read_text()) == ["0", "1", "2"]
+    assert [line["epoch"] for line in lines(workdir)] == [1, 2]
+    config = json.loads((workdir / "config.json").read_text())
+    assert config["model"]["num_classes"] == 3 and config["data"]["image_size"] == [8, 8]
+    assert list((workdir / "events").iterdir())
+    with np.load(workdir / "samples.npz") as samples:
+        assert samples["image"].dtype == np.uint8 and len(samples["image"]) == 20
+    assert not list(workdir.glob(".*"))
+
+
+def test_it_learns(tmp_path, data_name):
+    final = train.train_and_evaluate(tiny_config(data_name, num_epochs=30, optim__learning_rate=1e-2), tmp_path / "run")
+    assert final["test/accuracy"] > 0.9
+
+
+@pytest.mark.parametrize("after", [1, 4])
+def test_resume_equals_uninterrupted(tmp_path, data_name, after, monkeypatch):
+    config = tiny_config(data_name, num_epochs=3, optim__learning_rate=1e-2, model__drop_path_rate=0.2)
+    train.train_and_evaluate(config, tmp_path / "whole")
+
+    class AfterSteps:
+        looks = 0
+
+        @property
+        def signum(self):
+            self.looks += 1
+            return signal.SIGINT if self.looks > 2 * after else None
+
+    @contextlib.contextmanager
+    def interrupting():
+        yield AfterSteps()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "deferred", interrupting)
+        with pytest.raises(Interrupted) as stop:
+            train.train_and_evaluate(config, tmp_path / "parts")
+    assert stop.value.exit_code == 130
+    assert not (tmp_path / "parts" / "summary.json").exists()
+    train.train_and_evaluate(config, tmp_path / "parts")
+
+    chex.assert_trees_all_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+    with np.load(tmp_path / "whole/predictions.npz") as a, np.load(tmp_path / "parts/predictions.npz") as b:
+        np.testing.assert_array_equal(a["logits"], b["logits"])
+
+
+def test_same_seed_same_bits_other_seed_other_bits(tmp_path, data_name):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train.train_and_evaluate(tiny_config(data_name, seed=seed, num_epochs=1), tmp_path / name)
+    assert lines(tmp_path / "a") == lines(tmp_path / "b")
+    assert lines(tmp_path / "a") != lines(tmp_path / "c")
+
+
+def test_finished_run_is_left_alone(tmp_path, data_name, capsys):
+    config = tiny_config(data_name, num_epochs=1)
+    first = train.train_and_evaluate(config, tmp_path / "run")
+    written = (tmp_path / "run/summary.json").stat().st_mtime_ns
+    assert train.train_and_evaluate(config, tmp_path / "run") == first
+    assert (tmp_path / "run/summary.json").stat().st_mtime_ns == written
+    assert "already finished" in capsys.readouterr().err
+
+
+def test_other_config_is_refused_unless_told(tmp_path, data_name):
+    train.train_and_evaluate(tiny_config(data_name, num_epochs=1), tmp_path / "run")
+    longer = tiny_config(data_name, num_epochs=2)
+    with pytest.raises(UserError, match="num_epochs: 1 -> 2"):
+        train.train_and_evaluate(longer, tmp_path / "run")
+    final = train.train_and_evaluate(longer, tmp_path / "run", force=True)
+    assert final["epochs"] == 2
+    assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
+
+
+def test_dry_run_does_two_steps_and_makes_way(tmp_path, data_name):
+    config = tiny_config(data_name, fast_dev_run=True, num_epochs=50)
+    assert train.train_and_evaluate(config, tmp_path / "run")["step"] == 2
+    final = train.train_and_evaluate(tiny_config(data_name, num_epochs=1), tmp_path / "run")
+    assert final["step"] == 2 and final["epochs"] == 1
+
+
+def test_early_stopping(tmp_path, data_name):
+    config = tiny_config(data_name, num_epochs=20, optim__learning_rate=1e-12, early_stopping__patience=2)
+    final = train.train_and_evaluate(config, tmp_path / "run")
+    assert final["epochs"] == 3
+    assert json.loads((tmp_path / "run/summary.json").read_text())["stopped_early"] is True
+
+
+def test_divergence_is_named(tmp_path, data_name):
+    config = tiny_config(data_name, num_epochs=9, optim__name="sgd", optim__learning_rate=1e30)
+    with pytest.raises(train.Diverged, match="step 2 .learning rate .* gradient norm .* last checkpoint"):
+        train.train_and_evaluate(config, tmp_path / "run")
+
+
+def test_eight_devices_give_the_metrics_of_one(tmp_path, data_name):
+    for devices in (1, 8):
+        train.train_and_evaluate(tiny_config(data_name, parallel__num_devices=devices), tmp_path / str(devices))
+    for one, eight in zip(lines(tmp_path / "1"), lines(tmp_path / "8"), strict=True):
+        assert one == pytest.approx(eight, rel=1e-5)
+
+
+def test_asam_accumulation_freezing_and_bfloat16_run_together(tmp_path, data_name):
+    config = tiny_config(
+        data_name, num_epochs=1, optim__sam__rho=0.5, optim__sam__adaptive=True, optim__accum_steps=2,
+        optim__freeze="last_1_blocks", optim__grad_clip_norm=1.0, dtype="bfloat16",
+    )  # fmt: skip
+    final = train.train_and_evaluate(config, tmp_path / "run")
+    assert np.isfinite(final["test/loss"])
