@@ -192,7 +192,9 @@ def _predict(argv: list[str]) -> int:
     for path, probabilities in inference.predict(classifier, paths, args.batch_size):
         order = probabilities.argsort(kind="stable")[::-1][: args.top]
         rows += [(str(path), rank, int(k), names[k], float(probabilities[k])) for rank, k in enumerate(order, 1)]
-    shown = [(file if rank == 1 else "", rank, label, name, f"{p:.2%}") for file, rank, label, name, p in rows]
+    base = os.path.commonpath([path.absolute().parent for path in paths])  # short names on the screen, whole in the CSV
+    short = {str(path): os.path.relpath(path.absolute(), base) for path in paths}
+    shown = [(short[file] if rank == 1 else "", rank, label, name, f"{p:.2%}") for file, rank, label, name, p in rows]
     columns = ("file", "rank", "label", "name", "probability")
     console.table(classifier.name, columns, shown, left=("file", "name"))
     if args.csv:
@@ -203,7 +205,7 @@ def _predict(argv: list[str]) -> int:
 def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with open(temporary, "w", newline="", encoding="utf-8") as file:
+        with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file)
             writer.writerow(columns)
             writer.writerows(rows)

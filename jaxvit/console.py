@@ -9,8 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-out = Console(highlight=False, soft_wrap=True)  # tables and results
-err = Console(stderr=True, highlight=False, soft_wrap=True)  # progress and errors
+# Without markup and emoji: file and class names may look like either.
+_PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
+out = Console(**_PLAIN)  # tables and results
+err = Console(stderr=True, **_PLAIN)  # progress and errors
+WIDEST = 1000  # columns
 HEARTBEAT_SECS = 30.0  # where there is no terminal, a line every so often
 
 
@@ -40,10 +43,10 @@ class Bar:
 def bar(title: str, total: int, unit: str = "images"):
     """A bar that disappears when it is done; without a terminal, a line every half minute."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.fields[text]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
@@ -51,13 +54,21 @@ def bar(title: str, total: int, unit: str = "images"):
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequence[str] = ()) -> None:
-    """Prints a table; columns named in `left` are aligned left, the others right."""
+    """Prints a table; columns named in `left` are aligned left, the others right. Only a terminal's width folds it."""
     view = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         view.add_column(column, justify="left" if column in left else "right", overflow="fold")
     for row in rows:
-        view.add_row(*[str(cell) for cell in row])
-    out.print(view)
+        view.add_row(*[_printable(str(cell)) for cell in row])
+    with out.capture() as capture:
+        out.print(view, width=None if out.is_terminal else WIDEST)
+    for line in capture.get().splitlines():
+        out.out(line.rstrip(), highlight=False)
+
+
+def _printable(text: str) -> str:
+    """File names may hold control characters, which a terminal would obey, and bytes that are no text."""
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def duration(seconds: float) -> str:

@@ -113,7 +113,7 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
     if "val/accuracy" in best:
         err.print(f"validation {best['val/accuracy']:.2%} at epoch {best['epoch']}, the best checkpoint")
     err.print(
-        f"test       [bold]{final['test/accuracy']:.2%}[/bold] over {described['num_test']:,} images, "
+        f"test       {final['test/accuracy']:.2%} over {described['num_test']:,} images, "
         f"loss {final['test/loss']:.4f}, top-5 {final['test/top5_accuracy']:.2%}"
     )
     err.print(f"files      {workdir}: config.json, summary.json, metrics.jsonl, predictions.npz, checkpoints, events")

@@ -53,7 +53,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {str(path)!r}: {error}") from None
     if not isinstance(value, kind):
-        raise UserError(f"{str(path)!r} is damaged: it holds no {'words with values' if kind is dict else kind.__name__}")
+        raise UserError(f"{str(path)!r} is damaged: it holds no {'object' if kind is dict else kind.__name__}")
     return value
 
 

@@ -34,7 +34,7 @@ def load(path: str) -> Source:
             class_names = _class_names(file, arrays["class_names"])
     train = splits["train"]
     if train.labels.max() >= MAX_CLASSES:
-        raise UserError(f"{root / 'train.npz'}: label {train.labels.max()}; expected less than {MAX_CLASSES:,} classes.")
+        raise UserError(f"{root / 'train.npz'}: label {train.labels.max()}; expected at most {MAX_CLASSES - 1}.")
     if class_names is None:
         class_names = [str(i) for i in range(int(train.labels.max()) + 1)]
     if len(class_names) < 2 or len(np.unique(train.labels)) < 2:
