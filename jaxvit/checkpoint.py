@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from jaxvit.errors import UserError
+from jaxvit.tree import named_leaves
 
 KEEP = {"last": 2, "best": 1}
 
@@ -20,12 +21,16 @@ class Checkpoints:
     step behind. An error of a background save is raised by the next call.
     """
 
-    def __init__(self, directory: Path):
-        """Opens the directory, which need not exist."""
-        logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports each of its phases there
+    def __init__(self, directory: Path, *, read_only: bool = False):
+        """Opens the directory, which need not exist; `read_only` creates nothing."""
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports each of its phases there
+        self._directory = directory.absolute()
         self._managers = {
             kind: ocp.CheckpointManager(
-                (directory / kind).absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=keep)
+                (directory / kind).absolute(),
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=None if read_only else keep, read_only=read_only, create=not read_only
+                ),
             )
             for kind, keep in KEEP.items()
         }
@@ -54,18 +59,37 @@ class Checkpoints:
         if not steps:
             raise UserError(f"no checkpoint in {str(self._managers[kind].directory)!r}; has the run been started?")
         step = steps[-1] if step is None else step
-        # Restored dicts, compared with the template by name: orbax's own errors run over dozens of lines.
+        # Parameters are compared by name first: orbax's own errors run over dozens of lines.
         try:
+            self._check_params(kind, step, template)
             restored = self._managers[kind].restore(
                 step,
                 args=ocp.args.Composite(state=ocp.args.StandardRestore(template), meta=ocp.args.JsonRestore()),
             )
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(
                 f"checkpoint {str(self._managers[kind].directory)!r} step {step} is damaged or of another model: "
                 f"{str(error).splitlines()[0][:160]}"
             ) from error
         return restored["state"], restored["meta"]
+
+    def _check_params(self, kind: str, step: int, template: Any) -> None:
+        with ocp.StandardCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(self._directory / kind / str(step) / "state").item_metadata
+        if metadata is None:
+            raise ValueError("its metadata cannot be read")
+        stored, wanted = (
+            {name: list(leaf.shape) for name, leaf in named_leaves(tree).items() if name.startswith("params/")}
+            for tree in (dict(metadata.tree), template)
+        )
+        for name in sorted(stored.keys() | wanted.keys()):
+            if stored.get(name) != wanted.get(name):
+                raise UserError(
+                    f"checkpoint {str(self._managers[kind].directory)!r} step {step} is of another model: "
+                    f"{name} is {stored.get(name, 'absent')}, expected {wanted.get(name, 'none')}"
+                )
 
     def delete_after(self, kind: str, step: int) -> None:
         """Deletes the steps newer than `step`: those a resumed run will make again."""

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 1 a failed run, 2 a mistake of the user, 130/143 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     for library in ("absl", "huggingface_hub", "jax", "orbax", "tensorboardX"):  # a terminal is for our own lines
-        logging.getLogger(library).setLevel(logging.ERROR)
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
         return _dispatch(argv)
     except UserError as error:
@@ -47,9 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, code: int, prefix: str = "error: ") -> int:
-    """Prints at most two lines; returns `code`."""
-    first, *more = [line.rstrip() for line in message.splitlines() if line.strip()] or ["?"]
-    print("\n".join([prefix + first, *more[:1]]), file=sys.stderr)
+    """Prints at most two lines, the first and the last of the message; returns `code`."""
+    first, *more = [line.strip() for line in message.splitlines() if line.strip()] or ["?"]
+    print("\n".join([prefix + first, *more[-1:]]), file=sys.stderr)
     return code
 
 
@@ -144,10 +144,20 @@ def _classifier(args: argparse.Namespace) -> Any:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
-    return value
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)
+
+
+def _file_to_write(text: str) -> Path:
+    path = Path(text).expanduser()
+    if not text or path.is_dir():
+        raise argparse.ArgumentTypeError(f"cannot write {text!r}: it is a directory; expected a file")
+    if not path.parent.is_dir():  # said before the work, not after it
+        raise argparse.ArgumentTypeError(f"cannot write {text!r}: there is no directory {str(path.parent)!r}")
+    if not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot write {text!r}: no permission in {str(path.parent)!r}")
+    return path
 
 
 def _eval(argv: list[str]) -> int:
@@ -157,7 +167,7 @@ def _eval(argv: list[str]) -> int:
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
     parser.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="images a step; default 64")
-    parser.add_argument("--json", metavar="FILE", help="write the metrics there too")
+    parser.add_argument("--json", type=_file_to_write, metavar="FILE", help="write the metrics there too")
     args = parser.parse_args(argv)
     if args.model is not None and args.data is None:
         raise UserError("--model needs --data, for example --data folder:photos")
@@ -170,7 +180,7 @@ def _eval(argv: list[str]) -> int:
     row = [f"{metrics['accuracy']:.2%}", f"{metrics['top5_accuracy']:.2%}", f"{metrics['loss']:.4f}", f"{n:,}"]
     console.table(f"{classifier.name}, {args.split} split", ("top-1", "top-5", "loss", "images"), [row])
     if args.json:
-        writers.write_json(Path(args.json), {"model": classifier.name, "split": args.split, "images": n, **metrics})
+        writers.write_json(args.json, {"model": classifier.name, "split": args.split, "images": n, **metrics})
     return 0
 
 
@@ -179,7 +189,7 @@ def _predict(argv: list[str]) -> int:
     _add_classifier(parser)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="files or folders")
     parser.add_argument("--top", type=_positive, default=5, metavar="K", help="classes per image; default 5")
-    parser.add_argument("--csv", metavar="FILE", help="write file, rank, label, name, probability")
+    parser.add_argument("--csv", type=_file_to_write, metavar="FILE", help="write file, rank, label, name, probability")
     parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="images a step; default 32")
     args = parser.parse_args(argv)
     if not args.images:
@@ -198,7 +208,7 @@ def _predict(argv: list[str]) -> int:
     columns = ("file", "rank", "label", "name", "probability")
     console.table(classifier.name, columns, shown, left=("file", "name"))
     if args.csv:
-        _write_csv(Path(args.csv), columns, rows)
+        _write_csv(args.csv, columns, rows)
     return 0
 
 
@@ -212,6 +222,8 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _models(argv: list[str]) -> int:
@@ -224,7 +236,8 @@ def _models(argv: list[str]) -> int:
     names = models.list_models(args.pattern, pretrained=args.pretrained)
     if not names:
         every = models.list_models(pretrained=args.pretrained)
-        raise UserError(f"no model matches {args.pattern!r}.{suggest(args.pattern.strip('*'), every)}")
+        near = suggest(args.pattern.replace("*", ""), every) or f" {parser.prog} without a pattern lists all names."
+        raise UserError(f"no model matches {args.pattern!r}.{near}")
     print("\n".join(names))
     return 0
 

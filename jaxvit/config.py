@@ -8,6 +8,7 @@ import copy
 import importlib.util
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,24 @@ def default() -> ConfigDict:
     c.augment = ConfigDict()
     c.augment.flip = False  # horizontal, with probability 1/2
     c.augment.crop_padding = 0  # pixels of zero padding before a random crop to the old size
+    c.augment.random_resized_crop = optional(tuple)  # (least, greatest) share of the area, e.g. (0.08, 1.0)
+    c.augment.crop_ratio = (3 / 4, 4 / 3)  # of random_resized_crop: (least, greatest) width / height
+    c.augment.affine_degrees = 0.0  # rotation, shift (share of the side), factor and shear (degrees), all ± at random
+    c.augment.affine_translate = 0.0
+    c.augment.affine_scale = (1.0, 1.0)
+    c.augment.affine_shear = 0.0
+    c.augment.policy = optional(str)  # randaugment, autoaugment_cifar10, autoaugment_imagenet, trivialaugment, augmix
+    c.augment.randaug_num_ops = 2
+    c.augment.randaug_magnitude = 9.0  # of 10, as in timm's rand-m9-mstd0.5-inc1
+    c.augment.color_jitter = (0.0, 0.0, 0.0, 0.0)  # brightness, contrast, saturation, hue (at most 0.5)
+    c.augment.random_erasing_prob = 0.0
+    c.augment.random_erasing_mode = "pixel"  # noise; or "const"
+    c.augment.fill = 0.5  # grey value in [0, 1] of what lies outside an image or was erased
+    c.augment.mixup_alpha = 0.0  # of Beta(alpha, alpha); 0 = off
+    c.augment.cutmix_alpha = 0.0
+    c.augment.mix_prob = 1.0  # that an image is mixed at all
+    c.augment.mix_switch_prob = 0.5  # of CutMix instead of mixup where both are on
+    c.augment.repeated = 1  # copies of an image in a batch, each augmented anew; an epoch keeps its length
 
     c.loss = ConfigDict()
     c.loss.label_smoothing = 0.0
@@ -314,6 +333,8 @@ def _run_python(path: Path, argument: str) -> ConfigDict:
     spec = importlib.util.spec_from_file_location(f"jaxvit_config_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    root = str(path.absolute().parent.parent)  # so that a config can start from another: `from configs import ...`
+    sys.path.insert(0, root)
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxvit import config as config_lib
-from jaxvit import data, models, pretrained, setup, steps, writers
+from jaxvit import data, pretrained, setup, steps, writers
 from jaxvit.checkpoint import Checkpoints
 from jaxvit.console import bar
 from jaxvit.errors import UserError
@@ -40,33 +41,40 @@ class Classifier:
 def from_run(workdir: str | Path) -> Classifier:
     """Returns the best model of a run. Raises UserError where `workdir` is no run or has no checkpoint."""
     path = Path(workdir).expanduser()
-    if not path.is_dir():
-        raise UserError(f"no run in {str(path)!r}: there is no such directory")
+    if not os.fspath(workdir) or not path.is_dir():
+        raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory")
     config = config_lib.from_mapping(writers.read_json(path / "config.json"))
+    class_names = writers.read_json(path / "classes.json", list)
+    try:
+        config_lib.validate(config)
+        setup.check_resolved(config)
+        if len(class_names) != config.model.num_classes or not all(isinstance(name, str) for name in class_names):
+            raise UserError(f"classes.json does not hold the names of {config.model.num_classes} classes")
+    except UserError as error:
+        raise UserError(f"the run in {str(path)!r} is damaged: {error}") from None
     model = setup.make_model(config)
     shape = (*config.data.image_size, config.model.in_channels)
     template = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape), jnp.float32))
-    checkpoints = Checkpoints(path / "checkpoints")
+    checkpoints = Checkpoints(path / "checkpoints", read_only=True)
     try:
         variables, _ = checkpoints.restore("best", jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), template))
     finally:
         checkpoints.close()
     words = {name: config.data[name] for name in ("image_size", "mean", "std", "crop_pct", "interpolation")}
     data_config = {**words, "in_channels": config.model.in_channels}
-    return Classifier(
-        config.model.name, model, variables, writers.read_json(path / "classes.json", list), data_config, config
-    )
+    return Classifier(config.model.name, model, variables, class_names, data_config, config)
 
 
 def from_name(name: str, checkpoint: str | None = None) -> Classifier:
     """Returns a pretrained model by its timm name, with the weights of `checkpoint` (None: of the hub)."""
-    model, variables = pretrained.load_pretrained(name, checkpoint)
-    data_config = {**models.data_config(name), "image_size": model.image_size, "in_channels": model.in_channels}
-    classes = imagenet_classes()
-    names = [label for _, label in classes]
+    loaded = pretrained.load(name, checkpoint)
+    model: Any = loaded.model
+    if model.num_classes < 1:
+        raise UserError(f"{name} from {loaded.checkpoint.path} has no classifier, only features")
+    names = [label for _, label in imagenet_classes()]
     if model.num_classes != len(names):
         names = [f"class {i}" for i in range(model.num_classes)]
-    return Classifier(name, model, variables, names, data_config)
+    return Classifier(name, model, loaded.variables, names, loaded.data_config)
 
 
 def imagenet_classes() -> list[tuple[str, str]]:
@@ -132,7 +140,7 @@ def evaluate_split(
             *(config.data[word] for word in ("image_size", "interpolation", "mean", "std"))
         ),
     }
-    feed = setup.make_feed(config, split)
+    feed = setup.make_feed(config, split, crop_mode=classifier.data_config.get("crop_mode", "center"))
     size = min(batch_size, len(split))
     with bar(f"evaluating {split_name}", math.ceil(len(split) / size) * size) as meter:
         metrics, _ = evaluate(

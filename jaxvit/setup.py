@@ -50,6 +50,8 @@ def resolve(config: ConfigDict, dataset: data.Dataset) -> ConfigDict:
     fields = models.model_fields(m.name)
     given = {name: value for name, value in m.items() if name != "name" and value is not None}
     weights = models.data_config(_tag(config.pretrained, m.name)) if config.pretrained else None
+    if config.pretrained and pretrained_name(config.pretrained) not in (None, models.split_tag(m.name)[0]):
+        raise UserError(f"pretrained {config.pretrained!r} are no weights of model.name {m.name!r}; set both alike")
 
     num_classes = len(dataset.class_names)
     if given.get("num_classes", num_classes) != num_classes:
@@ -85,6 +87,20 @@ def resolve(config: ConfigDict, dataset: data.Dataset) -> ConfigDict:
     return config
 
 
+def check_resolved(config: ConfigDict) -> None:
+    """Raises UserError where a config that a run has written lacks what `resolve` fills in, or it does not fit."""
+    m, d = config.model, config.data
+    for section, words in ((m, ("num_classes", "in_channels")), (d, ("image_size", "mean", "std", "crop_pct"))):
+        for word in words:
+            if section.get(word) is None:
+                raise UserError(f"config.json has no value for {word}")
+    numbers = all(isinstance(v, int | float) for v in (*d.mean, *d.std))
+    if not numbers or not len(d.mean) == len(d.std) == m.in_channels or min(d.std) <= 0:
+        raise UserError(f"mean {d.mean} and std {d.std} do not fit {m.in_channels} channels")
+    if not isinstance(_size(d.image_size), tuple):
+        raise UserError(f"image_size is {d.image_size}; expected (height, width)")
+
+
 def make_model(config: ConfigDict) -> nn.Module:
     """Returns the model of a resolved config, without weights."""
     return models.create_model(config.model.name, **model_fields(config))
@@ -114,21 +130,39 @@ def make_normalise(
     return normalise
 
 
-def make_feed(config: ConfigDict, split: data.Split, sharding: Any = None) -> Any:
+def make_feed(config: ConfigDict, split: data.Split, sharding: Any = None, crop_mode: str = "center") -> Any:
     """Returns the batches of one split: on the device where it is small enough, else streamed."""
     d = config.data
     transform = None
     if split.images is None:  # images of any size: to the model's on the host, as timm's evaluation does
         transform = data.make_transform(
-            tuple(d.image_size), len(d.mean), crop_pct=d.crop_pct, interpolation=d.interpolation
+            tuple(d.image_size),
+            len(d.mean),
+            crop_pct=d.crop_pct,
+            interpolation=d.interpolation,
+            crop_mode=crop_mode,
         )
     return data.make_feed(split, transform=transform, sharding=sharding, resident_bytes=d.resident_mb * 2**20)
 
 
+def record_fields(config: ConfigDict, model: nn.Module) -> None:
+    """Writes into `config.model` each field in which the model differs from its name's defaults."""
+    with config.unlocked(), config.ignore_type():
+        for field, usual in models.model_fields(config.model.name).items():
+            value = getattr(model, field)
+            if field != "dtype" and value != usual:
+                config.model[field] = value
+
+
+def pretrained_name(pretrained: str) -> str | None:
+    """Returns the timm name, without tag, that `config.pretrained` is, or None where it is a path."""
+    name = models.split_tag(pretrained)[0]
+    return name if name in models.list_models() else None
+
+
 def _tag(pretrained: str, model_name: str) -> str:
     """The timm name whose preprocessing goes with the weights: `pretrained` itself, or the model of a local file."""
-    known = models.split_tag(pretrained)[0] in models.list_models()
-    return pretrained if known else model_name
+    return model_name if pretrained_name(pretrained) is None else pretrained
 
 
 def _size(size: Any) -> int | tuple[int, int]:
