@@ -1,6 +1,8 @@
-"""A small ViT on scikit-learn's 1,797 scanned digits, embedded in the package: nothing to download.
+"""A small ViT (0.45 M parameters) on scikit-learn's 1,797 scanned digits, embedded in the package.
 
-python main.py --config configs/digits_vit.py --workdir runs/digits
+    python main.py --config configs/digits_vit.py --workdir runs/digits
+
+Cost: 1.8 MMACs an image. Expect: EXPECT
 """
 
 from jaxvit.config import default

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jaxvit import data, models, optim, pretrained, setup, sharding, steps
+from jaxvit import data, optim, pretrained, setup, sharding, steps
 from jaxvit.checkpoint import Checkpoints
 from jaxvit.data.augment import make_augment
 from jaxvit.errors import UserError
@@ -44,6 +44,7 @@ def prepare(given: ConfigDict, workdir: Path) -> tuple[Run, TrainState]:
     dataset = setup.load_data(given, skipped_file=workdir / "skipped_files.txt")
     config = setup.resolve(given, dataset)
     model, variables = _make_model(config)
+    setup.record_fields(config, model)
     if not len(dataset.train):
         raise UserError(f"{config.data.name} has no training images")
 
@@ -113,8 +114,8 @@ def _make_model(config: ConfigDict) -> tuple[Any, Any]:
         model = setup.make_model(config)
         key = jax.random.fold_in(jax.random.key(config.seed), 1)
         return model, init_variables(model, key, (*config.data.image_size, config.model.in_channels))
-    is_name = models.split_tag(config.pretrained)[0] in models.list_models()
-    name, checkpoint = (config.pretrained, None) if is_name else (config.model.name, config.pretrained)
+    is_path = setup.pretrained_name(config.pretrained) is None
+    name, checkpoint = (config.model.name, config.pretrained) if is_path else (config.pretrained, None)
     return pretrained.load_pretrained(name, checkpoint, seed=config.seed, **setup.model_fields(config))
 
 
