@@ -207,6 +207,8 @@ def _read_zip(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if any(name.endswith("data.pkl") for name in names):
+                if (damaged := archive.testzip()) is not None:  # torch itself does not look
+                    raise UserError(f"{path} is damaged: the checksum of {damaged!r} does not match.")
                 return _read_torch(path)
             return {name.removesuffix(".npy"): _read_npy(path, archive, name) for name in names}
     except UserError:

@@ -191,6 +191,10 @@ def test_pth(tmp_path):
     assert read(tmp_path / "old.pt").tensors.keys() == state.keys()
     torch.save([1, 2], tmp_path / "list.pth")
     assert_plain(tmp_path / "list.pth", "holds a list")
+    content = bytearray((tmp_path / "x.pth").read_bytes())
+    content[content.find(np.float32([0, 1, 2]).tobytes())] ^= 1
+    (tmp_path / "bit.pth").write_bytes(content)
+    assert_plain(tmp_path / "bit.pth", "checksum of .* does not match")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:400])
     assert_plain(tmp_path / "cut.pth", "damaged")
 
