@@ -18,7 +18,7 @@ _NAMES = {
     "preprocess": "jaxvit.data",
     "UserError": "jaxvit.errors",
 }
-_MODULES = ("config", "data", "models", "optim", "pretrained", "train")
+_MODULES = ("config", "data", "explain", "models", "optim", "pretrained", "train")
 
 __all__ = ["__version__", *_NAMES, *_MODULES]
 

@@ -1,0 +1,206 @@
+"""What transformers attend to: rollout, class-token maps, Swin's windows on the image, distances."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvit.errors import UserError, suggest
+from jaxvit.explain import taps, windows
+from jaxvit.models.layers import Array, to_pair
+from jaxvit.models.swin import SwinTransformer
+from jaxvit.models.vit import VisionTransformer
+
+# How the heads of a block become one: [b, heads, ...] -> [b, ...].
+FUSIONS: dict[str, Callable[[Array], Array]] = {
+    "mean": lambda x: jnp.mean(x, axis=1),
+    "max": lambda x: jnp.max(x, axis=1),
+    "min": lambda x: jnp.min(x, axis=1),
+}
+
+
+def attention_weights(model: nn.Module, variables: Any, images: Any) -> list[Array]:
+    """The attention weights of each block, first to last, float32.
+
+    ViT: [b, heads, queries, keys], prefix tokens first. Swin: [b, windows, heads, queries, keys], the windows of
+    the map as the block shifted and padded it. Raises UserError for models without attention.
+    """
+    _check_family(model, (VisionTransformer, SwinTransformer))
+    return _weights(variables, taps.check_images(model, images), model=taps.plain(model))[0]
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _weights(variables: Any, images: Array, *, model: Any) -> tuple[list[Array], Array | None]:
+    return _sown(model, variables, images)
+
+
+def _sown(model: Any, variables: Any, images: Array) -> tuple[list[Array], Array | None]:
+    """Weights per block; and those of the pooling by attention, [b, heads, 1, n], where there is one."""
+    _, seen = model.apply(variables, images, mutable=["intermediates"])
+    blocks: dict[tuple[str, ...], list[Array]] = {}
+    for path, weights in _leaves(seen["intermediates"]):
+        blocks.setdefault(tuple(p for p in path if "_" in p and p.split("_")[0] in ("layers", "blocks")), []).append(
+            weights.astype(jnp.float32)
+        )
+    pool = blocks.pop((), [None])[0]
+    order = sorted(blocks, key=lambda path: [int(p.split("_")[1]) for p in path])
+    # Attentions side by side count as more heads of one block.
+    return [w[0] if len(w) == 1 else jnp.concatenate(w, axis=1) for w in (blocks[path] for path in order)], pool
+
+
+def _leaves(tree: Any, path: tuple[str, ...] = ()) -> Any:
+    for name, value in tree.items():
+        if name == "attn_weights":
+            yield path, value[0]
+        elif hasattr(value, "items"):
+            yield from _leaves(value, (*path, name))
+
+
+def attention_rollout(
+    model: nn.Module,
+    variables: Any,
+    images: Any,
+    head_fusion: str = "mean",
+    discard_ratio: float = 0.0,
+) -> Array:
+    """Attention followed through all blocks of a ViT (Abnar and Zuidema, 2020): float32 [b, h, w] in [0, 1].
+
+    Each block's heads are fused ("mean", "max", "min"), half of the residual identity is added, and the rows of
+    the product that the classifier reads give the map. `discard_ratio` in [0, 1) drops that share of the smallest
+    weights between patches of each block; those to prefix tokens stay. UserError for other models and words.
+    """
+    _check_family(model, (VisionTransformer,))
+    _check_fusion(head_fusion)
+    if not 0 <= discard_ratio < 1:
+        raise UserError(f"discard_ratio={discard_ratio} is not in [0, 1).")
+    images = taps.check_images(model, images)
+    return _rollout(
+        variables, images, model=taps.plain(model), head_fusion=head_fusion, discard_ratio=float(discard_ratio)
+    )
+
+
+@partial(jax.jit, static_argnames=("model", "head_fusion", "discard_ratio"))
+def _rollout(variables: Any, images: Array, *, model: Any, head_fusion: str, discard_ratio: float) -> Array:
+    size, prefix = images.shape[1:3], model.num_prefix_tokens
+    blocks, pool = _sown(model, variables, images)
+    joint = None
+    for weights in blocks:
+        # Differential attention subtracts maps; only what is attended to is followed.
+        fused = _discard(jax.nn.relu(FUSIONS[head_fusion](weights)), discard_ratio, prefix)
+        mixed = fused / jnp.maximum(jnp.sum(fused, axis=-1, keepdims=True), 1e-12) + jnp.eye(fused.shape[-1])[None]
+        joint = mixed / 2 if joint is None else mixed / 2 @ joint
+    if joint is None:
+        raise UserError("the model has no blocks, so no attention to follow.")
+    rows = jnp.einsum("bn,bnm->bm", _readers(model, pool, joint), joint)
+    maps = rows[:, prefix:].reshape(rows.shape[0], *taps.grid(model, size))
+    return taps.to_unit(taps.to_pixels(model, maps, size))
+
+
+def _discard(weights: Array, ratio: float, prefix: int) -> Array:
+    """Zeroes the smallest `ratio` of the weights from patch to patch of each image: [b, n, n] -> [b, n, n]."""
+    b, n, _ = weights.shape
+    drop = int(ratio * (n - prefix) * n)
+    if not drop:
+        return weights
+    limit = jnp.sort(weights[:, :, prefix:].reshape(b, -1), axis=-1)[:, drop].reshape(b, 1, 1)
+    patches = jnp.arange(n)[None, None, :] >= prefix
+    return jnp.where(patches & (weights < limit), 0.0, weights)
+
+
+def _readers(model: Any, pool: Array | None, joint: Array) -> Array:
+    """How much the classifier reads of each token: [b, n], summing to 1."""
+    b, n, _ = joint.shape
+    if pool is not None:
+        return jnp.pad(jnp.mean(pool[:, :, 0], axis=1), ((0, 0), (n - pool.shape[-1], 0)))
+    share = np.zeros(n, np.float32)
+    if model.global_pool in ("token", "prr") and model.class_token:
+        share[: 1 + int(model.distilled)] = 1 / (1 + int(model.distilled))
+    else:
+        share[model.num_prefix_tokens :] = 1 / (n - model.num_prefix_tokens)
+    return jnp.broadcast_to(share, (b, n))
+
+
+def attention_maps(
+    model: nn.Module, variables: Any, images: Any, block: int = -1, head_fusion: str | None = None
+) -> Array:
+    """One block's attention per head on the image, float32 [b, heads, h, w] in [0, 1]; [b, h, w] with `head_fusion`.
+
+    ViT: what the class token attends to (without one: what the patches attend to on average). Swin: the attention
+    each place receives within its window, the windows stitched and the shift undone. `block` counts over all
+    stages, -1 is the last. Raises UserError for models without attention and for blocks that do not exist.
+    """
+    _check_family(model, (VisionTransformer, SwinTransformer))
+    if head_fusion is not None:
+        _check_fusion(head_fusion)
+    depth = sum(model.depths) if isinstance(model, SwinTransformer) else model.depth  # type: ignore[attr-defined]
+    if not -depth <= block < depth:
+        raise UserError(f"block {block} is out of range; the model's blocks are 0 to {depth - 1}, -1 the last.")
+    images = taps.check_images(model, images)
+    return _maps(variables, images, model=taps.plain(model), block=block % depth, head_fusion=head_fusion)
+
+
+@partial(jax.jit, static_argnames=("model", "block", "head_fusion"))
+def _maps(variables: Any, images: Array, *, model: Any, block: int, head_fusion: str | None) -> Array:
+    size = images.shape[1:3]
+    weights = _sown(model, variables, images)[0][block]
+    if isinstance(model, SwinTransformer):
+        maps = windows.received(weights, windows.block_windows(model, size)[block])
+    else:
+        maps = _token_maps(model, weights, size)
+    maps = maps if head_fusion is None else FUSIONS[head_fusion](maps)[:, None]
+    b, heads, *cells = maps.shape
+    maps = taps.to_unit(taps.to_pixels(model, maps.reshape(b * heads, *cells), size)).reshape(b, heads, *size)
+    return maps if head_fusion is None else maps[:, 0]
+
+
+def _token_maps(model: Any, weights: Array, size: tuple[int, int]) -> Array:
+    """[b, heads, n, n] -> [b, heads, gh, gw]: the rows of the tokens that the classifier reads."""
+    b, heads, n, _ = weights.shape
+    readers = _readers(model, None, weights[:, 0])
+    rows = jnp.einsum("bn,bhnm->bhm", readers, weights)[:, :, model.num_prefix_tokens :]
+    return rows.reshape(b, heads, *taps.grid(model, size))
+
+
+def attention_distance(model: nn.Module, variables: Any, images: Any) -> list[np.ndarray]:
+    """Mean distance in pixels that each head looks, [heads] per block (Dosovitskiy et al., 2021, figure 7).
+
+    The distance between query and key, weighted by the attention, over all patches and images; prefix tokens and
+    padding are left out.
+    """
+    _check_family(model, (VisionTransformer, SwinTransformer))
+    images = taps.check_images(model, images)
+    return [np.asarray(d) for d in _distances(variables, images, model=taps.plain(model))]
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _distances(variables: Any, images: Array, *, model: Any) -> list[Array]:
+    size = images.shape[1:3]
+    blocks = _sown(model, variables, images)[0]
+    if isinstance(model, SwinTransformer):
+        return [windows.distance(w, place) for w, place in zip(blocks, windows.block_windows(model, size), strict=True)]
+    prefix, patch = model.num_prefix_tokens, to_pair(model.patch_size)
+    gap = windows.gaps(taps.grid(model, size), patch)
+    results = []
+    for weights in blocks:
+        weights = weights[:, :, prefix:, prefix:]
+        far = jnp.sum(weights * gap[None, None], axis=-1) / jnp.maximum(jnp.sum(weights, axis=-1), 1e-12)
+        results.append(jnp.mean(far, axis=(0, 2)))
+    return results
+
+
+def _check_family(model: Any, families: tuple[type, ...]) -> None:
+    if not isinstance(model, families):
+        names = " or ".join(f.__name__ for f in families)
+        more = "; for Swin see attention_maps" if isinstance(model, SwinTransformer) else "; for any model see grad_cam"
+        raise UserError(f"{type(model).__name__} has no such attention; expected {names}{more}.")
+
+
+def _check_fusion(head_fusion: str) -> None:
+    if head_fusion not in FUSIONS:
+        raise UserError(
+            f"no head_fusion {head_fusion!r}; expected {', '.join(FUSIONS)}.{suggest(str(head_fusion), FUSIONS)}"
+        )

@@ -1,0 +1,150 @@
+"""Maps as pictures: heat over a photo, grids of pictures, heads, distances. Matplotlib colours and draws."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvit.errors import UserError, suggest
+
+# Equal steps of a map look like equal steps, also to the colour-blind and in grey (van der Walt and Smith, 2015).
+COLOUR_MAPS = ("inferno", "viridis", "cividis", "magma", "plasma")
+TEXT_POINTS = 8.0
+CELL_INCHES = 2.2
+
+
+def to_display(images: Any, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """Undoes the normalisation: [..., h, w, c] -> floats in [0, 1] of three channels."""
+    images = np.asarray(images, np.float32) * np.asarray(std, np.float32) + np.asarray(mean, np.float32)
+    images = np.repeat(images, 3, axis=-1) if images.shape[-1] == 1 else images[..., :3]
+    return np.clip(images, 0, 1)
+
+
+def colour(maps: Any, cmap: str = "inferno") -> np.ndarray:
+    """Colours of maps in [0, 1]: [..., h, w] -> [..., h, w, 3]; UserError on a colour map not in COLOUR_MAPS."""
+    if cmap not in COLOUR_MAPS:
+        raise UserError(f"no colour map {cmap!r}; expected {', '.join(COLOUR_MAPS)}.{suggest(cmap, COLOUR_MAPS)}")
+    from matplotlib import colormaps
+
+    return np.asarray(colormaps[cmap](np.clip(np.asarray(maps, np.float32), 0, 1)))[..., :3].astype(np.float32)
+
+
+def overlay(images: Any, maps: Any, alpha: float = 0.6, cmap: str = "inferno") -> np.ndarray:
+    """Heat over photos: images [..., h, w, 3] in [0, 1] and maps [..., h, w] -> uint8 [..., h, w, 3].
+
+    The photo loses its colour under the heat, so that a colour always means the map; `alpha` in [0, 1] is the
+    share of the heat.
+    """
+    if not 0 <= alpha <= 1:
+        raise UserError(f"alpha={alpha} is not in [0, 1].")
+    images = np.asarray(images, np.float32)
+    grey = np.repeat((images @ np.array([0.299, 0.587, 0.114], np.float32))[..., None], 3, axis=-1)
+    base = images if alpha == 0 else grey
+    return np.round(255 * ((1 - alpha) * base + alpha * colour(maps, cmap))).astype(np.uint8)
+
+
+def grid(
+    rows: Sequence[Sequence[Any]],
+    titles: Sequence[Sequence[str]] | None = None,
+    columns: Sequence[str] = (),
+    *,
+    cmap: str | None = None,
+) -> Any:
+    """A figure of pictures [h, w, 3] in rows, each with a title above it, and a head over each column.
+
+    A place may be None. With `cmap` a bar beside the grid says what the colours mean.
+    """
+    from matplotlib.figure import Figure
+
+    if not rows or not rows[0]:
+        raise UserError("no pictures to show; expected at least one.")
+    across = max(len(row) for row in rows)
+    lines = max((text.count("\n") + 1 for row in titles or [] for text in row if text), default=0)
+    first = next(p for row in rows for p in row if p is not None)
+    height = CELL_INCHES * first.shape[0] / first.shape[1] + lines * 0.17
+    figure = Figure(
+        figsize=(CELL_INCHES * across + (0.7 if cmap else 0), height * len(rows) + (0.3 if columns else 0.05)),
+        layout="constrained",
+    )
+    axes = figure.subplots(len(rows), across, squeeze=False)
+    for r, row in enumerate(rows):
+        for c, axis in enumerate(axes[r]):
+            axis.set_axis_off()
+            if c >= len(row) or row[c] is None:
+                continue
+            axis.imshow(row[c], interpolation="nearest")
+            title = titles[r][c] if titles else ""
+            head = columns[c] if r == 0 and columns else ""
+            _write(axis, title, head)
+    if cmap:
+        _add_bar(figure, axes, cmap)
+    return figure
+
+
+def _write(axis: Any, title: str, head: str) -> None:
+    if title:
+        axis.set_title(shorten(title), fontsize=TEXT_POINTS, pad=3)
+    if head:
+        axis.annotate(
+            shorten(head), (0.5, 1), (0, 6 + 11 * (title.count("\n") + 1 if title else 0)), fontsize=TEXT_POINTS + 1,
+            xycoords="axes fraction", textcoords="offset points", ha="center", va="bottom", weight="bold",
+        )  # fmt: skip
+
+
+def _add_bar(figure: Any, axes: Any, cmap: str) -> None:
+    from matplotlib.cm import ScalarMappable
+
+    bar = figure.colorbar(ScalarMappable(cmap=cmap), ax=list(axes.flat), shrink=min(1, 1.5 / len(axes) + 0.25))
+    bar.set_ticks([0, 1], labels=["none", "most"], fontsize=TEXT_POINTS)
+    bar.outline.set_visible(False)
+
+
+def shorten(text: str, most: int = 34) -> str:
+    """Cuts each line to `most` characters, so that neighbours never overlap."""
+    return "\n".join(line if len(line) <= most else line[: most - 1] + "…" for line in text.splitlines())
+
+
+def head_grid(image: Any, maps: Any, alpha: float = 0.6, cmap: str = "inferno", across: int = 4) -> Any:
+    """A figure of one image [h, w, 3] and the maps of all heads [heads, h, w] over it."""
+    pictures = [np.round(255 * np.asarray(image)).astype(np.uint8)]
+    pictures += list(overlay(np.broadcast_to(image, (len(maps), *np.shape(image))), maps, alpha, cmap))
+    names = ["image", *(f"head {i}" for i in range(len(maps)))]
+    across = min(across, len(pictures))
+    rows = [pictures[i : i + across] for i in range(0, len(pictures), across)]
+    titles = [names[i : i + across] for i in range(0, len(names), across)]
+    return grid(rows, titles, cmap=cmap)
+
+
+def distance_figure(distances: Sequence[Any]) -> Any:
+    """Mean attention distance per block, a point per head (Dosovitskiy et al., 2021, figure 7)."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(5.0, 3.2), layout="constrained")
+    axis = figure.subplots()
+    for i, heads in enumerate(distances):
+        axis.plot([i] * len(heads), heads, "o", color="#3b528b", alpha=0.75, markersize=4, markeredgewidth=0)
+    axis.plot(range(len(distances)), [np.mean(d) for d in distances], "-", color="#555555", linewidth=1, label="mean")
+    axis.set(xlabel="block", ylabel="mean attention distance (pixels)")
+    axis.set_ylim(bottom=0)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, fontsize=TEXT_POINTS)
+    return figure
+
+
+def save(figure: Any, path: str | Path, formats: Sequence[str] = ("png", "pdf"), dpi: int = 150) -> list[Path]:
+    """Writes a figure under `path` with each suffix of `formats` (made next to it, then moved); returns the files."""
+    written = []
+    for suffix in formats:
+        target = Path(f"{path}.{suffix}")
+        temporary = target.with_name(f".{target.name}.tmp")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(temporary, format=suffix, dpi=dpi)
+            temporary.replace(target)
+        except OSError as error:
+            raise UserError(f"cannot write {str(target)!r}: {error.strerror}") from None
+        written.append(target)
+    return written

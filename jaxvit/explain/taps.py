@@ -1,0 +1,215 @@
+"""Looking into a model while it runs: which layers hold a map, what one puts out, what the logits make of it."""
+
+from functools import lru_cache
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvit.errors import UserError, suggest
+from jaxvit.models.layers import Array, to_pair
+from jaxvit.models.swin import SwinTransformer
+from jaxvit.models.vit import POOLS, VisionTransformer
+
+Pair = tuple[int, int]
+
+# Outputs of rank four whose middle axes are no rows and columns: tokens of a window, heads of a token.
+_NOT_MAPS: dict[type[nn.Module], frozenset[str]] = {
+    SwinTransformer: frozenset({"attn"}),
+    VisionTransformer: frozenset({"q_norm", "k_norm", "sub_norm"}),
+}
+# The norm through which all tokens enter the attention of a ViT's block.
+_ENTRANCE = {
+    "block": "norm1",
+    "parallel_scaling": "in_norm",
+    "diff_parallel_scaling": "in_norm",
+    "parallel_things": "attns_0/norm",
+}
+
+
+def plain(model: nn.Module) -> nn.Module:
+    """The same model without rematerialisation, whose inner values would be out of reach."""
+    return model.clone(remat=False) if getattr(model, "remat", False) else model
+
+
+def run(
+    model: nn.Module, variables: Any, images: Array, layer: str, perturbation: Array | None = None
+) -> tuple[Array, Array]:
+    """Returns (logits [b, classes], output of `layer`), after `perturbation` was added to that output.
+
+    The gradient of a logit with respect to a perturbation of zero is that with respect to the layer.
+    """
+    seen = []
+
+    def tap(call, args, kwargs, context):
+        y = call(*args, **kwargs)
+        if context.method_name != "__call__" or "/".join(context.module.path) != layer:
+            return y
+        seen.append(y if perturbation is None else y + perturbation)
+        return seen[-1]
+
+    with nn.intercept_methods(tap):
+        logits = model.apply(variables, images)
+    return logits, seen[0]
+
+
+def layers(model: nn.Module, image_size: int | Pair | None = None) -> list[str]:
+    """Names of the layers that hold a map of the image, from the first to the last one called.
+
+    `image_size` is (height, width) in pixels, the model's own by default. Maps of a single cell are left out.
+    """
+    size = to_pair(model.image_size if image_size is None else image_size)  # type: ignore[attr-defined]
+    return list(_layers(plain(model), size))
+
+
+@lru_cache(maxsize=128)
+def _layers(model: Any, size: Pair) -> tuple[str, ...]:
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def record(call, args, kwargs, context):
+        y = call(*args, **kwargs)
+        if context.method_name == "__call__" and hasattr(y, "shape"):
+            shapes["/".join(context.module.path)] = y.shape
+        return y
+
+    images = jax.ShapeDtypeStruct((2, *size, model.in_channels), jnp.float32)
+    with nn.intercept_methods(record):
+        jax.eval_shape(model.init, jax.random.key(0), images)
+    return tuple(name for name, shape in shapes.items() if name and _is_map(model, name, shape, size))
+
+
+def _is_map(model: nn.Module, name: str, shape: tuple[int, ...], size: Pair) -> bool:
+    if name.split("/")[-1][0].isupper():  # dropout and the like, which nobody named
+        return False
+    if shape[0] != 2 or _NOT_MAPS.get(type(model), frozenset()) & set(name.split("/")):
+        return False
+    if len(shape) == 3 and isinstance(model, VisionTransformer):
+        gh, gw = grid(model, size)
+        return gh * gw > 1 and shape[1] == model.num_prefix_tokens + gh * gw
+    return len(shape) == 4 and shape[1] * shape[2] > 1
+
+
+def grid(model: Any, size: Pair) -> Pair:
+    """Patches (down, across) that a transformer cuts an image of `size` into."""
+    (h, w), (ph, pw) = size, to_pair(model.patch_size)
+    return h // ph, w // pw
+
+
+def default_layer(model: nn.Module, image_size: int | Pair | None = None) -> str:
+    """The layer whose Grad-CAM points at the object, by family; UserError where no layer holds a map.
+
+    Networks of convolutions: their last map. Swin and a ViT that averages its tokens: the last norm before the mean.
+    A ViT with a class token: the norm before the last attention, as the patches have no gradient after it.
+    """
+    names = layers(model, image_size)
+    if not names:
+        h, w = to_pair(model.image_size if image_size is None else image_size)  # type: ignore[attr-defined]
+        raise UserError(f"{type(model).__name__} keeps no map of images of {h}x{w}; expected larger images.")
+    wanted = "features"
+    if isinstance(model, SwinTransformer):
+        wanted = "norm"
+    elif isinstance(model, VisionTransformer):
+        wanted = _vit_layer(model)
+    return wanted if wanted in names else names[-1]
+
+
+def _vit_layer(model: VisionTransformer) -> str:
+    last = model.depth - 1
+    if model.global_pool in POOLS:
+        return "norm" if model.final_norm and model.fc_norm is False else f"blocks_{last}"
+    if model.global_pool == "map":
+        return "norm" if model.final_norm else f"blocks_{last}"
+    if model.block_fn in _ENTRANCE:
+        return f"blocks_{last}/{_ENTRANCE[model.block_fn]}"
+    return f"blocks_{last - 1}" if last > 0 else "patch_embed"  # norms after the branches: what enters the block
+
+
+def check_layer(model: nn.Module, layer: str | None, size: Pair) -> str:
+    """Returns `layer`, or the default for None; raises UserError for a name that is not in `layers`."""
+    if layer is None:
+        return default_layer(model, size)
+    names = layers(model, size)
+    if layer not in names:
+        raise UserError(
+            f"{type(model).__name__} has no layer {layer!r} with a map of the image; "
+            f"expected one such as {default_layer(model, size)!r}.{suggest(str(layer), names)}"
+        )
+    return layer
+
+
+def check_images(model: Any, images: Any) -> Array:
+    """Returns the images as an array; raises UserError unless they are normalised floats [b, h, w, c], b >= 1."""
+    images = jnp.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != model.in_channels:
+        raise UserError(f"images have shape {images.shape}; expected [b, h, w, {model.in_channels}].")
+    if images.shape[0] == 0:
+        raise UserError("no images: the batch is empty; expected at least one.")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(f"images are {images.dtype}; expected floats, normalised as the model takes them.")
+    return images
+
+
+def check_classes(model: Any, class_index: Any, batch: int) -> Array:
+    """Returns int32 [b]: `class_index` for each image, -1 ("the predicted one") for None. Raises UserError."""
+    if not model.num_classes:
+        raise UserError("the model has no classes (num_classes=0); expected one with a classifier.")
+    if getattr(model, "global_pool", None) == "":
+        raise UserError("global_pool='' gives logits per token; expected a model with one row of logits per image.")
+    if class_index is None:
+        return jnp.full((batch,), -1, jnp.int32)
+    if isinstance(class_index, jax.core.Tracer):
+        return jnp.broadcast_to(class_index, (batch,)).astype(jnp.int32)
+    index = np.asarray(class_index)
+    if not np.issubdtype(index.dtype, np.integer) or index.shape not in ((), (batch,)):
+        raise UserError(f"class_index is {index.dtype} {list(index.shape)}; expected an int or {batch} of them.")
+    for k in index.reshape(-1):
+        if not 0 <= k < model.num_classes:
+            raise UserError(f"class_index {k} is out of range; the model's classes are 0 to {model.num_classes - 1}.")
+    return jnp.broadcast_to(jnp.asarray(index, jnp.int32), (batch,))
+
+
+def pick_logits(logits: Array, class_index: Array) -> Array:
+    """The logit of each image's class (the largest one for -1): [b, classes], [b] -> [b]."""
+    index = jnp.where(class_index < 0, jnp.argmax(logits, axis=-1), class_index)
+    return jnp.take_along_axis(logits, index[:, None], axis=-1)[:, 0]
+
+
+def to_map(model: Any, x: Array, size: Pair) -> Array:
+    """A layer's output as a float32 map [b, h, w, c]: tokens in rows and columns, without the prefix."""
+    if x.ndim == 3:
+        gh, gw = grid(model, size)
+        x = x[:, x.shape[1] - gh * gw :].reshape(x.shape[0], gh, gw, -1)
+    return x.astype(jnp.float32)
+
+
+def to_pixels(model: Any, maps: Array, size: Pair) -> Array:
+    """Maps [b, mh, mw] at the resolution of the image, [b, h, w]: linear between the centres of the cells.
+
+    Cells of a transformer keep their size in pixels, also where the last one lies partly outside of the image.
+    """
+    extents = [
+        _extent(model, cells, side, axis) for axis, (cells, side) in enumerate(zip(maps.shape[1:], size, strict=True))
+    ]
+    maps = jax.image.resize(maps, (maps.shape[0], *extents), "linear", antialias=False)[:, : size[0], : size[1]]
+    missing = [(0, side - have) for side, have in zip(size, maps.shape[1:], strict=True)]
+    return jnp.pad(maps, [(0, 0), *missing], mode="edge")
+
+
+def _extent(model: Any, cells: int, side: int, axis: int) -> int:
+    if isinstance(model, VisionTransformer):
+        return cells * to_pair(model.patch_size)[axis]
+    if isinstance(model, SwinTransformer):
+        cell = to_pair(model.patch_size)[axis]
+        while -(-side // cell) > cells:
+            cell *= 2
+        return cells * cell
+    return side
+
+
+def to_unit(maps: Array) -> Array:
+    """Scales each map [b, h, w] to [0, 1]; a flat one is all zeros."""
+    low = jnp.min(maps, axis=(1, 2), keepdims=True)
+    span = jnp.max(maps, axis=(1, 2), keepdims=True) - low
+    return jnp.where(span > 0, (maps - low) / jnp.where(span > 0, span, 1.0), 0.0)
