@@ -19,6 +19,8 @@ from ml_collections import ConfigDict, config_dict, config_flags
 
 from jaxvit.errors import UserError, suggest
 
+Config = Any  # a ConfigDict, whose words are attributes that a type checker cannot know
+
 # What a run works out for itself when it is None; see `differences`.
 DERIVED = (
     "data.image_size", "data.mean", "data.std", "data.crop_pct", "data.interpolation",
@@ -26,10 +28,10 @@ DERIVED = (
 )  # fmt: skip
 
 
-def default() -> ConfigDict:
+def default() -> Config:
     """Returns the config with every word at its default; None is written as a typed placeholder."""
     optional = config_dict.placeholder
-    c = ConfigDict()
+    c: Config = ConfigDict()
     c.seed = 0  # fixes initialisation, data order, augmentation and dropout
     c.num_epochs = 10
     c.batch_size = 128  # images per optimiser step, over all devices and micro-batches
@@ -151,14 +153,14 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
     return override(config, overrides, model_fields)
 
 
-def from_mapping(values: Mapping[str, Any]) -> ConfigDict:
+def from_mapping(values: Mapping[str, Any]) -> Config:
     """Returns `default()` updated with nested plain `values`; unknown words are errors."""
     config = default()
     _update(config, values, "")
     return config
 
 
-def override(config: ConfigDict, overrides: Sequence[str], model_fields=None) -> ConfigDict:
+def override(config: Config, overrides: Sequence[str], model_fields=None) -> Config:
     """Returns a copy of `config` with `--config.a.b=value` words applied and type-checked."""
     config = copy.deepcopy(config)  # not copy_and_resolve_references: that drops the types of the placeholders
     words, values = _split_overrides(overrides)
@@ -198,12 +200,12 @@ def override(config: ConfigDict, overrides: Sequence[str], model_fields=None) ->
     return holder.value
 
 
-def to_dict(config: ConfigDict) -> dict[str, Any]:
+def to_dict(config: Config) -> dict[str, Any]:
     """Returns plain nested dicts; tuples become lists, as in JSON."""
     return json.loads(config.to_json())
 
 
-def differences(given: ConfigDict, resolved: Mapping[str, Any]) -> list[str]:
+def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
     """Returns the words whose values differ between a config and a run's resolved one, as "word: old -> new"."""
     new, old = _flatten(to_dict(given)), _flatten(dict(resolved))
     out = []
@@ -235,7 +237,7 @@ _CHOICES = {
 }
 
 
-def validate(config: ConfigDict) -> None:
+def validate(config: Config) -> None:
     """Checks the values that can be checked without data or model; raises UserError at the first bad one."""
     values = _flatten(config)
     for word, usual in _flatten(default()).items():
@@ -285,7 +287,7 @@ def _split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
     return words, ["true" if value is None else value for value in values]
 
 
-def _set(config: ConfigDict, word: str, value: Any) -> None:
+def _set(config: Config, word: str, value: Any) -> None:
     *parents, name = word.split(".")
     for parent in parents:
         config = config[parent]
@@ -302,7 +304,7 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _update(config: ConfigDict, values: Mapping[str, Any], prefix: str) -> None:
+def _update(config: Config, values: Mapping[str, Any], prefix: str) -> None:
     if not isinstance(values, Mapping):
         raise UserError(f"config {prefix.rstrip('.') or 'file'} is {values!r}; expected words with values")
     for name, value in values.items():
@@ -329,7 +331,7 @@ def _expected(word: str) -> str:
     return _KINDS.get(config.get_type(name), "") if name in config else ""
 
 
-def _run_python(path: Path, argument: str) -> ConfigDict:
+def _run_python(path: Path, argument: str) -> Config:
     spec = importlib.util.spec_from_file_location(f"jaxvit_config_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -14,11 +14,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxvit import config as config_lib
 from jaxvit import data, pretrained, setup, steps, writers
 from jaxvit.checkpoint import Checkpoints
+from jaxvit.config import Config
 from jaxvit.console import bar
 from jaxvit.errors import UserError
 from jaxvit.evaluate import evaluate
@@ -35,7 +35,7 @@ class Classifier:
     variables: Any
     class_names: list[str]
     data_config: dict[str, Any]  # what `jaxvit.preprocess` takes
-    config: ConfigDict | None = None  # of the run, where it comes from one
+    config: Config | None = None  # of the run, where it comes from one
 
 
 def from_run(workdir: str | Path) -> Classifier:

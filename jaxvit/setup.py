@@ -12,9 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxvit import data, models
+from jaxvit.config import Config
 from jaxvit.data import augment
 from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
@@ -24,7 +24,7 @@ DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 _FEWEST_PATCHES = 16  # data smaller than this many patches is enlarged to the model's own size
 
 
-def load_data(config: ConfigDict, skipped_file: str | os.PathLike[str] | None = None) -> data.Dataset:
+def load_data(config: Config, skipped_file: str | os.PathLike[str] | None = None) -> data.Dataset:
     """Returns the data set that `config.data` names; unreadable files are listed in `skipped_file`."""
     d = config.data
     return data.load_dataset(
@@ -39,7 +39,7 @@ def load_data(config: ConfigDict, skipped_file: str | os.PathLike[str] | None = 
     )
 
 
-def resolve(config: ConfigDict, dataset: data.Dataset) -> ConfigDict:
+def resolve(config: Config, dataset: data.Dataset) -> Config:
     """Returns the config with everything filled in that was left to the model, its weights or the data.
 
     Raises:
@@ -87,7 +87,7 @@ def resolve(config: ConfigDict, dataset: data.Dataset) -> ConfigDict:
     return config
 
 
-def check_resolved(config: ConfigDict) -> None:
+def check_resolved(config: Config) -> None:
     """Raises UserError where a config that a run has written lacks what `resolve` fills in, or it does not fit."""
     m, d = config.model, config.data
     for section, words in ((m, ("num_classes", "in_channels")), (d, ("image_size", "mean", "std", "crop_pct"))):
@@ -101,12 +101,12 @@ def check_resolved(config: ConfigDict) -> None:
         raise UserError(f"image_size is {d.image_size}; expected (height, width)")
 
 
-def make_model(config: ConfigDict) -> nn.Module:
+def make_model(config: Config) -> nn.Module:
     """Returns the model of a resolved config, without weights."""
     return models.create_model(config.model.name, **model_fields(config))
 
 
-def model_fields(config: ConfigDict) -> dict[str, Any]:
+def model_fields(config: Config) -> dict[str, Any]:
     """Returns the fields of the model that a resolved config sets."""
     fields = {name: value for name, value in config.model.items() if name != "name" and value is not None}
     return {**fields, "dtype": DTYPES[config.dtype]}
@@ -130,7 +130,7 @@ def make_normalise(
     return normalise
 
 
-def make_feed(config: ConfigDict, split: data.Split, sharding: Any = None, crop_mode: str = "center") -> Any:
+def make_feed(config: Config, split: data.Split, sharding: Any = None, crop_mode: str = "center") -> Any:
     """Returns the batches of one split: on the device where it is small enough, else streamed."""
     d = config.data
     transform = None
@@ -145,7 +145,7 @@ def make_feed(config: ConfigDict, split: data.Split, sharding: Any = None, crop_
     return data.make_feed(split, transform=transform, sharding=sharding, resident_bytes=d.resident_mb * 2**20)
 
 
-def record_fields(config: ConfigDict, model: nn.Module) -> None:
+def record_fields(config: Config, model: nn.Module) -> None:
     """Writes into `config.model` each field in which the model differs from its name's defaults."""
     with config.unlocked(), config.ignore_type():
         for field, usual in models.model_fields(config.model.name).items():
