@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for library in ("absl", "huggingface_hub", "jax", "orbax", "tensorboardX"):  # a terminal is for our own lines
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
-        return _dispatch(argv)
+        code = _dispatch(argv)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         return _fail(str(error), 2)
     except KeyboardInterrupt:

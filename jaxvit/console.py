@@ -60,10 +60,10 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, 
         view.add_column(column, justify="left" if column in left else "right", overflow="fold")
     for row in rows:
         view.add_row(*[_printable(str(cell)) for cell in row])
-    with out.capture() as capture:
-        out.print(view, width=None if out.is_terminal else WIDEST)
-    for line in capture.get().splitlines():
-        out.out(line.rstrip(), highlight=False)
+    target = out if out.is_terminal else Console(width=WIDEST, **_PLAIN)
+    with target.capture() as capture:
+        target.print(view)
+    print("\n".join(line.rstrip() for line in capture.get().splitlines()))  # rich ends the process on a closed pipe
 
 
 def _printable(text: str) -> str:

@@ -1,0 +1,255 @@
+"""The command line: what it prints and writes, its exit codes, and what it says of mistakes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxvit import cli
+from tests.helpers import write_npz
+
+ROOT = Path(__file__).parents[1]
+TINY = """
+num_epochs: 1
+batch_size: 16
+model: {name: vit_tiny_patch16_224, patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2}
+parallel: {num_devices: 1}
+"""
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A directory with data, a config, a finished run, and files that are not what they should be."""
+    root = tmp_path_factory.mktemp("cli")
+    name = write_npz(root / "data")
+    (root / "run.yaml").write_text(TINY + f"data: {{name: 'npz:{root / 'data'}'}}\n")
+    assert name == f"npz:{root / 'data'}"
+    assert cli.main(["--config", str(root / "run.yaml"), "--workdir", str(root / "run")]) == 0
+    Image.fromarray(np.full((9, 12, 3), 200, np.uint8)).save(root / "photo.png")
+    (root / "text.jpg").write_text("no image")
+    (root / "nothing").mkdir()
+    for bad, text in {
+        "unknown.yaml": "batchsize: 3", "broken.yaml": "model: [1,", "null.json": '{"seed": null}',
+        "section.yaml": "optim: 3", "number.yaml": "model: {name: 3}", "list.yaml": "[1]", "broken.json": "{",
+        "syntax.py": "def get_config(:", "exit.py": "raise SystemExit(3)", "lines.py": "raise ValueError('a\\nb\\nc')",
+        "empty.py": "", "other.py": "def get_config():\n  return 3",
+    }.items():  # fmt: skip
+        (root / bad).write_text(text)
+    return root
+
+
+def failed(capsys, argv, code=2):
+    """Runs the command, checks exit code and that stderr has one or two plain lines; returns them."""
+    assert cli.main([str(word) for word in argv]) == code
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and len(said.splitlines()) <= 2
+    assert "Traceback" not in said and "perhaps a bug" not in said
+    return said
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "--config"),
+        (["--config", "run.yaml"], "--workdir"),
+        (["--workdir", "new"], "--config"),
+        (["evall"], "'eval'"),
+        (["--config", "run.yaml", "--workdir", "new", "--wrokdir=3"], "'--workdir'"),
+        (["--config", "run.yaml", "--workdir", "new", "extra"], "extra"),
+        (["--config", "run.yaml", "--workdir", ""], "workdir is empty"),
+        (["--config", "run.yaml", "--workdir", "run.yaml"], "cannot write"),
+        (["--config", "run.yaml", "--workdir", "run.yaml/below"], "cannot write"),
+        (["--config", "run.yaml", "--workdir", "a\0b"], "null"),
+        (["--config", "rum.yaml", "--workdir", "new"], "no config file"),
+        (["--config", "nothing", "--workdir", "new"], "directory"),
+        (["--config", "unknown.yaml", "--workdir", "new"], "'batch_size'"),
+        (["--config", "broken.yaml", "--workdir", "new"], "cannot read"),
+        (["--config", "broken.json", "--workdir", "new"], "cannot read"),
+        (["--config", "null.json", "--workdir", "new"], "seed"),
+        (["--config", "section.yaml", "--workdir", "new"], "optim"),
+        (["--config", "number.yaml", "--workdir", "new"], "a word"),
+        (["--config", "list.yaml", "--workdir", "new"], "words with values"),
+        (["--config", "syntax.py", "--workdir", "new"], "SyntaxError"),
+        (["--config", "exit.py", "--workdir", "new"], "SystemExit"),
+        (["--config", "lines.py", "--workdir", "new"], "ValueError: a b c"),
+        (["--config", "empty.py", "--workdir", "new"], "get_config"),
+        (["--config", "other.py", "--workdir", "new"], "ConfigDict"),
+        (["predict", "photo.png"], "--workdir"),
+        (["predict", "--workdir", "run"], "no images"),
+        (["predict", "--workdir", "run", "gone.png"], "no file"),
+        (["predict", "--workdir", "run", "text.jpg"], "not a readable image"),
+        (["predict", "--workdir", "run", "photo.png", "text.jpg", "--csv", "out.csv"], "not a readable image"),
+        (["predict", "--workdir", "run", "nothing"], "no images in folder"),
+        (["predict", "--workdir", "nothing", "photo.png"], "config.json"),
+        (["predict", "--workdir", "gone", "photo.png"], "no such directory"),
+        (["predict", "--workdir", "", "photo.png"], "no such directory"),
+        (["predict", "--workdir", "run", "photo.png", "--csv", "gone/out.csv"], "no directory"),
+        (["predict", "--workdir", "run", "photo.png", "--csv", "nothing"], "is a directory"),
+        (["predict", "--workdir", "run", "photo.png", "--top", "0"], "--top"),
+        (["predict", "--workdir", "run", "photo.png", "--batch-size", "x"], "--batch-size"),
+        (["predict", "--workdir", "run", "--model", "resnet18", "photo.png"], "one of"),
+        (["predict", "--workdir", "run", "--checkpoint", "x.npz", "photo.png"], "--checkpoint"),
+        (["predict", "--model", "resnet19", "--checkpoint", "text.jpg", "photo.png"], "'resnet18'"),
+        (["predict", "--model", "resnet18", "--checkpoint", "text.jpg", "photo.png"], "weight file"),
+        (["predict", "--model", "resnet18", "--checkpoint", "gone.npz", "photo.png"], "no such weight file"),
+        (["eval"], "--workdir"),
+        (["eval", "--model", "resnet18"], "--data"),
+        (["eval", "--workdir", "run", "--split", "dev"], "--split"),
+        (["eval", "--workdir", "run", "--data", "npz:gone"], "no such directory"),
+        (["eval", "--workdir", "run", "--json", "gone/out.json"], "no directory"),
+        (["models", "vitt_*"], "no model matches"),
+        (["models", "--pretraned"], "--pretraned"),
+    ],
+)
+def test_mistakes_are_named_in_two_lines(files, capsys, monkeypatch, argv, said):
+    monkeypatch.chdir(files)
+    before = {path: path.stat().st_mtime_ns for path in files.rglob("*") if path.is_file()}
+    assert said in failed(capsys, argv)
+    assert {path: path.stat().st_mtime_ns for path in files.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("batch_size=0", "above 0"), ("batch_size=many", "a whole number"), ("batch_size=9999999999999", "less than"),
+        ("seed=-1", "0 or more"), ("optim.learning_rate=inf", "finite"), ("optim.learning_rate=fast", "a number"),
+        ("fast_dev_run=perhaps", "true or false"), ("optim.eps=0", "above 0"), ("pretrained=", "empty"),
+        ("model.name=resnet19", "'resnet18'"), ("model.dpth=3", "'depth'"), ("model.dtype=float16", "dtype"),
+        ("model.image_size=30", "not divisible"), ("model.num_classes=7", "3 classes"), ("model.in_channels=2", "RGB"),
+        ("model.num_heads=3", "num_heads"), ("model.drop_path_rate=2", "drop_path_rate"),
+        ("data.nme=digits", "data.name"),
+        ("data.image_size=(1,2,3)", "(height, width)"), ("data.std=(0.5,)", "data.mean"),
+        ("data.name=digit", "'digits'"),
+        ("data.name=folder:gone", "no such directory"), ("optim.name=addam", "'adam'"), ("optim.freeze=[", "freeze"),
+        ("augment.crop_padding=8", "8x8"), ("parallel.num_devices=999", "999"), ("optim.accum_steps=3", "accum_steps"),
+        ("pretrained=gone.safetensors", "no such weight file"), ("optim.mu_dtype=float7", "mu_dtype"),
+    ],
+)  # fmt: skip
+def test_bad_values_leave_no_run(files, capsys, tmp_path, monkeypatch, override, said):
+    monkeypatch.chdir(files)
+    workdir = tmp_path / "new"
+    assert said in failed(capsys, ["--config", "run.yaml", "--workdir", workdir, f"--config.{override}"])
+    assert not workdir.exists() or not [path for path in workdir.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["eval", "--help"], ["predict", "-h"], ["models", "--help"]])
+def test_help(capsys, argv):
+    with pytest.raises(SystemExit) as end:
+        cli.main(argv)
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
+
+
+def test_a_failed_start_does_not_claim_the_workdir(files, capsys, tmp_path):
+    argv = ["--config", str(files / "run.yaml"), "--workdir", str(tmp_path / "run")]
+    (tmp_path / "run").mkdir()
+    values = json.loads((files / "run/config.json").read_text())
+    (tmp_path / "run/config.json").write_text(json.dumps({**values, "batch_size": 999}))
+    assert cli.main(argv) == 0
+    assert "another config" in failed(capsys_clear(capsys), [*argv, "--config.seed=1"])
+    assert cli.main(argv) == 0
+    assert "already finished" in capsys.readouterr().err
+
+
+def capsys_clear(capsys):
+    """Drops what was printed so far."""
+    capsys.readouterr()
+    return capsys
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 1000])
+def test_eval_repeats_the_recorded_accuracy(files, capsys, tmp_path, batch_size):
+    out = tmp_path / "metrics.json"
+    assert cli.main(["eval", "--workdir", str(files / "run"), "--batch-size", str(batch_size), "--json", str(out)]) == 0
+    final = json.loads((files / "run/summary.json").read_text())["final"]
+    metrics = json.loads(out.read_text())
+    assert metrics["accuracy"] == final["test/accuracy"]
+    assert metrics["loss"] == pytest.approx(final["test/loss"], rel=1e-5)
+    assert metrics["images"] == 20
+    printed = capsys.readouterr().out
+    assert f"{final['test/accuracy']:.2%}" in printed and "20" in printed
+
+
+def test_predict_prints_a_table_and_writes_csv(files, capsys, tmp_path):
+    folder = tmp_path / "my [red] photos ü"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(np.full((5 + i, 20, 3), 80 * i, np.uint8)).save(folder / f"{i}.png")
+    out = tmp_path / "out.csv"
+    argv = ["predict", "--workdir", files / "run", folder, files / "photo.png", "--top", "2", "--csv", out]
+    assert cli.main([str(word) for word in argv]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "my [red] photos ü/0.png" in captured.out
+    with out.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["file", "rank", "label", "name", "probability"]
+    assert [row[:2] for row in rows[1:3]] == [[str(folder / "0.png"), "1"], [str(folder / "0.png"), "2"]]
+    assert len(rows) == 9 and all(float(a[4]) >= float(b[4]) for a, b in zip(rows[1::2], rows[2::2], strict=True))
+    assert os.listdir(tmp_path).count("out.csv") == 1 and not list(tmp_path.glob(".*"))
+
+
+def test_unforeseen_errors_are_one_line_unless_asked(capsys, monkeypatch):
+    for error, said, code in (
+        (OSError(28, "No space left on device", "x.npz"), "x.npz: No space left", 2),
+        (MemoryError(), "out of memory", 2),
+        (TypeError("odd\nthing"), "TypeError: odd thing", 1),
+    ):
+
+        def fail(argv, error=error):
+            raise error
+
+        monkeypatch.setattr(cli, "_dispatch", fail)
+        assert cli.main([]) == code
+        printed = capsys.readouterr().err
+        assert said in printed and len(printed.splitlines()) <= 2
+    monkeypatch.setenv("JAXVIT_TRACEBACK", "1")
+    with pytest.raises(TypeError):
+        cli.main([])
+
+
+def start(*argv, **options):
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "XLA_FLAGS": ""}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "main.py"), *map(str, argv)], env=environment, stderr=subprocess.PIPE, **options
+    )
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_keep_the_last_checkpoint(files, tmp_path, signum, code):
+    argv = ["--config", files / "run.yaml", "--workdir", tmp_path / "run", "--config.num_epochs=100000"]
+    with start(*argv, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch 2/"):
+                break
+        process.send_signal(signum)
+        said = process.stderr.read()
+        assert process.wait(60) == code
+    assert "stopped at step" in said and "Traceback" not in said
+    assert list((tmp_path / "run/checkpoints/last").glob("[0-9]*"))
+    assert not (tmp_path / "run/summary.json").exists()
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    with start("models", stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(60) == 0
+    assert said == b""
+
+
+def test_help_is_quick():
+    begun = time.monotonic()
+    with start("--help", stdout=subprocess.DEVNULL) as process:
+        assert process.wait(60) == 0
+    assert time.monotonic() - begun < 3
