@@ -20,7 +20,7 @@ _NAMES = {
 }
 _MODULES = ("config", "data", "explain", "models", "optim", "pretrained", "train")
 
-__all__ = ["__version__", *_NAMES, *_MODULES]
+__all__ = ["__version__", *_NAMES, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -294,7 +294,7 @@ def _set(config: Config, word: str, value: Any) -> None:
     config[name] = value
 
 
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     out = {}
     for name, value in values.items():
         if isinstance(value, Mapping | ConfigDict):
@@ -347,11 +347,12 @@ def _run_python(path: Path, argument: str) -> Config:
     except (Exception, SystemExit) as error:  # whatever a config's code raises is the config's mistake
         said = " ".join(str(error).split())
         raise UserError(f"config {str(path)!r} failed: {type(error).__name__}: {said[:300]}") from error
+    made: Any = config
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config() of {str(path)!r} returned {type(config).__name__}; expected a ConfigDict")
-    if "name" not in config.get("model", {}):
+    if "name" not in made.get("model", {}):
         raise UserError(f"config {str(path)!r} has no model.name; start from jaxvit.config.default()")
-    unknown = [w for w in _flatten(config) if w not in _flatten(default()) and not w.startswith("model.")]
+    unknown = [w for w in _flatten(made) if w not in _flatten(default()) and not w.startswith("model.")]
     if unknown:
         raise UserError(f"no config word {unknown[0]!r}.{suggest(unknown[0], _flatten(default()))}")
     return config

@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +30,7 @@ class Classifier:
     """A model with weights, the names of its classes and the preprocessing that belongs to it."""
 
     name: str
-    model: nn.Module
+    model: Any  # a linen module
     variables: Any
     class_names: list[str]
     data_config: dict[str, Any]  # what `jaxvit.preprocess` takes

@@ -30,7 +30,7 @@ def main(workdir: Path, target: Path) -> None:
 
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure = plt.figure(figsize=(10, 3.4), layout="constrained")
-    left, middle, right = figure.subfigures(1, 3, width_ratios=(1.15, 1, 1.1))
+    left, middle, right = np.ravel(figure.subfigures(1, 3, width_ratios=(1.15, 1, 1.1)))
 
     axes = left.subplots()
     epochs = [line["epoch"] for line in lines]

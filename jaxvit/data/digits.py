@@ -1,5 +1,7 @@
 """The embedded data set: 1,797 scans of handwritten digits that come with scikit-learn."""
 
+from typing import Any
+
 import numpy as np
 
 from jaxvit.data.splits import Source, channel_statistics, from_arrays, hold_out
@@ -15,7 +17,7 @@ def load() -> Source:
     """
     from sklearn.datasets import load_digits
 
-    raw = load_digits()
+    raw: Any = load_digits()
     images = np.rint(raw.images * (255.0 / 16.0)).astype(np.uint8)[..., None]  # 17 grey levels, 0 to 16
     labels = raw.target.astype(np.int32)
     train, test = hold_out(labels, NUM_TEST, TEST_SEED)

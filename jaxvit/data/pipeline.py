@@ -122,7 +122,8 @@ class Streamed:
         if not len(slots):
             return
         options = grain.ReadOptions(num_threads=self._num_threads, prefetch_buffer_size=4 * batch_size)
-        examples = grain.MapDataset.source(_Rows(slots.ravel())).map(self._example)
+        source: Any = _Rows(slots.ravel())
+        examples = grain.MapDataset.source(source).map(self._example)
         host = iter(examples.to_iter_dataset(options).batch(batch_size, drop_remainder=True))
         ahead = collections.deque()
         for batch in host:

@@ -115,9 +115,10 @@ def _builder(name: str, data_dir: str | None) -> Any:
             f"tfds:{name}: not prepared in {prepared.parents[1]} (data.dir).\nPrepare it once where TensorFlow is "
             f"installed: tfds.load({name!r}, data_dir=..., builder_kwargs={{'file_format': 'array_record'}})."
         )
-    if builder.info.file_format.value not in ("array_record", "parquet"):
+    file_format: Any = builder.info.file_format
+    if file_format.value not in ("array_record", "parquet"):
         raise UserError(
-            f"tfds:{name}: prepared as {builder.info.file_format.value}, which has no random access.\nPrepare it "
+            f"tfds:{name}: prepared as {file_format.value}, which has no random access.\nPrepare it "
             f"again elsewhere: tfds.load({name!r}, data_dir=..., builder_kwargs={{'file_format': 'array_record'}})."
         )
     return builder

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 
 Array = jax.Array
 Dtype = Any
@@ -79,7 +80,7 @@ class PatchProjection(nn.Module):
         (ph, pw), (b, h, w, c) = self.patch_size, images.shape
         kernel = self.param("kernel", self.kernel_init, (ph, pw, c, self.features))
         bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
-        images, kernel, bias = nn.dtypes.promote_dtype(images, kernel, bias, dtype=self.dtype)
+        images, kernel, bias = promote_dtype(images, kernel, bias, dtype=self.dtype)
         x = images.reshape(b, h // ph, ph, w // pw, pw, c).transpose(0, 1, 3, 2, 4, 5)
         x = x.reshape(b, h // ph, w // pw, ph * pw * c) @ kernel.reshape(ph * pw * c, self.features)
         return x if bias is None else x + bias.reshape(1, 1, 1, -1)

@@ -55,7 +55,7 @@ class ConvMlp(nn.Module):
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         act = pick(ACTIVATIONS, "act_layer", self.act_layer)
         x = adaptive_avg_pool(x, max(7, x.shape[1]), max(7, x.shape[2]))
-        x = act(self._fc1(x.shape[1:3])(x))
+        x = act(self._fc1((x.shape[1], x.shape[2]))(x))
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
         return act(conv(self.features, 1, "fc2", use_bias=True, dtype=self.dtype)(x))
 

@@ -38,7 +38,7 @@ def export(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarr
 
     Raises UserError with a table of every variable that is missing, unexpected or misshapen.
     """
-    leaves = traverse_util.flatten_dict(core.unfreeze(variables))
+    leaves = traverse_util.flatten_dict(core.unfreeze(dict(variables)))
     todo = rules.rules_of(model)
     known = {rule.path: rule for rule in todo}
     found = {
