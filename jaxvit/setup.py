@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from jaxvit import data, models
 from jaxvit.config import Config
@@ -19,7 +19,6 @@ from jaxvit.data import augment
 from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
 
-Array = jax.Array
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 _FEWEST_PATCHES = 16  # data smaller than this many patches is enlarged to the model's own size
 
