@@ -12,6 +12,7 @@ from jaxvit.errors import UserError, suggest
 COLOUR_MAPS = ("inferno", "viridis", "cividis", "magma", "plasma")
 TEXT_POINTS = 8.0
 CELL_INCHES = 2.2
+FLOOR = 0.4  # the share of the heat's weight that is there without heat
 
 
 def to_display(images: Any, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
@@ -30,18 +31,19 @@ def colour(maps: Any, cmap: str = "inferno") -> np.ndarray:
     return np.asarray(colormaps[cmap](np.clip(np.asarray(maps, np.float32), 0, 1)))[..., :3].astype(np.float32)
 
 
-def overlay(images: Any, maps: Any, alpha: float = 0.6, cmap: str = "inferno") -> np.ndarray:
+def overlay(images: Any, maps: Any, alpha: float = 0.75, cmap: str = "inferno") -> np.ndarray:
     """Heat over photos: images [..., h, w, 3] in [0, 1] and maps [..., h, w] -> uint8 [..., h, w, 3].
 
-    The photo loses its colour under the heat, so that a colour always means the map; `alpha` in [0, 1] is the
-    share of the heat.
+    The photo loses its colour, so that a colour always means the map. `alpha` in [0, 1] is the share of the heat
+    where it is most; where there is none, the photo shows through.
     """
     if not 0 <= alpha <= 1:
         raise UserError(f"alpha={alpha} is not in [0, 1].")
     images = np.asarray(images, np.float32)
     grey = np.repeat((images @ np.array([0.299, 0.587, 0.114], np.float32))[..., None], 3, axis=-1)
     base = images if alpha == 0 else grey
-    return np.round(255 * ((1 - alpha) * base + alpha * colour(maps, cmap))).astype(np.uint8)
+    share = alpha * (FLOOR + (1 - FLOOR) * np.clip(np.asarray(maps, np.float32), 0, 1))[..., None]
+    return np.round(255 * ((1 - share) * base + share * colour(maps, cmap))).astype(np.uint8)
 
 
 def grid(
@@ -65,7 +67,7 @@ def grid(
     height = CELL_INCHES * first.shape[0] / first.shape[1] + lines * 0.17
     figure = Figure(
         figsize=(CELL_INCHES * across + (0.7 if cmap else 0), height * len(rows) + (0.3 if columns else 0.05)),
-        layout="constrained",
+        layout="compressed",
     )
     axes = figure.subplots(len(rows), across, squeeze=False)
     for r, row in enumerate(rows):
@@ -75,27 +77,31 @@ def grid(
                 continue
             axis.imshow(row[c], interpolation="nearest")
             title = titles[r][c] if titles else ""
-            head = columns[c] if r == 0 and columns else ""
-            _write(axis, title, head)
+            _write(axis, title)
+            if r == 0 and columns:
+                above = max((text.count("\n") + 1 for text in (titles[0] if titles else []) if text), default=0)
+                _write_head(axis, columns[c], 6 + 11 * above)
     if cmap:
         _add_bar(figure, axes, cmap)
     return figure
 
 
-def _write(axis: Any, title: str, head: str) -> None:
+def _write(axis: Any, title: str) -> None:
     if title:
         axis.set_title(shorten(title), fontsize=TEXT_POINTS, pad=3)
-    if head:
-        axis.annotate(
-            shorten(head), (0.5, 1), (0, 6 + 11 * (title.count("\n") + 1 if title else 0)), fontsize=TEXT_POINTS + 1,
-            xycoords="axes fraction", textcoords="offset points", ha="center", va="bottom", weight="bold",
-        )  # fmt: skip
+
+
+def _write_head(axis: Any, head: str, points: float) -> None:
+    axis.annotate(
+        shorten(head, 26), (0.5, 1), (0, points), fontsize=TEXT_POINTS + 1, weight="bold",
+        xycoords="axes fraction", textcoords="offset points", ha="center", va="bottom",
+    )  # fmt: skip
 
 
 def _add_bar(figure: Any, axes: Any, cmap: str) -> None:
     from matplotlib.cm import ScalarMappable
 
-    bar = figure.colorbar(ScalarMappable(cmap=cmap), ax=list(axes.flat), shrink=min(1, 1.5 / len(axes) + 0.25))
+    bar = figure.colorbar(ScalarMappable(cmap=cmap), ax=list(axes.flat), aspect=30, pad=0.01)
     bar.set_ticks([0, 1], labels=["none", "most"], fontsize=TEXT_POINTS)
     bar.outline.set_visible(False)
 
@@ -105,7 +111,7 @@ def shorten(text: str, most: int = 34) -> str:
     return "\n".join(line if len(line) <= most else line[: most - 1] + "…" for line in text.splitlines())
 
 
-def head_grid(image: Any, maps: Any, alpha: float = 0.6, cmap: str = "inferno", across: int = 4) -> Any:
+def head_grid(image: Any, maps: Any, alpha: float = 0.75, cmap: str = "inferno", across: int = 4) -> Any:
     """A figure of one image [h, w, 3] and the maps of all heads [heads, h, w] over it."""
     pictures = [np.round(255 * np.asarray(image)).astype(np.uint8)]
     pictures += list(overlay(np.broadcast_to(image, (len(maps), *np.shape(image))), maps, alpha, cmap))

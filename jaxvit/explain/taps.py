@@ -212,4 +212,4 @@ def to_unit(maps: Array) -> Array:
     """Scales each map [b, h, w] to [0, 1]; a flat one is all zeros."""
     low = jnp.min(maps, axis=(1, 2), keepdims=True)
     span = jnp.max(maps, axis=(1, 2), keepdims=True) - low
-    return jnp.where(span > 0, (maps - low) / jnp.where(span > 0, span, 1.0), 0.0)
+    return jnp.where(span > 0, jnp.clip((maps - low) / jnp.where(span > 0, span, 1.0), 0.0, 1.0), 0.0)

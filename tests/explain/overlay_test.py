@@ -1,0 +1,112 @@
+"""Pictures of maps, whether maps are right: values by hand, figures that draw, mistakes."""
+
+import chex
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_models import VIT, make
+
+from jaxvit.errors import UserError
+from jaxvit.explain import faithfulness, overlay
+
+
+def test_colours_differ_in_lightness_all_the_way():
+    """Readable in grey and to the colour-blind: the lightness rises with the map."""
+    for cmap in overlay.COLOUR_MAPS:
+        rgb = overlay.colour(np.linspace(0, 1, 32)[None], cmap)[0]
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        assert (np.diff(linear @ [0.2126, 0.7152, 0.0722]) > 0).all()
+
+
+def test_overlay_shows_the_photo_where_alpha_is_zero_and_the_heat_where_it_is_one():
+    rng = np.random.default_rng(0)
+    image, heat = rng.uniform(size=(4, 5, 3)).astype(np.float32), np.ones((4, 5), np.float32)
+    np.testing.assert_array_equal(overlay.overlay(image, heat, alpha=0), np.round(255 * image).astype(np.uint8))
+    hot = np.round(255 * overlay.colour(heat)).astype(np.uint8)
+    np.testing.assert_array_equal(overlay.overlay(image, heat, alpha=1), hot)
+    cold = overlay.overlay(image, 0 * heat)  # no heat: a photo in grey, a little darker
+    grey = image @ np.array([0.299, 0.587, 0.114])
+    assert np.corrcoef(cold[..., 1].ravel(), grey.ravel())[0, 1] > 0.999
+
+
+def test_normalisation_is_undone_also_for_grey_images():
+    images = np.random.default_rng(0).uniform(size=(2, 3, 4, 3)).astype(np.float32)
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    chex.assert_trees_all_close(overlay.to_display((images - mean) / std, mean, std), images, atol=1e-6)
+    chex.assert_shape(overlay.to_display(images[..., :1], (0.5,), (0.5,)), (2, 3, 4, 3))
+
+
+def test_figures_are_written_as_png_and_pdf(tmp_path):
+    picture = np.zeros((8, 12, 3), np.uint8)
+    figure = overlay.grid(
+        [[picture, None], [picture]], [["one", ""], ["a very long name of a class, cut off"]], ["a"] * 2
+    )
+    files = overlay.save(figure, tmp_path / "new" / "grid", dpi=50)
+    assert [f.name for f in files] == ["grid.png", "grid.pdf"]
+    with Image.open(files[0]) as image:
+        assert image.size[0] > 100
+    assert files[1].read_bytes().startswith(b"%PDF")
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["grid.pdf", "grid.png"]
+    heads = overlay.head_grid(np.zeros((8, 12, 3)), np.zeros((5, 8, 12)))
+    assert len([a for a in heads.axes if a.images]) == 6
+    overlay.save(overlay.distance_figure([np.array([1.0, 2.0]), np.array([3.0])]), tmp_path / "far", ("png",), 40)
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: overlay.colour(np.zeros((2, 2)), "jet"), "no colour map 'jet'; expected inferno"),
+        (lambda: overlay.colour(np.zeros((2, 2)), "viridus"), "Did you mean 'viridis'"),
+        (lambda: overlay.overlay(np.zeros((2, 2, 3)), np.zeros((2, 2)), alpha=2), "alpha=2 is not in"),
+        (lambda: overlay.grid([]), "no pictures"),
+        (lambda: faithfulness.cell_order(np.zeros((1, 5, 4)), 2), "5x4 are not divisible"),
+    ],
+)
+def test_mistakes_are_named(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
+
+
+def test_cells_are_ordered_by_their_mean():
+    maps = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [2, 2, 9, 0], [2, 2, 0, 0]], np.float32)[None]
+    np.testing.assert_array_equal(faithfulness.cell_order(maps, 2), [[3, 2, 0, 1]])
+
+
+def test_curves_go_from_start_to_end_in_the_order_given():
+    model, variables, images = make(VIT)
+    order = np.stack([np.random.default_rng(i).permutation(24) for i in range(3)])
+    found = faithfulness.curve(model, variables, images, np.zeros_like(images), order, 2, cell=8, steps=3)
+    chex.assert_shape(found, (3, 4))
+    mixed = images.copy().reshape(3, 4, 8, 6, 8, 3)
+    for i in range(3):
+        for cell in order[i, :8]:
+            mixed[i, cell // 6, :, cell % 6] = 0
+    for column, inputs in ((0, images), (1, mixed.reshape(images.shape)), (3, np.zeros_like(images))):
+        logits = np.asarray(model.apply(variables, jnp.asarray(inputs)))
+        expected = np.exp(logits[:, 2]) / np.exp(logits).sum(-1)
+        np.testing.assert_allclose(found[:, column], expected, rtol=1e-4)
+    np.testing.assert_allclose(faithfulness.area([[1.0, 0.5, 0.0], [1, 1, 1]]), [0.5, 1.0])
+
+
+def test_blur_keeps_the_mean_and_takes_the_detail():
+    images = np.random.default_rng(0).normal(size=(1, 32, 40, 2)).astype(np.float32)
+    found = faithfulness.blur(images, sigma=3.0)
+    chex.assert_shape(found, images.shape)
+    np.testing.assert_allclose(found.mean((1, 2)), images.mean((1, 2)), atol=0.05)
+    assert found.std() < 0.2 * images.std()
+    np.testing.assert_allclose(faithfulness.blur(np.ones((1, 8, 8, 1))), 1.0, rtol=1e-5)
+
+
+def test_mass_is_counted_by_halves():
+    maps = np.zeros((2, 2, 4), np.float32)
+    maps[0, 0, 0], maps[0, 1, 3] = 3, 1
+    np.testing.assert_allclose(faithfulness.share_on(maps, "left"), [0.75, 0.0])
+    np.testing.assert_allclose(faithfulness.share_on(maps, "right"), [0.25, 0.0])
+
+
+def test_two_photos_stand_side_by_side():
+    left, right = np.full((10, 30, 3), 200, np.uint8), np.full((50, 20, 3), 30, np.uint8)
+    found = faithfulness.side_by_side(left, right, (16, 24))
+    chex.assert_shape(found, (16, 24, 3))
+    assert (found[:, :12] == 200).all() and (found[:, 12:] == 30).all()

@@ -1,0 +1,41 @@
+"""Tiny models of every family with variables of realistic scale, for the tests of explanations."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvit.models import create_model
+
+FIELDS = {
+    "alexnet": {"image_size": (96, 128), "head_hidden_size": 16},
+    "vgg11": {"image_size": (64, 96), "cfg": (4, "M", 8, "M", 8, "M"), "head_hidden_size": 16},
+    "resnet18": {"image_size": (32, 48), "layers": (1,), "channels": (8,), "stem": "cifar"},
+    "vit_tiny_patch16_224": {"image_size": (32, 48), "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2},
+    "deit_tiny_distilled_patch16_224": {
+        "image_size": (32, 48), "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2,
+    },
+    "swin_tiny_patch4_window7_224": {
+        "image_size": (32, 48), "window_size": 3, "embed_dim": 8, "depths": (2, 1), "num_heads": (2, 4),
+    },
+}  # fmt: skip
+FAMILIES = tuple(FIELDS)
+VIT, DEIT, SWIN, RESNET = FAMILIES[3], FAMILIES[4], FAMILIES[5], FAMILIES[2]
+
+
+@functools.cache
+def make(name, **fields):
+    """Returns (model, variables, images [3, h, w, 3]); weights of unit gain, so that maps are not flat."""
+    model = create_model(name, num_classes=5, **{**FIELDS[name], **fields})
+    size = model.image_size if isinstance(model.image_size, tuple) else (model.image_size,) * 2
+    images = np.random.default_rng(0).normal(size=(3, *size, 3)).astype(np.float32)
+    rng = np.random.default_rng(1)
+
+    def leaf(path, x):
+        name = path[-1].key
+        noise = rng.normal(size=x.shape) / np.sqrt(max(np.prod(x.shape[:-1]), 1))
+        return jnp.asarray({"scale": 1 + 0.1 * noise, "var": 1 + 0.1 * np.abs(noise)}.get(name, noise), jnp.float32)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    return model, jax.tree_util.tree_map_with_path(leaf, shapes), images
