@@ -70,10 +70,18 @@ def from_name(name: str, checkpoint: str | None = None) -> Classifier:
     model: Any = loaded.model
     if model.num_classes < 1:
         raise UserError(f"{name} from {loaded.checkpoint.path} has no classifier, only features")
-    names = [label for _, label in imagenet_classes()]
-    if model.num_classes != len(names):
-        names = [f"class {i}" for i in range(model.num_classes)]
+    names = class_names(loaded) or [f"class {i}" for i in range(model.num_classes)]
     return Classifier(name, model, loaded.variables, names, loaded.data_config)
+
+
+def class_names(loaded: pretrained.Loaded) -> list[str] | None:
+    """Returns the names that a weight file records, else ImageNet's where there are 1,000 classes, else None."""
+    count: int = getattr(loaded.model, "num_classes", 0)
+    names = loaded.checkpoint.config.get("label_names")
+    if isinstance(names, list) and len(names) == count > 0 and all(isinstance(name, str) for name in names):
+        return list(names)
+    imagenet = [label for _, label in imagenet_classes()]
+    return imagenet if count == len(imagenet) else None
 
 
 def imagenet_classes() -> list[tuple[str, str]]:

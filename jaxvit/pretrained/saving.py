@@ -46,18 +46,21 @@ def save(
     name: str | None = None,
     data_config: Mapping[str, Any] | None = None,
     label_names: Sequence[str] | None = None,
+    licence: str | None = None,
 ) -> Path:
     """Writes `model.safetensors` and `config.json`, each whole or not at all; returns the directory.
 
     `name` is the timm name (with or without tag) that the model was made from; without it the nearest entry is found
-    from the model's fields. `data_config` replaces that name's preprocessing. A field for which timm has no word is
-    kept for jaxvit, with a warning that timm cannot load the result. Raises UserError for variables that do not fit.
+    from the model's fields. `data_config` replaces that name's preprocessing. `licence` is for weights trained here (""
+    where it is unknown): it is recorded instead of the name's tag and that tag's licence. A field for which timm has
+    no word is kept for jaxvit, with a warning that timm cannot load the result. Raises UserError for variables that do
+    not fit.
     """
     from safetensors.numpy import save as serialise
 
     tensors = export(model, variables)
     tensors = {key: a if a.dtype == np.int64 else a.astype(np.float32, copy=False) for key, a in tensors.items()}
-    config = make_config(model, name, data_config, label_names)
+    config = make_config(model, name, data_config, label_names, licence)
     directory = Path(directory).expanduser()
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file; expected a directory to write to.")
@@ -90,6 +93,7 @@ def make_config(
     name: str | None = None,
     data_config: Mapping[str, Any] | None = None,
     label_names: Sequence[str] | None = None,
+    licence: str | None = None,
 ) -> dict[str, Any]:
     """The `config.json` of a model: timm's entry point, the arguments in which it differs, the preprocessing."""
     word = rules.family(model)
@@ -109,7 +113,7 @@ def make_config(
     info = tag_info(name)
     data = {field: (data_config or info).get(field, info[field]) for field in DATA_WORDS}
     cfg = {
-        "tag": info["tag"],
+        "tag": info["tag"] if licence is None else None,
         "custom_load": False,
         "input_size": [model.in_channels, height, width],
         "fixed_input_size": word == "vit",
@@ -117,7 +121,7 @@ def make_config(
         "num_classes": model.num_classes,
         "first_conv": _first_conv(model, word),
         "classifier": list(heads) if len(heads := _classifiers(model, word)) > 1 else heads[0],
-        "license": info.get("license"),
+        "license": info.get("license") if licence is None else licence or None,
     }
     config: dict[str, Any] = {"architecture": split_tag(name)[0], "num_classes": model.num_classes}
     if label_names is not None:

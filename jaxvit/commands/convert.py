@@ -1,0 +1,41 @@
+"""`convert`: weights of any layout, or a run's best checkpoint, become the two files that timm loads."""
+
+from jaxvit.commands.parser import add_target, check_target, make_parser, not_negative, positive, size
+
+FILES = ("model.safetensors", "config.json")
+DESCRIPTION = """Write model.safetensors and config.json, which timm and jaxvit load.
+
+  %(prog)s --model NAME --checkpoint FILE --to DIR     a weight file of any known layout (timm, torchvision,
+                                                       Hugging Face, Google's .npz), adapted where asked
+  %(prog)s --from WORKDIR --to DIR                     the best checkpoint of a run"""
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    parser = make_parser("convert", DESCRIPTION)
+    parser.add_argument("--from", dest="workdir", metavar="WORKDIR", help="a run: its best checkpoint")
+    parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
+    parser.add_argument("--checkpoint", metavar="FILE", help="its weights: a file or a directory; default: the hub")
+    parser.add_argument("--num-classes", type=not_negative, metavar="N", help="a new classifier; 0: features only")
+    parser.add_argument("--image-size", type=size, metavar="N", help="pixels, 224 or 192x256: resamples the positions")
+    parser.add_argument("--in-channels", type=positive, metavar="N", help="adapts the first convolution")
+    add_target(parser)
+    args = parser.parse_args(argv)
+    from jaxvit.commands import source
+
+    changes = {word: getattr(args, word) for word in ("num_classes", "image_size", "in_channels")}
+    changes = {word: value for word, value in changes.items() if value is not None}
+    source.check_choice(args.workdir, args.model, args.checkpoint, "--from")
+    target = check_target(args, FILES)
+    if args.workdir is not None:
+        source.check_bare(args.workdir, [args.model, args.checkpoint, *changes])
+        given = source.from_run(args.workdir)
+    else:
+        given = source.from_file(args.model, args.checkpoint, **changes)
+    source.write_safetensors(given, target)
+    lines = source.describe(given) + source.written(target, FILES)
+    if source.timm_reads(target):
+        lines.append(("timm", f'timm.create_model("local-dir:{target}", pretrained=True)'))
+    lines.append(("jaxvit", f'jaxvit.load_pretrained("{given.name}", "{target}")'))
+    source.say(lines)
+    return 0

@@ -1,0 +1,180 @@
+"""`export`: a model in one file that runs without this package, checked by a new process before it is kept."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jaxvit.commands.parser import add_target, check_target, make_parser
+
+if TYPE_CHECKING:
+    from jaxvit.commands.source import Source
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+BATCHES = (1, 3)  # two sizes show that the batch is free
+TOLERANCE = 1e-5  # of the largest logit
+LIMIT = 2_000_000_000  # bytes of weights in one StableHLO file, whose format counts with 32 bits
+BESIDE = ("preprocessing.json", "classes.json")
+FILES = {
+    "stablehlo": ("model.stablehlo", *BESIDE),
+    "safetensors": ("model.safetensors", "config.json", *BESIDE),
+}
+# What a new process does with the files: (directory, arrays in, arrays out). The first needs only jax.
+RELOAD = {
+    "stablehlo": """
+import pathlib, sys, jax, numpy as np
+directory, given, made = sys.argv[1:]
+run = jax.export.deserialize(bytearray((pathlib.Path(directory) / "model.stablehlo").read_bytes())).call
+""",
+    "safetensors": """
+import sys, jax, jaxvit, numpy as np
+directory, given, made = sys.argv[1:]
+model, variables = jaxvit.load_pretrained(None, directory)
+run = lambda images: model.apply(variables, images)
+""",
+}
+CALL = """
+with np.load(given) as images:
+    np.savez(made, **{name: np.asarray(jax.jit(run)(images[name])) for name in images.files})
+"""
+DESCRIPTION = """Write a trained model for use elsewhere, with its preprocessing and class names as JSON beside it.
+
+  stablehlo     one file for jax.export, weights inside, any batch size, CPU, CUDA and TPU; needs only jax
+  safetensors   model.safetensors and config.json, for timm and jaxvit
+
+The files are loaded by a new process, which must give the model's own numbers, before they are put in place."""
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command; returns the exit code: 1 where the files give other numbers than the model."""
+    parser = make_parser("export", DESCRIPTION)
+    parser.add_argument("--format", choices=tuple(FILES), default="stablehlo", help="default: stablehlo")
+    parser.add_argument("--workdir", metavar="DIR", help="a run: its best checkpoint")
+    parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
+    parser.add_argument("--checkpoint", metavar="FILE", help="its weights: a file or a directory; default: the hub")
+    add_target(parser)
+    args = parser.parse_args(argv)
+    from jaxvit.commands import source
+
+    source.check_choice(args.workdir, args.model, args.checkpoint, "--workdir")
+    target = check_target(args, FILES[args.format])
+    if args.workdir is not None:
+        source.check_bare(args.workdir, [args.model, args.checkpoint])
+        given = source.from_run(args.workdir)
+    else:
+        given = source.from_file(args.model, args.checkpoint)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
+        draft = Path(name) / "files"
+        draft.mkdir()
+        write(given, args.format, draft)
+        differences = check(given, args.format, draft)
+        worst = max(differences.values())
+        if not worst <= TOLERANCE:
+            print(
+                f"error: a new process gets other numbers from the files: largest difference {worst:.1e} of the "
+                f"largest output, allowed {TOLERANCE:.0e}; nothing was written",
+                file=sys.stderr,
+            )
+            return 1
+        target.mkdir(exist_ok=True)
+        for file in sorted(draft.iterdir()):
+            os.replace(file, target / file.name)
+    checked = ", ".join(f"batch {n}: {difference:.1e}" for n, difference in differences.items())
+    files = [file for file in FILES[args.format] if (target / file).exists()]
+    checked = f"by a new process, largest difference over largest output: {checked}"
+    source.say([*source.describe(given), *source.written(target, files), ("checked", checked)])
+    return 0
+
+
+def write(given: "Source", form: str, directory: Path) -> None:
+    """Writes the model, `preprocessing.json` and, where the classes have names, `classes.json`."""
+    from jaxvit.commands import source
+
+    if form == "stablehlo":
+        (directory / "model.stablehlo").write_bytes(to_stablehlo(given.model, given.variables))
+    else:
+        source.write_safetensors(given, directory)
+    words = {name: value for name, value in given.data_config.items() if name != "num_classes"}
+    height, width = words["image_size"]
+    shape = ["batch", height, width, given.model.in_channels]
+    words |= {
+        "model": given.name,
+        "input": {"shape": shape, "dtype": "float32", "range": "[0, 1], less mean, over std"},
+    }
+    words["output"] = "logits" if given.model.num_classes else "features"
+    (directory / "preprocessing.json").write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
+    if given.class_names is not None:
+        (directory / "classes.json").write_text(json.dumps(given.class_names, indent=0) + "\n", encoding="utf-8")
+
+
+def to_stablehlo(model: Any, variables: Any) -> bytes:
+    """Returns images [b, h, w, c] float32 -> logits float32 with a free b, for all of PLATFORMS, weights inside."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxvit.errors import UserError
+    from jaxvit.models.layers import to_pair
+
+    need = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(variables))
+    if need > LIMIT:
+        raise UserError(
+            f"the weights take {need:,} bytes, a StableHLO file at most {LIMIT:,}; use --format safetensors"
+        )
+    model = portable(model)
+    (batch,) = jax.export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, *to_pair(model.image_size), model.in_channels), jnp.float32)
+    function = jax.jit(lambda images: model.apply(variables, images))
+    return bytes(jax.export.export(function, platforms=PLATFORMS)(images).serialize())
+
+
+def portable(model: Any) -> Any:
+    """The model computing in float32, with no kernel that only one platform has."""
+    own = {"dtype": None, "attn_implementation": None}
+    return model.clone(**{field: value for field, value in own.items() if hasattr(model, field)})
+
+
+def check(given: "Source", form: str, directory: Path) -> dict[int, float]:
+    """Compares the model with what a new process computes from the files, both on the CPU.
+
+    Returns, by batch size, the largest difference over the largest output.
+    """
+    import jax
+    import numpy as np
+
+    from jaxvit.errors import UserError
+    from jaxvit.models.layers import to_pair
+
+    model = portable(given.model)
+    shape = (*to_pair(model.image_size), model.in_channels)
+    rng = np.random.default_rng(0)
+    images = {n: rng.standard_normal((n, *shape), dtype=np.float32) for n in BATCHES}
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        variables = jax.tree.map(np.asarray, given.variables)
+        wanted = {n: np.asarray(jax.jit(model.apply)(variables, batch)) for n, batch in images.items()}
+    if not all(np.isfinite(array).all() for array in wanted.values()):
+        raise UserError(
+            "the model's outputs are not finite numbers, so nothing can be compared; are its weights whole?"
+        )
+    made = _reload(form, directory, images)
+    return {n: float(np.abs(made[n] - wanted[n]).max() / (np.abs(wanted[n]).max() or 1)) for n in BATCHES}
+
+
+def _reload(form: str, directory: Path, images: dict[int, Any]) -> dict[int, Any]:
+    import numpy as np
+
+    given, made = directory.parent / "given.npz", directory.parent / "made.npz"
+    np.savez(given, **{str(n): array for n, array in images.items()})
+    # The package may have been found through the current directory alone.
+    places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, places))}
+    command = [sys.executable, "-c", RELOAD[form] + CALL, str(directory), str(given), str(made)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise RuntimeError(f"a new process cannot run the exported files: {last}")
+    with np.load(made) as arrays:
+        return {n: arrays[str(n)] for n in images}

@@ -1,0 +1,108 @@
+"""What the commands share: a parser whose errors are UserErrors, kinds of values, places to write to."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jaxvit.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are UserErrors: one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the message."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def make_parser(command: str, description: str, **options: Any) -> Parser:
+    """Returns the parser of a command ("" for training), named as the user has called it."""
+    prog = Path(sys.argv[0]).name if sys.argv and sys.argv[0].endswith(".py") else "jaxvit"
+    prog = f"python {prog}" if prog.endswith(".py") else prog
+    return Parser(
+        prog=f"{prog} {command}".strip(),
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        **options,
+    )
+
+
+def positive(text: str) -> int:
+    """A whole number of 1 or more."""
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+    return int(text)
+
+
+def not_negative(text: str) -> int:
+    """A whole number of 0 or more."""
+    return 0 if text.isdecimal() and int(text) == 0 else positive(text)
+
+
+def size(text: str) -> int | tuple[int, int]:
+    """Pixels: "224", or "192x256" for height and width."""
+    sides = text.lower().split("x")
+    if len(sides) > 2:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected for example 224 or 192x256")
+    pixels = [positive(side) for side in sides]
+    return pixels[0] if len(pixels) == 1 else (pixels[0], pixels[1])
+
+
+def file_to_write(text: str) -> Path:
+    """A file in a directory that is there and can be written to."""
+    path = Path(text).expanduser()
+    if not text or path.is_dir():
+        raise argparse.ArgumentTypeError(f"cannot write {text!r}: it is a directory; expected a file")
+    if not path.parent.is_dir():  # said before the work, not after it
+        raise argparse.ArgumentTypeError(f"cannot write {text!r}: there is no directory {str(path.parent)!r}")
+    if not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot write {text!r}: no permission in {str(path.parent)!r}")
+    return path
+
+
+def directory_to_write(text: str) -> Path:
+    """A directory, there or not yet, that can be written to."""
+    path = Path(text).expanduser()
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no directory")
+    above = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not above.is_dir():
+        raise argparse.ArgumentTypeError(f"{str(above)!r} is a file; expected a directory")
+    if not os.access(above, os.W_OK):
+        raise argparse.ArgumentTypeError(f"cannot write to {text!r}: no permission in {str(above)!r}")
+    return path
+
+
+def add_target(parser: Parser) -> None:
+    """The options of a command that writes files into a directory."""
+    parser.add_argument("--to", type=directory_to_write, metavar="DIR", help="the directory to write to")
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+
+
+def check_target(args: argparse.Namespace, names: Sequence[str]) -> Path:
+    """Returns `args.to`. Raises UserError, before any work, where it is missing or holds one of the files `names`."""
+    if args.to is None:
+        raise UserError("no --to DIR: the directory to write to")
+    there = [name for name in names if (args.to / name).exists()]
+    if there and not args.force:
+        raise UserError(f"{str(args.to)!r} already holds {there[0]!r}; give another --to, or --force to replace it")
+    return args.to
+
+
+def use_compile_cache() -> None:
+    """Keeps compiled programs in the user's own cache directory, unless JAX_COMPILATION_CACHE_DIR says where."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None:
+        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        directory = os.path.join(base, "jaxvit", "xla")
+        try:  # compiled programs are code: nobody else may write them
+            os.makedirs(directory, mode=0o700, exist_ok=True)
+        except OSError:
+            return
+        jax.config.update("jax_compilation_cache_dir", directory)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

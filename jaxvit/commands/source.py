@@ -1,0 +1,106 @@
+"""A model with weights to hand on: from a run's best checkpoint, or from a weight file by its timm name."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxvit import inference, pretrained, setup
+from jaxvit.console import count
+from jaxvit.errors import UserError
+from jaxvit.models.layers import to_pair
+from jaxvit.models.tags import split_tag, tag_info
+from jaxvit.pretrained.files import sha256
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The model, and what is known of where it came from."""
+
+    name: str  # timm's, with the tag where the weights are that tag's
+    model: Any  # a linen module
+    variables: Any
+    class_names: list[str] | None  # None where nobody named them
+    data_config: dict[str, Any]  # what `jaxvit.preprocess` takes
+    facts: list[tuple[str, str]]  # lines for a person: word, text
+    licence: str | None = None  # of weights trained here, "" where unknown; None: the name's own
+
+
+def from_run(workdir: str) -> Source:
+    """The best checkpoint of a run."""
+    classifier = inference.from_run(workdir)
+    config: Any = classifier.config
+    start, licence = config.pretrained, ""
+    facts = [("from", f"the best checkpoint of {workdir}"), ("trained on", config.data.name)]
+    if start:
+        licence = tag_info(start)["license"] or "" if setup.pretrained_name(start) else ""
+        facts += [("started from", start), ("licence", licence or "that of the weights it started from")]
+    name = split_tag(classifier.name)[0]
+    parts = (classifier.model, classifier.variables, classifier.class_names, classifier.data_config)
+    return Source(name, *parts, facts, licence)
+
+
+def from_file(name: str | None, checkpoint: str | None, **changes: Any) -> Source:
+    """A weight file, or the hub's where `checkpoint` is None; `changes` go to `pretrained.load`."""
+    loaded = pretrained.load(name, checkpoint, **changes)
+    file = loaded.checkpoint
+    facts = [("from", file.source or str(file.path)), ("SHA-256", file.sha256)]
+    facts += [("changed", note) for note in loaded.notes]
+    facts.append(("licence", loaded.licence or "none recorded"))
+    names = inference.class_names(loaded)
+    return Source(loaded.name, loaded.model, loaded.variables, names, loaded.data_config, facts)
+
+
+def check_choice(workdir: str | None, model: str | None, checkpoint: str | None, word: str) -> None:
+    """Raises UserError unless exactly one of a run and a named model or file is given."""
+    if (workdir is None) == (model is None and checkpoint is None):
+        raise UserError(f"give one of {word} DIR (a run) and --model NAME --checkpoint FILE")
+
+
+def check_bare(workdir: str, others: list[Any]) -> None:
+    """Raises UserError where a run comes with words that only go with a named model."""
+    if any(other is not None for other in others):
+        raise UserError(f"{workdir!r} is a run and has its own model and weights; other options go with --model")
+
+
+def write_safetensors(given: Source, target: Path) -> None:
+    """Writes the two files that timm loads."""
+    pretrained.save(
+        given.model,
+        given.variables,
+        target,
+        name=given.name,
+        data_config=given.data_config,
+        label_names=given.class_names,
+        licence=given.licence,
+    )
+
+
+def timm_reads(target: Path) -> bool:
+    """Whether timm has a word for everything in the files just written."""
+    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    return "jaxvit" not in config and config["architecture"] != "alexnet"
+
+
+def describe(given: Source) -> list[tuple[str, str]]:
+    """Lines about the model and where it came from."""
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(given.variables["params"]))
+    height, width = to_pair(given.model.image_size)
+    images = f"{height}x{width}x{given.model.in_channels}"
+    classes = f"{given.model.num_classes} classes" if given.model.num_classes else "features"
+    return [("model", f"{given.name}, {count(parameters)} parameters, {images}, {classes}"), *given.facts]
+
+
+def written(target: Path, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Lines that name the files with size and SHA-256."""
+    files = [target / name for name in names]
+    return [("wrote", f"{file}  {file.stat().st_size:,} bytes, SHA-256 {sha256(file)}") for file in files]
+
+
+def say(lines: list[tuple[str, str]]) -> None:
+    """Prints (word, text) in two columns; control characters in names are not for the terminal."""
+    for word, text in lines:
+        print(f"{word:<13}{''.join(c if c.isprintable() else '?' for c in text)}")
