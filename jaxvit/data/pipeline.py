@@ -22,9 +22,13 @@ __all__ = ["Resident", "Streamed", "epoch_order", "make_feed", "make_transform"]
 Batch = dict[str, jax.Array]
 
 
-def epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
-    """Returns a permutation [n] from (seed, epoch) alone."""
-    return shuffled(n, seed, epoch, 3)
+def epoch_order(seed: int, epoch: int, n: int, repeats: int = 1) -> np.ndarray:
+    """Returns a permutation [n] from (seed, epoch) alone.
+
+    With `repeats` above 1 each of the first n / repeats examples of the permutation stands `repeats` times in a row:
+    repeated augmentation (Hoffer et al. 2020), as timm's sampler on one device. The epoch keeps its length.
+    """
+    return np.repeat(shuffled(n, seed, epoch, 3)[: math.ceil(n / repeats)], repeats)[:n]
 
 
 def num_batches(n: int, batch_size: int, *, pad: bool) -> int:

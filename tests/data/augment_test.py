@@ -5,8 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from photos import photos
 from PIL import Image
 
+from jaxvit import config
 from jaxvit.data import augment
 from jaxvit.errors import UserError
 
@@ -111,7 +113,93 @@ def test_make_augment_composes_and_keys_do_not_interfere():
         traced(jax.random.key(i), images, targets)
 
 
-@pytest.mark.parametrize("options", [{"flips": True}, {"crop_padding": -1}, {"crop_padding": 1.5}])
-def test_wrong_options_are_answered(options):
-    with pytest.raises(UserError, match="expected"):
+# One value for each word that switches something on.
+EACH = {
+    "crop_padding": 2, "flip": True, "random_resized_crop": (0.3, 1.0), "affine_degrees": 20.0, "affine_translate": 0.2,
+    "affine_scale": (0.8, 1.2), "affine_shear": 10.0, "policy": "trivialaugment", "color_jitter": (0.4, 0.4, 0.4, 0.1),
+    "random_erasing_prob": 0.9, "mixup_alpha": 0.8, "cutmix_alpha": 1.0,
+}  # fmt: skip
+
+
+def _photo_batch(channels=3):
+    return jnp.asarray(photos()[..., :channels], jnp.float32) / 255.0, jnp.eye(6)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("word", EACH)
+def test_each_word_alone(word, channels):
+    images, targets = _photo_batch(channels)
+    made = jax.jit(augment.make_augment({word: EACH[word]}))
+    result, mixed = made(jax.random.key(0), images, targets)
+    chex.assert_equal_shape([result, images])
+    assert result.dtype == jnp.float32 and float(result.min()) >= -1e-6 and float(result.max()) <= 1 + 1e-6
+    np.testing.assert_allclose(mixed.sum(1), 1.0, atol=1e-6)
+    assert (np.asarray(result) != np.asarray(images)).any()
+    assert (np.asarray(mixed) != np.asarray(targets)).any() == word.endswith("_alpha")
+    chex.assert_trees_all_equal(made(jax.random.key(0), images, targets), (result, mixed))
+    assert (np.asarray(made(jax.random.key(1), images, targets)[0]) != np.asarray(result)).any()
+
+
+def test_everything_at_once_composes_in_the_stated_order():
+    images, targets = _photo_batch()
+    both = {"color_jitter": EACH["color_jitter"], "random_erasing_prob": 1.0, "cutmix_alpha": 1.0}
+    key, expected = jax.random.key(2), (images, targets)
+    for word, value in both.items():
+        expected = augment.make_augment({word: value})(key, *expected)
+    chex.assert_trees_all_close(augment.make_augment(both)(key, images, targets), expected, atol=1e-6)
+    assert list(augment.OPERATIONS) == [
+        "crop", "flip", "random_resized_crop", "affine", "policy", "color_jitter", "random_erasing", "mix",
+    ]  # fmt: skip
+
+
+def test_defaults_are_the_configs_and_change_nothing():
+    defaults = {name: word.default for name, word in augment.WORDS.items()}
+    assert config.default().augment.to_dict() == defaults
+    assert all(word.holds(word.default) for word in augment.WORDS.values())
+    images, targets = _photo_batch()
+    chex.assert_trees_all_equal(augment.make_augment(defaults)(jax.random.key(0), images, targets), (images, targets))
+
+
+def test_batch_split_over_devices_gives_the_same():
+    images, targets = jnp.tile(_photo_batch()[0], (2, 1, 1, 1))[:8], jnp.eye(8)
+    made = augment.make_augment({**EACH, "policy": "randaugment"})
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("data",))
+    split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    one = jax.jit(made)(jax.random.key(0), images, targets)
+    four = jax.jit(made)(jax.random.key(0), jax.device_put(images, split), jax.device_put(targets, split))
+    chex.assert_trees_all_close(one, four, atol=2e-5)
+
+
+def test_picture_grid_shows_originals_and_draws():
+    images = photos()
+    made = augment.make_augment({"random_resized_crop": (0.3, 1.0), "cutmix_alpha": 1.0})
+    grid = augment.picture_grid(made, jax.random.key(0), images, draws=3)
+    assert grid.shape == (6, 4, 40, 32, 3) and grid.dtype == np.uint8
+    np.testing.assert_array_equal(grid[:, 0], images)
+    assert all((grid[:, i] != grid[:, j]).any() for i in range(4) for j in range(i))
+    first, _ = made(jax.random.fold_in(jax.random.key(0), 1), jnp.asarray(images) / 255.0, jnp.eye(6))
+    np.testing.assert_allclose(grid[:, 2], np.asarray(first) * 255, atol=0.51)
+
+
+BAD = [
+    {"crop_padding": -1}, {"crop_padding": 1.5}, {"flip": 1}, {"random_resized_crop": (0.5, 0.1)},
+    {"random_resized_crop": 0.5}, {"random_resized_crop": (0.0, 1.0)}, {"crop_ratio": (0.0, 1.0)},
+    {"affine_degrees": -3.0}, {"affine_translate": 1.5}, {"affine_scale": (1.1, 0.9)}, {"affine_shear": 90},
+    {"policy": "autoaugment"}, {"policy": ["augmix"]}, {"randaug_num_ops": 0}, {"randaug_magnitude": 11},
+    {"color_jitter": (0.4, 0.4, 0.4)}, {"color_jitter": (0.4, 0.4, 0.4, 0.6)}, {"color_jitter": 0.4},
+    {"random_erasing_prob": 1.5}, {"random_erasing_mode": "rand"}, {"fill": 128}, {"mixup_alpha": -1.0},
+    {"mixup_alpha": float("nan")}, {"cutmix_alpha": "1"}, {"mix_prob": 2}, {"mix_switch_prob": -0.1}, {"repeated": 0},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", BAD, ids=str)
+def test_wrong_values_are_answered_with_their_word(options):
+    with pytest.raises(UserError, match=rf"augment\.{next(iter(options))} is .*; expected "):
         augment.make_augment(options)
+
+
+def test_unknown_words_are_answered_with_the_nearest():
+    with pytest.raises(UserError, match="expected .*'flip'"):
+        augment.make_augment({"flips": True})
+    with pytest.raises(UserError, match="autoaugment_cifar10"):
+        augment.make_augment({"policy": "autoaugment"})

@@ -77,6 +77,12 @@ def test_epoch_order_depends_on_seed_and_epoch_only():
     assert tuple(epoch_order(1, 0, 50)) == orders[2]
 
 
+@pytest.mark.parametrize("n, repeats", [(50, 1), (50, 3), (51, 3), (2, 3)])
+def test_repeated_augmentation_repeats_the_head_of_the_same_order(n, repeats):
+    order, repeated = epoch_order(3, 1, n), epoch_order(3, 1, n, repeats)
+    np.testing.assert_array_equal(repeated, [order[i // repeats] for i in range(n)])
+
+
 def test_photos_are_transformed_on_the_host_alike():
     split, transform = _photos(), make_transform((16, 12))
     order = epoch_order(0, 0, len(split))
