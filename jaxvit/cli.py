@@ -1,14 +1,17 @@
-"""The command line: train without a command word, or eval, predict, models."""
+"""The command line: train without a command word, or with one: eval, predict, convert, export, models."""
 
 import argparse
 import csv
+import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from jaxvit.commands.parser import Parser, file_to_write, make_parser, positive, use_compile_cache
 from jaxvit.errors import UserError, suggest
 
 EPILOG = """without a command: train
@@ -20,21 +23,15 @@ COMMANDS
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are UserErrors: one line, exit code 2."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises the message."""
-        raise UserError(f"{message}; see {self.prog} --help")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 1 a failed run, 2 a mistake of the user, 130/143 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
     for library in ("absl", "huggingface_hub", "jax", "orbax", "tensorboardX"):  # a terminal is for our own lines
         logging.getLogger(library).setLevel(logging.CRITICAL)
     try:
-        code = _dispatch(argv)
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            code = _dispatch(argv)
         sys.stdout.flush()
         return code
     except UserError as error:
@@ -46,6 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except Exception as error:
         return _unforeseen(error)
+
+
+def _warn(message: Warning | str, *_: Any) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(message: str, code: int, prefix: str = "error: ") -> int:
@@ -76,21 +77,9 @@ def _dispatch(argv: list[str]) -> int:
     return COMMANDS[argv[0]][0](argv[1:])
 
 
-def _parser(command: str, description: str, **options: Any) -> Parser:
-    prog = Path(sys.argv[0]).name if sys.argv and sys.argv[0].endswith(".py") else "jaxvit"
-    prog = f"python {prog}" if prog.endswith(".py") else prog
-    return Parser(
-        prog=f"{prog} {command}".strip(),
-        description=description,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        **options,
-    )
-
-
 def _train(argv: list[str]) -> int:
     lines = "\n".join(f"  {name:<9} {about}" for name, (_, about) in COMMANDS.items())
-    parser = _parser(
+    parser = make_parser(
         "", "Train, evaluate and use image classifiers in JAX.", epilog=EPILOG.replace("COMMANDS", lines, 1)
     )
     parser.add_argument("--config", metavar="FILE", help="a config: .py (run as code), .yaml or .json (data)")
@@ -145,31 +134,14 @@ def _classifier(args: argparse.Namespace) -> Any:
     return inference.from_name(args.model, args.checkpoint)
 
 
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
-    return int(text)
-
-
-def _file_to_write(text: str) -> Path:
-    path = Path(text).expanduser()
-    if not text or path.is_dir():
-        raise argparse.ArgumentTypeError(f"cannot write {text!r}: it is a directory; expected a file")
-    if not path.parent.is_dir():  # said before the work, not after it
-        raise argparse.ArgumentTypeError(f"cannot write {text!r}: there is no directory {str(path.parent)!r}")
-    if not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"cannot write {text!r}: no permission in {str(path.parent)!r}")
-    return path
-
-
 def _eval(argv: list[str]) -> int:
-    parser = _parser("eval", "Accuracy and loss of a run, or of a named model, on a split.")
+    parser = make_parser("eval", "Accuracy and loss of a run, or of a named model, on a split.")
     _add_classifier(parser)
     parser.add_argument("--data", metavar="NAME", help="digits, tfds:NAME, folder:PATH, npz:PATH; default: the run's")
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
     parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
-    parser.add_argument("--batch-size", type=_positive, default=64, metavar="N", help="images a step; default 64")
-    parser.add_argument("--json", type=_file_to_write, metavar="FILE", help="write the metrics there too")
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images a step; default 64")
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the metrics there too")
     args = parser.parse_args(argv)
     if args.model is not None and args.data is None:
         raise UserError("--model needs --data, for example --data folder:photos")
@@ -187,12 +159,12 @@ def _eval(argv: list[str]) -> int:
 
 
 def _predict(argv: list[str]) -> int:
-    parser = _parser("predict", "The most probable classes of image files, or of all images in folders.")
+    parser = make_parser("predict", "The most probable classes of image files, or of all images in folders.")
     _add_classifier(parser)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="files or folders")
-    parser.add_argument("--top", type=_positive, default=5, metavar="K", help="classes per image; default 5")
-    parser.add_argument("--csv", type=_file_to_write, metavar="FILE", help="write file, rank, label, name, probability")
-    parser.add_argument("--batch-size", type=_positive, default=32, metavar="N", help="images a step; default 32")
+    parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes per image; default 5")
+    parser.add_argument("--csv", type=file_to_write, metavar="FILE", help="write file, rank, label, name, probability")
+    parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images a step; default 32")
     args = parser.parse_args(argv)
     if not args.images:
         raise UserError("no images; name files or folders")
@@ -229,7 +201,7 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]
 
 
 def _models(argv: list[str]) -> int:
-    parser = _parser("models", "The models there are.")
+    parser = make_parser("models", "The models there are.")
     parser.add_argument("pattern", nargs="?", default="*", help="a wildcard such as 'vit_*'")
     parser.add_argument("--pretrained", action="store_true", help="list the tags that have weights")
     args = parser.parse_args(argv)
@@ -244,23 +216,15 @@ def _models(argv: list[str]) -> int:
     return 0
 
 
-def use_compile_cache() -> None:
-    """Keeps compiled programs in the user's own cache directory, unless JAX_COMPILATION_CACHE_DIR says where."""
-    import jax
-
-    if jax.config.jax_compilation_cache_dir is None:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        directory = os.path.join(base, "jaxvit", "xla")
-        try:  # compiled programs are code: nobody else may write them
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-        except OSError:
-            return
-        jax.config.update("jax_compilation_cache_dir", directory)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+def _module(name: str) -> Callable[[list[str]], int]:
+    """The `run` of a module of `jaxvit.commands`, imported when it is called."""
+    return lambda argv: importlib.import_module(f"jaxvit.commands.{name}").run(argv)
 
 
 COMMANDS = {
     "eval": (_eval, "accuracy and loss of a run or a named model on a split"),
     "predict": (_predict, "the most probable classes of images"),
+    "convert": (_module("convert"), "weights of any layout, or of a run, as the files that timm loads"),
+    "export": (_module("export"), "a model as StableHLO or safetensors, with its preprocessing"),
     "models": (_models, "the models there are"),
 }

@@ -5,10 +5,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxvit.commands.parser import add_target, check_target, make_parser
+from jaxvit.commands.parser import add_target, check_target, make_parser, use_compile_cache
 
 if TYPE_CHECKING:
     from jaxvit.commands.source import Source
@@ -61,6 +62,7 @@ def run(argv: list[str]) -> int:
 
     source.check_choice(args.workdir, args.model, args.checkpoint, "--workdir")
     target = check_target(args, FILES[args.format])
+    use_compile_cache()
     if args.workdir is not None:
         source.check_bare(args.workdir, [args.model, args.checkpoint])
         given = source.from_run(args.workdir)
@@ -101,10 +103,8 @@ def write(given: "Source", form: str, directory: Path) -> None:
     words = {name: value for name, value in given.data_config.items() if name != "num_classes"}
     height, width = words["image_size"]
     shape = ["batch", height, width, given.model.in_channels]
-    words |= {
-        "model": given.name,
-        "input": {"shape": shape, "dtype": "float32", "range": "[0, 1], less mean, over std"},
-    }
+    values = "pixels in [0, 1], less mean, over std"
+    words |= {"model": given.name, "input": {"shape": shape, "dtype": "float32", "values": values}}
     words["output"] = "logits" if given.model.num_classes else "features"
     (directory / "preprocessing.json").write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
     if given.class_names is not None:
@@ -128,7 +128,11 @@ def to_stablehlo(model: Any, variables: Any) -> bytes:
     (batch,) = jax.export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, *to_pair(model.image_size), model.in_channels), jnp.float32)
     function = jax.jit(lambda images: model.apply(variables, images))
-    return bytes(jax.export.export(function, platforms=PLATFORMS)(images).serialize())
+    exported = jax.export.export(function, platforms=PLATFORMS)(images)
+    try:
+        return bytes(exported.serialize())
+    except ImportError:
+        raise UserError("writing StableHLO needs flatbuffers: pip install flatbuffers") from None
 
 
 def portable(model: Any) -> Any:
@@ -158,6 +162,10 @@ def check(given: "Source", form: str, directory: Path) -> dict[int, float]:
     if not all(np.isfinite(array).all() for array in wanted.values()):
         raise UserError(
             "the model's outputs are not finite numbers, so nothing can be compared; are its weights whole?"
+        )
+    if not any(array.any() for array in wanted.values()):
+        warnings.warn(
+            "the model's outputs are all zero (a fresh classifier?), so comparing them shows little", stacklevel=2
         )
     made = _reload(form, directory, images)
     return {n: float(np.abs(made[n] - wanted[n]).max() / (np.abs(wanted[n]).max() or 1)) for n in BATCHES}
