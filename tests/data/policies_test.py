@@ -59,8 +59,8 @@ def test_each_operation_is_pillows_in_one_mixed_batch():
 def test_one_image_alone_gets_what_it_gets_in_the_batch():
     images, op = _floats(), jnp.array([1, 5, 7, 9, 13, 14])
     strength = jnp.array([0.2, 20.0, 0.5, 1.7, 0.0, 0.0])
-    batch = policies.apply(images, op, strength)
-    alone = jax.vmap(lambda i, o, s: policies.apply(i[None], o[None], s[None])[0])(images, op, strength)
+    batch = jax.jit(policies.apply)(images, op, strength)
+    alone = jax.jit(jax.vmap(lambda i, o, s: policies.apply(i[None], o[None], s[None])[0]))(images, op, strength)
     chex.assert_trees_all_close(alone, batch, atol=1e-5)
 
 
@@ -146,8 +146,11 @@ def test_randaugment_levels_equal_timm():
             assert any(value == pytest.approx(theirs, abs=1e-5) for value in got), (their_op, magnitude)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", POLICIES)
+# The two AutoAugments differ in their table alone, and AugMix takes long to compile: one number of channels each.
+@pytest.mark.parametrize(
+    "name, channels",
+    [("randaugment", 3), ("trivialaugment", 1), ("autoaugment_cifar10", 1), ("autoaugment_imagenet", 3), ("augmix", 3)],
+)
 def test_policies_are_reproducible_and_stay_in_range(name, channels):
     images, key = _floats(channels), jax.random.key(4)
     compiled = jax.jit(lambda key, images: POLICIES[name](key, images, fill=0.5))
@@ -161,6 +164,7 @@ def test_policies_are_reproducible_and_stay_in_range(name, channels):
 
 
 def test_draws_are_uniform_and_half_of_randaugment_is_skipped(monkeypatch):
+    assert set(POLICIES) == {"randaugment", "trivialaugment", "autoaugment_cifar10", "autoaugment_imagenet", "augmix"}
     seen = []
     monkeypatch.setattr(policies, "apply", lambda images, op, strength, fill: seen.append(np.asarray(op)) or images)
     images = jnp.zeros((6000, 4, 4, 1))
@@ -176,9 +180,9 @@ def test_draws_are_uniform_and_half_of_randaugment_is_skipped(monkeypatch):
     np.testing.assert_allclose(counts[drawn], 1 / 14, atol=0.012)
     assert counts.sum() == pytest.approx(counts[drawn].sum())
     seen.clear()
-    policies.aug_mix(jax.random.key(0), images)
+    policies.aug_mix(jax.random.key(0), images[:2000])
     idle = [float((op == 0).mean()) for op in seen]  # depths 1, 2 and 3 are equally likely
-    np.testing.assert_allclose(idle, [0, 1 / 3, 2 / 3], atol=0.02)
+    np.testing.assert_allclose(idle, [0, 1 / 3, 2 / 3], atol=0.03)
 
 
 def test_augmix_of_nothing_but_identities_is_the_image(monkeypatch):
