@@ -1,0 +1,238 @@
+"""The command `explain`: overlays of what models look at, on image files or on samples of a run's test split."""
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxvit.commands.parser import directory_to_write, make_parser, positive, use_compile_cache
+from jaxvit.errors import UserError, suggest
+
+ROLLOUT = "attention_rollout"
+ROWS_A_PAGE = 12
+BATCH_SIZE = 16
+CHOICES = ("all", "right", "wrong", "most_confused")
+
+
+class Picture(NamedTuple):
+    """One image to explain: its name, the image as read, and its true class where that is known."""
+
+    name: str
+    image: Any
+    true: str | None = None
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs the command; returns 0. Raises UserError on mistakes."""
+    args = _arguments(list(argv))
+    _check_words(args)
+    if not args.layers and not args.images and not args.samples:
+        raise UserError("no images; name files or folders, or ask for test images of a run with --samples 16")
+    if args.only != "all" and not args.samples:
+        raise UserError("--only chooses among test images; give --samples too, for example --samples 16")
+    from jaxvit import inference
+
+    paths = inference.find_images(args.images) if args.images else []
+    classifiers = _classifiers(args)
+    if args.layers:
+        return _print_layers(classifiers)
+    pictures = _from_files(paths) + (_from_run(args, classifiers) if args.samples else [])
+    columns = [_explain(classifier, pictures, args) for classifier in classifiers]
+    out = Path(args.out or (Path(args.workdir[0]) / "explain" if args.workdir else "explain")).expanduser()
+    _write(out, pictures, classifiers, columns, args)
+    return 0
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = make_parser("explain", "Overlays of what models look at: a figure per image, and grids of all.")
+    parser.add_argument("--workdir", metavar="DIR", action="append", default=[], help="a run; may be given repeatedly")
+    parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
+    parser.add_argument("--checkpoint", metavar="FILE", help="its weights (.safetensors, .npz); default: the hub")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="files or folders")
+    parser.add_argument("--samples", type=positive, metavar="N", help="N images of the first run's test split")
+    parser.add_argument("--only", choices=CHOICES, default="all", help="which of them, by the first run's predictions")
+    parser.add_argument("--method", default="gradcam", metavar="NAME", help=f"a method of grad_cam, or {ROLLOUT}")
+    parser.add_argument("--layer", metavar="NAME", help="a layer of --layers; default: the family's")
+    parser.add_argument("--layers", action="store_true", help="list the layers there are, and nothing else")
+    parser.add_argument("--class", dest="class_name", metavar="CLASS", help="name or index; default: the predicted one")
+    parser.add_argument("--alpha", type=float, default=0.75, help="share of the heat over the photo, 0 to 1")
+    parser.add_argument("--cmap", default="inferno", help="inferno, viridis, cividis, magma or plasma")
+    parser.add_argument("--out", type=directory_to_write, metavar="DIR", help="where to write; default: explain/ in the first run")
+    return parser.parse_args(argv)
+
+
+def _check_words(args: argparse.Namespace) -> None:
+    """Says what is wrong before anything is loaded."""
+    from jaxvit import explain
+    from jaxvit.explain import overlay
+
+    methods = (*explain.METHODS, ROLLOUT)
+    if args.method not in methods:
+        raise UserError(f"no method {args.method!r}; expected {', '.join(methods)}.{suggest(args.method, methods)}")
+    if args.method == ROLLOUT and (args.layer or args.class_name):
+        raise UserError(f"{ROLLOUT} has no layer and no class; leave out --layer and --class")
+    if not 0 <= args.alpha <= 1:
+        raise UserError(f"--alpha is {args.alpha}; expected 0 to 1")
+    overlay.colour(np.zeros((1, 1)), args.cmap)
+
+
+def _classifiers(args: argparse.Namespace) -> list[Any]:
+    if not args.workdir and args.model is None:
+        raise UserError("give --workdir DIR (a run) or --model NAME (with --checkpoint FILE)")
+    if args.checkpoint is not None and args.model is None:
+        raise UserError("--checkpoint goes with --model; a run has its own")
+    use_compile_cache()
+    from jaxvit import inference
+
+    found = [inference.from_run(workdir) for workdir in args.workdir]
+    return found + ([inference.from_name(args.model, args.checkpoint)] if args.model is not None else [])
+
+
+def _print_layers(classifiers: list[Any]) -> int:
+    from jaxvit import explain
+
+    for classifier in classifiers:
+        default = explain.default_layer(classifier.model)
+        for name in explain.layers(classifier.model):
+            print(f"{name}  (default of {classifier.name})" if name == default else name)
+    return 0
+
+
+def _from_files(paths: Sequence[Path]) -> list[Picture]:
+    from jaxvit import data
+
+    return [Picture(path.stem, data.open_image(path)) for path in paths]
+
+
+def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]:
+    """Test images of the first run, chosen by its predictions; UserError where runs are of different classes."""
+    from jaxvit import setup
+
+    if not args.workdir:
+        raise UserError("--samples needs a run: --workdir DIR")
+    names = classifiers[0].class_names
+    for classifier in classifiers[1:]:
+        if classifier.class_names != names:
+            raise UserError(f"{classifier.name} and {classifiers[0].name} know different classes; explain them apart")
+    path = Path(args.workdir[0]).expanduser() / "predictions.npz"
+    if not path.exists():
+        raise UserError(f"no {str(path)!r}: the run has not ended; let it end, or name image files instead")
+    with np.load(path, allow_pickle=False) as stored:
+        logits, labels, index = (stored[key] for key in ("logits", "labels", "index"))
+    split = setup.load_data(classifiers[0].config).test
+    position = {int(k): i for i, k in enumerate(split.index)}
+    chosen = choose(logits, labels, args.only, args.samples)
+    if not len(chosen):
+        raise UserError(f"no test image is {args.only}; expected another --only")
+    return [
+        Picture(f"test_{int(index[i])}", split.read(position[int(index[i])]), names[int(labels[i])]) for i in chosen
+    ]
+
+
+def choose(logits: np.ndarray, labels: np.ndarray, only: str, count: int) -> np.ndarray:
+    """Positions of at most `count` examples: evenly spread, or from the pair of classes most often confused."""
+    predicted = logits.argmax(-1)
+    if only == "most_confused":
+        pairs = labels.astype(np.int64) * logits.shape[1] + predicted
+        wrong = np.flatnonzero(predicted != labels)
+        times = np.bincount(pairs[wrong], minlength=logits.shape[1] ** 2)
+        return wrong[np.lexsort((wrong, pairs[wrong], -times[pairs[wrong]]))][:count]
+    keep = {"all": predicted == predicted, "right": predicted == labels, "wrong": predicted != labels}[only]
+    found = np.flatnonzero(keep)
+    return found[np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)] if len(found) else found
+
+
+def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace) -> list[tuple[Any, Any, str]]:
+    """(image to show, its map, "name probability" of the class explained) for each picture."""
+    import jax
+
+    from jaxvit import data, explain
+    from jaxvit.console import bar
+    from jaxvit.explain import overlay
+
+    model, variables, config = classifier.model, classifier.variables, classifier.data_config
+    wanted = None if args.class_name is None else _class_index(classifier, args.class_name)
+    apply = jax.jit(lambda variables, images: jax.nn.softmax(model.apply(variables, images), axis=-1))
+    size, results = min(BATCH_SIZE, len(pictures)), []
+    with bar(f"explaining {classifier.name}", len(pictures)) as meter:
+        for i in range(0, len(pictures), size):
+            chunk = pictures[i : i + size]
+            images = np.stack([data.preprocess(picture.image, config) for picture in chunk]).astype(np.float32)
+            images = np.concatenate([images, np.repeat(images[-1:], size - len(chunk), axis=0)])
+            probabilities = np.asarray(apply(variables, images))
+            index = probabilities.argmax(-1) if wanted is None else np.full(size, wanted)
+            if args.method == ROLLOUT:
+                maps = explain.attention_rollout(model, variables, images)
+            else:
+                maps = explain.grad_cam(model, variables, images, index, args.method, args.layer)
+            shown = overlay.to_display(images, config["mean"], config["std"])
+            for j in range(len(chunk)):
+                text = f"{classifier.class_names[index[j]]}\n{probabilities[j, index[j]]:.1%}"
+                results.append((shown[j], np.asarray(maps[j]), text))
+            meter.advance(len(chunk))
+    return results
+
+
+def _class_index(classifier: Any, text: str) -> int:
+    names = [name.casefold() for name in classifier.class_names]
+    if text.casefold() in names:
+        return names.index(text.casefold())
+    if re.fullmatch(r"-?\d+", text):
+        if not 0 <= int(text) < len(names):
+            raise UserError(f"--class {text} is out of range; {classifier.name} has the classes 0 to {len(names) - 1}")
+        return int(text)
+    raise UserError(f"{classifier.name} has no class {text!r}.{suggest(text.casefold(), names)}")
+
+
+def _write(out: Path, pictures: list[Picture], classifiers: list[Any], columns: list[Any], args: Any) -> None:
+    """A figure per image; pages of overlays (grid) and of pure heat (heat)."""
+    from jaxvit import console
+    from jaxvit.explain import overlay
+
+    heads = ["image", *_column_names(args, classifiers)]
+    overlays, heats, titles = [], [], []
+    for i, picture in enumerate(pictures):
+        results = [column[i] for column in columns]
+        image = np.round(255 * results[0][0]).astype(np.uint8)
+        overlays.append([image, *(overlay.overlay(x, m, args.alpha, args.cmap) for x, m, _ in results)])
+        heats.append([image, *(np.round(255 * overlay.colour(m, args.cmap)).astype(np.uint8) for _, m, _ in results)])
+        known = f"true: {picture.true}" if picture.true else picture.name
+        titles.append([known, *(text for _, _, text in results)])
+    files = []
+    for i, stem in enumerate(_stems(pictures)):
+        files += overlay.save(overlay.grid([overlays[i]], [titles[i]], heads, cmap=args.cmap), out / stem)
+    for start in range(0, len(pictures), ROWS_A_PAGE):
+        page, rows = f"_{start // ROWS_A_PAGE + 1}" if start else "", slice(start, start + ROWS_A_PAGE)
+        for name, cells in (("grid", overlays), ("heat", heats)):
+            figure = overlay.grid(cells[rows], titles[rows], heads, cmap=args.cmap)
+            files += overlay.save(figure, out / f"{name}{page}")
+    rows = [
+        (picture.name, picture.true or "", *(" ".join(text.split("\n")) for text in texts[1:]))
+        for picture, texts in zip(pictures, titles, strict=True)
+    ]
+    columns_ = ("image", "true class", *heads[1:])
+    console.table(f"{args.method}: {len(files)} files in {out}", columns_, rows, left=columns_)
+
+
+def _column_names(args: argparse.Namespace, classifiers: list[Any]) -> list[str]:
+    """Model names; runs of one model by their directories."""
+    names = [classifier.name for classifier in classifiers]
+    runs = [os.path.basename(os.path.abspath(w)) for w in args.workdir]
+    return names if len(set(names)) == len(names) else [*runs, *names[len(runs) :]]
+
+
+def _stems(pictures: list[Picture]) -> list[str]:
+    """File names of the figures: unlike each other and unlike the grids."""
+    taken, stems = {"grid", "heat"}, []
+    for picture in pictures:
+        base = stem = re.sub(r"[^\w.-]+", "_", picture.name)
+        number = 2
+        while stem in taken or re.fullmatch(r"(grid|heat)_\d+", stem):
+            stem, number = f"{base}-{number}", number + 1
+        taken.add(stem)
+        stems.append(stem)
+    return stems
