@@ -61,7 +61,9 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--class", dest="class_name", metavar="CLASS", help="name or index; default: the predicted one")
     parser.add_argument("--alpha", type=float, default=0.75, help="share of the heat over the photo, 0 to 1")
     parser.add_argument("--cmap", default="inferno", help="inferno, viridis, cividis, magma or plasma")
-    parser.add_argument("--out", type=directory_to_write, metavar="DIR", help="where to write; default: explain/ in the first run")
+    parser.add_argument(
+        "--out", type=directory_to_write, metavar="DIR", help="where to write; default: explain/ in the first run"
+    )
     return parser.parse_args(argv)
 
 
@@ -169,10 +171,10 @@ def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace)
                 maps = explain.attention_rollout(model, variables, images)
             else:
                 maps = explain.grad_cam(model, variables, images, index, args.method, args.layer)
-            shown = overlay.to_display(images, config["mean"], config["std"])
+            shown, maps = overlay.enlarge(overlay.to_display(images, config["mean"], config["std"]), maps)
             for j in range(len(chunk)):
                 text = f"{classifier.class_names[index[j]]}\n{probabilities[j, index[j]]:.1%}"
-                results.append((shown[j], np.asarray(maps[j]), text))
+                results.append((shown[j], maps[j], text))
             meter.advance(len(chunk))
     return results
 
@@ -214,13 +216,13 @@ def _write(out: Path, pictures: list[Picture], classifiers: list[Any], columns: 
         (picture.name, picture.true or "", *(" ".join(text.split("\n")) for text in texts[1:]))
         for picture, texts in zip(pictures, titles, strict=True)
     ]
-    columns_ = ("image", "true class", *heads[1:])
+    columns_ = ("image", "true class", *(head.replace("\n", ".") for head in heads[1:]))
     console.table(f"{args.method}: {len(files)} files in {out}", columns_, rows, left=columns_)
 
 
 def _column_names(args: argparse.Namespace, classifiers: list[Any]) -> list[str]:
-    """Model names; runs of one model by their directories."""
-    names = [classifier.name for classifier in classifiers]
+    """Model names, the tag on a line of its own; runs of one model by their directories."""
+    names = [classifier.name.replace(".", "\n") for classifier in classifiers]
     runs = [os.path.basename(os.path.abspath(w)) for w in args.workdir]
     return names if len(set(names)) == len(names) else [*runs, *names[len(runs) :]]
 

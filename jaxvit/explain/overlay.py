@@ -46,6 +46,22 @@ def overlay(images: Any, maps: Any, alpha: float = 0.75, cmap: str = "inferno") 
     return np.round(255 * ((1 - share) * base + share * colour(maps, cmap))).astype(np.uint8)
 
 
+def enlarge(images: Any, maps: Any, least: int = 112) -> tuple[np.ndarray, np.ndarray]:
+    """Small images [b, h, w, 3] and their maps [b, h, w] at `least` rows or more, by a whole factor.
+
+    The pixels stay squares; the maps are linear between their centres.
+    """
+    from PIL import Image
+
+    images, maps = np.asarray(images), np.asarray(maps, np.float32)
+    _, h, w = maps.shape
+    factor = -(-least // h)
+    if factor < 2:
+        return images, maps
+    smooth = [Image.fromarray(x).resize((w * factor, h * factor), Image.Resampling.BILINEAR) for x in maps]
+    return images.repeat(factor, 1).repeat(factor, 2), np.stack([np.asarray(x) for x in smooth])
+
+
 def grid(
     rows: Sequence[Sequence[Any]],
     titles: Sequence[Sequence[str]] | None = None,
@@ -80,7 +96,7 @@ def grid(
             _write(axis, title)
             if r == 0 and columns:
                 above = max((text.count("\n") + 1 for text in (titles[0] if titles else []) if text), default=0)
-                _write_head(axis, columns[c], 6 + 11 * above)
+                _write_head(axis, columns[c], 5 + 10 * above)
     if cmap:
         _add_bar(figure, axes, cmap)
     return figure
@@ -93,7 +109,7 @@ def _write(axis: Any, title: str) -> None:
 
 def _write_head(axis: Any, head: str, points: float) -> None:
     axis.annotate(
-        shorten(head, 26), (0.5, 1), (0, points), fontsize=TEXT_POINTS + 1, weight="bold",
+        shorten(head, 30), (0.5, 1), (0, points), fontsize=TEXT_POINTS, weight="bold",
         xycoords="axes fraction", textcoords="offset points", ha="center", va="bottom",
     )  # fmt: skip
 
@@ -101,7 +117,9 @@ def _write_head(axis: Any, head: str, points: float) -> None:
 def _add_bar(figure: Any, axes: Any, cmap: str) -> None:
     from matplotlib.cm import ScalarMappable
 
-    bar = figure.colorbar(ScalarMappable(cmap=cmap), ax=list(axes.flat), aspect=30, pad=0.01)
+    rows = len(axes)
+    place = {"shrink": min(1, 2 / rows), "aspect": 20 * min(rows, 2), "anchor": (0, 1), "pad": 0.01}
+    bar = figure.colorbar(ScalarMappable(cmap=cmap), ax=list(axes.flat), **place)
     bar.set_ticks([0, 1], labels=["none", "most"], fontsize=TEXT_POINTS)
     bar.outline.set_visible(False)
 

@@ -1,0 +1,91 @@
+"""The command explain: which images, which files, and mistakes in two lines."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxvit import explain_cli, inference
+from jaxvit.errors import UserError
+from jaxvit.models import create_model
+
+DATA_CONFIG = {
+    "image_size": (16, 24), "mean": (0.5,) * 3, "std": (0.25,) * 3, "crop_pct": 1.0, "interpolation": "bilinear",
+    "in_channels": 3,
+}  # fmt: skip
+
+
+def make_classifier(name="vit_tiny_patch16_224", **fields):
+    model = create_model(
+        name, num_classes=3, image_size=(16, 24), patch_size=8, embed_dim=16, depth=1, num_heads=2, **fields
+    )
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 24, 3)))
+    return inference.Classifier(name, model, variables, ["cat", "dog", "eel"], DATA_CONFIG)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "from_run", lambda workdir: make_classifier())
+    for i in range(2):
+        pixels = np.random.default_rng(i).integers(0, 256, (20, 30, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"photo{i}.png")
+    (tmp_path / "run").mkdir()
+    return tmp_path
+
+
+def test_figures_of_files_for_two_runs(run, capsys):
+    words = ["--workdir", str(run / "run"), "--workdir", str(run / "run"), str(run), "--method", "hirescam"]
+    assert explain_cli.run(words) == 0
+    files = sorted(p.name for p in (run / "run" / "explain").iterdir())
+    stems = ("grid", "heat", "photo0", "photo1")
+    assert files == sorted(f"{stem}.{suffix}" for stem in stems for suffix in ("png", "pdf"))
+    said = capsys.readouterr().out
+    assert "photo1" in said and "%" in said
+
+
+def test_layers_are_listed_with_the_default(run, capsys):
+    assert explain_cli.run(["--workdir", str(run / "run"), "--layers"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "blocks_0/norm1  (default of vit_tiny_patch16_224)" in lines and "patch_embed" in lines
+
+
+def test_samples_are_spread_and_the_most_confused_pair_comes_first():
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 2])
+    predicted = np.array([0, 1, 1, 1, 0, 2, 1, 2])
+    logits = np.eye(3)[predicted]
+    assert explain_cli.choose(logits, labels, "all", 3).tolist() == [0, 4, 7]
+    assert explain_cli.choose(logits, labels, "right", 9).tolist() == [0, 3, 5, 7]
+    assert explain_cli.choose(logits, labels, "wrong", 9).tolist() == [1, 2, 4, 6]
+    assert explain_cli.choose(logits, labels, "most_confused", 3).tolist() == [1, 2, 4]
+    assert explain_cli.choose(np.eye(3)[labels], labels, "wrong", 3).tolist() == []
+
+
+def test_figures_never_share_a_name():
+    pictures = [explain_cli.Picture(name, None) for name in ("a", "a", "grid", "heat_2", "b c")]
+    assert explain_cli._stems(pictures) == ["a", "a-2", "grid-2", "heat_2-2", "b_c"]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--workdir", "RUN"], "no images; name files or folders"),
+        (["PHOTO"], "give --workdir DIR"),
+        (["--workdir", "RUN", "PHOTO", "--checkpoint", "x"], "--checkpoint goes with --model"),
+        (["--workdir", "RUN", "PHOTO", "--method", "gradcan"], "Did you mean 'gradcam'"),
+        (["--workdir", "RUN", "PHOTO", "--cmap", "jet"], "no colour map 'jet'"),
+        (["--workdir", "RUN", "PHOTO", "--alpha", "1.5"], "--alpha is 1.5"),
+        (["--workdir", "RUN", "PHOTO", "--class", "3"], "--class 3 is out of range; .* 0 to 2"),
+        (["--workdir", "RUN", "PHOTO", "--class", "eal"], "has no class 'eal'. Did you mean 'eel'"),
+        (["--workdir", "RUN", "PHOTO", "--layer", "blocks_0/norm3"], "no layer 'blocks_0/norm3'"),
+        (["--workdir", "RUN", "PHOTO", "--only", "wrong"], "give --samples too"),
+        (["--workdir", "RUN", "--samples", "4"], "the run has not ended"),
+        (["--workdir", "RUN", "nothing.png"], "no file 'nothing.png'"),
+        (["--workdir", "RUN", "PHOTO", "--method", "attention_rollout", "--class", "cat"], "has no layer and no class"),
+    ],
+)
+def test_mistakes_are_named(run, words, message):
+    places = {"RUN": str(run / "run"), "PHOTO": str(run / "photo0.png")}
+    with pytest.raises(UserError, match=message):
+        explain_cli.run([places.get(word, word) for word in words])
+    assert not (run / "run" / "explain").exists()
