@@ -156,7 +156,11 @@ def check(given: "Source", form: str, directory: Path) -> dict[int, float]:
     shape = (*to_pair(model.image_size), model.in_channels)
     rng = np.random.default_rng(0)
     images = {n: rng.standard_normal((n, *shape), dtype=np.float32) for n in BATCHES}
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    try:
+        cpu = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        raise UserError("the comparison runs on the CPU, which JAX_PLATFORMS leaves out; add cpu to it") from None
+    with jax.default_device(cpu):
         variables = jax.tree.map(np.asarray, given.variables)
         wanted = {n: np.asarray(jax.jit(model.apply)(variables, batch)) for n, batch in images.items()}
     if not all(np.isfinite(array).all() for array in wanted.values()):

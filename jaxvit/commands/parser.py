@@ -97,7 +97,8 @@ def use_compile_cache() -> None:
     """Keeps compiled programs in the user's own cache directory, unless JAX_COMPILATION_CACHE_DIR says where."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None:
+    known: Any = jax.config  # its words are not known to type checkers
+    if known.jax_compilation_cache_dir is None:
         base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         directory = os.path.join(base, "jaxvit", "xla")
         try:  # compiled programs are code: nobody else may write them
