@@ -1,0 +1,27 @@
+"""`report`: what one run or several have come to, as a page to read, print and hand in."""
+
+from jaxvit.commands.parser import directory_to_write, make_parser, use_compile_cache
+
+DESCRIPTION = """Write a report about runs from their files: index.html (one file, with everything inside), report.md, CSV.
+
+  %(prog)s --workdir runs/a                                  into runs/a/report
+  %(prog)s --workdir runs/a --workdir runs/b --out DIR       side by side; the runs must be of one data set"""
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    parser = make_parser("report", DESCRIPTION)
+    parser.add_argument("--workdir", action="append", default=[], metavar="DIR", help="a run; repeat it to compare")
+    parser.add_argument("--out", type=directory_to_write, metavar="DIR", help="default, of one run: its report/")
+    parser.add_argument(
+        "--deep", action="store_true", help="features of test images, similarity of layers, filters, position tables"
+    )
+    parser.add_argument("--augmentations", action="store_true", help="images as the training step changes them")
+    args = parser.parse_args(argv)
+    use_compile_cache()
+    from jaxvit import reports
+
+    files = reports.write_report(args.workdir, args.out, deep=args.deep, augmentations=args.augmentations)
+    page, *others = files
+    print(f"{page}\n{len(others)} more files beside it: report.md, tables as CSV, figures")
+    return 0

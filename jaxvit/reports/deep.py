@@ -1,0 +1,330 @@
+"""Looks into the models of a report: features of test images, layers side by side, filters, positions, biases."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxvit.errors import UserError
+from jaxvit.reports import figures, numbers
+from jaxvit.reports.blocks import Block, Figure, Picture, Pictures, Text
+from jaxvit.reports.pictures import prepared, to_png
+from jaxvit.reports.runs import RunFiles
+
+MOST = 1500  # test images for the scatter plots
+LAYERS_OF = 256  # test images to compare layers on
+MOST_LAYERS = 20
+CELLS = 8  # maps are averaged down to so many cells a side before layers are compared
+BATCH = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class TestImages:
+    """Test images of a run's data set: evenly spaced ones, with their labels and their index."""
+
+    image: np.ndarray  # uint8 [n, h, w, c]
+    label: np.ndarray
+    index: np.ndarray
+
+    @property
+    def by_index(self) -> dict[int, np.ndarray]:
+        """The images by their index."""
+        return dict(zip(self.index.tolist(), self.image, strict=True))
+
+
+def test_images(run: RunFiles) -> TestImages | str:
+    """Reads the test split of a run's data set; a sentence that says why not where it cannot be read."""
+    from jaxvit import config as config_lib
+    from jaxvit import setup, writers
+
+    try:
+        config = config_lib.from_mapping(writers.read_json(run.path / "config.json"))
+        split = setup.load_data(config).test
+        feed = setup.make_feed(config, split)
+        if run.index is not None and not np.isin(run.index, split.index).all():
+            return "the test images that are there now are not those of the run"
+    except (UserError, OSError, ImportError, ValueError) as error:
+        return (str(error).splitlines() or ["the data set cannot be read"])[0]
+    chosen = np.unique(np.linspace(0, len(split) - 1, min(MOST, len(split))).astype(int))
+    if run.index is not None and run.labels is not None:  # the mistakes are what one wants to see
+        wrong = run.index[numbers.confident_mistakes(numbers.softmax(run.logits), run.labels, 100)]  # type: ignore[arg-type]
+        chosen = np.union1d(chosen, np.flatnonzero(np.isin(split.index, wrong)))
+    images = [np.asarray(batch["image"]) for batch in feed.batches(chosen, min(BATCH, len(chosen)), pad=True)]
+    return TestImages(np.concatenate(images)[: len(chosen)], split.labels[chosen], split.index[chosen])
+
+
+def blocks(runs: Sequence[RunFiles], classifiers: dict[str, Any], images: TestImages | str) -> list[Block]:
+    """All that can be shown of the runs whose checkpoints can be read."""
+    from jaxvit import inference
+
+    usable: list[tuple[RunFiles, Any]] = []
+    out: list[Block] = []
+    for run in runs:
+        try:
+            found = classifiers.get(run.label) or inference.from_run(run.path)
+            if isinstance(found, UserError):
+                raise found
+            usable.append((run, found))
+        except UserError as error:
+            out.append(Text(f"{run.label}: its model cannot be read, because {str(error).splitlines()[0]}", "note"))
+    if isinstance(images, str):
+        out.append(Text(f"No test images, so no features and no comparison of layers: {images}", "note"))
+    else:
+        for run, classifier in usable:
+            out += scatter(run, classifier, images)
+        if usable:
+            out += layer_similarity(usable, images)
+    for run, classifier in usable:
+        out += filters(run, classifier) + positions(run, classifier) + biases(run, classifier)
+    return out
+
+
+def _batches(classifier: Any, apply: Any, images: np.ndarray) -> Any:
+    """What `apply(variables, images)` gives for all images, batches of one size put together."""
+    import jax
+
+    parts = []
+    for i in range(0, len(images), BATCH):
+        chunk = images[i : i + BATCH]
+        padded = np.concatenate([chunk, np.repeat(chunk[-1:], BATCH - len(chunk), axis=0)])
+        x = prepared(classifier, padded)[0]
+        parts.append(jax.tree.map(lambda v, n=len(chunk): np.asarray(v)[:n], apply(classifier.variables, x)))
+    return jax.tree.map(lambda *values: np.concatenate(values), *parts)
+
+
+def scatter(run: RunFiles, classifier: Any, images: TestImages) -> list[Block]:
+    """Features before the classifier in two dimensions: PCA, and t-SNE (van der Maaten and Hinton, 2008)."""
+    import jax
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    body = classifier.model.clone(num_classes=0)
+    features = _batches(classifier, jax.jit(lambda v, x: body.apply(v, x)), images.image)
+    if len(features) < 10:
+        return [Text(f"{run.label}: only {len(features)} test images, too few for a picture of their features.")]
+    some = min(50, *features.shape)
+    reduced = PCA(some, random_state=0).fit(features)
+    x = reduced.transform(features)
+    shares = reduced.explained_variance_ratio_
+    near = TSNE(init="pca", perplexity=min(30, len(x) / 4), random_state=0).fit_transform(x)
+    axes = (f"component 1 ({100 * shares[0]:.0f} % of the variance)", f"component 2 ({100 * shares[1]:.0f} %)")
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in run.label)
+    note = f"Features of {len(x):,} test images before the classifier, coloured by true class."
+    return [
+        Figure(f"pca_{name}", _points(run, x[:, :2], images.label, "PCA", axes), note),
+        Figure(
+            f"tsne_{name}",
+            _points(run, near, images.label, "t-SNE", ("", "")),
+            note + " Distances between groups mean little.",
+        ),
+    ]
+
+
+def _points(run: RunFiles, x: np.ndarray, labels: np.ndarray, what: str, axes: tuple[str, str]) -> str:
+    k = len(run.class_names)
+
+    def make(figure: Any) -> None:
+        from matplotlib import colormaps
+
+        axis = figure.subplots()
+        for c in range(k):
+            of = labels == c
+            colour = figures.COLOURS[c] if k <= len(figures.COLOURS) else colormaps["turbo"](c / max(k - 1, 1))
+            axis.scatter(*x[of].T, s=7, color=colour, linewidths=0, alpha=0.8, rasterized=True)
+        if k <= 20:
+            for c in range(k):
+                if (labels == c).any():
+                    centre = np.median(x[labels == c], axis=0)
+                    box = {"boxstyle": "round,pad=0.15", "facecolor": "#ffffff", "alpha": 0.8, "edgecolor": "none"}
+                    name = figures.shorten(run.class_names[c], 14)
+                    axis.text(*centre, name, ha="center", va="center", fontsize=7.5, color="#000000", bbox=box)
+        axis.set(xlabel=axes[0], ylabel=axes[1], title=f"{figures.shorten(run.label, 26)}: {what}")
+        if not axes[0]:
+            axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+
+    return figures.draw(make, (figures.PANEL[0], 3.9))
+
+
+def _chosen_layers(model: Any) -> list[str]:
+    """Blocks rather than their parts: the names with the fewest slashes that are at least four."""
+    from jaxvit import explain
+
+    names = explain.layers(model)
+    for depth in range(4):
+        few = [name for name in names if name.count("/") <= depth]
+        if len(few) >= 4 and not (depth == 0 and any(name.startswith("layers_") for name in few)):
+            break
+    if any(name.startswith("layers_") for name in few):  # Swin: stages repeat their last block
+        few = [name for name in few if "/blocks_" in name or not name.startswith("layers_")]
+    keep = np.unique(np.linspace(0, len(few) - 1, min(len(few), MOST_LAYERS)).astype(int))
+    return [few[i] for i in keep]
+
+
+def _layer_outputs(classifier: Any, images: np.ndarray) -> dict[str, np.ndarray]:
+    """Each chosen layer's output, [n, features], maps averaged to at most CELLS x CELLS cells."""
+    import flax.linen as nn
+    import jax
+    import jax.numpy as jnp
+
+    from jaxvit.explain import taps
+
+    model = taps.plain(classifier.model)
+    names = _chosen_layers(model)
+
+    def apply(variables: Any, x: Any) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+
+        def record(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            y = call(*args, **kwargs)
+            name = "/".join(context.module.path)
+            if context.method_name == "__call__" and name in names:
+                seen[name] = _cells(taps.to_map(model, y, x.shape[1:3]))
+            return y
+
+        with nn.intercept_methods(record):
+            model.apply(variables, x)
+        return {f"{i:03}": seen[name] for i, name in enumerate(names)}
+
+    def _cells(y: Any) -> Any:
+        b, h, w, c = y.shape
+        if max(h, w) > CELLS:
+            y = jax.image.resize(y, (b, min(h, CELLS), min(w, CELLS), c), "linear", antialias=True)
+        return jnp.reshape(y, (b, -1))
+
+    values = _batches(classifier, jax.jit(apply), images)
+    return dict(zip(names, values.values(), strict=True))
+
+
+def layer_similarity(usable: Sequence[tuple[RunFiles, Any]], images: TestImages) -> list[Block]:
+    """Linear CKA between the layers of the first run and of each other one; of one run with itself."""
+    some = images.image[np.unique(np.linspace(0, len(images.image) - 1, LAYERS_OF).astype(int))]
+    (first, classifier), others = usable[0], list(usable[1:]) or [usable[0]]
+    base = _layer_outputs(classifier, some)
+    out: list[Block] = []
+    for run, other in others:
+        layers = base if run is first else _layer_outputs(other, some)
+        values = np.array([[numbers.linear_cka(x, y) for y in layers.values()] for x in base.values()])
+        svg = _heat(values, list(base), list(layers), first.label, run.label)
+        caption = f"Linear CKA (Kornblith et al., 2019) between layers over {len(some)} test images: 1 where they say the same."
+        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{first.label}_{run.label}")
+        out.append(Figure(f"cka_{name}", svg, caption))
+    return out
+
+
+def _heat(values: np.ndarray, rows: Sequence[str], columns: Sequence[str], below: str, beside: str) -> str:
+    def make(figure: Any) -> None:
+        axis = figure.subplots()
+        image = axis.imshow(values, cmap="viridis", vmin=0, vmax=1, interpolation="none", aspect="auto")
+        axis.set_xticks(range(len(columns)), [figures.shorten(c, 18) for c in columns], rotation=90, fontsize=6.5)
+        axis.set_yticks(range(len(rows)), [figures.shorten(r, 18) for r in rows], fontsize=6.5)
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+        axis.tick_params(length=0)
+        axis.set(xlabel=figures.shorten(beside, 40), ylabel=figures.shorten(below, 30), title="Linear CKA of layers")
+        figure.colorbar(image, ax=axis, shrink=0.8).outline.set_visible(False)
+
+    return figures.draw(make, (figures.PANEL[0] + 0.6, 4.4))
+
+
+def _params(classifier: Any) -> dict[str, np.ndarray]:
+    from flax.traverse_util import flatten_dict
+
+    return {"/".join(k): np.asarray(v) for k, v in flatten_dict(classifier.variables["params"]).items()}
+
+
+def _unit(values: np.ndarray) -> np.ndarray:
+    """Each picture of [n, ...] stretched to 0-255."""
+    axes = tuple(range(1, values.ndim))
+    low, high = values.min(axis=axes, keepdims=True), values.max(axis=axes, keepdims=True)
+    return np.round(255 * (values - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
+
+
+def _tiles(pictures: np.ndarray, across: int, gap: int = 1) -> np.ndarray:
+    """Pictures [n, h, w, 3] in one, `across` in a row, with white lines between."""
+    n, h, w, c = pictures.shape
+    down = -(-n // across)
+    sheet = np.full((down * (h + gap) - gap, across * (w + gap) - gap, c), 255, np.uint8)
+    for i, picture in enumerate(pictures):
+        y, x = i // across * (h + gap), i % across * (w + gap)
+        sheet[y : y + h, x : x + w] = picture
+    return sheet
+
+
+def _coloured(values: np.ndarray) -> np.ndarray:
+    from matplotlib import colormaps
+
+    return np.round(255 * colormaps["viridis"](values)[..., :3]).astype(np.uint8)
+
+
+def filters(run: RunFiles, classifier: Any) -> list[Block]:
+    """The first layer: principal components of patch filters (Dosovitskiy et al., 2021, figure 7), or all filters."""
+    params = _params(classifier)
+    name = next((n for n, v in params.items() if n.endswith("kernel") and v.ndim == 4 and v.shape[2] in (1, 3)), None)
+    if name is None:
+        return []
+    kernel = params[name]
+    h, w, c, n = kernel.shape
+    if "patch_embed" in name:
+        flat = kernel.reshape(-1, n) - kernel.reshape(-1, n).mean(axis=1, keepdims=True)
+        left, _, _ = np.linalg.svd(flat, full_matrices=False)
+        shown = left.T.reshape(-1, h, w, c)[:28]
+        what = f"the first {len(shown)} principal components of the {n} patch filters"
+    else:
+        shown = kernel.transpose(3, 0, 1, 2)[:64]
+        what = f"{len(shown)} of the {n} filters of {name.removesuffix('/kernel')}"
+    shown = np.repeat(shown, 3, axis=-1) if c == 1 else shown
+    sheet = _tiles(_unit(shown), 7 if len(shown) <= 28 else 8)
+    slug = "".join(x if x.isalnum() or x in "-_" else "-" for x in run.label)
+    return [Pictures(f"filters_{slug}", [Picture(to_png(sheet, 340))], f"{run.label}: {what}")]
+
+
+def positions(run: RunFiles, classifier: Any) -> list[Block]:
+    """Cosine similarity of each position's embedding with all others, as a map of maps (figure 7 of the ViT paper)."""
+    from jaxvit.explain.taps import grid
+
+    table = _params(classifier).get("pos_embed")
+    model = classifier.model
+    if table is None or table.ndim != 3 or not hasattr(model, "patch_size"):
+        return []
+    gh, gw = grid(model, tuple(classifier.data_config["image_size"]))
+    table = table[0, -gh * gw :]
+    unit = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
+    rows, columns = (np.unique(np.linspace(0, side - 1, min(side, 7)).astype(int)) for side in (gh, gw))
+    chosen = (rows[:, None] * gw + columns[None, :]).reshape(-1)
+    maps = (unit[chosen] @ unit.T).reshape(-1, gh, gw)
+    sheet = _tiles(_coloured((maps + 1) / 2), len(columns))
+    slug = "".join(x if x.isalnum() or x in "-_" else "-" for x in run.label)
+    caption = f"{run.label}: cosine similarity of position embeddings; each tile is one position against all, yellow is 1, dark is −1"
+    return [Pictures(f"positions_{slug}", [Picture(to_png(sheet, 340))], caption)]
+
+
+def biases(run: RunFiles, classifier: Any) -> list[Block]:
+    """Swin's relative position bias tables: a picture per block, a tile per head."""
+    from jaxvit.explain.windows import block_windows
+
+    tables = {n: v for n, v in _params(classifier).items() if n.endswith("relative_position_bias_table")}
+    if not tables:
+        return []
+    places = block_windows(classifier.model, tuple(classifier.data_config["image_size"]))
+    pictures = []
+    order = sorted(
+        tables, key=lambda n: [int(p.split("_")[-1]) if p.split("_")[-1].isdigit() else 0 for p in n.split("/")]
+    )
+    for name, place in zip(order, places, strict=True):
+        table = tables[name]
+        (wh, ww), heads = place.window, table.shape[1]
+        sides = (2 * wh - 1, 2 * ww - 1)
+        if sides[0] * sides[1] != len(table):
+            side = round(len(table) ** 0.5)
+            sides = (side, side)
+        maps = table.T.reshape(heads, *sides)
+        sheet = _tiles(_coloured(_unit(maps) / 255.0), min(heads, 6))
+        block = name.removesuffix("/attn/relative_position_bias_table")
+        pictures.append(Picture(to_png(sheet), block, (f"{heads} heads",)))
+    slug = "".join(x if x.isalnum() or x in "-_" else "-" for x in run.label)
+    caption = (
+        f"{run.label}: relative position biases; the middle of a tile is a token's own place, yellow draws attention"
+    )
+    return [Pictures(f"biases_{slug}", pictures, caption)]

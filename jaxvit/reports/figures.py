@@ -1,0 +1,227 @@
+"""The drawings of a report, each an SVG text; matplotlib draws, the page recolours for a dark screen."""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxvit.reports import numbers
+from jaxvit.reports.runs import RunFiles
+
+INK, GRID, PAPER = "#24292f", "#d8dee4", "#ffffff"
+# Okabe and Ito (2008), without black and with yellow last: told apart by the colour-blind, on white and on black.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
+DASHES = ("-", (0, (6, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)))  # another one when the colours begin again
+SEQUENTIAL = "magma_r"  # perceptually uniform, light where there is nothing
+POINTS = 9
+PANEL = (4.3, 3.1)  # inches
+MOST_NUMBERS = 20  # classes up to which the cells of a matrix hold their numbers
+LABEL = 22  # characters of a class or run name in a drawing
+STYLE = {
+    "font.size": POINTS, "axes.titlesize": POINTS + 1, "axes.labelsize": POINTS, "xtick.labelsize": POINTS - 1,
+    "ytick.labelsize": POINTS - 1, "legend.fontsize": POINTS - 1, "font.family": "sans-serif",
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6,
+    "axes.axisbelow": True, "figure.facecolor": PAPER, "axes.facecolor": "none", "legend.frameon": False,
+    "svg.fonttype": "none", "svg.hashsalt": "jaxvit", "lines.linewidth": 1.5, "axes.titlelocation": "left",
+    "axes.formatter.useoffset": False,
+}  # fmt: skip
+
+
+def shorten(text: str, most: int = LABEL) -> str:
+    """Cuts a name to `most` characters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def look(i: int) -> dict[str, Any]:
+    """Colour and dash of the i-th run, the same in every drawing."""
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS) % len(DASHES)]}
+
+
+def draw(make: Callable[[Any], None], size: tuple[float, float] = PANEL, layout: str | None = "constrained") -> str:
+    """Returns the SVG of what `make(figure)` draws, `size` in inches."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=size, layout=layout)
+        make(figure)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _legend(figure: Any, runs: int, entries: int) -> None:
+    if entries > 1 and figure.axes[0].get_legend_handles_labels()[0]:
+        figure.legend(loc="outside lower center", ncols=2 if entries > 3 else entries, handlelength=2.6)
+
+
+def _whole_ticks(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7, min_n_ticks=1))
+
+
+def _series(lines: Sequence[dict], key: str, scale: float = 1.0, per_epoch: float | None = None) -> tuple[list, list]:
+    """x in epochs and y of the lines that have `key`, without what is not finite."""
+    points = [
+        (line["step"] / per_epoch if per_epoch else line["epoch"], scale * line[key])
+        for line in lines
+        if isinstance(line.get(key), int | float) and math.isfinite(line[key])
+    ]
+    return [x for x, _ in points], [y for _, y in points]
+
+
+CURVES = {  # panel: (title, unit, ((key, kind), ...), scale); kinds: train is thin and dashed, val is not, average dotted
+    "loss": ("Loss", "cross-entropy (nats)", (("train/loss", "train"), ("val/loss", "val"), ("val_ema/loss", "ema")), 1),
+    "accuracy": (
+        "Accuracy", "top-1 (%)",
+        (("train/accuracy", "train"), ("val/accuracy", "val"), ("val_ema/accuracy", "ema")), 100,
+    ),
+    "learning_rate": ("Learning rate", "", (("train/learning_rate", "val"),), 1),
+    "grad_norm": ("Gradient norm", "mean of an epoch's steps", (("train/grad_norm", "val"),), 1),
+}  # fmt: skip
+KINDS = {
+    "train": {"linewidth": 1.0, "linestyle": (0, (3, 2)), "alpha": 0.9},
+    "val": {},
+    "ema": {"linewidth": 1.3, "linestyle": (0, (1, 1.2))},
+}
+KIND_NAMES = {"train": "training", "val": "validation", "ema": "validation, averaged weights"}
+
+
+def curves(name: str, runs: Sequence[RunFiles]) -> str | None:
+    """One panel of CURVES over all runs; None where no run has anything to draw."""
+    title, unit, keys, scale = CURVES[name]
+    drawn = []
+    for i, run in enumerate(runs):
+        lines, per_epoch = run.epochs, None
+        if name == "learning_rate" and run.epochs:
+            lines, per_epoch = run.lines, run.epochs[-1]["step"] / run.epochs[-1]["epoch"]
+        drawn += [(i, kind, *_series(lines, key, scale, per_epoch)) for key, kind in keys]
+    drawn = [entry for entry in drawn if entry[2]]
+    if not drawn:
+        return None
+    alone = len(runs) == 1
+
+    def make(figure: Any) -> None:
+        axis = figure.subplots()
+        for n, (i, kind, x, y) in enumerate(drawn):
+            style = look(n if alone else i) | KINDS[kind]
+            first = alone or not any(j == i for j, *_ in drawn[:n])
+            label = (KIND_NAMES[kind] if len(keys) > 1 else "") if alone else shorten(runs[i].label, 26)
+            if not alone and first:  # the legend shows the run's own line, not the dashes of training
+                axis.plot([], [], **look(i), label=label)
+            marker = {"marker": "o", "markersize": 4} if len(x) < 3 else {}
+            axis.plot(x, y, label=label if alone and label else None, **style, **marker)
+        axis.set(xlabel="epoch", ylabel=unit, title=title)
+        _whole_ticks(axis)
+        if name in ("loss", "grad_norm"):
+            axis.set_ylim(bottom=0)
+        _legend(figure, len(runs), len(drawn) if alone else len({i for i, *_ in drawn}))
+
+    height = PANEL[1] + 0.19 * max(0, math.ceil(len(runs) / 2) - 1)
+    return draw(make, (PANEL[0], height))
+
+
+def reliability(run: RunFiles, i: int, result: numbers.Calibration) -> str:
+    """Accuracy against confidence, with the share of the images in each bin under it."""
+
+    def make(figure: Any) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+        bins, colour = len(result.count), look(i)["color"]
+        centres, there = (np.arange(bins) + 0.5) / bins, result.count > 0
+        upper.bar(centres[there], result.accuracy[there], 0.86 / bins, color=colour, alpha=0.85)
+        upper.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+        upper.plot(result.confidence[there], result.accuracy[there], "o", markersize=3.2, color=INK)
+        upper.set(ylim=(0, 1.02), xlim=(0, 1), ylabel="accuracy")
+        upper.set_title(f"{shorten(run.label, 30)}: ECE {100 * result.ece:.2f} %")
+        lower.bar(centres, result.count / result.count.sum(), 0.86 / bins, color=colour, alpha=0.85)
+        lower.set(xlabel="confidence", ylabel="share")
+
+    return draw(make, (PANEL[0], 3.7))
+
+
+def matrix(
+    values: np.ndarray, names: Sequence[str], title: str, *, shares: bool, labels: tuple[str, str] | None = None
+) -> str:
+    """A square matrix as colours, with numbers where they can be read; names of rows and columns beside it."""
+    k = len(names)
+    names = [shorten(name) for name in names]
+    dense = k > MOST_NUMBERS
+    points = POINTS - 1 if k <= 12 else (6.5 if not dense else max(4.4, 6.5 - k / 50))
+    cell = max(0.3, 2.9 / k) if not dense else points * 1.22 / 72
+    margin = max(len(name) for name in names) * points * 0.55 / 72 + 0.4
+    side = cell * k
+    width, height = margin + side + 0.15, margin + side + 0.62
+
+    def make(figure: Any) -> None:
+        from matplotlib.colors import PowerNorm
+
+        axis = figure.add_axes((margin / width, 1 - (side + 0.3) / height, side / width, side / height))
+        norm = PowerNorm(0.5, vmin=0, vmax=1 if shares else max(values.max(), 1))
+        image = axis.imshow(values, cmap=SEQUENTIAL, norm=norm, interpolation="none", aspect="auto")
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+        axis.set_xticks(range(k), names, rotation=90 if max(map(len, names)) > 2 or dense else 0, fontsize=points)
+        axis.set_yticks(range(k), names, fontsize=points)
+        axis.tick_params(length=0, pad=2)
+        below, beside = labels or ("predicted", "true")
+        axis.set_title(title)
+        figure.text((margin + side / 2) / width, 0.27 / height, below, ha="center", va="center")
+        figure.text(0.1 / width, 1 - (side / 2 + 0.3) / height, beside, ha="left", va="center", rotation=90)
+        bar = figure.add_axes((margin / width, 0.13 / height, side / width * 0.3, 0.05 / height))
+        _scale(figure, image, bar, shares)
+        if not dense:
+            _write_cells(axis, values, norm, shares, points)
+
+    return draw(make, (width, height), layout=None)
+
+
+def _scale(figure: Any, image: Any, place: Any, shares: bool) -> None:
+    bar = figure.colorbar(image, cax=place, orientation="horizontal")
+    bar.outline.set_visible(False)
+    low, high = image.norm.vmin, image.norm.vmax
+    bar.set_ticks([low, high], labels=["0", "100 %" if shares else f"{high:g}"], fontsize=POINTS - 2)
+    bar.ax.tick_params(length=0, pad=1)
+    bar.ax.grid(False)
+
+
+def _write_cells(axis: Any, values: np.ndarray, norm: Any, shares: bool, points: float) -> None:
+    for (i, j), v in np.ndenumerate(values):
+        text = (f"{100 * v:.0f}" if v >= 0.005 else "") if shares else (f"{v:g}" if v else "")
+        if text:
+            ink = "#ffffff" if norm(v) > 0.55 else "#000000"
+            size = min(points, points * 3.4 / max(len(text), 3))
+            axis.text(j, i, text, ha="center", va="center", color=ink, fontsize=size)
+
+
+def confusion(run: RunFiles, counts: np.ndarray, order: np.ndarray, *, shares: bool) -> str:
+    """The confusion matrix of a run, classes in `order`, as counts or as shares of each true class."""
+    values = (numbers.row_normalised(counts) if shares else counts)[np.ix_(order, order)]
+    what = "share of each true class (%)" if shares else "images"
+    title = f"{shorten(run.label, 26)}: {what}"
+    return matrix(values, [run.class_names[k] for k in order], title, shares=shares)
+
+
+def class_bars(run: RunFiles, i: int, f1: np.ndarray) -> str:
+    """F1 of every class, lowest first."""
+    order = np.argsort(f1, kind="stable")
+    few = len(f1) <= 30
+    size = (PANEL[0], max(2.0, 0.2 * len(f1) + 0.9)) if few else PANEL
+
+    def make(figure: Any) -> None:
+        axis = figure.subplots()
+        axis.set_title(f"{shorten(run.label, 30)}: F1 by class")
+        if few:
+            axis.barh(range(len(f1)), f1[order][::-1], 0.75, color=look(i)["color"])
+            axis.set_yticks(range(len(f1)), [shorten(run.class_names[k]) for k in order[::-1]])
+            axis.grid(False, axis="y")
+            axis.set(xlim=(0, 1), xlabel="F1")
+        else:
+            axis.bar(range(len(f1)), f1[order], 1.0, color=look(i)["color"])
+            axis.set(ylim=(0, 1), xlabel="classes, hardest first", ylabel="F1", xlim=(-1, len(f1)))
+
+    return draw(make, size)

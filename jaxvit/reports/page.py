@@ -1,0 +1,139 @@
+"""Writes a report: index.html with everything inside, report.md with its figures beside it, CSV files."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jaxvit.errors import UserError
+from jaxvit.reports.blocks import Block, Figure, Pictures, Section, Table, Text
+from jaxvit.reports.figures import COLOURS, GRID, INK, PAPER
+
+
+def write(out: Path, title: str, subtitle: str, sections: Sequence[Section]) -> list[Path]:
+    """Writes all files of a report into `out`; returns them, index.html first. Raises UserError where it cannot."""
+    files: dict[str, bytes] = {"index.html": html(title, subtitle, sections).encode()}
+    files["report.md"] = markdown(title, subtitle, sections).encode()
+    for block in (block for section in sections for block in section.blocks):
+        if isinstance(block, Table) and block.csv:
+            files[block.csv[0]] = _csv(block.csv[1], block.csv[2])
+        elif isinstance(block, Figure):
+            files[f"figures/{block.name}.svg"] = block.svg.encode()
+        elif isinstance(block, Pictures):
+            for i, picture in enumerate(block.pictures):
+                files[f"figures/{block.name}_{i}.png"] = picture.png
+    return [_write(out / name, content) for name, content in files.items()]
+
+
+def _write(path: Path, content: bytes) -> Path:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    finally:
+        if path.parent.is_dir():
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    writer.writerow(columns)
+    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
+    return buffer.getvalue().encode("utf-8", errors="surrogateescape")
+
+
+def html(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The page, with styles, drawings and pictures inside."""
+    import jinja2
+
+    text = resources.files("jaxvit.reports").joinpath("page.html.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    counter = iter(range(10**6))
+    return environment.from_string(text).render(
+        title=title, subtitle=subtitle, sections=sections, inline=lambda svg: inline(svg, next(counter)), breakable=breakable,
+    )  # fmt: skip
+
+
+def breakable(text: str) -> Any:
+    """A name that may be broken after its underscores, slashes and commas."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub(r"([_/,.=-])(?=\w)", r"\1<wbr>", str(escape(text))))  # noqa: S704 - escaped
+
+
+def inline(svg: str, number: int) -> Any:
+    """An SVG that lives in the page: names of its own, colours of the page, no size but its proportions."""
+    from markupsafe import Markup
+
+    svg = re.sub(r'\bid="', f'id="f{number}-', svg)
+    svg = svg.replace("url(#", f"url(#f{number}-").replace('xlink:href="#', f'href="#f{number}-')
+    svg = svg.replace('xlink:href="data:', 'href="data:').replace("stroke-linecap: square", "stroke-linecap: butt")
+    svg = svg.replace(INK, "var(--ink)").replace(GRID, "var(--grid)").replace(f"fill: {PAPER}", "fill: none", 1)
+    for i, colour in enumerate(COLOURS):
+        svg = svg.replace(colour, f"var(--c{i})")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+    width = re.search(r'<svg[^>]*? width="([\d.]+)pt"', svg)
+    natural = float(width.group(1)) * 4 / 3 if width else 0
+    svg = re.sub(r'<svg([^>]*?) width="[^"]*"', r"<svg\1", svg, count=1)
+    svg = re.sub(
+        r'<svg([^>]*?) height="[^"]*"', rf'<svg\1 role="img" style="max-width:{natural * 1.35:.0f}px"', svg, count=1
+    )
+    return Markup(svg)  # noqa: S704 - our own drawing; matplotlib escapes the names in it
+
+
+def markdown(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The same in Markdown; drawings are files beside it."""
+    parts = [f"# {_plain(title)}", _plain(subtitle)]
+    for section in sections:
+        parts.append(f"## {_plain(section.title)}")
+        parts += [_markdown_block(block) for block in section.blocks]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown leaves as it is."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text.replace("\n", " "))
+
+
+def _markdown_block(block: Block) -> str:
+    if isinstance(block, Text):
+        if block.kind == "code":
+            return "```\n" + block.text + "\n```"
+        return f"> {_plain(block.text)}" if block.kind == "note" else _plain(block.text)
+    if isinstance(block, Table):
+        return _markdown_table(block)
+    if isinstance(block, Figure):
+        return f"![{_plain(block.caption)}](figures/{block.name}.svg)"
+    cells = [
+        f'<img src="figures/{block.name}_{i}.png" width="112"><br>'
+        + "<br>".join(_plain(line) for line in (picture.title, *picture.lines) if line)
+        for i, picture in enumerate(block.pictures)
+    ]
+    across = block.across or min(6, len(cells))
+    heads = [_plain(head) for head in block.columns] or [""] * across
+    rows = [cells[i : i + across] for i in range(0, len(cells), across)]
+    table = [heads, ["---"] * across, *(row + [""] * (across - len(row)) for row in rows)]
+    return "\n".join([f"{_plain(block.caption)}\n", *("| " + " | ".join(row) + " |" for row in table)])
+
+
+def _markdown_table(table: Table) -> str:
+    if not table.rows:  # for its CSV alone
+        return ""
+    rules = [":---" if i < table.left else "---:" for i in range(len(table.columns))]
+    rows = [
+        [f"**{_plain(c)}**" if i in table.marked and c else _plain(c) for c in row] for i, row in enumerate(table.rows)
+    ]
+    lines = [list(map(_plain, table.columns)), rules, *rows]
+    return "\n".join(
+        [*("| " + " | ".join(row) + " |" for row in lines), *([f"\n{_plain(table.caption)}"] * bool(table.caption))]
+    )

@@ -1,0 +1,222 @@
+"""The pictures of a report: test images with what was said of them, heat over the sample, augmented images."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxvit.errors import UserError
+from jaxvit.reports import numbers
+from jaxvit.reports.blocks import Block, Picture, Pictures, Table, Text
+from jaxvit.reports.runs import RunFiles
+
+SIDE = 128  # pixels to which small images are enlarged
+SHOWN = 8  # images of the fixed sample
+DRAWS = 7
+
+
+def to_png(image: np.ndarray, side: int = SIDE) -> bytes:
+    """A PNG of uint8 [h, w, c] or [h, w]; small images are enlarged by a whole number, large ones reduced."""
+    from PIL import Image
+
+    image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    longest = max(picture.size)
+    if longest > 2 * side:
+        picture.thumbnail((2 * side, 2 * side))
+    elif longest < side:
+        factor = -(-side // longest)
+        picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    picture.save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+def sample_images(run: RunFiles, more: dict[int, np.ndarray] | None = None) -> dict[int, np.ndarray]:
+    """Images by their index in the test split: those of samples.npz, and `more`."""
+    own = {} if run.samples is None else dict(zip(run.samples["index"].tolist(), run.samples["image"], strict=True))
+    return own | (more or {})
+
+
+def mistakes(run: RunFiles, probabilities: np.ndarray, images: dict[int, np.ndarray]) -> list[Block]:
+    """The most confident mistakes: a table of all, pictures of those whose image is at hand."""
+    assert run.labels is not None and run.index is not None
+    where = numbers.confident_mistakes(probabilities, run.labels)
+    if not len(where):
+        return [Text(f"{run.label}: no mistakes among {len(run.labels):,} test images.")]
+    facts = [
+        (int(run.index[i]), int(run.predictions[i]), float(probabilities[i].max()), int(run.labels[i])) for i in where
+    ]
+    names = run.class_names
+    rows = [[str(k), names[said], f"{100 * p:.1f} %", names[true]] for k, said, p, true in facts]
+    shown = [
+        Picture(to_png(images[k]), f"{names[said]} {100 * p:.0f} %", (f"true: {names[true]}", f"test image {k}"))
+        for k, said, p, true in facts
+        if k in images
+    ]
+    slug = _slug(run)
+    table = Table(
+        ["test image", "said", "probability", "true"], rows, left=2,
+        folded=f"{run.label}: the {len(rows)} most confident mistakes by number" if len(shown) == len(rows) else "",
+        caption=f"{run.label}: wrong and sure of it; numbers count the test split from 0.",
+        csv=(f"mistakes_{slug}.csv", ["index", "said", "probability", "true"], [[k, names[s], p, names[t]] for k, s, p, t in facts]),
+    )  # fmt: skip
+    pictures = [Pictures(f"mistakes_{slug}", shown, f"{run.label}: the most confident mistakes")] if shown else []
+    return [*pictures, table]
+
+
+def _slug(run: RunFiles) -> str:
+    return "".join(c if c.isalnum() or c in "-_" else "-" for c in run.label)
+
+
+def pairs(run: RunFiles, counts: np.ndarray, images: dict[int, np.ndarray]) -> list[Block]:
+    """The most confused pairs by name, with images of their mistakes as far as they are at hand."""
+    assert run.labels is not None and run.index is not None
+    found = numbers.confused_pairs(counts)
+    if not found:
+        return []
+    names, sizes = run.class_names, counts.sum(axis=1)
+    rows, shown = [], []
+    for a, b, forth, back in found:
+        share = (forth + back) / max(int(sizes[a] + sizes[b]), 1)
+        rows.append([f"{names[a]} / {names[b]}", str(forth), str(back), f"{100 * share:.1f} %"])
+        for true, said in ((a, b), (b, a)):
+            hits = np.flatnonzero((run.labels == true) & (run.predictions == said))
+            there = [int(run.index[i]) for i in hits if int(run.index[i]) in images][:2]
+            shown += [
+                Picture(to_png(images[k]), names[true], (f"taken for {names[said]}", f"test image {k}")) for k in there
+            ]
+    raw = [[names[a], names[b], forth, back] for a, b, forth, back in found]
+    table = Table(
+        ["pair", "first taken for second", "second for first", "of their images"], rows,
+        f"{run.label}: the most confused pairs of classes.",
+        csv=(f"confused_pairs_{_slug(run)}.csv", ["first", "second", "first_as_second", "second_as_first"], raw),
+    )  # fmt: skip
+    if shown:
+        return [
+            table,
+            Pictures(f"pairs_{_slug(run)}", shown[:16], f"{run.label}: images of these pairs that were confused"),
+        ]
+    one_of_each = [_example(run, images, k) for pair in found[:4] for k in pair[:2]]
+    one_of_each = [p for p in one_of_each if p is not None]
+    return (
+        [table, Pictures(f"pairs_{_slug(run)}", one_of_each, f"{run.label}: what these classes look like")]
+        if one_of_each
+        else [table]
+    )
+
+
+def _example(run: RunFiles, images: dict[int, np.ndarray], label: int) -> Picture | None:
+    assert run.labels is not None and run.index is not None
+    there = [int(i) for i in run.index[run.labels == label] if int(i) in images]
+    return Picture(to_png(images[there[0]]), run.class_names[label], (f"test image {there[0]}",)) if there else None
+
+
+def heat(runs: Sequence[RunFiles], classifiers: dict[str, Any]) -> list[Block]:
+    """Grad-CAM of each run's prediction over the fixed sample; a line for each run that has no map."""
+    first = next((run for run in runs if run.samples is not None), None)
+    if first is None or first.samples is None:
+        return [Text("No samples.npz, so no images to look at.", "note")]
+    chosen = np.unique(np.linspace(0, len(first.samples["image"]) - 1, SHOWN).astype(int))
+    images, labels = first.samples["image"][chosen], first.samples["label"][chosen]
+    columns, blocks = [], []
+    for run in runs:
+        try:
+            columns.append((run.label, _overlays(classifiers, run, images, labels)))
+        except UserError as error:
+            blocks.append(Text(f"{run.label}: no maps, because {str(error).splitlines()[0]}", "note"))
+    if not columns:
+        return blocks
+    names = first.class_names
+    index = first.samples["index"][chosen]
+    cells = []
+    for i, image in enumerate(images):
+        cells.append(Picture(to_png(image), names[int(labels[i])], (f"test image {index[i]}",)))
+        cells += [pictures[i] for _, pictures in columns]
+    caption = (
+        "Grad-CAM (Selvaraju et al., 2017) for the class that the model names, at the default layer of its family: "
+        "bright where the model sees it. Images are the fixed sample of the test split; ✗ marks a wrong answer."
+    )
+    heads = ["image, true class", *(label for label, _ in columns)]
+    across = len(heads)
+    if len(columns) == 1:  # image and map side by side, as many pairs in a row as there is room for
+        pairs_of_two = [
+            Picture(_beside(cells[2 * i].png, cells[2 * i + 1].png), cells[2 * i].title, cells[2 * i + 1].lines)
+            for i in range(len(images))
+        ]
+        return [*blocks, Pictures("cam", pairs_of_two, caption)]
+    return [*blocks, Pictures("cam", cells, caption, heads, across)]
+
+
+def _beside(left: bytes, right: bytes) -> bytes:
+    from PIL import Image
+
+    a, b = (Image.open(io.BytesIO(png)).convert("RGB") for png in (left, right))
+    a = a.resize(b.size, Image.Resampling.NEAREST)
+    both = Image.new("RGB", (a.width, a.height * 2))
+    both.paste(a, (0, 0))
+    both.paste(b, (0, a.height))
+    buffer = io.BytesIO()
+    both.save(buffer, "png", optimize=True)
+    return buffer.getvalue()
+
+
+def prepared(classifier: Any, images: np.ndarray) -> tuple[Any, np.ndarray]:
+    """Images uint8 [n, h, w, c] as a classifier takes them: (normalised, the same in [0, 1] before it, RGB)."""
+    from jaxvit import setup
+    from jaxvit.explain.overlay import to_display
+
+    words = classifier.data_config
+    as_float = setup.make_to_float(words["in_channels"])(images)
+    size = tuple(words["image_size"])
+    normalised = setup.make_normalise(size, words["interpolation"], words["mean"], words["std"])(as_float)
+    return normalised, to_display(normalised, words["mean"], words["std"])
+
+
+def _overlays(classifiers: dict[str, Any], run: RunFiles, images: np.ndarray, labels: np.ndarray) -> list[Picture]:
+    from PIL import Image
+
+    from jaxvit import explain
+    from jaxvit.explain.overlay import overlay
+
+    classifier = classifiers[run.label]
+    if isinstance(classifier, UserError):
+        raise classifier
+    normalised, display = prepared(classifier, images)
+    maps = np.asarray(explain.grad_cam(classifier.model, classifier.variables, normalised))
+    probabilities = numbers.softmax(np.asarray(classifier.model.apply(classifier.variables, normalised)))
+    out = []
+    for image, map_, p, label in zip(display, maps, probabilities, labels, strict=True):
+        h, w = map_.shape
+        factor = max(1, -(-SIDE // max(h, w)))
+        smooth = Image.fromarray(map_).resize((w * factor, h * factor), Image.Resampling.BILINEAR)
+        large = image.repeat(factor, axis=0).repeat(factor, axis=1)
+        said = int(p.argmax())
+        mark = "" if said == label else "✗ "
+        out.append(
+            Picture(
+                to_png(overlay(large, np.asarray(smooth))),
+                "",
+                (f"{mark}{run.class_names[said]} {100 * p[said]:.0f} %",),
+            )
+        )
+    return out
+
+
+def augmented(run: RunFiles) -> list[Block]:
+    """The fixed sample as training sees it, by the run's own words; fixed draws."""
+    import jax
+
+    from jaxvit.data import augment
+
+    if run.samples is None:
+        return [Text(f"{run.label}: no samples.npz, so no augmented images to show.", "note")]
+    words = {w.removeprefix("augment."): v for w, v in run.config.items() if w.startswith("augment.")}
+    images = run.samples["image"]
+    chosen = np.unique(np.linspace(0, len(images) - 1, 5).astype(int))
+    cells = augment.picture_grid(augment.make_augment(words), jax.random.key(0), images[chosen], DRAWS)
+    pictures = [Picture(to_png(cell)) for row in cells for cell in row]
+    heads = ["image", *(f"draw {i + 1}" for i in range(DRAWS))]
+    caption = f"{run.label}: test images as the training step would change them; mixing takes place among these images."
+    return [Pictures(f"augmentations_{_slug(run)}", pictures, caption, heads, 1 + DRAWS)]

@@ -1,0 +1,246 @@
+"""Builds a report from the files of runs."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvit.errors import UserError
+from jaxvit.reports import deep as deep_lib
+from jaxvit.reports import figures, numbers, page, pictures, tables
+from jaxvit.reports.blocks import Block, Figure, Section, Table, Text
+from jaxvit.reports.runs import RunFiles, read_runs
+
+MANY = 20  # classes from which on a matrix is ordered by similarity and takes the width of the page
+
+
+def write_report(
+    workdirs: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    deep: bool = False,
+    augmentations: bool = False,
+) -> list[Path]:
+    """Writes index.html, report.md, CSV files and figures/ about one or several runs; returns them, index.html first.
+
+    Args:
+      workdirs: of the runs, which must be of one data set.
+      out: the directory to write; of one run its own `report/` by default.
+      deep: look into the models as well, with the test images where they can be loaded.
+      augmentations: show the fixed sample as the training step changes it.
+
+    Raises:
+      UserError: no run, a damaged file, runs of different data sets, several runs without `out`.
+    """
+    if out is None and len(workdirs) > 1:
+        raise UserError("several runs and no --out; expected the directory to write, for example --out runs/report")
+    runs = read_runs(workdirs)
+    target = runs[0].path / "report" if out is None else Path(out).expanduser()
+    check_target(target)
+    known = [run for run in runs if run.logits is not None]
+    images = deep_lib.test_images(runs[0]) if deep else None
+    more = images.by_index if images is not None and not isinstance(images, str) else None
+    classifiers = _classifiers(runs)
+    parts: list[tuple[str, list[Block]]] = [
+        ("Summary", summary(runs)),
+        ("Differences", list(tables.differences(runs))),
+        ("Training", training(runs)),
+        ("Confusion", confusion(known, more)),
+        ("Classes", classes(known)),
+        ("Calibration", calibration(known)),
+        ("Confident mistakes", mistakes(known, more)),
+        ("Where the models look", pictures.heat(runs, classifiers)),
+        ("Inside the models", deep_lib.blocks(runs, classifiers, images) if deep and images is not None else []),
+        ("Augmentation", augmentation(runs, augmentations)),
+        ("Config", list(tables.config_tables(runs))),
+        ("To repeat", repeat(runs)),
+    ]
+    sections = [Section(title, blocks) for title, blocks in parts if blocks]
+    title = f"{_data_name(runs[0])}: " + (runs[0].label if len(runs) == 1 else f"{len(runs)} runs")
+    return page.write(target, title, _subtitle(runs), sections)
+
+
+def check_target(out: Path) -> None:
+    """Raises UserError where `out` cannot become a directory, before the work."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write to {str(out)!r}: {getattr(error, 'strerror', None) or error}") from None
+    if not os.access(out, os.W_OK):
+        raise UserError(f"cannot write to {str(out)!r}: no permission")
+
+
+def _data_name(run: RunFiles) -> str:
+    kind, _, rest = str(run.config["data.name"]).partition(":")
+    return f"{kind} {Path(rest).name}" if rest else kind
+
+
+def _subtitle(runs: Sequence[RunFiles]) -> str:
+    run, parts = runs[0], [f"{len(runs[0].class_names)} classes"]
+    for word, name in (("num_train", "training"), ("num_val", "validation"), ("num_test", "test")):
+        if run.summary.get(word) is not None:
+            parts.append(f"{run.summary[word]:,} {name} images")
+    ends = sorted(str(r.summary["finished"])[:10] for r in runs if r.summary.get("finished"))
+    return ", ".join(parts) + (f"; last run finished {ends[-1]}" if ends else "")
+
+
+def _classifiers(runs: Sequence[RunFiles]) -> dict[str, Any]:
+    """The best model of each run; a UserError in its place where there is none."""
+    from jaxvit import inference
+
+    out: dict[str, Any] = {}
+    for run in runs:
+        if any(r.samples is not None for r in runs):
+            try:
+                out[run.label] = inference.from_run(run.path)
+            except UserError as error:
+                out[run.label] = error
+    return out
+
+
+def summary(runs: Sequence[RunFiles]) -> list[Block]:
+    """What is missing, the runs side by side, seeds."""
+    blocks: list[Block] = []
+    for run in runs:
+        if not run.finished:
+            done = max((line["epoch"] for line in run.epochs), default=0)
+            blocks.append(
+                Text(
+                    f"{run.label} is unfinished: {done} of {run.config.get('num_epochs', '?')} epochs are recorded.",
+                    "note",
+                )
+            )
+        if run.logits is None:
+            blocks.append(Text(f"{run.label} has no predictions.npz, so its test figures are missing.", "note"))
+    blocks.append(tables.comparison(runs))
+    grouped = tables.seeds(runs)
+    return blocks + ([grouped] if grouped else [])
+
+
+def training(runs: Sequence[RunFiles]) -> list[Block]:
+    """Curves of all runs over each other."""
+    if not any(run.epochs for run in runs):
+        return [Text("No epoch has been recorded yet.", "note")]
+    drawn = [(name, figures.curves(name, runs)) for name in figures.CURVES]
+    several = "Solid: validation; thin and dashed: training." if len(runs) > 1 else ""
+    notes = {"loss": several, "accuracy": several + " Training images are augmented." if several else ""}
+    blocks: list[Block] = [Figure(f"curve_{name}", svg, notes.get(name, "")) for name, svg in drawn if svg]
+    keys = ["run", *dict.fromkeys(key for run in runs for line in run.epochs for key in line)]
+    rows = [[run.label, *(line.get(key) for key in keys[1:])] for run in runs for line in run.epochs]
+    last = [[run.label, *(_short(run.epochs[-1].get(key)) for key in keys[1:])] for run in runs if run.epochs]
+    table = Table(
+        keys, last, "Of every epoch in curves.csv.", folded="The last epoch in numbers", csv=("curves.csv", keys, rows)
+    )
+    return [*blocks, table]
+
+
+def _short(value: Any) -> str:
+    return tables.ABSENT if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def confusion(runs: Sequence[RunFiles], more: dict[int, np.ndarray] | None) -> list[Block]:
+    """Confusion matrices, all in the order of the first run's similarities where there are many classes."""
+    drawings: list[Block] = []
+    named: list[Block] = []
+    order = None
+    for run in runs:
+        k = len(run.class_names)
+        assert run.labels is not None
+        counts = numbers.confusion(run.labels, run.predictions, k)
+        if order is None:
+            order = numbers.similarity_order(counts) if k > MANY else np.arange(k)
+        slug, wide = pictures._slug(run), k > MANY
+        caption = (
+            ""
+            if not wide
+            else "Classes that are confused stand next to each other (average linkage over mutual confusion)."
+        )
+        for shares in (True, False):
+            svg = figures.confusion(run, counts, order, shares=shares)
+            name = f"confusion_{'shares' if shares else 'counts'}_{slug}"
+            what = f"{run.label}: {'shares of each true class' if shares else 'counts'}"
+            folded = what if wide and not (shares and run is runs[0]) else ""
+            drawings.append(Figure(name, svg, caption, wide, 900 if k > 50 else 560 if wide else 0, folded))
+        raw = [[run.class_names[i], *map(int, counts[i])] for i in range(k)]
+        table = Table(
+            ["true \\ predicted", *run.class_names], [], csv=(f"confusion_{slug}.csv", ["true", *run.class_names], raw)
+        )
+        named += [table, *pictures.pairs(run, counts, pictures.sample_images(run, more))]
+    return drawings + named
+
+
+def classes(runs: Sequence[RunFiles]) -> list[Block]:
+    """Precision, recall and F1 by class."""
+    if not runs:
+        return []
+    scores = [numbers.per_class(r.labels, r.predictions, len(r.class_names)) for r in runs]  # type: ignore[arg-type]
+    drawn = [
+        Figure(f"classes_{pictures._slug(run)}", figures.class_bars(run, i, s[:, 2]), "")
+        for i, (run, s) in enumerate(zip(runs, scores, strict=True))
+    ]
+    rows = [[run.label, *(f"{v:.4f}" for v in s[:, :3].mean(axis=0))] for run, s in zip(runs, scores, strict=True)]
+    mean = Table(["run", "precision", "recall", "F1"], rows, "Means over the classes, each counting the same.")
+    return [*drawn, mean, *tables.class_table(runs, scores)]
+
+
+def calibration(runs: Sequence[RunFiles]) -> list[Block]:
+    """Reliability diagrams and calibration errors."""
+    if not runs:
+        return []
+    results = [numbers.calibration(numbers.softmax(r.logits), r.labels) for r in runs]  # type: ignore[arg-type]
+    blocks: list[Block] = [
+        Figure(f"reliability_{pictures._slug(run)}", figures.reliability(run, i, result), "")
+        for i, (run, result) in enumerate(zip(runs, results, strict=True))
+    ]
+    rows, raw = [], []
+    for run, result in zip(runs, results, strict=True):
+        sure, right = numbers.softmax(run.logits).max(axis=-1).mean(), run.correct.mean()  # type: ignore[arg-type]
+        rows.append(
+            [
+                run.label,
+                f"{100 * result.ece:.2f} %",
+                f"{100 * result.mce:.2f} %",
+                f"{100 * sure:.2f} %",
+                f"{100 * right:.2f} %",
+            ]
+        )
+        for i in range(len(result.count)):
+            raw.append([run.label, i / numbers.BINS, (i + 1) / numbers.BINS, int(result.count[i]),
+                        *(None if np.isnan(v) else float(v) for v in (result.confidence[i], result.accuracy[i]))])  # fmt: skip
+    caption = (
+        f"Bars: share of right answers by confidence, {numbers.BINS} equal bins; dots at the mean confidence of a bin; on the "
+        "dashed line both agree. Above it the model knows more than it says. ECE is the mean gap, weighted by images (Guo et "
+        "al., 2017); label smoothing and mixup make a model say less than it knows."
+    )
+    head = ["run", "ECE", "largest gap", "mean confidence", "accuracy"]
+    columns = ["run", "low", "high", "images", "confidence", "accuracy"]
+    return [*blocks, Table(head, rows, caption, csv=("calibration.csv", columns, raw))]
+
+
+def mistakes(runs: Sequence[RunFiles], more: dict[int, np.ndarray] | None) -> list[Block]:
+    """The most confident mistakes of each run."""
+    out: list[Block] = []
+    for run in runs:
+        assert run.logits is not None
+        out += pictures.mistakes(run, numbers.softmax(run.logits), pictures.sample_images(run, more))
+    return out
+
+
+def augmentation(runs: Sequence[RunFiles], show: bool) -> list[Block]:
+    """What was used, and, where asked for, how it looks."""
+    table = tables.augmentations(runs)
+    blocks: list[Block] = [table] if table else [Text("No augmentation and no regularisation words are in use.")]
+    return blocks + ([block for run in runs for block in pictures.augmented(run)] if show else [])
+
+
+def repeat(runs: Sequence[RunFiles]) -> list[Block]:
+    """The commands and the environments."""
+    blocks: list[Block] = [
+        Text(("" if len(runs) == 1 else f"# {run.label}\n") + str(run.summary["command"]), "code")
+        for run in runs
+        if run.summary.get("command")
+    ]
+    table = tables.environment(runs)
+    return blocks + ([table] if table else [])

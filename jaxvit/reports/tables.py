@@ -1,0 +1,284 @@
+"""The tables of a report: runs side by side, seeds, differences, configs, environments."""
+
+import itertools
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxvit.console import count, duration
+from jaxvit.reports import numbers
+from jaxvit.reports.blocks import Table, Text
+from jaxvit.reports.runs import RunFiles, defaults, same_test_split
+
+ABSENT = "–"
+HARDEST = 10
+MOST_PAIRS = 15  # runs are compared each with each up to here, else each with the best
+
+
+def best_validation(run: RunFiles) -> tuple[int, float] | None:
+    """Epoch and accuracy of the evaluation that chose, or of the best line so far."""
+    lines = [run.summary["best"]] if run.summary.get("best") else run.epochs
+    key = "val_ema/accuracy" if any("val_ema/accuracy" in line for line in lines) else "val/accuracy"
+    lines = [line for line in lines if isinstance(line.get(key), int | float) and math.isfinite(line[key])]
+    if not lines:
+        return None
+    line = max(lines, key=lambda line: line[key])
+    return int(line["epoch"]), line[key]
+
+
+def accuracy(run: RunFiles) -> float | None:
+    """Test accuracy from the predictions, or None."""
+    return None if run.logits is None else float(run.correct.mean())
+
+
+def _percent(value: float | None, digits: int = 2) -> str:
+    return ABSENT if value is None else f"{100 * value:.{digits}f} %"
+
+
+def _pick(word: str, show: Callable[[Any], str]) -> Callable[[RunFiles], tuple[Any, str]]:
+    def read(run: RunFiles) -> tuple[Any, str]:
+        value = run.summary.get(word)
+        return value, ABSENT if value is None else show(value)
+
+    return read
+
+
+def _macs(run: RunFiles) -> tuple[Any, str]:
+    value, size = run.summary.get("gmacs"), run.summary.get("image_size")
+    if value is None or not size:
+        return value, ABSENT
+    return value, f"{count(1e9 * value)} at {size[0]}×{size[1]}"
+
+
+def _top1(run: RunFiles) -> tuple[Any, str]:
+    value = accuracy(run)
+    if value is None:
+        return None, ABSENT
+    low, high = numbers.wilson(int(run.correct.sum()), len(run.correct))
+    return value, f"{_percent(value)} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def _top5(run: RunFiles) -> tuple[Any, str]:
+    if run.logits is None or run.labels is None or len(run.class_names) <= 5:
+        return None, ABSENT
+    value = numbers.top_k(run.logits, run.labels, 5)
+    return value, _percent(value)
+
+
+def _test_loss(run: RunFiles) -> tuple[Any, str]:
+    if run.logits is None or run.labels is None:
+        return None, ABSENT
+    value = numbers.log_loss(run.logits, run.labels)
+    return value, f"{value:.4f}"
+
+
+def _ece(run: RunFiles) -> tuple[Any, str]:
+    if run.logits is None or run.labels is None:
+        return None, ABSENT
+    value = numbers.calibration(numbers.softmax(run.logits), run.labels).ece
+    return value, _percent(value)
+
+
+def _best(run: RunFiles) -> tuple[Any, str]:
+    found = best_validation(run)
+    return (None, ABSENT) if found is None else (found[0], f"{found[0]} ({_percent(found[1])})")
+
+
+def _epochs(run: RunFiles) -> tuple[Any, str]:
+    done, planned = len({line["epoch"] for line in run.epochs}), run.config.get("num_epochs")
+    return done, str(done) if done == planned else f"{done} of {planned}"
+
+
+def _model(run: RunFiles) -> tuple[Any, str]:
+    name = run.config["model.name"]
+    start = run.config.get("pretrained")
+    return name, f"{name} (pretrained)" if start else name
+
+
+# head of the column: run -> (value for the CSV, text); a column without any value is left out
+COLUMNS: dict[str, Callable[[RunFiles], tuple[Any, str]]] = {
+    "model": _model,
+    "top-1 (95 % interval)": _top1,
+    "top-5": _top5,
+    "test loss": _test_loss,
+    "ECE": _ece,
+    "parameters": _pick("parameters", count),
+    "MACs": _macs,
+    "best epoch (validation)": _best,
+    "epochs": _epochs,
+    "s/epoch": _pick("seconds_per_epoch", lambda v: f"{v:.3g}"),
+    "training": _pick("train_seconds", duration),
+    "images/s": _pick("images_per_second", lambda v: f"{v:,.0f}"),
+    "peak memory": _pick("peak_memory_bytes", lambda v: f"{count(v)}B"),
+}
+_WORDS = ("model",)
+
+
+def comparison(runs: Sequence[RunFiles]) -> Table:
+    """One row a run."""
+    cells = {name: [read(run) for run in runs] for name, read in COLUMNS.items()}
+    cells = {name: column for name, column in cells.items() if any(value is not None for value, _ in column)}
+    scores = [accuracy(run) for run in runs]
+    best = max((s for s in scores if s is not None), default=None)
+    rows = [[run.label, *(column[i][1] for column in cells.values())] for i, run in enumerate(runs)]
+    raw = [[run.label, *(column[i][0] for column in cells.values())] for i, run in enumerate(runs)]
+    marked = frozenset(i for i, s in enumerate(scores) if len(runs) > 1 and s is not None and s == best)
+    head = ["run", *cells]
+    caption = "Test figures come from the checkpoint with the best validation figures; the interval is Wilson's."
+    caption += " The best test accuracy is marked." if marked else ""
+    return Table(head, rows, caption, left=2, marked=marked, csv=("comparison.csv", head, raw))
+
+
+def _recipe(run: RunFiles) -> str:
+    return json.dumps({k: v for k, v in run.config.items() if k != "seed"}, sort_keys=True)
+
+
+def seeds(runs: Sequence[RunFiles]) -> Table | None:
+    """Mean and standard deviation of runs that differ only in their seed; None where there are no such."""
+    groups: dict[str, list[RunFiles]] = {}
+    for run in runs:
+        if run.logits is not None:
+            groups.setdefault(_recipe(run), []).append(run)
+    rows, raw = [], []
+    for group in groups.values():
+        if len(group) < 2:
+            continue
+        values = np.array([accuracy(run) for run in group], np.float64)
+        mean, sd = float(values.mean()), float(values.std(ddof=1))
+        names, used = ", ".join(run.label for run in group), ", ".join(str(run.config.get("seed")) for run in group)
+        show = [names, used, str(len(group)), f"{100 * mean:.2f} ± {100 * sd:.2f} %"]
+        rows.append([*show, f"{100 * values.min():.2f}–{100 * values.max():.2f} %"])
+        raw.append([names, used, len(group), mean, sd, float(values.min()), float(values.max())])
+    if not rows:
+        return None
+    caption = "Runs that differ only in their seed; ± is the standard deviation of a run (n − 1)."
+    head = ["runs", "seeds", "number", "mean", "sd", "lowest", "highest"]
+    return Table(["runs", "seeds", "number", "top-1", "range"], rows, caption, left=2, csv=("seeds.csv", head, raw))
+
+
+def differences(runs: Sequence[RunFiles]) -> list[Table | Text]:
+    """Paired comparisons of runs on the same test images."""
+    known = [run for run in runs if run.logits is not None]
+    if len(known) < 2:
+        return []
+    pairs = list(itertools.combinations(known, 2))
+    if len(pairs) > MOST_PAIRS:
+        best = max(known, key=lambda run: accuracy(run) or 0.0)
+        pairs = [(best, run) for run in known if run is not best]
+    same = [(a, b) for a, b in pairs if same_test_split(a, b)]
+    out: list[Table | Text] = []
+    if same:
+        out.append(_difference_table(same))
+    if len(same) < len(pairs):
+        others = "; ".join(f"{a.label} and {b.label}" for a, b in pairs if not same_test_split(a, b))
+        out.append(Text(f"Not the same test images, so not compared: {others}.", "note"))
+    return out
+
+
+def _difference_table(pairs: Sequence[tuple[RunFiles, RunFiles]]) -> Table:
+    tests = [numbers.mcnemar(a.correct, b.correct) for a, b in pairs]
+    adjusted = numbers.holm([p for *_, p in tests])
+    rows, raw, marked = [], [], set()
+    for i, ((a, b), (only_a, only_b, p), q) in enumerate(zip(pairs, tests, adjusted, strict=True)):
+        d, low, high = numbers.bootstrap_difference(a.correct, b.correct)
+        interval = f"{100 * low:+.2f} to {100 * high:+.2f}"
+        rows.append([a.label, b.label, f"{100 * d:+.2f}", interval, str(only_a), str(only_b), _p(p), _p(q)])
+        raw.append([a.label, b.label, d, low, high, only_a, only_b, p, q])
+        if q < 0.05:
+            marked.add(i)
+    caption = (
+        "B less A in percentage points of test accuracy, with the 95 % bootstrap interval over the test images "
+        f"({numbers.DRAWS:,} paired resamples); McNemar's exact test on the images that only one of them has right; "
+        "Holm's correction for the number of pairs. Marked: p below 0.05 after it. "
+        "This is chance in the test images, not chance between seeds."
+    )
+    head = ["A", "B", "difference", "95 % interval", "only A right", "only B right", "p", "p (Holm)"]
+    names = ["A", "B", "difference", "low", "high", "only_A_right", "only_B_right", "p", "p_holm"]
+    return Table(head, rows, caption, left=2, marked=frozenset(marked), csv=("differences.csv", names, raw))
+
+
+def _p(p: float) -> str:
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, list):
+        return "(" + ", ".join(map(_show, value)) + ")"
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def config_tables(runs: Sequence[RunFiles]) -> list[Table | Text]:
+    """What differs between the runs (of one run: from the defaults), then every word."""
+    usual = defaults()
+    words = list(dict.fromkeys(word for run in runs for word in run.config))
+    if len(runs) == 1:
+        told = [w for w in words if runs[0].config[w] != usual.get(w)]
+        caption = "Words of the config that are not at their default; the run's own sizes and statistics among them."
+    else:
+        told = [w for w in words if len({json.dumps(run.config.get(w)) for run in runs}) > 1]
+        caption = "Words of the config in which the runs differ."
+    rows = [[w, *(_show(run.config.get(w)) for run in runs)] for w in words]
+    short = [row for row in rows if row[0] in told]
+    head = ["word", *(run.label for run in runs)]
+    out: list[Table | Text] = [Table(head, short, caption, left=len(head))] if short else []
+    if not short and len(runs) > 1:
+        out.append(Text("The runs have the same config, word for word."))
+    marked = frozenset(i for i, w in enumerate(words) if w in told)
+    raw = [[w, *(json.dumps(run.config.get(w)) for run in runs)] for w in words]
+    out.append(Table(head, rows, "", len(head), marked, f"All {len(words)} words", ("config.csv", head, raw)))
+    return out
+
+
+def environment(runs: Sequence[RunFiles]) -> Table | None:
+    """Versions and hardware; rows in which the runs differ are marked."""
+    known = [run for run in runs if run.summary.get("environment")]
+    if not known:
+        return None
+    words = list(dict.fromkeys(w for run in known for w in run.summary["environment"]))
+    rows = [[w, *(str(run.summary["environment"].get(w, ABSENT)) for run in known)] for w in words]
+    marked = frozenset(i for i, row in enumerate(rows) if len(set(row[1:])) > 1)
+    return Table(["", *(run.label for run in known)], rows, left=len(known) + 1, marked=marked)
+
+
+AUGMENTING = ("augment.", "loss.label_smoothing", "model.drop_rate", "model.drop_path_rate", "model.attn_drop_rate",
+              "model.proj_drop_rate", "distill.", "ema.")  # fmt: skip
+
+
+def augmentations(runs: Sequence[RunFiles]) -> Table | None:
+    """The words of augmentation and regularisation that are in use in any of the runs; None where nothing is."""
+    usual = defaults()
+    words = list(dict.fromkeys(w for run in runs for w in run.config if w.startswith(AUGMENTING)))
+    used = [w for w in words if any((run.config.get(w) or 0) != (usual.get(w) or 0) for run in runs)]
+    if not used:
+        return None
+    rows = [[w, *(_show(run.config.get(w)) for run in runs)] for w in used]
+    caption = "Words of augmentation and regularisation that are in use; all others are off."
+    return Table(["word", *(run.label for run in runs)], rows, caption, left=len(runs) + 1)
+
+
+def class_table(runs: Sequence[RunFiles], scores: Sequence[np.ndarray]) -> list[Table]:
+    """Precision, recall and F1 of each class, hardest first; of several runs F1 alone, the rest in the CSV."""
+    names, mean = runs[0].class_names, np.mean([s[:, 2] for s in scores], axis=0)
+    order = np.argsort(mean, kind="stable")
+    if len(runs) == 1:
+        head = ["class", "precision", "recall", "F1", "images"]
+        rows = [[names[k], *(f"{v:.3f}" for v in scores[0][k, :3]), f"{scores[0][k, 3]:.0f}"] for k in order]
+    else:
+        head = ["class", *(f"F1 {run.label}" for run in runs), "images"]
+        rows = [[names[k], *(f"{s[k, 2]:.3f}" for s in scores), f"{scores[0][k, 3]:.0f}"] for k in order]
+    raw = [
+        [run.label, k, names[k], *map(float, s[k, :3]), int(s[k, 3])]
+        for run, s in zip(runs, scores, strict=True)
+        for k in range(len(names))
+    ]
+    columns = ["run", "label", "class", "precision", "recall", "f1", "images"]
+    csv = ("classes.csv", columns, raw)
+    if len(rows) <= HARDEST + 2:
+        return [Table(head, rows, csv=csv)]
+    first = Table(head, rows[:HARDEST], f"The {HARDEST} hardest of {len(rows)} classes.")
+    return [first, Table(head, rows, folded=f"All {len(rows)} classes, hardest first", csv=csv)]
