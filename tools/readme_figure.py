@@ -6,6 +6,7 @@ python tools/readme_figure.py runs/digits docs/images/digits.png      (needs mat
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -30,7 +31,8 @@ def main(workdir: Path, target: Path) -> None:
 
     plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     figure = plt.figure(figsize=(10, 3.4), layout="constrained")
-    left, middle, right = np.ravel(figure.subfigures(1, 3, width_ratios=(1.15, 1, 1.1)))
+    panels: Any = figure.subfigures(1, 3, width_ratios=(1.15, 1, 1.1))
+    left, middle, right = panels
 
     axes = left.subplots()
     epochs = [line["epoch"] for line in lines]

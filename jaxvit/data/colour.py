@@ -8,6 +8,8 @@ saturation in HSV, which is not what timm's and torchvision's recipes mean.
 
 from collections.abc import Callable
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,7 +80,8 @@ def hue(images: Array, delta: Array) -> Array:
         return images
     import dm_pix
 
-    return jax.vmap(dm_pix.adjust_hue)(images, delta)
+    turn: Any = dm_pix.adjust_hue
+    return jax.vmap(turn)(images, delta)
 
 
 def posterize(images: Array, bits: Array) -> Array:

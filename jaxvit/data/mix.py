@@ -49,7 +49,7 @@ def mix(
 
     def mixed(images: Array) -> Array:
         other = images[::-1]
-        pasted = jnp.where(in_box(box, images.shape[1:3]), other, images)
+        pasted = jnp.where(in_box(box, (images.shape[1], images.shape[2])), other, images)
         blended = per_image(share) * images + per_image(1.0 - share) * other
         return jnp.where(per_image(cut), pasted, blended)
 

@@ -208,7 +208,7 @@ def _apply_all(
 ) -> Array:
     """Applies the slots op [n, b] one after the other."""
     positive = jax.random.bernoulli(key, 0.5, op.shape)
-    strength = strengths(op, magnitude, positive, space, images.shape[1:3])
+    strength = strengths(op, magnitude, positive, space, (images.shape[1], images.shape[2]))
     for slot in range(op.shape[0]):
         images = apply(images, op[slot], strength[slot], fill)
     return images
