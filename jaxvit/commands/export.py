@@ -69,7 +69,8 @@ def run(argv: list[str]) -> int:
     else:
         given = source.from_file(args.model, args.checkpoint)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as name:
+    beside = target if target.is_dir() else target.parent  # on the same file system, where files can be moved
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=beside) as name:
         draft = Path(name) / "files"
         draft.mkdir()
         write(given, args.format, draft)
