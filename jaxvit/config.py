@@ -5,18 +5,16 @@ A YAML or JSON config is data: only known words, no code.
 """
 
 import copy
-import importlib.util
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
+from jaxvit import config_files
 from jaxvit.errors import UserError, suggest
 
 Config = Any  # a ConfigDict, whose words are attributes that a type checker cannot know
@@ -25,6 +23,7 @@ Config = Any  # a ConfigDict, whose words are attributes that a type checker can
 DERIVED = (
     "data.image_size", "data.mean", "data.std", "data.crop_pct", "data.interpolation",
     "model.num_classes", "model.image_size", "model.in_channels", "parallel.num_devices",
+    "model.distilled_training",
 )  # fmt: skip
 
 
@@ -38,6 +37,7 @@ def default() -> Config:
     c.dtype = "float32"  # of the computation: "float32" or "bfloat16"; parameters are float32
     c.pretrained = optional(str)  # timm name with tag ("deit_tiny_patch16_224.fb_in1k") or a weight file
     c.fast_dev_run = False  # two steps of everything, to see that all of it works
+    c.lr_find = False  # in place of training: a short run over rising learning rates, a curve, a suggestion
     c.eval_every_epochs = 1
     c.log_every_steps = 50  # a line in metrics.jsonl within long epochs
 
@@ -82,6 +82,14 @@ def default() -> Config:
 
     c.loss = ConfigDict()
     c.loss.label_smoothing = 0.0
+    c.loss.on_nan = "stop"  # or "skip" the step, or "rollback" to the last checkpoint, half the rate, other draws
+
+    c.distill = ConfigDict()
+    c.distill.teacher = optional(str)  # a run's workdir, a timm name or a weight file; None = off
+    c.distill.model = optional(str)  # timm name of a teacher that is a weight file
+    c.distill.mode = "soft"  # or "hard" (the teacher's first choice), or "token": hard, on DeiT's distillation token
+    c.distill.alpha = 0.5  # share of the teacher in the loss
+    c.distill.temperature = 3.0  # of soft targets
 
     c.optim = ConfigDict()
     c.optim.name = "adamw"  # adamw, sgd, or another optax alias
@@ -92,13 +100,14 @@ def default() -> Config:
     c.optim.eps = optional(float)
     c.optim.momentum = optional(float)
     c.optim.nesterov = optional(bool)
+    c.optim.options = ConfigDict()  # any other argument of the optax alias by its own name, as optim.options.b3
     c.optim.layer_decay = optional(float)  # factor between the rates of one layer and the next
     c.optim.mu_dtype = optional(str)  # of the first moment, e.g. "bfloat16"
     c.optim.grad_clip_norm = optional(float)  # of the global norm
     c.optim.accum_steps = 1  # micro-batches per step
     c.optim.freeze = "none"  # none, early, early_with_stem, middle, head_only, last_N_blocks, or a regex
     c.optim.schedule = ConfigDict()
-    c.optim.schedule.name = "cosine"
+    c.optim.schedule.name = "cosine"  # or constant, linear, polynomial, onecycle, wsd, step, multistep, plateau, ...
     c.optim.schedule.warmup_epochs = 0.0  # linear, from 0
     c.optim.schedule.min_learning_rate = 0.0
     c.optim.schedule.step_size = optional(int)  # of step, in `unit`
@@ -109,15 +118,37 @@ def default() -> Config:
     c.optim.schedule.pct_start = optional(float)  # of onecycle
     c.optim.schedule.div_factor = optional(float)
     c.optim.schedule.final_div_factor = optional(float)
+    c.optim.schedule.anneal = optional(str)  # of onecycle: "cos" or "linear"
     c.optim.schedule.decay_fraction = optional(float)  # of wsd
+    c.optim.schedule.decay = optional(str)  # of wsd: "linear", "cosine" or "sqrt"
+    c.optim.schedule.metric = optional(str)  # of plateau, this and the next: of validation, as early_stopping.metric
+    c.optim.schedule.mode = optional(str)  # "max" or "min"; None = by the metric
+    c.optim.schedule.factor = optional(float)
+    c.optim.schedule.patience = optional(int)  # evaluations
+    c.optim.schedule.threshold = optional(float)
+    c.optim.schedule.threshold_mode = optional(str)  # "rel" or "abs"
+    c.optim.schedule.cooldown = optional(int)  # evaluations
+    c.optim.schedule.min_scale = optional(float)  # least multiplier on the rates
     c.optim.sam = ConfigDict()
     c.optim.sam.rho = 0.0  # radius of the perturbation; 0 = off
     c.optim.sam.adaptive = False  # ASAM
     c.optim.sam.eta = 0.01  # ASAM: added to |w|
+    c.optim.sam.method = "sam"  # or "gsam"
+    c.optim.sam.alpha = 0.4  # GSAM: weight of the orthogonal part
+    c.optim.sam.rho_min = optional(float)  # GSAM: rho falls to it in step with the learning rate
+    c.optim.sam.m = optional(int)  # images that share a perturbation; None = the batch
+    c.optim.sam.every = 1  # each so many steps is a SAM step, the others are plain
+    c.optim.sam.start_fraction = 0.0  # plain steps in this first part of training
+
+    c.ema = ConfigDict()
+    c.ema.decay = 0.0  # of the average of the weights, e.g. 0.9998; 0 = off
+    c.ema.warmup = False  # timm's: less decay in the beginning
 
     c.early_stopping = ConfigDict()
-    c.early_stopping.patience = optional(int)  # evaluations without improvement of validation accuracy
-    c.early_stopping.min_delta = 0.0  # fraction of accuracy
+    c.early_stopping.patience = optional(int)  # evaluations without improvement; None = off
+    c.early_stopping.min_delta = 0.0  # least improvement, in the metric's unit (accuracy: a fraction)
+    c.early_stopping.metric = "accuracy"  # accuracy, top5_accuracy or loss of validation; picks the best checkpoint
+    c.early_stopping.restore = True  # the best weights are what a run ends with; False: the last
 
     c.parallel = ConfigDict()
     c.parallel.mode = "jit"
@@ -145,9 +176,13 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
     if not Path(file).is_file():
         raise UserError(f"no config file {file!r}.{suggest(file, map(str, Path(file).parent.glob('*.py')))}")
     if Path(file).suffix == ".py":
-        config = _run_python(Path(file), argument)
+        config = config_files.run_python(Path(file), argument)
+        known = _flatten(default())
+        unknown = [w for w in _flatten(config) if w not in known and not w.startswith(("model.", _OPTIONS))]
+        if unknown:
+            raise UserError(f"no config word {unknown[0]!r}.{suggest(unknown[0], known)}")
     elif Path(file).suffix in (".yaml", ".yml", ".json"):
-        config = from_mapping(_read_data(Path(file)))
+        config = from_mapping(config_files.read_data(Path(file)))
     else:
         raise UserError(f"config {file!r} is of no known kind; expected .py, .yaml, .yml or .json")
     return override(config, overrides, model_fields)
@@ -168,6 +203,9 @@ def override(config: Config, overrides: Sequence[str], model_fields=None) -> Con
         if word == "model.name":
             config.model.name = value
     for word in words:  # a model's fields are not declared by the defaults: declare those of this model
+        if word.startswith(_OPTIONS):
+            with config.unlocked():
+                config.optim.options[word.removeprefix(_OPTIONS)] = config_dict.placeholder(object)
         if word.startswith("model.") and word not in ("model.name",) and model_fields is not None:
             field = word.removeprefix("model.")
             fields = set(model_fields(config.model.name))
@@ -220,19 +258,29 @@ def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
 _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps",
              "optim.accum_steps", "optim.learning_rate",
              "data.per_class", "data.resident_mb", "checkpoint.every_steps", "early_stopping.patience",
-             "parallel.num_devices", "optim.grad_clip_norm", "data.crop_pct", "optim.eps", "optim.sam.eta")  # fmt: skip
+             "parallel.num_devices", "optim.grad_clip_norm", "data.crop_pct", "optim.eps", "optim.sam.eta",
+             "optim.sam.m", "optim.sam.every", "distill.temperature")  # fmt: skip
 _NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", "optim.schedule.warmup_epochs",
-                 "optim.schedule.min_learning_rate", "early_stopping.min_delta", "seed")  # fmt: skip
+                 "optim.schedule.min_learning_rate", "early_stopping.min_delta", "seed", "optim.sam.alpha",
+                 "optim.sam.rho_min", "optim.schedule.patience", "optim.schedule.cooldown")  # fmt: skip
 _WHOLE = {"seed": 2**32, "batch_size": 2**31, "num_epochs": 2**31}  # and their limits, not included
 _KINDS = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a word",
     tuple: "values in brackets, as (0.5, 0.5, 0.5)", ConfigDict: "words with values",
 }  # fmt: skip
+_OPTIONS = "optim.options."
 _WORDS_HINT = " jaxvit/config.py lists the words there are."
-_UNIT = ("data.val_fraction", "loss.label_smoothing", "optim.b1", "optim.b2", "optim.momentum")
+_UNIT = ("data.val_fraction", "loss.label_smoothing", "optim.b1", "optim.b2", "optim.momentum", "ema.decay",
+         "optim.sam.start_fraction")  # fmt: skip
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "parallel.mode": ("jit",),
+    "loss.on_nan": ("stop", "skip", "rollback"),
+    "distill.mode": ("soft", "hard", "token"),
+    "optim.sam.method": ("sam", "gsam"),
+    "early_stopping.metric": ("accuracy", "top5_accuracy", "loss"),
+    "optim.schedule.metric": ("accuracy", "top5_accuracy", "loss"),
+    "optim.schedule.mode": ("max", "min"),
     "data.interpolation": ("bicubic", "bilinear", "lanczos", "nearest"),
 }
 
@@ -252,7 +300,7 @@ def validate(config: Config) -> None:
         (_POSITIVE, lambda v: v > 0, "a number above 0"),
         (_NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
         (_UNIT, lambda v: 0 <= v < 1, "at least 0 and below 1"),
-        (("data.fraction",), lambda v: 0 < v <= 1, "above 0 and at most 1"),
+        (("data.fraction", "optim.layer_decay", "distill.alpha"), lambda v: 0 < v <= 1, "above 0 and at most 1"),
     )
     for words, holds, expected in checks:
         for word in words:
@@ -316,7 +364,7 @@ def _update(config: Config, values: Mapping[str, Any], prefix: str) -> None:
                 config[name] = tuple(value) if isinstance(value, list) else value
             except (TypeError, ValueError):
                 raise UserError(f"config word {word} is {value!r}; expected {_expected(word)}") from None
-        elif prefix == "model.":  # checked against the chosen model when it is created
+        elif prefix in ("model.", _OPTIONS):  # checked against the chosen model when it is created
             config[name] = tuple(value) if isinstance(value, list) else value
         else:
             raise UserError(f"no config word {word!r}.{suggest(word, _flatten(default())) or _WORDS_HINT}")
@@ -329,42 +377,3 @@ def _expected(word: str) -> str:
     for parent in parents:
         config = config.get(parent, ConfigDict())
     return _KINDS.get(config.get_type(name), "") if name in config else ""
-
-
-def _run_python(path: Path, argument: str) -> Config:
-    spec = importlib.util.spec_from_file_location(f"jaxvit_config_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    root = str(path.absolute().parent.parent)  # so that a config can start from another: `from configs import ...`
-    sys.path.insert(0, root)
-    try:
-        spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise UserError(f"config {str(path)!r} has no function get_config()")
-        config = module.get_config(argument) if argument else module.get_config()
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:  # whatever a config's code raises is the config's mistake
-        said = " ".join(str(error).split())
-        raise UserError(f"config {str(path)!r} failed: {type(error).__name__}: {said[:300]}") from error
-    made: Any = config
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"get_config() of {str(path)!r} returned {type(config).__name__}; expected a ConfigDict")
-    if "name" not in made.get("model", {}):
-        raise UserError(f"config {str(path)!r} has no model.name; start from jaxvit.config.default()")
-    unknown = [w for w in _flatten(made) if w not in _flatten(default()) and not w.startswith("model.")]
-    if unknown:
-        raise UserError(f"no config word {unknown[0]!r}.{suggest(unknown[0], _flatten(default()))}")
-    return config
-
-
-def _read_data(path: Path) -> Mapping[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        return (json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)) or {}
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise UserError(f"cannot read config {str(path)!r}: {error.problem or error.context}{where}") from None
-    except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"cannot read config {str(path)!r}: {(str(error).splitlines() or ['?'])[0]}") from None

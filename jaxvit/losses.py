@@ -17,3 +17,8 @@ def softmax_cross_entropy(logits: Array, targets: Array) -> Array:
     if logits.shape != targets.shape:
         raise ValueError(f"logits {logits.shape} and targets {targets.shape} differ in shape")
     return -jnp.sum(targets * jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
+
+
+def cross_entropy(logits: Array, batch: dict[str, Array]) -> tuple[Array, Array]:
+    """The plain objective: (cross-entropy against `batch["targets"]` [b], logits)."""
+    return softmax_cross_entropy(logits, batch["targets"]), logits

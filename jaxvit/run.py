@@ -1,7 +1,6 @@
 """The parts of a run, built from its config: data, model, optimiser, compiled steps, checkpoints."""
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +8,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
-from jaxvit import data, optim, pretrained, setup, sharding, steps
+from jaxvit import data, distill, gradients, models, optim, pretrained, setup, sharding, steps
 from jaxvit.checkpoint import Checkpoints
+from jaxvit.config import Config, default
+from jaxvit.console import err
 from jaxvit.data.augment import make_augment
 from jaxvit.errors import UserError
-from jaxvit.state import TrainState, create_state, init_variables
+from jaxvit.rules import PLATEAU_WORDS, Rules, make_rules
+from jaxvit.state import TrainState, create_state, ema_variables, init_variables, model_variables
 
 DRY_RUN_STEPS = 2
 
@@ -24,49 +25,76 @@ DRY_RUN_STEPS = 2
 class Run:
     """Everything of a run that does not change while it goes on."""
 
-    config: ConfigDict  # resolved
+    config: Config  # resolved
     workdir: Path
     dataset: data.Dataset
     model: Any
     feeds: dict[str, Any]
-    train_step: Callable
+    train_steps: dict[bool, Callable]  # compiled: True with sharpness-aware gradients, where they are on, False without
     eval_step: Callable
     checkpoints: Checkpoints
     batch_size: int
     eval_batch_size: int
     steps_per_epoch: int
     trainable: Any
+    rules: Rules
+    teacher: Any = None  # variables of the teacher, where it answers inside the step
     compile_seconds: float = 0.0
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole training."""
+        return self.steps_per_epoch * self.config.num_epochs
 
-def prepare(given: ConfigDict, workdir: Path) -> tuple[Run, TrainState]:
-    """Builds all parts of a run and its state at step 0."""
+    def step_at(self, step: int) -> Callable:
+        """The compiled step number `step`, (state, batch) -> (state, metrics): SAM or plain, as optim.sam says."""
+        sam = self.config.optim.sam
+        if self.config.fast_dev_run:  # each of them once
+            compiled = list(self.train_steps.values())[step % len(self.train_steps)]
+            return lambda state, batch: compiled(state, batch, self.teacher)
+        active = optim.sam_active(step, self.total_steps, every=sam.every, start_fraction=sam.start_fraction)
+        compiled = self.train_steps[sam.rho > 0 and bool(active)]
+        return lambda state, batch: compiled(state, batch, self.teacher)
+
+    def weights(self, state: TrainState) -> dict[str, Any]:
+        """The variables to evaluate by the prefix of their metrics: the raw ones, and the average where it is on."""
+        average = {"val_ema": ema_variables(state, self.trainable)} if state.ema else {}
+        return {"val": model_variables(state), **average}
+
+    def final_weights(self, state: TrainState) -> Any:
+        """The variables that a run ends with: the average where it is on."""
+        return list(self.weights(state).values())[-1]
+
+
+def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | None = None) -> tuple[Run, TrainState]:
+    """Builds all parts of a run and its state at step 0; `schedule` goes before the config's."""
+    rules = make_rules(given.early_stopping, given.optim.schedule)
+    augment = make_augment(given.augment.to_dict())
     dataset = setup.load_data(given, skipped_file=workdir / "skipped_files.txt")
     config = setup.resolve(given, dataset)
-    model, variables = _make_model(config)
-    setup.record_fields(config, model)
-    if not len(dataset.train):
-        raise UserError(f"{config.data.name} has no training images")
-
-    batch_size = min(config.batch_size, len(dataset.train))
-    batch_size -= batch_size % config.optim.accum_steps
-    if batch_size < 1:
-        raise UserError(f"{len(dataset.train)} training images are fewer than optim.accum_steps")
-    num_devices = config.parallel.num_devices
-    if num_devices is None:  # all that the batch divides over
-        micro = batch_size // config.optim.accum_steps
-        num_devices = max(n for n in range(1, jax.device_count() + 1) if micro % n == 0)
-        config.parallel.num_devices = num_devices
-    mesh = sharding.make_mesh(num_devices)
-    sharding.check_batch_size(batch_size, config.optim.accum_steps, mesh)
+    _check_data(config, dataset)
+    teacher = _load_teacher(config, dataset)
+    batch_size, parts = _batch_size(config, len(dataset.train))
+    if config.parallel.num_devices is None:  # all that the batch divides over
+        micro = batch_size // parts
+        config.parallel.num_devices = max(n for n in range(1, jax.device_count() + 1) if micro % n == 0)
+    mesh = sharding.make_mesh(config.parallel.num_devices)
+    sharding.check_batch_size(batch_size, parts, mesh)
     placed = sharding.batch_sharding(mesh) if mesh.size > 1 else None
     whole = sharding.replicated(mesh)
 
     steps_per_epoch = len(dataset.train) // batch_size
     if config.fast_dev_run:
         steps_per_epoch, config.num_epochs = min(steps_per_epoch, DRY_RUN_STEPS), 1
+    schedule = schedule or _make_schedule(config, steps_per_epoch)
+    gradient = _make_gradient(config, batch_size)
+    if config.pretrained is None:  # what names and shapes can tell is checked before anything is compiled
+        shapes = _shapes(config)
+        _make_optimizer(config, shapes, optim.freeze_mask(shapes, config.optim.freeze), schedule)
+    model, variables = _make_model(config)
+    setup.record_fields(config, model)
     trainable = optim.freeze_mask(variables["params"], config.optim.freeze)
-    tx, schedule = _make_optimizer(config, variables["params"], trainable, steps_per_epoch)
+    tx = _make_optimizer(config, variables["params"], trainable, schedule)
     shared = {
         "model": model,
         "to_float": setup.make_to_float(config.model.in_channels),
@@ -74,18 +102,31 @@ def prepare(given: ConfigDict, workdir: Path) -> tuple[Run, TrainState]:
             config.data.image_size, config.data.interpolation, config.data.mean, config.data.std
         ),
     }
-    train_step = steps.make_train_step(
-        **shared,
-        tx=tx,
-        schedule=schedule,
-        augment=make_augment(config.augment.to_dict()),
-        num_classes=config.model.num_classes,
-        trainable=trainable,
-        label_smoothing=config.loss.label_smoothing,
-        accum_steps=config.optim.accum_steps,
-        value_and_grad=_value_and_grad(config),
-    )
-    state = create_state(variables, tx, trainable, jax.random.key(config.seed))
+
+    feeds = {
+        split.name: setup.make_feed(config, split, placed)
+        for split in (dataset.train, dataset.val, dataset.test)
+        if len(split)
+    }
+    taught, teacher_variables = _teach(config, teacher, feeds, shared["to_float"])
+
+    def compiled(gradient: Callable) -> Callable:
+        step = steps.make_train_step(
+            **shared,
+            tx=tx,
+            schedule=schedule,
+            augment=augment,
+            num_classes=config.model.num_classes,
+            trainable=trainable,
+            label_smoothing=config.loss.label_smoothing,
+            gradient=gradient,
+            average=_make_average(config),
+            **taught,
+        )
+        step = steps.skip_bad(step) if config.loss.on_nan == "skip" else step
+        return jax.jit(step, donate_argnums=0, out_shardings=whole)
+
+    state = create_state(variables, tx, trainable, jax.random.key(config.seed), ema=config.ema.decay > 0)
     state = jax.device_put(jax.tree.map(jnp.copy, state), whole)
     eval_size = math.ceil(batch_size / mesh.size) * mesh.size
     run = Run(
@@ -93,23 +134,68 @@ def prepare(given: ConfigDict, workdir: Path) -> tuple[Run, TrainState]:
         workdir=workdir,
         dataset=dataset,
         model=model,
-        feeds={
-            split.name: setup.make_feed(config, split, placed)
-            for split in (dataset.train, dataset.val, dataset.test)
-            if len(split)
-        },
-        train_step=jax.jit(train_step, donate_argnums=0, out_shardings=whole),
+        feeds=feeds,
+        train_steps={sam: compiled(make) for sam, make in gradient.items()},
         eval_step=jax.jit(steps.make_eval_step(**shared), out_shardings=whole),
         checkpoints=Checkpoints(workdir / "checkpoints"),
         batch_size=batch_size,
         eval_batch_size=eval_size,
         steps_per_epoch=steps_per_epoch,
         trainable=trainable,
+        rules=rules,
+        teacher=None if teacher_variables is None else jax.device_put(teacher_variables, whole),
     )
     return run, state
 
 
-def _make_model(config: ConfigDict) -> tuple[Any, Any]:
+def _check_data(config: Config, dataset: data.Dataset) -> None:
+    """Raises UserError where the config asks for what the data set does not have."""
+    if not len(dataset.train):
+        raise UserError(f"{config.data.name} has no training images")
+    needs = {
+        "optim.schedule.name=plateau": config.optim.schedule.name == "plateau",
+        "early_stopping.patience": config.early_stopping.patience is not None,
+    }
+    for word, on in needs.items():
+        if on and not len(dataset.val):
+            raise UserError(f"{word} needs validation images; {config.data.name} has none, set data.val_fraction")
+
+
+def _shapes(config: Config) -> Any:
+    """The parameters of the model that the config names, as shapes."""
+    images = jax.ShapeDtypeStruct((1, *config.data.image_size, config.model.in_channels), jnp.float32)
+    return jax.eval_shape(setup.make_model(config).init, jax.random.key(0), images)["params"]
+
+
+def _load_teacher(config: Config, dataset: data.Dataset) -> distill.Teacher | None:
+    """The teacher, where there is one; the student's model gets the fields that its mode needs."""
+    words = config.distill
+    if words.teacher is None:
+        return None
+    fields = {**models.model_fields(config.model.name), **setup.model_fields(config)}
+    with config.unlocked():
+        config.model.update(distill.check_student(words.mode, fields, config.model.name))
+    return distill.load_teacher(words.teacher, words.model, list(dataset.class_names))
+
+
+def _teach(
+    config: Config, teacher: distill.Teacher | None, feeds: dict[str, Any], to_float: Callable
+) -> tuple[dict[str, Any], Any]:
+    """(words of make_train_step, teacher's variables for the step); a cached teacher's answers go into the feed."""
+    if teacher is None:
+        return {}, None
+    words = config.distill
+    objective = distill.make_objective(words.mode, alpha=words.alpha, temperature=words.temperature)
+    cached = feeds["train"].kind == "resident" and config.augment.to_dict() == default().augment.to_dict()
+    err.print(f"teacher {distill.describe(teacher, cached)}")
+    if cached:
+        feeds["train"] = distill.teach(feeds["train"], teacher, to_float)
+        return {"objective": objective, "advise": distill.answers_of_batch}, None
+    advise = distill.answers_in_step(teacher)
+    return {"objective": objective, "advise": advise}, teacher.classifier.variables
+
+
+def _make_model(config: Config) -> tuple[Any, Any]:
     if config.pretrained is None:
         model = setup.make_model(config)
         key = jax.random.fold_in(jax.random.key(config.seed), 1)
@@ -119,31 +205,71 @@ def _make_model(config: ConfigDict) -> tuple[Any, Any]:
     return pretrained.load_pretrained(name, checkpoint, seed=config.seed, **setup.model_fields(config))
 
 
-def _make_optimizer(config: ConfigDict, params: Any, trainable: Any, steps_per_epoch: int) -> tuple[Any, Callable]:
+def _make_schedule(config: Config, steps_per_epoch: int) -> Callable[[Any], Any]:
     words = config.optim.schedule.to_dict()
     name = words.pop("name")
+    if name == "plateau":
+        words = {word: value for word, value in words.items() if word not in (*PLATEAU_WORDS, "metric")}
     # A short trial of a long recipe keeps the recipe's shape: the warm-up is never more than half of it.
     words["warmup_epochs"] = min(words["warmup_epochs"], config.num_epochs / 2)
-    schedule = optim.make_schedule(
+    return optim.make_schedule(
         name,
         learning_rate=config.optim.learning_rate,
         total_steps=steps_per_epoch * config.num_epochs,
         steps_per_epoch=steps_per_epoch,
         **{word: value for word, value in words.items() if value is not None},
     )
+
+
+def _make_optimizer(config: Config, params: Any, trainable: Any, schedule: Callable[[Any], Any]) -> Any:
     shared = ("name", "weight_decay", "b1", "b2", "eps", "momentum", "nesterov", "grad_clip_norm", "layer_decay")
-    tx = optim.make_optimizer(
+    options = config.optim.options.to_dict()
+    twice = sorted(set(options) & {*shared, "mu_dtype", "learning_rate"})
+    if twice:
+        raise UserError(f"optim.options.{twice[0]} is not read; the config word is optim.{twice[0]}")
+    return optim.make_optimizer(
         params,
         schedule=schedule,
         trainable=trainable,
         mu_dtype=config.optim.mu_dtype,
         **{word: config.optim[word] for word in shared},
+        **{word: tuple(value) if isinstance(value, list) else value for word, value in options.items()},
     )
-    return tx, schedule
 
 
-def _value_and_grad(config: ConfigDict) -> Callable:
-    sam = config.optim.sam
+def _batch_size(config: Config, num_train: int) -> tuple[int, int]:
+    """(images a step, parts that it is computed in): the config's, or what the training images give."""
+    sam, accum_steps = config.optim.sam, config.optim.accum_steps
+    m = sam.m if sam.rho and sam.m else config.batch_size
+    if config.batch_size % m:
+        raise UserError(f"optim.sam.m {m} does not divide batch_size {config.batch_size}")
+    batch_size = min(config.batch_size, num_train)
+    batch_size -= batch_size % math.lcm(accum_steps, min(m, batch_size))
+    if batch_size < 1:
+        raise UserError(f"{num_train} training images are fewer than optim.accum_steps or optim.sam.m ask for")
+    return batch_size, max(accum_steps, batch_size // m)
+
+
+def _make_gradient(config: Config, batch_size: int) -> dict[bool, Callable]:
+    """The gradient functions by whether they are sharpness-aware; only those that a run will use."""
+    sam, accum_steps = config.optim.sam, config.optim.accum_steps
+    plain = gradients.make_gradient(accum_steps=accum_steps)
     if sam.rho == 0:
-        return jax.value_and_grad
-    return functools.partial(optim.sam_value_and_grad, rho=sam.rho, adaptive=sam.adaptive, eta=sam.eta)
+        return {False: plain}
+    words = ("rho", "adaptive", "eta", "method", "alpha", "rho_min")
+    sharp = gradients.make_gradient(
+        accum_steps=accum_steps,
+        perturbations=max(batch_size // (sam.m or batch_size), 1),
+        max_learning_rate=config.optim.learning_rate,
+        **{word: sam[word] for word in words},
+    )
+    always = sam.every == 1 and sam.start_fraction == 0
+    return {True: sharp} if always else {True: sharp, False: plain}
+
+
+def _make_average(config: Config) -> Callable:
+    """(old average, new weights, steps done) -> new average; keeps nothing where ema.decay is 0."""
+    decay, warmup = config.ema.decay, config.ema.warmup
+    if decay == 0:
+        return lambda ema, variables, step: ema
+    return lambda ema, variables, step: optim.ema.update(ema, variables, optim.ema.decay_at(step, decay, warmup=warmup))

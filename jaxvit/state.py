@@ -17,26 +17,34 @@ Array = jax.Array
 class TrainState:
     """Everything a step reads and writes; the model and the optimiser are closed over by the step.
 
-    `step`: int32, optimiser steps taken. `params`, `batch_stats`: the model's variables (batch_stats may be empty).
-    `opt_state`: optax state of the trainable parameters. `key`: uint32 [2], the run's random key (raw, so that
-    it can be stored); each step folds its number in.
+    `step`: int32, steps taken. `params`, `batch_stats`: the model's variables (batch_stats may be empty).
+    `opt_state`: optax state of the trainable parameters. `ema`: the moving average of those and of batch_stats, empty
+    where it is off. `lr_scale`: float32, a multiplier on the schedule. `key`: uint32 [2], the run's random key (raw, so
+    that it can be stored); each step folds its number in.
     """
 
     step: Array
     params: Any
     batch_stats: Any
     opt_state: Any
+    ema: Any
+    lr_scale: Array
     key: Array
 
 
-def create_state(variables: Any, tx: optax.GradientTransformation, trainable: Any, key: Array) -> TrainState:
+def create_state(
+    variables: Any, tx: optax.GradientTransformation, trainable: Any, key: Array, *, ema: bool = False
+) -> TrainState:
     """Returns the state at step 0; `trainable` is a tree of bools like the parameters."""
-    params = variables["params"]
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    part = optim.split_trainable(params, trainable)[0]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        batch_stats=variables.get("batch_stats", {}),
-        opt_state=tx.init(optim.split_trainable(params, trainable)[0]),
+        batch_stats=batch_stats,
+        opt_state=tx.init(part),
+        ema={"params": part, "batch_stats": batch_stats} if ema else {},
+        lr_scale=jnp.ones((), jnp.float32),
         key=jax.random.key_data(key),
     )
 
@@ -45,6 +53,14 @@ def model_variables(state: TrainState) -> dict[str, Any]:
     """Returns what `model.apply` takes."""
     variables = {"params": state.params}
     return {**variables, "batch_stats": state.batch_stats} if state.batch_stats else variables
+
+
+def ema_variables(state: TrainState, trainable: Any) -> dict[str, Any]:
+    """Returns the averaged variables, as `model.apply` takes them."""
+    frozen = optim.split_trainable(state.params, trainable)[1]
+    return model_variables(
+        state.replace(params=optim.merge(state.ema["params"], frozen), batch_stats=state.ema["batch_stats"])
+    )
 
 
 def init_variables(model: nn.Module, key: Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxvit import metrics, optim
-from jaxvit.losses import one_hot, softmax_cross_entropy
+from jaxvit import gradients, metrics, optim
+from jaxvit.losses import cross_entropy, one_hot
 from jaxvit.state import TrainState
 
 Array = jax.Array
@@ -23,7 +23,7 @@ Batch = dict[str, Array]  # image uint8 [b, h, w, c], label int32 [b], mask bool
 def make_train_step(
     *,
     model: nn.Module,
-    tx: optax.GradientTransformation,
+    tx: optax.GradientTransformationExtraArgs,
     schedule: Callable[[Array], Array],
     to_float: Callable[[Array], Array],
     augment: Callable[[Array, Array, Array], tuple[Array, Array]],
@@ -31,69 +31,98 @@ def make_train_step(
     num_classes: int,
     trainable: Any,
     label_smoothing: float = 0.0,
-    accum_steps: int = 1,
-    value_and_grad: Callable = jax.value_and_grad,
-) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]:
-    """Returns one optimiser step.
+    gradient: Callable[[Callable, Array], Callable] = gradients.plain,
+    objective: Callable[[Any, Batch], tuple[Array, Array]] = cross_entropy,
+    advise: Callable[[Any, Array, Batch], dict[str, Array]] = lambda teacher, images, batch: {},
+    average: Callable[[Any, Any, Array], Any] = lambda ema, variables, step: ema,
+) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
+    """Returns one optimiser step, (state, batch, teacher's variables or None) -> (state, metrics).
 
     Args:
       model: a classifier.
       tx: its optimiser, over the trainable parameters.
-      schedule: step -> learning rate, for the record.
+      schedule: step -> learning rate; what `tx` has too.
       to_float: uint8 images to float in [0, 1].
       augment: (key, images, targets) -> (images, targets).
       normalise: images in [0, 1] to what the model reads.
       num_classes: width of the targets.
       trainable: tree of bools like the parameters; the rest is neither differentiated nor updated.
       label_smoothing: share of the target spread over all classes.
-      accum_steps: micro-batches a step; their gradients are averaged, BatchNorm sees one at a time.
-      value_and_grad: `jax.value_and_grad`, or one with its signature, such as SAM's.
+      gradient: (loss_fn, learning rate) -> gradient function, from `gradients`.
+      objective: (what the model returns, {"targets": [b, k], ...}) -> (loss [b], logits [b, k]).
+      advise: (teacher's variables, images [b, h, w, c] in [0, 1], batch) -> what the objective reads beside targets.
+      average: (old average, {"params": trainable ones, "batch_stats"}, steps done) -> new average.
     """
+    at_rest = norms_at_rest(trainable)
 
-    def loss_fn(params, frozen, batch_stats, images, targets, mask, key):
+    def loss_fn(params, frozen, batch_stats, batch, key):
         variables = {"params": optim.merge(params, frozen), "batch_stats": batch_stats}
-        logits, updated = model.apply(
-            variables, images, train=True, rngs={"dropout": key}, mutable=["batch_stats"] if batch_stats else []
-        )
-        hits = jnp.argmax(logits, axis=-1) == jnp.argmax(targets, axis=-1)
-        loss, accuracy = (_mean(x, mask) for x in (softmax_cross_entropy(logits, targets), hits))
+        with nn.intercept_methods(at_rest):
+            outputs, updated = model.apply(
+                variables,
+                batch["images"],
+                train=True,
+                rngs={"dropout": key},
+                mutable=["batch_stats"] if batch_stats else [],
+            )
+        losses, logits = objective(outputs, batch)
+        hits = jnp.argmax(logits, axis=-1) == jnp.argmax(batch["targets"], axis=-1)
+        # where, not a product: a masked example may have any value, and 0 * inf is NaN
+        loss, accuracy = (jnp.mean(jnp.where(batch["weight"] > 0, x * batch["weight"], 0.0)) for x in (losses, hits))
         return loss, (updated.get("batch_stats", batch_stats), {"loss": loss, "accuracy": accuracy})
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    def train_step(state: TrainState, batch: Batch, teacher: Any = None) -> tuple[TrainState, dict[str, Array]]:
         augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step))
         targets = one_hot(batch["label"], num_classes, label_smoothing)
         images, targets = augment(augment_key, to_float(batch["image"]), targets)
-        images = normalise(images)
+        # of mean 1 over the batch: the mean over its parts is then the mean over what could be read
+        weight = batch["mask"] * (len(batch["mask"]) / jnp.maximum(jnp.sum(batch["mask"]), 1))
+        advice = jax.lax.stop_gradient(advise(teacher, images, batch))
+        inputs = {"images": normalise(images), "targets": targets, "weight": weight, **advice}
 
         params, frozen = optim.split_trainable(state.params, trainable)
-        batch_stats, grads, sums = state.batch_stats, None, None
-        # A Python loop, not lax.scan: XLA on the CPU runs convolutions in a rolled loop many times slower.
-        for i in range(accum_steps):
-            micro = [x.reshape(accum_steps, -1, *x.shape[1:])[i] for x in (images, targets, batch["mask"])]
-            (_, (batch_stats, micro_sums)), micro_grads = value_and_grad(loss_fn, has_aux=True)(
-                params, frozen, batch_stats, *micro, jax.random.fold_in(dropout_key, i)
-            )
-            grads = micro_grads if grads is None else jax.tree.map(jnp.add, grads, micro_grads)
-            sums = micro_sums if sums is None else jax.tree.map(jnp.add, sums, micro_sums)
-        grads, step_metrics = jax.tree.map(lambda x: x / accum_steps, (grads, sums))
-
-        updates, opt_state = tx.update(grads, state.opt_state, params)
+        learning_rate = schedule(state.step) * state.lr_scale
+        (_, (batch_stats, step_metrics)), grads = gradient(loss_fn, learning_rate)(
+            params, frozen, state.batch_stats, inputs, dropout_key
+        )
+        updates, opt_state = tx.update(grads, state.opt_state, params, lr_scale=state.lr_scale)
         params = optax.apply_updates(params, updates)
-        step_metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": schedule(state.step)}
+        step_metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate}
         state = state.replace(
             step=state.step + 1,
             params=optim.merge(params, frozen),
             batch_stats=batch_stats,
             opt_state=opt_state,
+            ema=average(state.ema, {"params": params, "batch_stats": batch_stats}, state.step + 1),
         )
         return state, step_metrics
 
     return train_step
 
 
-def _mean(values: Array, mask: Array) -> Array:
-    """Mean over the examples that could be read: values [b], mask bool [b]."""
-    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+def norms_at_rest(trainable: Any) -> Callable:
+    """Returns a linen interceptor: a BatchNorm whose parameters are all frozen works as in evaluation."""
+    frozen = optim.frozen_modules(trainable)
+
+    def intercept(next_fn: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        module = context.module
+        if isinstance(module, nn.BatchNorm) and context.method_name == "__call__" and "/".join(module.path) in frozen:
+            kwargs = {**kwargs, "use_running_average": True}
+        return next_fn(*args, **kwargs)
+
+    return intercept
+
+
+def skip_bad(train_step: Callable) -> Callable:
+    """Makes a step whose loss or gradient is not finite change nothing but the step number."""
+
+    def step(state: TrainState, batch: Batch, teacher: Any = None) -> tuple[TrainState, dict[str, Array]]:
+        new, step_metrics = train_step(state, batch, teacher)
+        good = jnp.isfinite(step_metrics["loss"]) & jnp.isfinite(step_metrics["grad_norm"])
+        kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
+        return kept.replace(step=new.step), step_metrics
+
+    return step
 
 
 def make_eval_step(

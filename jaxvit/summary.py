@@ -111,12 +111,18 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
         f"(first step with compilation: {duration(described['compile_seconds'])})"
     )
     if "val/accuracy" in best:
-        err.print(f"validation {best['val/accuracy']:.2%} at epoch {best['epoch']}, the best checkpoint")
+        err.print(f"validation {decisive(best)['accuracy']:.2%} at epoch {best['epoch']}, the best checkpoint")
     err.print(
         f"test       {final['test/accuracy']:.2%} over {described['num_test']:,} images, "
         f"loss {final['test/loss']:.4f}, top-5 {final['test/top5_accuracy']:.2%}"
     )
     err.print(f"files      {workdir}: config.json, summary.json, metrics.jsonl, predictions.npz, checkpoints, events")
+
+
+def decisive(metrics: dict[str, float]) -> dict[str, float]:
+    """The validation metrics that choose, without their prefix: of the averaged weights where there are such."""
+    prefix = "val_ema/" if "val_ema/loss" in metrics else "val/"
+    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
 
 
 def sample_images(feed: Any, split: Any, positions: np.ndarray) -> dict[str, np.ndarray]:

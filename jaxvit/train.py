@@ -9,10 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from jaxvit import config as config_lib
-from jaxvit import data, summary, writers
+from jaxvit import data, lr_find, summary, writers
+from jaxvit.config import Config
 from jaxvit.console import bar, err
 from jaxvit.errors import UserError
 from jaxvit.evaluate import evaluate
@@ -23,8 +23,12 @@ from jaxvit.state import TrainState, model_variables
 STEP_SCALARS = {"loss": "train/batch_loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm"}
 
 
+MAX_SKIPPED = 10  # steps in a row
+MAX_ROLLBACKS = 5
+
+
 class Diverged(RuntimeError):
-    """The loss became NaN or infinite."""
+    """The loss or the gradient became NaN or infinite."""
 
 
 @dataclasses.dataclass
@@ -35,16 +39,21 @@ class Progress:
     epoch_step: int = 0  # steps finished of the epoch under way
     sums: dict[str, float] = dataclasses.field(default_factory=dict)  # of the epoch's step metrics
     best: dict[str, float] | None = None  # metrics of the best evaluation so far
-    bad_evals: int = 0  # evaluations since the validation metric last improved by min_delta
+    rules: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # what early stopping and plateau remember
     stopped_early: bool = False
+    counted: int = 0  # steps of the epoch whose metrics are in `sums`: all but the skipped
+    skipped: int = 0  # steps whose loss or gradient was not finite, in the whole run
+    skipped_in_row: int = 0
+    rollbacks: int = 0
     position: int = 0  # bytes of metrics.jsonl
     seconds: float = 0.0  # spent in training steps
 
 
-def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], *, force: bool = False) -> dict[str, Any]:
+def train_and_evaluate(config: Config, workdir: str | os.PathLike[str], *, force: bool = False) -> dict[str, Any]:
     """Trains what `config` describes, evaluates the best checkpoint on the test split, returns the final metrics.
 
     A run that was interrupted goes on where its last checkpoint stands; a finished one returns its metrics at once.
+    With `config.lr_find` it only looks for a learning rate.
 
     Args:
       config: starts from `jaxvit.config.default()`.
@@ -58,6 +67,8 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], *, f
     """
     config_lib.validate(config)
     path = writers.make_workdir(workdir)
+    if config.lr_find:
+        return lr_find.find(config, path)
     finished = _check_workdir(config, path, force)
     if finished is not None:
         err.print(f"already finished: {path}  (test accuracy {finished['test/accuracy']:.2%}); nothing to do")
@@ -80,7 +91,7 @@ def train_and_evaluate(config: ConfigDict, workdir: str | os.PathLike[str], *, f
         run.checkpoints.close()
 
 
-def _check_workdir(config: ConfigDict, workdir: Path, force: bool) -> dict[str, Any] | None:
+def _check_workdir(config: Config, workdir: Path, force: bool) -> dict[str, Any] | None:
     """Returns the metrics of a finished run of this config; refuses a workdir of another one."""
     if not (workdir / "config.json").exists():
         return None
@@ -108,21 +119,49 @@ def _has_work(workdir: Path) -> bool:
 
 def _fit(run: Run, state: TrainState, progress: Progress, flag: Any) -> tuple[TrainState, Progress]:
     """Runs the epochs that are left, with evaluation, metrics and checkpoints."""
-    writer = writers.MetricsWriter(run.workdir, position=progress.position, step=int(state.step))
-    try:
-        while progress.epoch < run.config.num_epochs and not progress.stopped_early:
-            state = _train_epoch(run, state, progress, writer, flag)
-            progress.epoch += 1
-            _end_epoch(run, state, progress, writer)
-    finally:
-        writer.close()
-    return state, progress
+    if run.config.loss.on_nan == "rollback" and not run.checkpoints.steps("last"):
+        run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress))
+    while True:
+        writer = writers.MetricsWriter(run.workdir, position=progress.position, step=int(state.step))
+        try:
+            while progress.epoch < run.config.num_epochs and not progress.stopped_early:
+                state = _train_epoch(run, state, progress, writer, flag)
+                progress.epoch += 1
+                state = _end_epoch(run, state, progress, writer)
+            return state, progress
+        except Diverged as error:
+            if run.config.loss.on_nan != "rollback" or progress.rollbacks >= MAX_ROLLBACKS:
+                raise
+            err.print(f"{error}; going back there")
+            state, progress = _roll_back(run, state, progress)
+        finally:
+            writer.close()
+
+
+def _roll_back(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
+    """Returns the last checkpoint, to go on with half the learning rate and with other draws."""
+    run.checkpoints.wait()
+    # the buffers of `state` are donated; their shapes and places are still known
+    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+    state, meta = run.checkpoints.restore("last", template)
+    before, progress = progress, Progress(**meta)
+    progress.rollbacks = before.rollbacks + 1
+    key = jax.random.fold_in(jax.random.key(run.config.seed), progress.rollbacks)
+    key = jax.device_put(jax.random.key_data(key), state.key.sharding)
+    run.checkpoints.delete_after("best", int(state.step))
+    return _scaled(run, state.replace(key=key), progress), progress
+
+
+def _scaled(run: Run, state: TrainState, progress: Progress) -> TrainState:
+    """The state with the multiplier on the learning rate that the run's history asks for."""
+    scale = run.rules.lr_scale(progress.rules) * 0.5**progress.rollbacks
+    return state.replace(lr_scale=jax.device_put(np.float32(scale), state.lr_scale.sharding))
 
 
 def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, flag: Any) -> TrainState:
     config = run.config
     # The order comes from (seed, epoch) alone, so a resumed run sees the images that it would have seen.
-    order = data.epoch_order(config.seed, progress.epoch, len(run.dataset.train))
+    order = data.epoch_order(config.seed, progress.epoch, len(run.dataset.train), repeats=config.augment.repeated)
     order = order[: run.steps_per_epoch * run.batch_size]
     first_step = progress.epoch * run.steps_per_epoch
     waiting: list[Any] = []
@@ -131,28 +170,29 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, f
         step_metrics = {name: float(value) for name, value in jax.device_get(waiting.pop(0)).items()}
         progress.epoch_step += 1
         step = first_step + progress.epoch_step
-        if not math.isfinite(step_metrics["loss"]):
-            raise Diverged(
-                f"loss is {step_metrics['loss']} at step {step} (learning rate {step_metrics['learning_rate']:.3g}, "
-                f"gradient norm {step_metrics['grad_norm']:.3g}); last checkpoint: {_last_checkpoint(run)}"
-            )
+        if not (math.isfinite(step_metrics["loss"]) and math.isfinite(step_metrics["grad_norm"])):
+            _not_finite(run, progress, step, step_metrics)
+            return
+        progress.counted, progress.skipped_in_row = progress.counted + 1, 0
         for name, value in step_metrics.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value
         if step % config.log_every_steps == 0 and run.steps_per_epoch > config.log_every_steps:
             scalars = {STEP_SCALARS[name]: value for name, value in step_metrics.items() if name in STEP_SCALARS}
             writer.write(step, scalars, epoch=progress.epoch + 1)
-        loss, accuracy = (progress.sums[name] / progress.epoch_step for name in ("loss", "accuracy"))
+        loss, accuracy = (progress.sums[name] / progress.counted for name in ("loss", "accuracy"))
         meter.advance(run.batch_size, f"loss {loss:.3f}  accuracy {accuracy:.1%}")
 
     begun, before = time.monotonic(), progress.seconds
     with bar(f"epoch {progress.epoch + 1}/{config.num_epochs}", len(order)) as meter:
-        for batch in run.feeds["train"].batches(order, run.batch_size, start=progress.epoch_step):
+        batches = run.feeds["train"].batches(order, run.batch_size, start=progress.epoch_step)
+        for index, batch in enumerate(batches, first_step + progress.epoch_step):
+            train_step = run.step_at(index)
             if not run.compile_seconds:  # the first call compiles; it does not count as training time
                 with err.status("compiling the training step"):
-                    state, step_metrics = jax.block_until_ready(run.train_step(state, batch))
+                    state, step_metrics = jax.block_until_ready(train_step(state, batch))
                 run.compile_seconds, begun = time.monotonic() - begun, time.monotonic()
             else:
-                state, step_metrics = run.train_step(state, batch)
+                state, step_metrics = train_step(state, batch)
             waiting.append(step_metrics)
             if len(waiting) > 1:
                 fetch(meter)
@@ -172,34 +212,47 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, f
     return state
 
 
-def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> None:
-    """Evaluates on the validation split when that is due, writes the metrics, saves the state and the best."""
+def _not_finite(run: Run, progress: Progress, step: int, step_metrics: dict[str, float]) -> None:
+    """Counts a skipped step; raises Diverged where steps are not skipped, or too many were."""
+    progress.skipped, progress.skipped_in_row = progress.skipped + 1, progress.skipped_in_row + 1
+    if run.config.loss.on_nan == "skip" and progress.skipped_in_row <= MAX_SKIPPED:
+        err.print(f"step {step} skipped: loss {step_metrics['loss']}, gradient norm {step_metrics['grad_norm']}")
+        return
+    raise Diverged(
+        f"loss is {step_metrics['loss']} at step {step} (learning rate {step_metrics['learning_rate']:.3g}, "
+        f"gradient norm {step_metrics['grad_norm']:.3g}); last checkpoint: {_last_checkpoint(run)}"
+    )
+
+
+def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> TrainState:
+    """Evaluates on the validation split when that is due, applies the rules, saves the state and the best."""
     config, step = run.config, int(state.step)
-    train = {f"train/{name}": total / progress.epoch_step for name, total in progress.sums.items()}
-    line = f"epoch {progress.epoch}/{config.num_epochs}  loss {train['train/loss']:.3f}  "
-    line += f"accuracy {train['train/accuracy']:.2%}"
+    train = {f"train/{name}": total / max(progress.counted, 1) for name, total in progress.sums.items()}
+    line = f"epoch {progress.epoch}/{config.num_epochs}  loss {train.get('train/loss', math.nan):.3f}  "
+    line += f"accuracy {train.get('train/accuracy', math.nan):.2%}"
     val: dict[str, float] = {}
     better = "val" not in run.feeds  # without validation the last checkpoint is the one to use
     if "val" in run.feeds and (progress.epoch % config.eval_every_epochs == 0 or progress.epoch == config.num_epochs):
-        metrics, _ = _evaluate(run, model_variables(state), "val")
-        val = {f"val/{name}": value for name, value in metrics.items()}
-        best = progress.best or {"val/accuracy": -math.inf, "val/loss": math.inf}
-        gain = val["val/accuracy"] - best["val/accuracy"]
-        better = gain > 0 or (gain == 0 and val["val/loss"] < best["val/loss"])
-        progress.bad_evals = 0 if gain > config.early_stopping.min_delta else progress.bad_evals + 1
-        patience = config.early_stopping.patience
-        progress.stopped_early = patience is not None and progress.bad_evals >= patience
-        line += f"  | val loss {val['val/loss']:.3f}  accuracy {val['val/accuracy']:.2%}" + (" *" if better else "")
+        for prefix, variables in run.weights(state).items():  # raw first; the average, where it is on, decides
+            decisive, _ = _evaluate(run, variables, "val")
+            val |= {f"{prefix}/{name}": value for name, value in decisive.items()}
+            line += f"  | {prefix} loss {decisive['loss']:.3f}  accuracy {decisive['accuracy']:.2%}"
+        better = run.rules.better(decisive, progress.best and summary.decisive(progress.best))
+        line += " *" if better else ""
+        progress.rules = run.rules.update(progress.rules, decisive)
+        progress.stopped_early = run.rules.stops(progress.rules)
+        state = _scaled(run, state, progress)
     if better:
         progress.best = {"step": step, "epoch": progress.epoch, **train, **val}
-        run.checkpoints.save("best", step, model_variables(state), {"step": step, "epoch": progress.epoch})
+        run.checkpoints.save("best", step, run.final_weights(state), {"step": step, "epoch": progress.epoch})
     writer.write(step, {**train, **val}, epoch=progress.epoch)
     rate = run.steps_per_epoch * run.batch_size * progress.epoch / max(progress.seconds, 1e-9)
     err.print(f"{line}  {rate:,.0f} images/s")
     if progress.stopped_early:
-        err.print(f"stopped early: no improvement in {progress.bad_evals} evaluations")
-    progress.epoch_step, progress.sums = 0, {}
+        err.print(f"stopped early: no improvement in {config.early_stopping.patience} evaluations")
+    progress.epoch_step, progress.sums, progress.counted = 0, {}, 0
     _save(run, state, progress, writer)
+    return state
 
 
 def _save(run: Run, state: TrainState, progress: Progress, writer: Any) -> None:
@@ -249,7 +302,7 @@ def _finish(run: Run, state: TrainState, progress: Progress) -> dict[str, Any]:
     )
     writers.write_npz(run.workdir / "samples.npz", **summary.sample_images(run.feeds["test"], split, readable))
     final = {f"test/{name}": value for name, value in test.items()}
-    final |= {name: value for name, value in (progress.best or {}).items() if name.startswith("val/")}
+    final |= {name: value for name, value in (progress.best or {}).items() if name.startswith("val")}
     final |= {"best_epoch": best_meta["epoch"], "epochs": progress.epoch, "step": int(state.step)}
     described = summary.describe(run, final, progress)
     writers.write_json(run.workdir / "summary.json", described)

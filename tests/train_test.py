@@ -2,14 +2,16 @@
 
 import contextlib
 import json
+import re
 import signal
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvit import train
+from jaxvit import inference, train
 from jaxvit.checkpoint import Checkpoints
 from jaxvit.errors import UserError
 from jaxvit.interrupt import Interrupted
@@ -65,7 +67,12 @@ def test_it_learns(tmp_path, data_name):
 
 @pytest.mark.parametrize("after", [1, 4])
 def test_resume_equals_uninterrupted(tmp_path, data_name, after, monkeypatch):
-    config = tiny_config(data_name, num_epochs=3, optim__learning_rate=1e-2, model__drop_path_rate=0.2)
+    config = tiny_config(
+        data_name, num_epochs=3, optim__learning_rate=1e-2, model__drop_path_rate=0.2, ema__decay=0.5,
+        optim__schedule__name="plateau", optim__schedule__patience=0, optim__schedule__factor=0.5,
+        early_stopping__patience=3, early_stopping__metric="loss", optim__sam__rho=0.05, optim__sam__every=2,
+        loss__on_nan="skip",
+    )  # fmt: skip
     train.train_and_evaluate(config, tmp_path / "whole")
 
     class AfterSteps:
@@ -154,3 +161,68 @@ def test_asam_accumulation_freezing_and_bfloat16_run_together(tmp_path, data_nam
     )  # fmt: skip
     final = train.train_and_evaluate(config, tmp_path / "run")
     assert np.isfinite(final["test/loss"])
+
+
+def test_the_average_is_evaluated_beside_the_weights_and_wins(tmp_path, data_name):
+    config = tiny_config(data_name, ema__decay=0.9, optim__learning_rate=1e-2, num_epochs=1)
+    final = train.train_and_evaluate(config, tmp_path / "run")
+    (line,) = lines(tmp_path / "run")
+    assert line["val/loss"] != line["val_ema/loss"]
+    assert final["val_ema/accuracy"] == line["val_ema/accuracy"]
+    state = final_state(tmp_path / "run")
+    classifier = inference.from_run(tmp_path / "run")
+    chex.assert_trees_all_equal(jax.device_get(classifier.variables["params"]), jax.device_get(state["ema"]["params"]))
+
+
+def test_plateau_lowers_the_rates(tmp_path, data_name):
+    words = {"name": "plateau", "patience": 0, "factor": 0.5, "metric": "accuracy"}
+    config = tiny_config(data_name, num_epochs=4, optim__learning_rate=1e-12, optim__layer_decay=0.5)
+    config.optim.schedule.update(words)
+    train.train_and_evaluate(config, tmp_path / "run")
+    rates = [line["train/learning_rate"] / 1e-12 for line in lines(tmp_path / "run")]
+    assert rates == pytest.approx([1, 1, 0.5, 0.25], rel=1e-5)
+
+
+def test_rollback_goes_on_from_the_last_checkpoint(tmp_path, data_name, monkeypatch):
+    def make_augment(options):  # with this seed it spoils the fifth step, and no step after a rollback
+        return lambda key, images, targets: (
+            jnp.where(jax.random.uniform(key) < 1 / 6, jnp.nan, 1.0) * images, targets
+        )  # fmt: skip
+
+    monkeypatch.setattr("jaxvit.run.make_augment", make_augment)
+    config = tiny_config(data_name, num_epochs=3, loss__on_nan="rollback", seed=29)
+    train.train_and_evaluate(config, tmp_path / "run")
+    state = final_state(tmp_path / "run")
+    assert state["lr_scale"] == 0.5
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["params"]))
+    assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2, 3]
+    config.loss.on_nan = "stop"
+    with pytest.raises(train.Diverged, match="loss is nan at step 5 .learning rate .*; last checkpoint: step 4"):
+        train.train_and_evaluate(config, tmp_path / "stop")
+
+
+BAD = [
+    ({"optim__schedule__name": "plateau", "data__val_fraction": 0.0}, "plateau needs validation images"),
+    ({"early_stopping__patience": 2, "data__val_fraction": 0.0}, "early_stopping.patience needs validation images"),
+    ({"optim__freeze": "."}, "freezes every parameter"),
+    ({"optim__freeze": "blokcs"}, "matches no parameter"),
+    ({"optim__name": "adamv"}, "no optimiser 'adamv'"),
+    ({"optim__schedule__step_size": 3}, "the schedule 'cosine' has no option 'step_size'"),
+    ({"optim__options": {"b9": 0.5}}, "has no option 'b9'"),
+    ({"optim__options": {"b1": 0.5}}, "the config word is optim.b1"),
+    ({"optim__sam__rho": 0.1, "optim__sam__m": 5}, "optim.sam.m 5 does not divide batch_size 16"),
+    ({"optim__sam__method": "gsm"}, "optim.sam.method is 'gsm'"),
+    ({"ema__decay": 1.0}, "ema.decay is 1.0"),
+    ({"optim__learning_rate": -1.0}, "optim.learning_rate is -1.0"),
+    ({"loss__on_nan": "ignore"}, "loss.on_nan is 'ignore'"),
+    ({"distill__teacher": "nowhere"}, "distill.teacher 'nowhere' is no run's workdir"),
+    ({"distill__teacher": "x", "distill__mode": "token"}, "needs a model with a distillation token"),
+]
+
+
+@pytest.mark.parametrize("words, said", BAD, ids=[said[:20] for _, said in BAD])
+def test_contradictions_are_named_before_anything_is_compiled(tmp_path, data_name, words, said, monkeypatch):
+    monkeypatch.setattr("jaxvit.run.init_variables", None)
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        train.train_and_evaluate(tiny_config(data_name, **words), tmp_path / "run")
+    assert len(str(error.value).splitlines()) <= 2

@@ -56,10 +56,11 @@ def conv(features: int, size: int, name: str, stride: int = 1, padding: int | No
 
 def batch_norm(name: str, *, train: bool, dtype: Dtype = None, scale_init: Callable = nn.initializers.ones):
     """BatchNorm as torch.nn.BatchNorm2d has it (its momentum 0.1 is 0.9 in Flax)."""
-    return nn.BatchNorm(
-        use_running_average=not train, momentum=0.9, epsilon=1e-5, use_fast_variance=False, dtype=dtype,
-        scale_init=scale_init, name=name,
-    )  # fmt: skip
+    norm = nn.BatchNorm(
+        momentum=0.9, epsilon=1e-5, use_fast_variance=False, dtype=dtype, scale_init=scale_init, name=name
+    )
+    # an argument of the call, where an interceptor can overrule it: a frozen norm always uses its running average
+    return functools.partial(norm, use_running_average=not train)
 
 
 def group_norm(name: str, *, train: bool, dtype: Dtype = None, scale_init: Callable = nn.initializers.ones):

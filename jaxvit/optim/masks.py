@@ -79,14 +79,20 @@ def merge(trainable: Any, frozen: Any) -> Any:
     return tree.merge(trainable, frozen)
 
 
+def frozen_modules(trainable: Any) -> set[str]:
+    """Paths of the modules that have parameters of their own, all of them frozen."""
+    trains: dict[str, bool] = {}
+    for path, on in tree.named_leaves(trainable).items():
+        module = path.rpartition("/")[0]
+        trains[module] = trains.get(module, False) or on
+    return {module for module, on in trains.items() if not on}
+
+
 def keep_frozen_stats(old: Any, new: Any, trainable: Any) -> Any:
     """Takes `new` batch statistics, except those of norms whose parameters are all frozen: these stay `old`."""
-    modules: dict[str, bool] = {}
-    for path, trains in tree.named_leaves(trainable).items():
-        module = path.rpartition("/")[0]
-        modules[module] = modules.get(module, False) or trains
+    frozen = frozen_modules(trainable)
     return tree.map_with_path(
-        lambda path, before, after: after if modules.get(path.rpartition("/")[0], True) else before, old, new
+        lambda path, before, after: before if path.rpartition("/")[0] in frozen else after, old, new
     )
 
 

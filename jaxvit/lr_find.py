@@ -1,0 +1,116 @@
+"""`lr_find`: a short run over rising learning rates, its curve, and a rate to begin with (Smith 2017).
+
+The rate rises by the same factor at each step, from 1e-4 to 1e3 times the config's or until the loss explodes. The
+rate at which the smoothed loss falls fastest is suggested.
+"""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvit import data, writers
+from jaxvit.config import Config
+from jaxvit.console import bar, err
+from jaxvit.errors import UserError
+from jaxvit.run import prepare
+
+STEPS = 100
+SPAN = (1e-4, 1e3)  # of the config's learning rate
+SMOOTHING = 0.9
+EXPLODED = 4.0  # times the least loss so far
+
+
+def find(config: Config, workdir: Path) -> dict[str, Any]:
+    """Writes lr_find.csv, lr_find.json and lr_find.png; returns {"suggestion", "least_loss_at", "steps"}.
+
+    Raises:
+      UserError: the loss never fell.
+    """
+    low, high = (config.optim.learning_rate * x for x in SPAN)
+
+    def schedule(step: Any) -> Any:
+        return jnp.float32(low) * jnp.float32(high / low) ** (jnp.asarray(step, jnp.float32) / (STEPS - 1))
+
+    run, state = prepare(config, workdir, schedule=schedule)
+    rates, losses = [], []
+    epochs = math.ceil(STEPS / run.steps_per_epoch)
+    try:
+        with bar("learning rates", STEPS) as meter:
+            for epoch in range(epochs):
+                order = data.epoch_order(config.seed, epoch, len(run.dataset.train), repeats=config.augment.repeated)
+                for batch in run.feeds["train"].batches(order, run.batch_size):
+                    state, found = run.step_at(len(rates))(state, batch)
+                    rates.append(float(found["learning_rate"]))
+                    losses.append(float(found["loss"]))
+                    meter.advance(1, f"rate {rates[-1]:.1e}  loss {losses[-1]:.3f}")
+                    if len(rates) == STEPS or _exploded(losses):
+                        return _report(workdir, np.asarray(rates), np.asarray(losses))
+        return _report(workdir, np.asarray(rates), np.asarray(losses))
+    finally:
+        run.checkpoints.close()
+
+
+def smooth(losses: np.ndarray) -> np.ndarray:
+    """The moving average [n] of losses [n], corrected for its start."""
+    out, mean = [], 0.0
+    for i, loss in enumerate(losses, 1):
+        mean = SMOOTHING * mean + (1 - SMOOTHING) * float(loss)
+        out.append(mean / (1 - SMOOTHING**i))
+    return np.asarray(out)
+
+
+def suggest_rate(rates: np.ndarray, losses: np.ndarray) -> float:
+    """The rate at which the smoothed loss falls fastest per factor, before its least value.
+
+    Raises:
+      UserError: it never falls.
+    """
+    curve = smooth(losses[np.isfinite(losses)])
+    least = int(curve.argmin())
+    if least < 2:
+        raise UserError("lr_find: the loss never fell; a lower optim.learning_rate may help, or a look at the data")
+    slope = np.gradient(curve[: least + 1], np.log(rates[: least + 1]))
+    return float(rates[int(slope.argmin())])
+
+
+def _exploded(losses: list[float]) -> bool:
+    if not math.isfinite(losses[-1]):
+        return True
+    curve = smooth(np.asarray(losses))
+    return bool(curve[-1] > EXPLODED * curve.min())
+
+
+def _report(workdir: Path, rates: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
+    with open(workdir / "lr_find.csv", "w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(("learning_rate", "loss"))
+        rows.writerows(zip(rates.tolist(), losses.tolist(), strict=True))
+    suggestion = suggest_rate(rates, losses)
+    finite = np.isfinite(losses)
+    least = float(rates[finite][int(smooth(losses[finite]).argmin())])
+    result = {"suggestion": suggestion, "least_loss_at": least, "steps": len(rates)}
+    writers.write_json(workdir / "lr_find.json", result)
+    _draw(workdir / "lr_find.png", rates[finite], losses[finite], suggestion)
+    err.print(f"suggested optim.learning_rate: {suggestion:.2g}  (least loss at {least:.2g}); curve in {workdir}")
+    return result
+
+
+def _draw(path: Path, rates: np.ndarray, losses: np.ndarray, suggestion: float) -> None:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:  # the curve is in the CSV as well
+        return
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.plot(rates, losses, color="0.8", label="loss")
+    axes.plot(rates, smooth(losses), label="smoothed")
+    axes.axvline(suggestion, color="C1", linestyle="--", label=f"suggested: {suggestion:.2g}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
+    axes.legend(frameon=False)
+    figure.savefig(path, dpi=150)

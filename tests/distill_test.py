@@ -1,0 +1,96 @@
+"""Distillation: the objectives by hand, a teacher of another family, size and normalisation, cached answers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvit import data, distill, inference, setup, train
+from jaxvit.errors import UserError
+from tests.helpers import tiny_config, write_npz
+
+
+def log_softmax(x):
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def test_objectives_by_hand():
+    rng = np.random.default_rng(0)
+    student, dist, teacher = rng.normal(size=(3, 4, 5))
+    targets = np.eye(5)[rng.integers(5, size=4)]
+    batch = {"targets": jnp.asarray(targets), "teacher_logits": jnp.asarray(teacher)}
+    ce = -(targets * log_softmax(student)).sum(-1)
+    p, q = log_softmax(teacher / 2), log_softmax(student / 2)
+    first = teacher.argmax(-1)
+    expected = {
+        "soft": 0.7 * ce + 0.3 * 4 * (np.exp(p) * (p - q)).sum(-1),
+        "hard": 0.7 * ce - 0.3 * log_softmax(student)[np.arange(4), first],
+        "token": 0.7 * ce - 0.3 * log_softmax(dist)[np.arange(4), first],
+    }
+    for mode, loss in expected.items():
+        outputs = (jnp.asarray(student), jnp.asarray(dist)) if mode == "token" else jnp.asarray(student)
+        got, logits = distill.make_objective(mode, alpha=0.3, temperature=2.0)(outputs, batch)
+        np.testing.assert_allclose(got, loss, rtol=1e-5)
+        mean = (student + dist) / 2 if mode == "token" else student
+        np.testing.assert_allclose(logits, mean, rtol=1e-5, atol=1e-6)  # float32 against float64, with cancellation
+
+
+@pytest.fixture(scope="module")
+def taught(tmp_path_factory):
+    """(name of the data, workdir of a teacher that reads 16x16 images)."""
+    path = tmp_path_factory.mktemp("teacher")
+    name = write_npz(path / "data")
+    words = {"model__image_size": 16, "optim__learning_rate": 1e-2, "num_epochs": 4}
+    train.train_and_evaluate(tiny_config(name, **words), path / "run")
+    return name, path / "run"
+
+
+def test_the_teacher_prepares_images_in_its_own_way(taught):
+    name, workdir = taught
+    teacher = distill.load_teacher(str(workdir), None, ["0", "1", "2"])
+    config = setup.resolve(tiny_config(name), setup.load_data(tiny_config(name)))
+    split = setup.load_data(config).test
+    feed = setup.make_feed(config, split)
+    cached = distill.teach(feed, teacher, setup.make_to_float(3), batch_size=16)
+    order = np.asarray([5, 3, 8, 1])
+    (batch,) = cached.batches(order, 4)
+    classifier = inference.from_run(workdir)
+    images = (np.asarray(split.images, np.float32) / 255.0)[order]
+    resized = jnp.clip(data.augment.resize(jnp.asarray(images), 16), 0, 1)
+    prepared = (resized - np.reshape(classifier.data_config["mean"], (1, 1, 1, 3))) / np.reshape(
+        classifier.data_config["std"], (1, 1, 1, 3)
+    )
+    expected = classifier.model.apply(classifier.variables, prepared.astype(jnp.float32))
+    np.testing.assert_allclose(batch["teacher_logits"], expected, atol=1e-5)
+    inside = jax.jit(teacher.logits)(classifier.variables, jnp.asarray(images))
+    np.testing.assert_allclose(inside, expected, atol=1e-5)
+    (late,) = cached.batches(order, 2, start=1)
+    np.testing.assert_array_equal(late["teacher_logits"], batch["teacher_logits"][2:])
+
+
+TOKEN = {
+    "model__name": "deit_tiny_distilled_patch16_224", "model__distilled": True, "distill__mode": "token",
+    "distill__alpha": 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "words", [{"augment__flip": False, "augment__crop_padding": 0}, TOKEN], ids=["cached soft", "token in step"]
+)
+def test_a_student_learns_from_a_teacher(taught, tmp_path, words, capsys):
+    name, workdir = taught
+    words = {"distill__alpha": 1.0, "num_epochs": 1, **words}
+    config = tiny_config(name, distill__teacher=str(workdir), **words)
+    final = train.train_and_evaluate(config, tmp_path / "run")
+    assert np.isfinite(final["test/loss"])
+    assert ("answers once" if "augment__flip" in words else "answers in every step") in capsys.readouterr().err
+    assert train.train_and_evaluate(config, tmp_path / "run") == final  # the same config, finished
+
+
+def test_teachers_that_do_not_fit_are_refused(taught, tmp_path):
+    name, workdir = taught
+    with pytest.raises(UserError, match="has other classes"):
+        distill.load_teacher(str(workdir), None, ["0", "1", "2", "3"])
+    (tmp_path / "weights.safetensors").touch()
+    with pytest.raises(UserError, match="distill.model must say its timm name"):
+        distill.load_teacher(str(tmp_path / "weights.safetensors"), None, ["0"])
