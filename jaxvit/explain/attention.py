@@ -85,7 +85,7 @@ def attention_rollout(
 
 @partial(jax.jit, static_argnames=("model", "head_fusion", "discard_ratio"))
 def _rollout(variables: Any, images: Array, *, model: Any, head_fusion: str, discard_ratio: float) -> Array:
-    size, prefix = images.shape[1:3], model.num_prefix_tokens
+    size, prefix = taps.size_of(images), model.num_prefix_tokens
     blocks, pool = _sown(model, variables, images)
     joint = None
     for weights in blocks:
@@ -145,7 +145,7 @@ def attention_maps(
 
 @partial(jax.jit, static_argnames=("model", "block", "head_fusion"))
 def _maps(variables: Any, images: Array, *, model: Any, block: int, head_fusion: str | None) -> Array:
-    size = images.shape[1:3]
+    size = taps.size_of(images)
     weights = _sown(model, variables, images)[0][block]
     if isinstance(model, SwinTransformer):
         maps = windows.received(weights, windows.block_windows(model, size)[block])
@@ -178,7 +178,7 @@ def attention_distance(model: nn.Module, variables: Any, images: Any) -> list[np
 
 @partial(jax.jit, static_argnames=("model",))
 def _distances(variables: Any, images: Array, *, model: Any) -> list[Array]:
-    size = images.shape[1:3]
+    size = taps.size_of(images)
     blocks = _sown(model, variables, images)[0]
     if isinstance(model, SwinTransformer):
         return [windows.distance(w, place) for w, place in zip(blocks, windows.block_windows(model, size), strict=True)]

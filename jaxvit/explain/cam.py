@@ -71,7 +71,7 @@ METHODS: tuple[str, ...] = (*CAM_METHODS, *PIXEL_METHODS)
 
 @partial(jax.jit, static_argnames=("model", "method", "layer"))
 def _cam(variables: Any, images: Array, class_index: Array, *, model: Any, method: str, layer: str) -> Array:
-    size = images.shape[1:3]
+    size = taps.size_of(images)
 
     def score(perturbation: Array) -> tuple[Array, Array]:
         logits, x = taps.run(model, variables, images, layer, perturbation)
@@ -111,5 +111,5 @@ def grad_cam(
         if layer is not None:
             raise UserError(f"method {method!r} looks at pixels, not at layer {layer!r}; expected layer=None.")
         return PIXEL_METHODS[method](model, variables, images, class_index)
-    layer = taps.check_layer(model, layer, images.shape[1:3])
+    layer = taps.check_layer(model, layer, taps.size_of(images))
     return _cam(variables, images, index, model=model, method=method, layer=layer)

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxvit.errors import UserError, suggest
 from jaxvit.models.layers import Array, to_pair
@@ -36,7 +37,7 @@ def plain(model: nn.Module) -> nn.Module:
 
 def run(
     model: nn.Module, variables: Any, images: Array, layer: str, perturbation: Array | None = None
-) -> tuple[Array, Array]:
+) -> tuple[Any, Array]:
     """Returns (logits [b, classes], output of `layer`), after `perturbation` was added to that output.
 
     The gradient of a logit with respect to a perturbation of zero is that with respect to the layer.
@@ -159,7 +160,7 @@ def check_classes(model: Any, class_index: Any, batch: int) -> Array:
         raise UserError("global_pool='' gives logits per token; expected a model with one row of logits per image.")
     if class_index is None:
         return jnp.full((batch,), -1, jnp.int32)
-    if isinstance(class_index, jax.core.Tracer):
+    if isinstance(class_index, Tracer):
         return jnp.broadcast_to(class_index, (batch,)).astype(jnp.int32)
     index = np.asarray(class_index)
     if not np.issubdtype(index.dtype, np.integer) or index.shape not in ((), (batch,)):
@@ -168,6 +169,11 @@ def check_classes(model: Any, class_index: Any, batch: int) -> Array:
         if not 0 <= k < model.num_classes:
             raise UserError(f"class_index {k} is out of range; the model's classes are 0 to {model.num_classes - 1}.")
     return jnp.broadcast_to(jnp.asarray(index, jnp.int32), (batch,))
+
+
+def size_of(images: Any) -> Pair:
+    """(height, width) of images [b, h, w, c]."""
+    return images.shape[1], images.shape[2]
 
 
 def pick_logits(logits: Array, class_index: Array) -> Array:
