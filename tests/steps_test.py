@@ -280,6 +280,31 @@ def test_frozen_parameters_keep_their_bits_and_have_no_state():
     assert not np.array_equal(new.params["head"]["kernel"], variables["params"]["head"]["kernel"])
 
 
+def products(jaxpr):
+    """Number of matmuls and convolutions in a jaxpr."""
+    total = 0
+    for equation in jaxpr.eqns:
+        total += equation.primitive.name in ("dot_general", "conv_general_dilated")
+        for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
+            inner = getattr(value, "jaxpr", value)
+            total += products(inner) if hasattr(inner, "eqns") else 0
+    return total
+
+
+@pytest.mark.parametrize("make", [build, resnet])
+def test_head_only_costs_no_backward_pass(make):
+    """It has the products of the forward pass and one more: the gradient of the head's kernel."""
+
+    def count(freeze):
+        state, step, *_ = make(freeze=freeze)
+        return products(jax.make_jaxpr(step)(state, batch()).jaxpr)
+
+    whole, head = count("none"), count("head_only")
+    forward = (whole + 1) // 3  # each has two more in the backward pass, the first only one
+    assert whole == 3 * forward - 1
+    assert head == forward + 1
+
+
 def test_randomness_comes_from_seed_and_step_alone():
     state, step, _, _ = build()
     first, _ = jax.jit(step)(state, batch())
