@@ -226,5 +226,7 @@ COMMANDS = {
     "predict": (_predict, "the most probable classes of images"),
     "convert": (_module("convert"), "weights of any layout, or of a run, as the files that timm loads"),
     "export": (_module("export"), "a model as StableHLO or safetensors, with its preprocessing"),
+    "explain": (_module("explain"), "overlays of what models look at, on files or a run's test images"),
+    "report": (_module("report"), "curves, tables and pictures of one run or several, as a page"),
     "models": (_models, "the models there are"),
 }

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvit import explain_cli, inference
+from jaxvit import inference
+from jaxvit.commands import explain as explain_cli
 from jaxvit.errors import UserError
 from jaxvit.models import create_model
 
