@@ -43,7 +43,7 @@ def find(config: Config, workdir: Path) -> dict[str, Any]:
             for epoch in range(epochs):
                 order = data.epoch_order(config.seed, epoch, len(run.dataset.train), repeats=config.augment.repeated)
                 for batch in run.feeds["train"].batches(order, run.batch_size):
-                    state, found = run.step_at(len(rates))(state, batch)
+                    state, found = run.take_step(len(rates), state, batch)
                     rates.append(float(found["learning_rate"]))
                     losses.append(float(found["loss"]))
                     meter.advance(1, f"rate {rates[-1]:.1e}  loss {losses[-1]:.3f}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ class Run:
     trainable: Any
     rules: Rules
     teacher: Any = None  # variables of the teacher, where it answers inside the step
+    compiled: set[bool] = dataclasses.field(default_factory=set)  # kinds of step that have been taken
     compile_seconds: float = 0.0
 
     @property
@@ -46,15 +48,25 @@ class Run:
         """Steps of the whole training."""
         return self.steps_per_epoch * self.config.num_epochs
 
-    def step_at(self, step: int) -> Callable:
-        """The compiled step number `step`, (state, batch) -> (state, metrics): SAM or plain, as optim.sam says."""
+    def kind_at(self, step: int) -> bool:
+        """Whether step number `step` is sharpness-aware: the key of `train_steps`."""
         sam = self.config.optim.sam
-        if self.config.fast_dev_run:  # each of them once
-            compiled = list(self.train_steps.values())[step % len(self.train_steps)]
-            return lambda state, batch: compiled(state, batch, self.teacher)
+        if self.config.fast_dev_run:  # each kind once
+            return list(self.train_steps)[step % len(self.train_steps)]
         active = optim.sam_active(step, self.total_steps, every=sam.every, start_fraction=sam.start_fraction)
-        compiled = self.train_steps[sam.rho > 0 and bool(active)]
-        return lambda state, batch: compiled(state, batch, self.teacher)
+        return sam.rho > 0 and bool(active)
+
+    def take_step(self, step: int, state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, dict[str, Any]]:
+        """Takes step number `step`; the first of its kind waits for the compilation and adds to `compile_seconds`."""
+        kind = self.kind_at(step)
+        if kind in self.compiled:
+            return self.train_steps[kind](state, batch, self.teacher)
+        begun = time.monotonic()
+        with err.status("compiling the training step"):
+            result = jax.block_until_ready(self.train_steps[kind](state, batch, self.teacher))
+        self.compiled.add(kind)
+        self.compile_seconds += time.monotonic() - begun
+        return result
 
     def weights(self, state: TrainState) -> dict[str, Any]:
         """The variables to evaluate by the prefix of their metrics: the raw ones, and the average where it is on."""
@@ -256,6 +268,8 @@ def _make_gradient(config: Config, batch_size: int) -> dict[bool, Callable]:
     plain = gradients.make_gradient(accum_steps=accum_steps)
     if sam.rho == 0:
         return {False: plain}
+    if sam.rho_min is not None and sam.rho_min > sam.rho:
+        raise UserError(f"optim.sam.rho_min {sam.rho_min} is above optim.sam.rho {sam.rho}")
     words = ("rho", "adaptive", "eta", "method", "alpha", "rho_min")
     sharp = gradients.make_gradient(
         accum_steps=accum_steps,

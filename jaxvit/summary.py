@@ -42,7 +42,7 @@ def print_header(run: Run, state: TrainState) -> None:
     devices = jax.devices()
     err.print(
         f"train  {config.num_epochs} epochs of {run.steps_per_epoch} steps, batch {run.batch_size}, "
-        f"{config.optim.name}, on {config.parallel.num_devices} x {devices[0].device_kind}"
+        f"{_method(config)}, on {config.parallel.num_devices} x {devices[0].device_kind}"
     )
     if run.batch_size != config.batch_size:
         err.print(f"       batch_size {config.batch_size} is more than there are training images")
@@ -69,6 +69,8 @@ def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
         "num_classes": len(run.dataset.class_names),
         "epochs": progress.epoch,
         "stopped_early": progress.stopped_early,
+        "skipped_steps": progress.skipped,
+        "rollbacks": progress.rollbacks,
         "batch_size": run.batch_size,
         "compile_seconds": run.compile_seconds,
         "train_seconds": progress.seconds,
@@ -117,6 +119,18 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
         f"loss {final['test/loss']:.4f}, top-5 {final['test/top5_accuracy']:.2%}"
     )
     err.print(f"files      {workdir}: config.json, summary.json, metrics.jsonl, predictions.npz, checkpoints, events")
+
+
+def _method(config: Any) -> str:
+    """The optimiser and what is around it, in a few words."""
+    sam, words = config.optim.sam, [config.optim.name]
+    if sam.rho:
+        words.append(f"{'a' if sam.adaptive else ''}{sam.method} (rho {sam.rho:g})")
+    if config.ema.decay:
+        words.append(f"average of the weights ({config.ema.decay:g})")
+    if config.distill.teacher:
+        words.append(f"{config.distill.mode} distillation")
+    return " + ".join(words)
 
 
 def decisive(metrics: dict[str, float]) -> dict[str, float]:

@@ -186,13 +186,9 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, f
     with bar(f"epoch {progress.epoch + 1}/{config.num_epochs}", len(order)) as meter:
         batches = run.feeds["train"].batches(order, run.batch_size, start=progress.epoch_step)
         for index, batch in enumerate(batches, first_step + progress.epoch_step):
-            train_step = run.step_at(index)
-            if not run.compile_seconds:  # the first call compiles; it does not count as training time
-                with err.status("compiling the training step"):
-                    state, step_metrics = jax.block_until_ready(train_step(state, batch))
-                run.compile_seconds, begun = time.monotonic() - begun, time.monotonic()
-            else:
-                state, step_metrics = train_step(state, batch)
+            compiling = run.compile_seconds
+            state, step_metrics = run.take_step(index, state, batch)
+            begun += run.compile_seconds - compiling  # does not count as training time
             waiting.append(step_metrics)
             if len(waiting) > 1:
                 fetch(meter)
