@@ -2,7 +2,7 @@
 
 from jaxvit.commands.parser import directory_to_write, make_parser, use_compile_cache
 
-DESCRIPTION = """Write a report about runs from their files: index.html (one file, with everything inside), report.md, CSV.
+DESCRIPTION = """Write a report about runs from their files: index.html (everything in one file), report.md, CSV.
 
   %(prog)s --workdir runs/a                                  into runs/a/report
   %(prog)s --workdir runs/a --workdir runs/b --out DIR       side by side; the runs must be of one data set"""

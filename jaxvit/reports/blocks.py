@@ -65,6 +65,7 @@ class Pictures:
     caption: str = ""
     columns: Sequence[str] = ()  # heads
     across: int = 0
+    large: bool = False  # sheets of many small pictures
     type: str = dataclasses.field(default="pictures", init=False)
 
 

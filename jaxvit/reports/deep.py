@@ -17,6 +17,8 @@ LAYERS_OF = 256  # test images to compare layers on
 MOST_LAYERS = 20
 CELLS = 8  # maps are averaged down to so many cells a side before layers are compared
 BATCH = 64
+TILE = 24  # pixels of a small picture in a sheet, at least
+MARKERS = "o^sDvPX*<>"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +91,7 @@ def _batches(classifier: Any, apply: Any, images: np.ndarray) -> Any:
         chunk = images[i : i + BATCH]
         padded = np.concatenate([chunk, np.repeat(chunk[-1:], BATCH - len(chunk), axis=0)])
         x = prepared(classifier, padded)[0]
-        parts.append(jax.tree.map(lambda v, n=len(chunk): np.asarray(v)[:n], apply(classifier.variables, x)))
+        parts.append(jax.tree.map(lambda v, chunk=chunk: np.asarray(v)[: len(chunk)], apply(classifier.variables, x)))
     return jax.tree.map(lambda *values: np.concatenate(values), *parts)
 
 
@@ -125,13 +127,12 @@ def _points(run: RunFiles, x: np.ndarray, labels: np.ndarray, what: str, axes: t
     k = len(run.class_names)
 
     def make(figure: Any) -> None:
-        from matplotlib import colormaps
-
         axis = figure.subplots()
         for c in range(k):
             of = labels == c
-            colour = figures.COLOURS[c] if k <= len(figures.COLOURS) else colormaps["turbo"](c / max(k - 1, 1))
-            axis.scatter(*x[of].T, s=7, color=colour, linewidths=0, alpha=0.8, rasterized=True)
+            colours = len(figures.COLOURS)
+            look = {"color": figures.COLOURS[c % colours], "marker": MARKERS[c // colours % len(MARKERS)]}
+            axis.scatter(*x[of].T, s=8, linewidths=0, alpha=0.85, rasterized=True, **look)
         if k <= 20:
             for c in range(k):
                 if (labels == c).any():
@@ -207,7 +208,10 @@ def layer_similarity(usable: Sequence[tuple[RunFiles, Any]], images: TestImages)
         layers = base if run is first else _layer_outputs(other, some)
         values = np.array([[numbers.linear_cka(x, y) for y in layers.values()] for x in base.values()])
         svg = _heat(values, list(base), list(layers), first.label, run.label)
-        caption = f"Linear CKA (Kornblith et al., 2019) between layers over {len(some)} test images: 1 where they say the same."
+        caption = (
+            f"Linear CKA (Kornblith et al., 2019) between layers over {len(some)} test images: 1 where they say the "
+            f"same. Maps are averaged to at most {CELLS}×{CELLS} cells."
+        )
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{first.label}_{run.label}")
         out.append(Figure(f"cka_{name}", svg, caption))
     return out
@@ -241,8 +245,10 @@ def _unit(values: np.ndarray) -> np.ndarray:
     return np.round(255 * (values - low) / np.maximum(high - low, 1e-12)).astype(np.uint8)
 
 
-def _tiles(pictures: np.ndarray, across: int, gap: int = 1) -> np.ndarray:
+def _tiles(pictures: np.ndarray, across: int, gap: int = 2) -> np.ndarray:
     """Pictures [n, h, w, 3] in one, `across` in a row, with white lines between."""
+    factor = max(1, -(-TILE // max(pictures.shape[1:3])))
+    pictures = pictures.repeat(factor, axis=1).repeat(factor, axis=2)
     n, h, w, c = pictures.shape
     down = -(-n // across)
     sheet = np.full((down * (h + gap) - gap, across * (w + gap) - gap, c), 255, np.uint8)
@@ -277,7 +283,7 @@ def filters(run: RunFiles, classifier: Any) -> list[Block]:
     shown = np.repeat(shown, 3, axis=-1) if c == 1 else shown
     sheet = _tiles(_unit(shown), 7 if len(shown) <= 28 else 8)
     slug = "".join(x if x.isalnum() or x in "-_" else "-" for x in run.label)
-    return [Pictures(f"filters_{slug}", [Picture(to_png(sheet, 340))], f"{run.label}: {what}")]
+    return [Pictures(f"filters_{slug}", [Picture(to_png(sheet, 340))], f"{run.label}: {what}", large=True)]
 
 
 def positions(run: RunFiles, classifier: Any) -> list[Block]:
@@ -296,8 +302,11 @@ def positions(run: RunFiles, classifier: Any) -> list[Block]:
     maps = (unit[chosen] @ unit.T).reshape(-1, gh, gw)
     sheet = _tiles(_coloured((maps + 1) / 2), len(columns))
     slug = "".join(x if x.isalnum() or x in "-_" else "-" for x in run.label)
-    caption = f"{run.label}: cosine similarity of position embeddings; each tile is one position against all, yellow is 1, dark is −1"
-    return [Pictures(f"positions_{slug}", [Picture(to_png(sheet, 340))], caption)]
+    caption = (
+        f"{run.label}: cosine similarity of position embeddings; each tile is one position against all, "
+        "yellow is 1, dark is −1"
+    )
+    return [Pictures(f"positions_{slug}", [Picture(to_png(sheet, 340))], caption, large=True)]
 
 
 def biases(run: RunFiles, classifier: Any) -> list[Block]:
@@ -327,4 +336,4 @@ def biases(run: RunFiles, classifier: Any) -> list[Block]:
     caption = (
         f"{run.label}: relative position biases; the middle of a tile is a token's own place, yellow draws attention"
     )
-    return [Pictures(f"biases_{slug}", pictures, caption)]
+    return [Pictures(f"biases_{slug}", pictures, caption, large=True)]

@@ -66,7 +66,7 @@ def _whole_ticks(axis: Any) -> None:
 
 
 def _series(lines: Sequence[dict], key: str, scale: float = 1.0, per_epoch: float | None = None) -> tuple[list, list]:
-    """x in epochs and y of the lines that have `key`, without what is not finite."""
+    """Epochs x and values y of the lines that have `key`, without what is not finite."""
     points = [
         (line["step"] / per_epoch if per_epoch else line["epoch"], scale * line[key])
         for line in lines
@@ -75,8 +75,11 @@ def _series(lines: Sequence[dict], key: str, scale: float = 1.0, per_epoch: floa
     return [x for x, _ in points], [y for _, y in points]
 
 
-CURVES = {  # panel: (title, unit, ((key, kind), ...), scale); kinds: train is thin and dashed, val is not, average dotted
-    "loss": ("Loss", "cross-entropy (nats)", (("train/loss", "train"), ("val/loss", "val"), ("val_ema/loss", "ema")), 1),
+# panel: (title, unit, ((key, kind), ...), scale); how a kind looks says KINDS
+CURVES = {
+    "loss": (
+        "Loss", "cross-entropy (nats)", (("train/loss", "train"), ("val/loss", "val"), ("val_ema/loss", "ema")), 1,
+    ),
     "accuracy": (
         "Accuracy", "top-1 (%)",
         (("train/accuracy", "train"), ("val/accuracy", "val"), ("val_ema/accuracy", "ema")), 100,

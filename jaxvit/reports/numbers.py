@@ -41,7 +41,7 @@ class Calibration:
 
 
 def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Calibration:
-    """Expected calibration error over `bins` bins (i/bins, (i+1)/bins] of the largest probability (Guo et al., 2017)."""
+    """Calibration error over bins (i/bins, (i+1)/bins] of the largest probability (Guo et al., 2017)."""
     confidence, correct = probabilities.max(axis=-1), probabilities.argmax(axis=-1) == labels
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(which, minlength=bins)

@@ -59,8 +59,12 @@ def html(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     counter = iter(range(10**6))
     return environment.from_string(text).render(
-        title=title, subtitle=subtitle, sections=sections, inline=lambda svg: inline(svg, next(counter)), breakable=breakable,
-    )  # fmt: skip
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        inline=lambda svg: inline(svg, next(counter)),
+        breakable=breakable,
+    )
 
 
 def breakable(text: str) -> Any:

@@ -51,16 +51,16 @@ def mistakes(run: RunFiles, probabilities: np.ndarray, images: dict[int, np.ndar
     names = run.class_names
     rows = [[str(k), names[said], f"{100 * p:.1f} %", names[true]] for k, said, p, true in facts]
     shown = [
-        Picture(to_png(images[k]), f"{names[said]} {100 * p:.0f} %", (f"true: {names[true]}", f"test image {k}"))
+        Picture(to_png(images[k]), f"{names[said]} ({100 * p:.0f} %)", (f"true: {names[true]}", f"test image {k}"))
         for k, said, p, true in facts
         if k in images
     ]
-    slug = _slug(run)
+    slug, raw = _slug(run), [[k, names[s], p, names[t]] for k, s, p, t in facts]
     table = Table(
         ["test image", "said", "probability", "true"], rows, left=2,
         folded=f"{run.label}: the {len(rows)} most confident mistakes by number" if len(shown) == len(rows) else "",
         caption=f"{run.label}: wrong and sure of it; numbers count the test split from 0.",
-        csv=(f"mistakes_{slug}.csv", ["index", "said", "probability", "true"], [[k, names[s], p, names[t]] for k, s, p, t in facts]),
+        csv=(f"mistakes_{slug}.csv", ["index", "said", "probability", "true"], raw),
     )  # fmt: skip
     pictures = [Pictures(f"mistakes_{slug}", shown, f"{run.label}: the most confident mistakes")] if shown else []
     return [*pictures, table]
@@ -198,7 +198,7 @@ def _overlays(classifiers: dict[str, Any], run: RunFiles, images: np.ndarray, la
             Picture(
                 to_png(overlay(large, np.asarray(smooth))),
                 "",
-                (f"{mark}{run.class_names[said]} {100 * p[said]:.0f} %",),
+                (f"{mark}{run.class_names[said]} ({100 * p[said]:.0f} %)",),
             )
         )
     return out

@@ -207,12 +207,12 @@ def calibration(runs: Sequence[RunFiles]) -> list[Block]:
             ]
         )
         for i in range(len(result.count)):
-            raw.append([run.label, i / numbers.BINS, (i + 1) / numbers.BINS, int(result.count[i]),
-                        *(None if np.isnan(v) else float(v) for v in (result.confidence[i], result.accuracy[i]))])  # fmt: skip
+            said, right_of = (None if np.isnan(v) else float(v) for v in (result.confidence[i], result.accuracy[i]))
+            raw.append([run.label, i / numbers.BINS, (i + 1) / numbers.BINS, int(result.count[i]), said, right_of])
     caption = (
-        f"Bars: share of right answers by confidence, {numbers.BINS} equal bins; dots at the mean confidence of a bin; on the "
-        "dashed line both agree. Above it the model knows more than it says. ECE is the mean gap, weighted by images (Guo et "
-        "al., 2017); label smoothing and mixup make a model say less than it knows."
+        f"Bars: share of right answers by confidence, {numbers.BINS} equal bins; dots at the mean confidence of a bin; "
+        "on the dashed line both agree. Above it the model knows more than it says, as label smoothing and mixup teach "
+        "it. ECE is the mean gap, weighted by images (Guo et al., 2017)."
     )
     head = ["run", "ECE", "largest gap", "mean confidence", "accuracy"]
     columns = ["run", "low", "high", "images", "confidence", "accuracy"]

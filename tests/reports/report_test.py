@@ -1,0 +1,234 @@
+"""Reports: their files, that the page stands alone, and what is refused."""
+
+import csv
+import html.parser
+import json
+import re
+
+import numpy as np
+import pytest
+
+from jaxvit import cli
+from jaxvit.errors import UserError
+from jaxvit.reports import write_report
+from jaxvit.reports.runs import read_runs
+from tests.reports.fake_runs import write_run
+
+VOID = {"meta", "img", "br", "wbr", "link", "hr", "input"}
+ASSETS = {"img": "src", "script": "src", "link": "href", "image": "href", "use": "href", "iframe": "src"}
+
+
+class Page(html.parser.HTMLParser):
+    """Checks that elements close in order; collects ids, links and assets."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.ids, self.links, self.assets, self.text = [], set(), [], [], ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        named = dict(attrs)
+        self.ids.add(named.get("id"))
+        if tag == "a":
+            self.links.append(named["href"])
+        if tag in ASSETS and named.get(ASSETS[tag]):
+            self.assets.append(named[ASSETS[tag]])
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def check_page(path):
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert all(asset.startswith(("data:image/png;base64,", "#")) for asset in page.assets)
+    assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
+    assert "@import" not in text and not re.search(r"url\((?!#)", text)
+    assert "prefers-color-scheme: dark" in text and "@media print" in text
+    return page
+
+
+def rows(path):
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_report_of_one_run(tmp_path):
+    run = write_run(tmp_path / "a", augment__flip=True)
+    assert cli.main(["report", "--workdir", str(run)]) == 0
+    out = run / "report"
+    page = check_page(out / "index.html")
+    for word in ("class 3", "augment.flip", "main.py <x>", "ECE", "no maps"):
+        assert word in page.text
+    data = np.load(run / "predictions.npz")
+    right = (data["logits"].argmax(-1) == data["labels"]).mean()
+    assert float(rows(out / "comparison.csv")[0]["top-1 (95 % interval)"]) == pytest.approx(right)
+    assert len(rows(out / "classes.csv")) == 4
+    matrix = np.array([list(row.values())[1:] for row in rows(out / "confusion_a.csv")], int)
+    assert matrix.sum() == 40 and np.trace(matrix) == round(40 * right)
+    text = (out / "report.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"figures/[\w.-]+", text))
+    assert named and all((out / name).is_file() for name in named)
+    assert f"{100 * right:.2f} %" in text
+
+
+def test_report_of_seeds_and_another_recipe(tmp_path):
+    runs = [write_run(tmp_path / f"s{i}", seed=i) for i in range(2)]
+    runs.append(write_run(tmp_path / "other", seed=5, skill=0.5, optim__learning_rate=0.5))
+    files = write_report(runs, tmp_path / "out")
+    page = check_page(files[0])
+    (group,) = rows(tmp_path / "out" / "seeds.csv")
+    accuracies = [float(row["top-1 (95 % interval)"]) for row in rows(tmp_path / "out" / "comparison.csv")]
+    assert group["runs"] == "s0, s1"
+    assert float(group["mean"]) == pytest.approx(np.mean(accuracies[:2]))
+    assert float(group["sd"]) == pytest.approx(np.std(accuracies[:2], ddof=1))
+    differences = rows(tmp_path / "out" / "differences.csv")
+    assert [(d["A"], d["B"]) for d in differences] == [("s0", "s1"), ("s0", "other"), ("s1", "other")]
+    assert float(differences[1]["difference"]) == pytest.approx(accuracies[2] - accuracies[0])
+    assert "optim.learning_rate" in page.text
+    again = write_report(runs, tmp_path / "again")
+    assert files[0].read_bytes() == again[0].read_bytes()
+
+
+def test_many_classes_long_names_one_epoch(tmp_path):
+    names = [f"a very long name of a kind of thing <{i}> & more" for i in range(100)]
+    run = write_run(tmp_path / "r", classes=100, n=300, epochs=1, names=names)
+    page = check_page(write_report([run])[0])
+    assert names[99] in page.text
+    assert len(rows(run / "report" / "classes.csv")) == 100
+
+
+def test_two_classes_without_mistakes(tmp_path):
+    run = write_run(tmp_path / "r", classes=2, skill=50.0)
+    assert "no mistakes" in check_page(write_report([run])[0]).text
+
+
+def test_unfinished_runs_are_reported_as_far_as_they_are(tmp_path):
+    run = write_run(tmp_path / "half", epochs=3, finished=False)
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"step": 30, "epo')  # cut off by a power failure
+    page = check_page(write_report([run])[0])
+    assert "half is unfinished: 2 of 3 epochs" in page.text and "no predictions.npz" in page.text
+    (run / "metrics.jsonl").unlink()
+    assert "No epoch has been recorded" in check_page(write_report([run])[0]).text
+    both = write_report([run, write_run(tmp_path / "whole")], tmp_path / "out")
+    assert "half has no predictions.npz" in check_page(both[0]).text
+
+
+def test_augmentations_are_shown(tmp_path):
+    run = write_run(tmp_path / "a", augment__flip=True, augment__crop_padding=2)
+    files = write_report([run], augmentations=True)
+    assert len([f for f in files if f.name.startswith("augmentations_a")]) == 5 * 8
+
+
+def test_labels_are_the_shortest_that_tell_apart(tmp_path):
+    runs = [write_run(tmp_path / a / "run") for a in ("x", "y")]
+    assert [run.label for run in read_runs(runs)] == ["x/run", "y/run"]
+
+
+def other_data(tmp_path):
+    return [write_run(tmp_path / "a"), write_run(tmp_path / "b", classes=5)], "different data sets"
+
+
+def other_name(tmp_path):
+    runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", data="cifar10", n=44)]
+    return runs, "different data sets (digits and cifar10)"
+
+
+def no_run(tmp_path):
+    (tmp_path / "a").mkdir()
+    return [tmp_path / "a"], "config.json"
+
+
+def no_directory(tmp_path):
+    return [tmp_path / "nowhere"], "no such directory"
+
+
+def twice(tmp_path):
+    run = write_run(tmp_path / "a")
+    return [run, run], "twice"
+
+
+def no_classes(tmp_path):
+    run = write_run(tmp_path / "a")
+    (run / "classes.json").unlink()
+    return [run], "classes.json"
+
+
+def zero_images(tmp_path):
+    run = write_run(tmp_path / "a")
+    np.savez(run / "predictions.npz", logits=np.zeros((0, 4)), labels=np.zeros(0, int), index=np.zeros(0, int))
+    return [run], "no images"
+
+
+def label_out_of_range(tmp_path):
+    run = write_run(tmp_path / "a")
+    np.savez(run / "predictions.npz", logits=np.zeros((1, 4)), labels=np.array([4]), index=np.zeros(1, int))
+    return [run], "label 4"
+
+
+def not_finite(tmp_path):
+    run = write_run(tmp_path / "a")
+    np.savez(run / "predictions.npz", logits=np.full((1, 4), np.nan), labels=np.array([1]), index=np.zeros(1, int))
+    return [run], "not finite"
+
+
+def damaged(tmp_path):
+    run = write_run(tmp_path / "a")
+    (run / "predictions.npz").write_bytes(b"PK\x03\x04 no more")
+    return [run], "predictions.npz"
+
+
+def pickled(tmp_path):
+    run = write_run(tmp_path / "a")
+    np.savez(run / "samples.npz", image=np.array([{}], object), label=np.zeros(1), index=np.zeros(1))
+    return [run], "samples.npz"
+
+
+def damaged_line(tmp_path):
+    run = write_run(tmp_path / "a")
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    (run / "metrics.jsonl").write_text("\n".join(["{", *lines]))
+    return [run], "line 1"
+
+
+def bad_words(tmp_path):
+    run = write_run(tmp_path / "a")
+    (run / "config.json").write_text(json.dumps({"seed": 0}))
+    return [run], "names no model"
+
+
+CASES = [other_data, other_name, no_run, no_directory, twice, no_classes, zero_images, label_out_of_range, not_finite,
+         damaged, pickled, damaged_line, bad_words]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_bad_input_is_refused_in_two_lines(case, tmp_path, capsys):
+    runs, said = case(tmp_path)
+    words = [word for run in runs for word in ("--workdir", str(run))]
+    assert cli.main(["report", *words, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert len(error) <= 2 and said in "\n".join(error)
+    assert not (tmp_path / "out").exists()
+
+
+def test_several_runs_need_a_place_to_write(tmp_path):
+    with pytest.raises(UserError, match="--out"):
+        write_report([write_run(tmp_path / "a"), write_run(tmp_path / "b")])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        write_report([tmp_path / "a"], tmp_path / "file")
+    with pytest.raises(UserError, match="no --workdir"):
+        write_report([])
