@@ -81,7 +81,9 @@ def resolve(config: Config, dataset: data.Dataset) -> Config:
     with config.unlocked(), config.ignore_type():
         m.num_classes, m.in_channels, m.image_size = num_classes, in_channels, size
         d.image_size, d.mean, d.std = size, mean, std
-        d.crop_pct = d.crop_pct or (weights["crop_pct"] if weights else 1.0)
+        # Arrays are scaled whole, on the device; photos are cropped as the weights were evaluated.
+        whole = dataset.train.images is not None or not weights
+        d.crop_pct = d.crop_pct or (1.0 if whole else weights["crop_pct"])
         d.interpolation = d.interpolation or (weights["interpolation"] if weights else "bicubic")
     return config
 
