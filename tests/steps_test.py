@@ -93,7 +93,7 @@ GOLDEN = (1.0991894, 0.8365980)
 def test_sgd_step_by_hand():
     state, step, _, variables = build(augment=False)
     images = batch()
-    new, metrics = step(state, images)
+    new, metrics = jax.jit(step)(state, images)
     moved = jax.tree.map(lambda a, b: a - b, variables["params"], new.params)
     # SGD moves by learning rate x gradient, so the norm of the move says the norm of the gradient.
     assert float(optax.global_norm(moved)) / 0.1 == pytest.approx(float(metrics["grad_norm"]), rel=1e-4)
@@ -259,8 +259,7 @@ def test_lr_scale_multiplies_the_move():
     assert float(half_metrics["learning_rate"]) == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("family", MODELS)
-@pytest.mark.parametrize("method", ["plain", "asam"])
+@pytest.mark.parametrize("family, method", [("vit", "plain"), ("vit", "asam"), ("swin", "plain")])
 def test_four_devices_equal_one(family, method):
     state, step, _, _ = build(family, **({"rho": 0.5, "adaptive": True} if method == "asam" else {}))
     one, one_metrics = jax.jit(step)(state, batch())
