@@ -132,7 +132,7 @@ def heat(runs: Sequence[RunFiles], classifiers: dict[str, Any]) -> list[Block]:
     index = first.samples["index"][chosen]
     cells = []
     for i, image in enumerate(images):
-        cells.append(Picture(to_png(image), names[int(labels[i])], (f"test image {index[i]}",)))
+        cells.append(Picture(to_png(image), "", (f"true: {names[int(labels[i])]}", f"test image {index[i]}")))
         cells += [pictures[i] for _, pictures in columns]
     caption = (
         "Grad-CAM (Selvaraju et al., 2017) for the class that the model names, at the default layer of its family: "
@@ -142,7 +142,7 @@ def heat(runs: Sequence[RunFiles], classifiers: dict[str, Any]) -> list[Block]:
     across = len(heads)
     if len(columns) == 1:  # image and map side by side, as many pairs in a row as there is room for
         pairs_of_two = [
-            Picture(_beside(cells[2 * i].png, cells[2 * i + 1].png), cells[2 * i].title, cells[2 * i + 1].lines)
+            Picture(_beside(cells[2 * i].png, cells[2 * i + 1].png), names[int(labels[i])], cells[2 * i + 1].lines)
             for i in range(len(images))
         ]
         return [*blocks, Pictures("cam", pairs_of_two, caption)]
