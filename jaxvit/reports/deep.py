@@ -268,7 +268,7 @@ def filters(run: RunFiles, classifier: Any) -> list[Block]:
     """The first layer: principal components of patch filters (Dosovitskiy et al., 2021, figure 7), or all filters."""
     params = _params(classifier)
     name = next((n for n, v in params.items() if n.endswith("kernel") and v.ndim == 4 and v.shape[2] in (1, 3)), None)
-    if name is None:
+    if name is None or max(params[name].shape[:2]) < 2:  # filters of one pixel have no picture
         return []
     kernel = params[name]
     h, w, c, n = kernel.shape
@@ -276,7 +276,7 @@ def filters(run: RunFiles, classifier: Any) -> list[Block]:
         flat = kernel.reshape(-1, n) - kernel.reshape(-1, n).mean(axis=1, keepdims=True)
         left, _, _ = np.linalg.svd(flat, full_matrices=False)
         shown = left.T.reshape(-1, h, w, c)[:28]
-        what = f"the first {len(shown)} principal components of the {n} patch filters"
+        what = f"principal components of the {n} patch filters, the {len(shown)} strongest"
     else:
         shown = kernel.transpose(3, 0, 1, 2)[:64]
         what = f"{len(shown)} of the {n} filters of {name.removesuffix('/kernel')}"

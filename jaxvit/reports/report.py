@@ -232,7 +232,13 @@ def augmentation(runs: Sequence[RunFiles], show: bool) -> list[Block]:
     """What was used, and, where asked for, how it looks."""
     table = tables.augmentations(runs)
     blocks: list[Block] = [table] if table else [Text("No augmentation and no regularisation words are in use.")]
-    return blocks + ([block for run in runs for block in pictures.augmented(run)] if show else [])
+    seen: list[dict[str, Any]] = []
+    for run in runs if show else ():
+        words = {word: value for word, value in run.config.items() if word.startswith("augment.")}
+        if words not in seen:  # runs that augment alike have the same pictures
+            seen.append(words)
+            blocks += pictures.augmented(run)
+    return blocks
 
 
 def repeat(runs: Sequence[RunFiles]) -> list[Block]:
