@@ -235,7 +235,8 @@ def _make_schedule(config: Config, steps_per_epoch: int) -> Callable[[Any], Any]
 
 def _make_optimizer(config: Config, params: Any, trainable: Any, schedule: Callable[[Any], Any]) -> Any:
     shared = ("name", "weight_decay", "b1", "b2", "eps", "momentum", "nesterov", "grad_clip_norm", "layer_decay")
-    options = config.optim.options.to_dict()
+    options: dict[str, Any] = config.optim.options.to_dict()
+    options = {word: tuple(value) if isinstance(value, list) else value for word, value in options.items()}
     twice = sorted(set(options) & {*shared, "mu_dtype", "learning_rate"})
     if twice:
         raise UserError(f"optim.options.{twice[0]} is not read; the config word is optim.{twice[0]}")
@@ -245,7 +246,7 @@ def _make_optimizer(config: Config, params: Any, trainable: Any, schedule: Calla
         trainable=trainable,
         mu_dtype=config.optim.mu_dtype,
         **{word: config.optim[word] for word in shared},
-        **{word: tuple(value) if isinstance(value, list) else value for word, value in options.items()},
+        **options,
     )
 
 

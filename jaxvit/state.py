@@ -13,8 +13,7 @@ from jaxvit import optim
 Array = jax.Array
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything a step reads and writes; the model and the optimiser are closed over by the step.
 
     `step`: int32, steps taken. `params`, `batch_stats`: the model's variables (batch_stats may be empty).

@@ -22,7 +22,7 @@ Batch = dict[str, Array]  # image uint8 [b, h, w, c], label int32 [b], mask bool
 
 def make_train_step(
     *,
-    model: nn.Module,
+    model: Any,
     tx: optax.GradientTransformationExtraArgs,
     schedule: Callable[[Array], Array],
     to_float: Callable[[Array], Array],
@@ -126,7 +126,7 @@ def skip_bad(train_step: Callable) -> Callable:
 
 
 def make_eval_step(
-    *, model: nn.Module, to_float: Callable[[Array], Array], normalise: Callable[[Array], Array]
+    *, model: Any, to_float: Callable[[Array], Array], normalise: Callable[[Array], Array]
 ) -> Callable[[Any, Batch], tuple[dict[str, Array], Array]]:
     """Returns a step from (variables, batch) to the sums of `metrics.batch_sums` and the logits [b, num_classes]."""
 
