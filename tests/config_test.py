@@ -95,7 +95,8 @@ def test_yaml_and_json_are_data(tmp_path):
 def test_python_configs(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
-        "from jaxvit.config import default\ndef get_config(arg='2'):\n  c = default()\n  c.num_epochs = int(arg)\n  return c\n"
+        "from jaxvit.config import default\n"
+        "def get_config(arg='2'):\n  c = default()\n  c.num_epochs = int(arg)\n  return c\n"
     )
     assert config_lib.load(str(path)).num_epochs == 2
     assert config_lib.load(f"{path}:7").num_epochs == 7

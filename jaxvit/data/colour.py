@@ -7,7 +7,6 @@ saturation in HSV, which is not what timm's and torchvision's recipes mean.
 """
 
 from collections.abc import Callable
-
 from typing import Any
 
 import jax
