@@ -39,6 +39,7 @@ class Run:
     steps_per_epoch: int
     trainable: Any
     rules: Rules
+    origin: dict[str, Any]  # SHA-256, licence and notes of the pretrained weights, or nothing
     teacher: Any = None  # variables of the teacher, where it answers inside the step
     compiled: set[bool] = dataclasses.field(default_factory=set)  # kinds of step that have been taken
     compile_seconds: float = 0.0
@@ -103,7 +104,7 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     if config.pretrained is None:  # what names and shapes can tell is checked before anything is compiled
         shapes = _shapes(config)
         _make_optimizer(config, shapes, optim.freeze_mask(shapes, config.optim.freeze), schedule)
-    model, variables = _make_model(config)
+    model, variables, origin = _make_model(config)
     setup.record_fields(config, model)
     trainable = optim.freeze_mask(variables["params"], config.optim.freeze)
     tx = _make_optimizer(config, variables["params"], trainable, schedule)
@@ -155,6 +156,7 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
         steps_per_epoch=steps_per_epoch,
         trainable=trainable,
         rules=rules,
+        origin=origin,
         teacher=None if teacher_variables is None else jax.device_put(teacher_variables, whole),
     )
     return run, state
@@ -207,14 +209,17 @@ def _teach(
     return {"objective": objective, "advise": advise}, teacher.classifier.variables
 
 
-def _make_model(config: Config) -> tuple[Any, Any]:
+def _make_model(config: Config) -> tuple[Any, Any, dict[str, Any]]:
+    """(model, variables, where they came from)"""
     if config.pretrained is None:
         model = setup.make_model(config)
         key = jax.random.fold_in(jax.random.key(config.seed), 1)
-        return model, init_variables(model, key, (*config.data.image_size, config.model.in_channels))
+        return model, init_variables(model, key, (*config.data.image_size, config.model.in_channels)), {}
     is_path = setup.pretrained_name(config.pretrained) is None
     name, checkpoint = (config.model.name, config.pretrained) if is_path else (config.pretrained, None)
-    return pretrained.load_pretrained(name, checkpoint, seed=config.seed, **setup.model_fields(config))
+    loaded = pretrained.load(name, checkpoint, seed=config.seed, **setup.model_fields(config))
+    record = {"sha256": loaded.checkpoint.sha256, "licence": loaded.licence, "notes": list(loaded.notes)}
+    return loaded.model, loaded.variables, record
 
 
 def _make_schedule(config: Config, steps_per_epoch: int) -> Callable[[Any], Any]:

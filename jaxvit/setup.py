@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxvit import data, models
+from jaxvit import data, models, pretrained
 from jaxvit.config import Config
 from jaxvit.data import augment
 from jaxvit.errors import UserError
@@ -48,7 +48,7 @@ def resolve(config: Config, dataset: data.Dataset) -> Config:
     m, d = config.model, config.data
     fields = models.model_fields(m.name)
     given = {name: value for name, value in m.items() if name != "name" and value is not None}
-    weights = models.data_config(_tag(config.pretrained, m.name)) if config.pretrained else None
+    weights = _weights_data_config(config)
     if config.pretrained and pretrained_name(config.pretrained) not in (None, models.split_tag(m.name)[0]):
         raise UserError(f"pretrained {config.pretrained!r} are no weights of model.name {m.name!r}; set both alike")
 
@@ -82,8 +82,8 @@ def resolve(config: Config, dataset: data.Dataset) -> Config:
         m.num_classes, m.in_channels, m.image_size = num_classes, in_channels, size
         d.image_size, d.mean, d.std = size, mean, std
         # Arrays are scaled whole, on the device; photos are cropped as the weights were evaluated.
-        whole = dataset.train.images is not None or not weights
-        d.crop_pct = d.crop_pct or (1.0 if whole else weights["crop_pct"])
+        cropped = weights is not None and dataset.train.images is None
+        d.crop_pct = d.crop_pct or (weights["crop_pct"] if weights and cropped else 1.0)
         d.interpolation = d.interpolation or (weights["interpolation"] if weights else "bicubic")
     return config
 
@@ -155,15 +155,19 @@ def record_fields(config: Config, model: nn.Module) -> None:
                 config.model[field] = value
 
 
-def pretrained_name(pretrained: str) -> str | None:
+def pretrained_name(word: str) -> str | None:
     """Returns the timm name, without tag, that `config.pretrained` is, or None where it is a path."""
-    name = models.split_tag(pretrained)[0]
+    name = models.split_tag(word)[0]
     return name if name in models.list_models() else None
 
 
-def _tag(pretrained: str, model_name: str) -> str:
-    """The timm name whose preprocessing goes with the weights: `pretrained` itself, or the model of a local file."""
-    return model_name if pretrained_name(pretrained) is None else pretrained
+def _weights_data_config(config: Config) -> dict[str, Any] | None:
+    """The preprocessing of the weights that training starts from: the tag's, or what a local file says; or None."""
+    if config.pretrained is None:
+        return None
+    if pretrained_name(config.pretrained) is not None:
+        return models.data_config(config.pretrained)
+    return pretrained.stored_data_config(config.model.name, config.pretrained)
 
 
 def _size(size: Any) -> int | tuple[int, int]:

@@ -38,6 +38,11 @@ def print_header(run: Run, state: TrainState) -> None:
         f"model  {config.model.name} {start}: {tree.count(state.params):,} parameters, "
         f"{count(macs)}MACs at {h}x{w}x{channels}, {config.dtype}"
     )
+    if run.origin:
+        for note in run.origin["notes"]:
+            err.print(f"       {note}")
+        licence = f", licence {run.origin['licence']}" if run.origin["licence"] else ""
+        err.print(f"       weights SHA-256 {run.origin['sha256'][:16]}...{licence}")
     err.print(f"       {optim.describe_trainable(state.params, run.trainable)}")
     devices = jax.devices()
     err.print(
@@ -57,7 +62,9 @@ def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
     images = run.steps_per_epoch * run.batch_size * progress.epoch
     return {
         "model": config.model.name,
+        "fast_dev_run": config.fast_dev_run,
         "pretrained": config.pretrained,
+        "weights": run.origin or None,
         "parameters": tree.count(whole),
         "trainable_parameters": tree.count(trained),
         "gmacs": count_macs(run.model, (h, w, config.model.in_channels)) / 1e9,
@@ -104,7 +111,7 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
     final, best = described["final"], described["best"] or {}
     err.print()
     err.print(
-        f"{described['model']}: {described['parameters']:,} parameters, {described['gmacs']:.3g} GMACs "
+        f"{described['model']}: {described['parameters']:,} parameters, {count(1e9 * described['gmacs'])}MACs "
         f"at {described['image_size'][0]}x{described['image_size'][1]}"
     )
     err.print(
@@ -118,6 +125,8 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
         f"test       {final['test/accuracy']:.2%} over {described['num_test']:,} images, "
         f"loss {final['test/loss']:.4f}, top-5 {final['test/top5_accuracy']:.2%}"
     )
+    if described["fast_dev_run"]:
+        err.print("           a dry run of two steps and two batches: its figures say nothing")
     err.print(f"files      {workdir}: config.json, summary.json, metrics.jsonl, predictions.npz, checkpoints, events")
 
 

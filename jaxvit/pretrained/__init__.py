@@ -3,7 +3,18 @@
 from jaxvit.pretrained.convert import convert, export
 from jaxvit.pretrained.files import Checkpoint, read
 from jaxvit.pretrained.hub import fetch
-from jaxvit.pretrained.loading import Loaded, load, load_pretrained
+from jaxvit.pretrained.loading import Loaded, load, load_pretrained, stored_data_config
 from jaxvit.pretrained.saving import save
 
-__all__ = ["Checkpoint", "Loaded", "convert", "export", "fetch", "load", "load_pretrained", "read", "save"]
+__all__ = [
+    "Checkpoint",
+    "Loaded",
+    "convert",
+    "export",
+    "fetch",
+    "load",
+    "load_pretrained",
+    "read",
+    "save",
+    "stored_data_config",
+]

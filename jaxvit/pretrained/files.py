@@ -59,7 +59,7 @@ def read(path: str | Path, *, source: str = "") -> Checkpoint:
     path = Path(path).expanduser()
     if not path.exists():
         raise UserError(f"no such weight file: {path}")
-    config = read_config(path / "config.json") if path.is_dir() else _config_beside(path)
+    config = config_of(path)
     file = weight_file(path) if path.is_dir() else path
     reader = _read_index if file.name.endswith(".index.json") else _reader(file)
     try:
@@ -94,6 +94,11 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"{path} holds a {type(config).__name__}; expected an object of words and values.")
     return config
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """The `config.json` that belongs to a weight file or directory, or {}."""
+    return read_config(path / "config.json") if path.is_dir() else _config_beside(path)
 
 
 def _config_beside(path: Path) -> dict[str, Any]:

@@ -196,6 +196,12 @@ def _is_size(size: Any) -> bool:
     return all(type(side) is int and side > 0 for side in sides)
 
 
+def stored_data_config(name: str, checkpoint: str | Path) -> dict[str, Any]:
+    """The preprocessing that local weights of the named model expect, without reading the weights."""
+    config = files.config_of(Path(checkpoint).expanduser())
+    return own_data_config(name, create_model(name, **saved_fields(name, config)), config)
+
+
 def own_data_config(name: str, model: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     """The preprocessing the weights expect: the tag's, overruled by the file's own config, at the model's size."""
     ours = data_config(name)

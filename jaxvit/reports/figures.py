@@ -40,12 +40,13 @@ def look(i: int) -> dict[str, Any]:
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": DASHES[i // len(COLOURS) % len(DASHES)]}
 
 
-def draw(make: Callable[[Any], None], size: tuple[float, float] = PANEL, layout: str | None = "constrained") -> str:
+def draw(make: Callable[[Any], None], size: tuple[float, float] = PANEL, layout: Any = "constrained") -> str:
     """Returns the SVG of what `make(figure)` draws, `size` in inches."""
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(STYLE):
+    style: Any = STYLE
+    with matplotlib.rc_context(style):
         figure = Figure(figsize=size, layout=layout)
         make(figure)
         buffer = io.StringIO()
