@@ -73,17 +73,17 @@ class Checkpoints:
         Raises:
           UserError: there is none, or it does not fit the model.
         """
-        problem = "has the run been started?"
+        problem = "no checkpoint in {}; has the run been started?"
         for step in reversed(self.steps(kind)):
             damage = self._damage(kind, step)
             if damage is None:
                 return self._restore(kind, step, template)
-            problem = f"step {step} is damaged: {damage}"
+            problem = f"no intact checkpoint in {{}}; step {step} is damaged: {damage}"
             err.print(f"checkpoint {kind}/{step} is damaged ({damage}); it is set aside and the one before is used")
             if not self._read_only:
                 self._set_aside(kind, step)
                 self._managers[kind].reload()
-        raise UserError(f"no intact checkpoint in {str(self._directory / kind)!r}; {problem}")
+        raise UserError(problem.format(repr(str(self._directory / kind))))
 
     def _restore(self, kind: str, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
         # Parameters are compared by name first: orbax's own errors run over dozens of lines.
