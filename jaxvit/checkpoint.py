@@ -73,17 +73,17 @@ class Checkpoints:
         Raises:
           UserError: there is none, or it does not fit the model.
         """
-        problem = "no checkpoint in {}; has the run been started?"
+        what, why = "no checkpoint", "has the run been started?"
         for step in reversed(self.steps(kind)):
             damage = self._damage(kind, step)
             if damage is None:
                 return self._restore(kind, step, template)
-            problem = f"no intact checkpoint in {{}}; step {step} is damaged: {damage}"
+            what, why = "no intact checkpoint", f"step {step} is damaged: {damage}"
             err.print(f"checkpoint {kind}/{step} is damaged ({damage}); it is set aside and the one before is used")
             if not self._read_only:
                 self._set_aside(kind, step)
                 self._managers[kind].reload()
-        raise UserError(problem.format(repr(str(self._directory / kind))))
+        raise UserError(f"{what} in {str(self._directory / kind)!r}; {why}")
 
     def _restore(self, kind: str, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
         # Parameters are compared by name first: orbax's own errors run over dozens of lines.
