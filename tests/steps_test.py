@@ -122,7 +122,12 @@ def test_masked_examples_change_nothing():
 
 
 @pytest.mark.parametrize(
-    "words", [{}, {"rho": 0.5, "adaptive": True}, {"rho": 0.1, "method": "gsam"}], ids=["plain", "asam", "gsam"]
+    "words",
+    [
+        pytest.param({}, id="plain"),
+        pytest.param({"rho": 0.5, "adaptive": True}, id="asam"),
+        pytest.param({"rho": 0.1, "method": "gsam"}, id="gsam", marks=pytest.mark.slow),  # compiles for half a minute
+    ],
 )
 def test_accumulation_equals_the_large_batch(words):
     images = batch(8) | {"mask": jnp.arange(8) != 5}  # one unreadable: the parts have different weights
@@ -259,7 +264,10 @@ def test_lr_scale_multiplies_the_move():
     assert float(half_metrics["learning_rate"]) == pytest.approx(0.05)
 
 
-@pytest.mark.parametrize("family, method", [("vit", "plain"), ("vit", "asam"), ("swin", "plain")])
+@pytest.mark.parametrize(
+    "family, method",
+    [("vit", "plain"), ("vit", "asam"), pytest.param("swin", "plain", marks=pytest.mark.slow)],
+)
 def test_four_devices_equal_one(family, method):
     state, step, _, _ = build(family, **({"rho": 0.5, "adaptive": True} if method == "asam" else {}))
     one, one_metrics = jax.jit(step)(state, batch())

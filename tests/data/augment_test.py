@@ -139,6 +139,7 @@ def test_each_word_alone(word):
     assert (np.asarray(made(jax.random.key(1), images, targets)[0]) != np.asarray(result)).any()
 
 
+@pytest.mark.slow  # half a minute of compilation
 def test_everything_at_once_composes_in_the_stated_order():
     images, targets = _photo_batch()
     both = {"color_jitter": EACH["color_jitter"], "random_erasing_prob": 1.0, "cutmix_alpha": 1.0}
@@ -159,6 +160,7 @@ def test_defaults_are_the_configs_and_change_nothing():
     chex.assert_trees_all_equal(augment.make_augment(defaults)(jax.random.key(0), images, targets), (images, targets))
 
 
+@pytest.mark.slow  # as above, for several devices
 def test_batch_split_over_devices_gives_the_same():
     images, targets = jnp.tile(_photo_batch()[0], (2, 1, 1, 1))[:8], jnp.eye(8)
     made = augment.make_augment({"random_resized_crop": (0.3, 1.0), "policy": "trivialaugment", "cutmix_alpha": 1.0})
