@@ -96,10 +96,10 @@ def _train(argv: list[str]) -> int:
         raise UserError("no --workdir: the directory where the run is kept, for example --workdir runs/digits")
 
     from jaxvit import config as config_lib
-    from jaxvit import models
+    from jaxvit import config_checks, models
 
     config = config_lib.load(args.config, rest, models.model_fields)
-    config_lib.validate(config)
+    config_checks.validate(config)
     use_compile_cache()
     from jaxvit.interrupt import Interrupted
     from jaxvit.train import Diverged, train_and_evaluate

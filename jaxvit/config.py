@@ -1,4 +1,4 @@
-"""Every config word, once: its default and its unit; reading config files and overrides; checking values.
+"""Every config word, once: its default and its unit; reading config files and overrides.
 
 A Python config is a file with `get_config()` (or `get_config(arg)` for `--config file.py:arg`) and is run as code.
 A YAML or JSON config is data: only known words, no code.
@@ -6,7 +6,6 @@ A YAML or JSON config is data: only known words, no code.
 
 import copy
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,8 +176,8 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
         raise UserError(f"no config file {file!r}.{suggest(file, map(str, Path(file).parent.glob('*.py')))}")
     if Path(file).suffix == ".py":
         config = config_files.run_python(Path(file), argument)
-        known = _flatten(default())
-        unknown = [w for w in _flatten(config) if w not in known and not w.startswith(("model.", _OPTIONS))]
+        known = flatten(default())
+        unknown = [w for w in flatten(config) if w not in known and not w.startswith(("model.", _OPTIONS))]
         if unknown:
             raise UserError(f"no config word {unknown[0]!r}.{suggest(unknown[0], known)}")
     elif Path(file).suffix in (".yaml", ".yml", ".json"):
@@ -214,13 +213,13 @@ def override(config: Config, overrides: Sequence[str], model_fields=None) -> Con
                 raise UserError(f"{config.model.name} has no field {field!r}.{near}")
             with config.unlocked():
                 config.model[field] = config_dict.placeholder(object)
-    known = set(_flatten(config))
+    known = set(flatten(config))
     for word in words:
         if word not in known:
             raise UserError(f"no config word {word!r}.{suggest(word, known) or _WORDS_HINT}")
     nones = [word for word, value in zip(words, values, strict=True) if value == "None"]
     for word in nones:  # flags would read the text "None"
-        if _flatten(default()).get(word) is not None:
+        if flatten(default()).get(word) is not None:
             raise UserError(f"config word {word} must have a value; None is not one")
         _set(config, word, None)
     flag_values = flags.FlagValues()
@@ -232,8 +231,8 @@ def override(config: Config, overrides: Sequence[str], model_fields=None) -> Con
         flag_values(argv)
     except (flags.Error, TypeError, ValueError) as error:
         for word, value in pairs:  # absl names the word in the middle of its own prose
-            if f"config.{word}={value}" in str(error) and _expected(word):
-                raise UserError(f"config word {word} is {value!r}; expected {_expected(word)}") from None
+            if f"config.{word}={value}" in str(error) and expected(word):
+                raise UserError(f"config word {word} is {value!r}; expected {expected(word)}") from None
         raise UserError(f"bad config value: {str(error).splitlines()[0]}") from None
     return holder.value
 
@@ -245,7 +244,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
     """Returns the words whose values differ between a config and a run's resolved one, as "word: old -> new"."""
-    new, old = _flatten(to_dict(given)), _flatten(dict(resolved))
+    new, old = flatten(to_dict(given)), flatten(dict(resolved))
     out = []
     for word in sorted(new.keys() | old.keys()):
         if word in DERIVED and new.get(word) is None:
@@ -255,69 +254,12 @@ def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
     return out
 
 
-_POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps",
-             "optim.accum_steps", "optim.learning_rate",
-             "data.per_class", "data.resident_mb", "checkpoint.every_steps", "early_stopping.patience",
-             "parallel.num_devices", "optim.grad_clip_norm", "data.crop_pct", "optim.eps", "optim.sam.eta",
-             "optim.sam.m", "optim.sam.every", "distill.temperature")  # fmt: skip
-_NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", "optim.schedule.warmup_epochs",
-                 "optim.schedule.min_learning_rate", "early_stopping.min_delta", "seed", "optim.sam.alpha",
-                 "optim.sam.rho_min", "optim.schedule.patience", "optim.schedule.cooldown")  # fmt: skip
-_WHOLE = {"seed": 2**32, "batch_size": 2**31, "num_epochs": 2**31}  # and their limits, not included
 _KINDS = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a word",
     tuple: "values in brackets, as (0.5, 0.5, 0.5)", ConfigDict: "words with values",
 }  # fmt: skip
 _OPTIONS = "optim.options."
 _WORDS_HINT = " jaxvit/config.py lists the words there are."
-_UNIT = ("data.val_fraction", "loss.label_smoothing", "optim.b1", "optim.b2", "optim.momentum", "ema.decay",
-         "optim.sam.start_fraction")  # fmt: skip
-_CHOICES = {
-    "dtype": ("float32", "bfloat16"),
-    "parallel.mode": ("jit",),
-    "loss.on_nan": ("stop", "skip", "rollback"),
-    "distill.mode": ("soft", "hard", "token"),
-    "optim.sam.method": ("sam", "gsam"),
-    "early_stopping.metric": ("accuracy", "top5_accuracy", "loss"),
-    "optim.schedule.metric": ("accuracy", "top5_accuracy", "loss"),
-    "optim.schedule.mode": ("max", "min"),
-    "data.interpolation": ("bicubic", "bilinear", "lanczos", "nearest"),
-}
-
-
-def validate(config: Config) -> None:
-    """Checks the values that can be checked without data or model; raises UserError at the first bad one."""
-    values = _flatten(config)
-    for word, usual in _flatten(default()).items():
-        value = values.get(word)
-        if usual is not None and value is None:
-            raise UserError(f"config word {word} must have a value; expected {_expected(word)}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{word} is {value}; expected a finite number")
-        if value == "":
-            raise UserError(f"{word} is empty; expected a word, or leave it out")
-    checks = (
-        (_POSITIVE, lambda v: v > 0, "a number above 0"),
-        (_NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
-        (_UNIT, lambda v: 0 <= v < 1, "at least 0 and below 1"),
-        (("data.fraction", "optim.layer_decay", "distill.alpha"), lambda v: 0 < v <= 1, "above 0 and at most 1"),
-    )
-    for words, holds, expected in checks:
-        for word in words:
-            value = values.get(word)
-            if value is not None and not holds(value):
-                raise UserError(f"{word} is {value}; expected {expected}")
-    for word, choices in _CHOICES.items():
-        value = values.get(word)
-        if value is not None and value not in choices:
-            raise UserError(f"{word} is {value!r}; expected {' or '.join(choices)}.{suggest(str(value), choices)}")
-    for word, end in _WHOLE.items():
-        if values[word] >= end:
-            raise UserError(f"{word} is {values[word]}; expected less than {end}")
-    if config.batch_size % config.optim.accum_steps:
-        raise UserError(
-            f"batch_size {config.batch_size} does not divide into optim.accum_steps {config.optim.accum_steps}"
-        )
 
 
 def _split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -342,11 +284,12 @@ def _set(config: Config, word: str, value: Any) -> None:
     config[name] = value
 
 
-def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns nested words as one level: "optim.sam.rho" -> value."""
     out = {}
     for name, value in values.items():
         if isinstance(value, Mapping | ConfigDict):
-            out.update(_flatten(value, f"{prefix}{name}."))
+            out.update(flatten(value, f"{prefix}{name}."))
         else:
             out[prefix + name] = value
     return out
@@ -363,14 +306,14 @@ def _update(config: Config, values: Mapping[str, Any], prefix: str) -> None:
             try:
                 config[name] = tuple(value) if isinstance(value, list) else value
             except (TypeError, ValueError):
-                raise UserError(f"config word {word} is {value!r}; expected {_expected(word)}") from None
+                raise UserError(f"config word {word} is {value!r}; expected {expected(word)}") from None
         elif prefix in ("model.", _OPTIONS):  # checked against the chosen model when it is created
             config[name] = tuple(value) if isinstance(value, list) else value
         else:
-            raise UserError(f"no config word {word!r}.{suggest(word, _flatten(default())) or _WORDS_HINT}")
+            raise UserError(f"no config word {word!r}.{suggest(word, flatten(default())) or _WORDS_HINT}")
 
 
-def _expected(word: str) -> str:
+def expected(word: str) -> str:
     """What kind of value a word takes, in plain words; "" where anything goes."""
     *parents, name = word.split(".")
     config = default()

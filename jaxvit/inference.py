@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit import config as config_lib
-from jaxvit import data, pretrained, setup, steps, writers
+from jaxvit import config_checks, data, pretrained, setup, steps, writers
 from jaxvit.checkpoint import Checkpoints
 from jaxvit.config import Config
 from jaxvit.console import bar
@@ -45,7 +45,7 @@ def from_run(workdir: str | Path) -> Classifier:
     config = config_lib.from_mapping(writers.read_json(path / "config.json"))
     class_names = writers.read_json(path / "classes.json", list)
     try:
-        config_lib.validate(config)
+        config_checks.validate(config)
         setup.check_resolved(config)
         if len(class_names) != config.model.num_classes or not all(isinstance(name, str) for name in class_names):
             raise UserError(f"classes.json does not hold the names of {config.model.num_classes} classes")

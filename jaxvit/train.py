@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from jaxvit import config as config_lib
-from jaxvit import data, lr_find, summary, writers
+from jaxvit import config_checks, data, lr_find, summary, writers
 from jaxvit.config import Config
 from jaxvit.console import bar, err
 from jaxvit.errors import UserError
@@ -65,7 +65,7 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike[str], *, force
       Interrupted: SIGINT or SIGTERM came; the state is saved.
       Diverged: the loss became NaN or infinite.
     """
-    config_lib.validate(config)
+    config_checks.validate(config)
     path = writers.make_workdir(workdir)
     if config.lr_find:
         return lr_find.find(config, path)

@@ -3,6 +3,7 @@
 import pytest
 
 from jaxvit import config as config_lib
+from jaxvit import config_checks
 from jaxvit.errors import UserError
 
 
@@ -73,7 +74,7 @@ def test_bad_overrides_name_the_nearest_word(override, message):
 def test_bad_values_are_refused(override):
     word = override.partition("=")[0]
     with pytest.raises(UserError, match=word.rsplit(".", 1)[-1]):
-        config_lib.validate(apply(f"--config.{override}"))
+        config_checks.validate(apply(f"--config.{override}"))
 
 
 def test_yaml_and_json_are_data(tmp_path):

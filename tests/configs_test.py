@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxvit import config as config_lib
-from jaxvit import models, train
+from jaxvit import config_checks, models, train
 from tests.helpers import write_npz
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.py"))
@@ -23,7 +23,7 @@ def test_header_states_the_command_and_what_to_expect(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_takes_a_step(path, tmp_path):
     given = config_lib.load(str(path))
-    config_lib.validate(given)
+    config_checks.validate(given)
     models.create_model(
         given.model.name, **{k: v for k, v in given.model.items() if k not in ("name", "patch_size")}
     )  # at full size, unless the data decide
