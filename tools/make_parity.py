@@ -29,6 +29,7 @@ import torch  # noqa: E402
 with contextlib.suppress(ImportError):  # only needed where torchvision was built for another torch
     import torchvision_cpu  # noqa: F401  # pyright: ignore[reportMissingImports]
 import timm  # noqa: E402
+import torchvision  # noqa: E402
 
 from jaxvit.models import registry  # noqa: E402
 from jaxvit.models.layers import to_pair  # noqa: E402
@@ -56,15 +57,18 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("swin_s3_tiny_224", {**SMALL_SWIN, "image_size": (64, 96)}),
     ("test_resnet", {"num_classes": 10, "image_size": 64}),
     ("resnet10t", {"num_classes": 10, "image_size": (64, 80)}),
+    ("vgg11_bn", {"num_classes": 10, "image_size": (64, 48), "mlp_ratio": 0.015625}),
+    ("alexnet", {"num_classes": 10, "image_size": (64, 80)}),
 ]
 
 
 def timm_model(name: str, fields: dict[str, Any]) -> torch.nn.Module:
-    """Timm's model of the same fields, in evaluation mode, on drawn weights."""
+    """Timm's model of the same fields (torchvision's AlexNet), in evaluation mode, on drawn weights."""
     words = {TIMM_WORDS.get(k, k): v for k, v in fields.items()}
     if not registry.model_entry(name)[0].model.__module__.endswith(FIXED_SIZE):
         words.pop("img_size", None)
-    model = timm.create_model(name, **words).eval()
+    model = timm.create_model(name, **words) if name != "alexnet" else torchvision.models.alexnet(**words)
+    model.eval()
     shapes = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     weights = {key: torch.from_numpy(value) for key, value in drawn.state_dict(shapes).items()}
     model.load_state_dict(weights)
@@ -95,6 +99,24 @@ def compare(name: str, fields: dict[str, Any]) -> dict[str, Any]:
         "round_trip": exact,
         "cut": {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()},
         "seconds": round(time.time() - start, 1),
+        **(train_mode(model, variables, theirs, name, images) if "batch_stats" in variables else {}),
+    }
+
+
+def train_mode(model: Any, variables: Any, theirs: torch.nn.Module, name: str, images: np.ndarray) -> dict[str, Any]:
+    """The same comparison with BatchNorm's statistics taken from the batch, and of the running means it leaves."""
+    images = np.concatenate([images, drawn.images(name + " more", 2, *images.shape[1:])])
+    step = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))
+    ours, moved = step(variables, images)
+    with torch.no_grad():
+        wanted = theirs.train()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    back = export(model, {"params": variables["params"], **moved})
+    means = [(back[k], v.numpy()) for k, v in theirs.state_dict().items() if k.endswith("running_mean")]
+    jax.clear_caches()
+    return {
+        "train_difference": float(np.abs(ours - wanted).max()),
+        "train_largest": float(np.abs(wanted).max()),
+        "means_difference": max(float(np.abs(a - b).max() / max(1.0, np.abs(b).max())) for a, b in means),
     }
 
 
@@ -112,7 +134,7 @@ def check_structures(pattern: str, minutes: float) -> None:
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     end = time.time() + 60 * minutes
     for name in registry.list_models(pattern):
-        if name == "alexnet" or name in figures:
+        if name in figures:
             continue
         if time.time() > end:
             break
@@ -125,6 +147,8 @@ def check_structures(pattern: str, minutes: float) -> None:
 def cut(name: str) -> dict[str, Any]:
     """Fields that make a large model small enough to compare quickly; the blocks that remain are full size."""
     fields = registry.model_fields(name)
+    if name == "alexnet":
+        return {}
     with torch.device("meta"):
         parameters = sum(p.numel() for p in timm.create_model(name).parameters())
     tokens = np.prod(to_pair(fields["image_size"])) / 50176
@@ -140,8 +164,7 @@ def cut(name: str) -> dict[str, Any]:
 def measure(pattern: str, minutes: float, again: bool) -> None:
     """Measures what is missing, saving after each name."""
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    names = [n for n in registry.list_models(pattern) if n != "alexnet"]
-    names = [n for n in names if again or "difference" not in figures.get(n, {})]
+    names = [n for n in registry.list_models(pattern) if again or not complete(n, figures.get(n, {}))]
     end = time.time() + 60 * minutes
     for name in sorted(names, key=lambda n: zlib.crc32(n.encode())):  # a short run sees all families
         if time.time() > end:
@@ -156,10 +179,18 @@ def measure(pattern: str, minutes: float, again: bool) -> None:
         gc.collect()
 
 
+def complete(name: str, row: dict[str, Any]) -> bool:
+    """Whether all that can be measured of a name is there."""
+    has_batch_norm = registry.model_entry(name)[0].model.__module__.endswith("resnet") or name.endswith("_bn")
+    return "difference" in row and (not has_batch_norm or "train_difference" in row)
+
+
 def passes(row: dict[str, Any]) -> bool:
     """Whether a row meets the promise."""
     return (
         "difference" in row
+        and row.get("train_difference", 0.0) <= TOLERANCE * max(1.0, row.get("train_largest", 0.0))
+        and row.get("means_difference", 0.0) <= TOLERANCE
         and row["difference"] <= TOLERANCE * max(1.0, row["largest"])
         and row["top1"]
         and row["round_trip"]
@@ -172,32 +203,36 @@ def write_page(figures: dict[str, dict[str, Any]]) -> None:
     measured = sum("difference" in figures[n] for n in names)
     alike = sum(figures[n].get("same_names_and_shapes", False) for n in names)
     good = sum(passes(figures[n]) for n in names)
-    total = len([n for n in registry.list_models() if n != "alexnet"])
+    total = len(registry.list_models())
     lines = [
         "# Parity with timm",
         "",
         f"Random weights and images, float32 on the CPU, timm {timm.__version__}, torch {torch.__version__}, "
         f"jax {jax.__version__}. {measured} of {total} names measured, {good} within "
         "1e-4 x max(1, largest logit) with equal top-1 class and a state dict that comes back bit for bit. "
-        f"Of {alike} more, not yet computed, the names and shapes of all tensors are timm's. "
-        "Written by `python tools/make_parity.py`.",
+        "Networks with BatchNorm are also compared in train mode (statistics of a batch of four, and the running means "
+        "that they leave). AlexNet is compared with torchvision's. "
+        + (f"Of {alike} more, not yet computed, the names and shapes of all tensors are timm's. " if alike else "")
+        + "Written by `python tools/make_parity.py`.",
         "",
-        "| name | image size | parameters | largest logit | max difference | top-1 equal | state dict back | remark |",
-        "| --- | --- | ---: | ---: | ---: | --- | --- | --- |",
+        "| name | image size | parameters | largest logit | max difference | in train mode | top-1 equal | "
+        "state dict back | remark |",
+        "| --- | --- | ---: | ---: | ---: | ---: | --- | --- | --- |",
     ]
     for name in names:
         row = figures[name]
         if "same_names_and_shapes" in row:
             same = "names and shapes equal" if row["same_names_and_shapes"] else "names or shapes DIFFER"
-            lines.append(f"| `{name}` | | | | | | | not yet computed; {same} ({row['tensors']} tensors) |")
+            lines.append(f"| `{name}` | | | | | | | | not yet computed; {same} ({row['tensors']} tensors) |")
             continue
         if "error" in row:
-            lines.append(f"| `{name}` | | | | | | | {row['error']} |")
+            lines.append(f"| `{name}` | | | | | | | | {row['error']} |")
             continue
         size = "x".join(map(str, row["image_size"]))
         remark = ", ".join(f"{k}={v}" for k, v in row["cut"].items())
         lines.append(
             f"| `{name}` | {size} | {row['parameters']:,} | {row['largest']:.3g} | {row['difference']:.1e} | "
+            f"{format(row['train_difference'], '.1e') if 'train_difference' in row else ''} | "
             f"{'yes' if row['top1'] else 'NO'} | {'exact' if row['round_trip'] else 'NO'} | "
             f"{'cut to ' + remark if remark else ''}{'' if passes(row) else ' FAILS'} |"
         )

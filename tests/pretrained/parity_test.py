@@ -57,7 +57,10 @@ FAMILIES = {
     ),
     "resnet": ("resnet10t", {"num_classes": 5, "image_size": 64}),
     "seresnet": ("test_resnet", {"num_classes": 5, "image_size": 64}),
+    "vgg": ("vgg11_bn", {"num_classes": 5, "image_size": 64, "mlp_ratio": 1 / 64}),
+    "alexnet": ("alexnet", {"num_classes": 5, "image_size": 64, "drop_rate": 0.0}),
 }
+CONVOLUTIONAL = ("resnet", "seresnet", "vgg", "alexnet")  # feature maps are [b, c, h, w] in torch
 
 
 def pair(word):
@@ -66,9 +69,12 @@ def pair(word):
     name, fields = FAMILIES[word]
     model = create_model(name, **fields)
     state = helpers.weights(model)
-    words = {"image_size": "img_size"}
-    args = {words.get(k, k): v for k, v in fields.items() if "resnet" not in word or k != "image_size"}
-    theirs = timm.create_model(name, **args)
+    words = {"image_size": "img_size", "drop_rate": "dropout"}
+    args = {words.get(k, k): v for k, v in fields.items() if word not in CONVOLUTIONAL or k != "image_size"}
+    if word == "alexnet":
+        theirs = pytest.importorskip("torchvision").models.alexnet(**args)
+    else:
+        theirs = timm.create_model(name, **args)
     theirs.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
     images = draw.images(word, 4, *to_pair(model.image_size))
     return model, convert(model, state), theirs, images, torch.from_numpy(images).permute(0, 3, 1, 2), torch
@@ -99,7 +105,7 @@ def test_gradients_equal_timms(word):
 
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("word", ["resnet", "seresnet"])
+@pytest.mark.parametrize("word", ["resnet", "seresnet", "vgg"])
 def test_train_mode_equals_timms(word):
     model, variables, theirs, images, tensor, torch = pair(word)
     logits, new = model.apply(variables, images, train=True, mutable=["batch_stats"])
@@ -123,6 +129,8 @@ PARTS = {
     ],
     "resnet": [("layer1.0", "layer1_0"), ("layer2.0", "layer2_0"), ("layer4.0", "layer4_0"), ("fc", "fc")],
     "seresnet": [("layer1.0", "layer1_0"), ("layer2.0", "layer2_0"), ("layer4.0", "layer4_0"), ("fc", "fc")],
+    "vgg": [("features.0", "features_0"), ("features.1", "features_1"), ("features.8", "features_8"), ("head", "head")],
+    "alexnet": [("features.0", "features_0"), ("features.10", "features_10"), ("classifier.6", "classifier_6")],
 }  # fmt: skip
 
 
@@ -134,7 +142,7 @@ def test_block_by_block(word):
     seen, wanted = {}, {}
     for name, _ in PARTS[word]:
         keep = theirs.get_submodule(name)
-        keep.register_forward_hook(lambda _m, _i, out, name=name: wanted.update({name: out.detach().numpy()}))
+        keep.register_forward_hook(lambda _m, _i, out, name=name: wanted.update({name: out.detach().clone().numpy()}))
     with torch.no_grad():
         theirs.eval()(tensor)
     _, state = model.apply(variables, images, capture_intermediates=True, mutable=["intermediates"])
@@ -142,7 +150,7 @@ def test_block_by_block(word):
     for name, path in PARTS[word]:
         expected = wanted[name]
         ours = np.asarray(seen[f"{path}/__call__"])
-        ours = ours.transpose(0, 3, 1, 2) if "resnet" in word and ours.ndim == 4 else ours
+        ours = ours.transpose(0, 3, 1, 2) if word in CONVOLUTIONAL and ours.ndim == 4 else ours
         np.testing.assert_allclose(
             ours, expected.reshape(ours.shape), atol=1e-4 * max(1, np.abs(expected).max()), err_msg=name
         )
