@@ -1,6 +1,9 @@
 """Weights by timm's name from the Hugging Face hub: a pinned revision, the shared cache, offline use."""
 
 import contextlib
+import socket
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +34,31 @@ def fetch(name: str, *, revision: str | None = None, cache_dir: str | Path | Non
 
 def download(repo: str, filename: str, name: str, revision: str | None, cache_dir: str | Path | None) -> Path:
     """Returns the cached path of one file of a repository, `.../snapshots/COMMIT/FILE`."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.utils import logging
 
+    logging.set_verbosity_error()  # its warnings of every retry would bury the two lines below
+    known = _is_known(constants.ENDPOINT)
     try:
-        return Path(hf_hub_download(repo, filename, revision=revision, cache_dir=cache_dir))
+        return Path(hf_hub_download(repo, filename, revision=revision, cache_dir=cache_dir, local_files_only=not known))
     except Exception as error:  # the hub's client, its HTTP library and the disk each have exceptions of their own
-        address = f"https://huggingface.co/{repo}/resolve/{revision or 'main'}/{filename}"
-        reason = _reason(error)
+        address = f"{constants.ENDPOINT}/{repo}/resolve/{revision or 'main'}/{filename}"
+        reason = _reason(error) if known else f"no network, {urllib.parse.urlsplit(address).hostname} is unknown here"
         raise UserError(
             f"cannot get the weights of {name} from the Hugging Face hub: {reason}\n"
             f"Pass a local file instead: checkpoint=FILE, for instance a copy of {address}"
         ) from None
+
+
+def _is_known(endpoint: str) -> bool:
+    """Whether the hub's name can be looked up: without a network the client would retry for half a minute."""
+    if urllib.request.getproxies():  # names are then looked up elsewhere
+        return True
+    try:
+        socket.getaddrinfo(urllib.parse.urlsplit(endpoint).hostname, 443)
+    except OSError:
+        return False
+    return True
 
 
 def _reason(error: Any) -> str:
