@@ -228,5 +228,6 @@ COMMANDS = {
     "export": (_module("export"), "a model as StableHLO or safetensors, with its preprocessing"),
     "explain": (_module("explain"), "overlays of what models look at, on files or a run's test images"),
     "report": (_module("report"), "curves, tables and pictures of one run or several, as a page"),
+    "sweep": (_module("sweep"), "a search over ranges of config words (Optuna)"),
     "models": (_models, "the models there are"),
 }

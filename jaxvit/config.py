@@ -149,6 +149,13 @@ def default() -> Config:
     c.early_stopping.metric = "accuracy"  # accuracy, top5_accuracy or loss of validation; picks the best checkpoint
     c.early_stopping.restore = True  # the best weights are what a run ends with; False: the last
 
+    c.sweep = ConfigDict()  # of the command `sweep`
+    c.sweep.ranges = ()  # of (word, kind, values...), kind log, uniform, int or choice: ("batch_size", "int", 8, 99)
+    c.sweep.sampler = "tpe"  # or "random"
+    c.sweep.pruner = "median"  # stops a trial that is below the median of the others at its epoch; or "none"
+    c.sweep.startup_trials = 5  # drawn at random and never stopped
+    c.sweep.startup_epochs = 1  # in which no trial is stopped
+
     c.parallel = ConfigDict()
     c.parallel.mode = "jit"
     c.parallel.num_devices = optional(int)  # None = all
@@ -243,11 +250,14 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
-    """Returns the words whose values differ between a config and a run's resolved one, as "word: old -> new"."""
+    """Returns the words whose values differ between a config and a run's resolved one, as "word: old -> new".
+
+    What a search would vary is no property of a run.
+    """
     new, old = flatten(to_dict(given)), flatten(dict(resolved))
     out = []
     for word in sorted(new.keys() | old.keys()):
-        if word in DERIVED and new.get(word) is None:
+        if word.startswith("sweep.") or word in DERIVED and new.get(word) is None:
             continue
         if new.get(word) != old.get(word):
             out.append(f"{word}: {old.get(word)} -> {new.get(word)}")

@@ -12,7 +12,8 @@ _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps",
              "optim.sam.m", "optim.sam.every", "distill.temperature")  # fmt: skip
 _NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", "optim.schedule.warmup_epochs",
                  "optim.schedule.min_learning_rate", "early_stopping.min_delta", "seed", "optim.sam.alpha",
-                 "optim.sam.rho_min", "optim.schedule.patience", "optim.schedule.cooldown")  # fmt: skip
+                 "optim.sam.rho_min", "optim.schedule.patience", "optim.schedule.cooldown",
+                 "sweep.startup_trials", "sweep.startup_epochs")  # fmt: skip
 _WHOLE = {"seed": 2**32, "batch_size": 2**31, "num_epochs": 2**31}  # and their limits, not included
 _UNIT = ("data.val_fraction", "loss.label_smoothing", "optim.b1", "optim.b2", "optim.momentum", "ema.decay",
          "optim.sam.start_fraction")  # fmt: skip
@@ -25,6 +26,8 @@ _CHOICES = {
     "early_stopping.metric": ("accuracy", "top5_accuracy", "loss"),
     "optim.schedule.metric": ("accuracy", "top5_accuracy", "loss"),
     "optim.schedule.mode": ("max", "min"),
+    "sweep.sampler": ("tpe", "random"),
+    "sweep.pruner": ("median", "none"),
     "data.interpolation": ("bicubic", "bilinear", "lanczos", "nearest"),
 }
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxvit import config as config_lib
 from jaxvit import config_checks, data, lr_find, summary, writers
 from jaxvit.config import Config
 from jaxvit.console import bar, err
+from jaxvit.data import augment
 from jaxvit.errors import UserError
 from jaxvit.evaluate import evaluate
 from jaxvit.interrupt import Interrupted, deferred
@@ -49,7 +51,13 @@ class Progress:
     seconds: float = 0.0  # spent in training steps
 
 
-def train_and_evaluate(config: Config, workdir: str | os.PathLike[str], *, force: bool = False) -> dict[str, Any]:
+def train_and_evaluate(
+    config: Config,
+    workdir: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    on_evaluation: Callable[[int, dict[str, float]], None] | None = None,
+) -> dict[str, Any]:
     """Trains what `config` describes, evaluates the best checkpoint on the test split, returns the final metrics.
 
     A run that was interrupted goes on where its last checkpoint stands; a finished one returns its metrics at once.
@@ -59,6 +67,8 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike[str], *, force
       config: starts from `jaxvit.config.default()`.
       workdir: the only place that is written; see the README for the files.
       force: go on in a workdir whose run had another config.
+      on_evaluation: called with (epochs done, the validation metrics that decide) after each evaluation and its
+        checkpoint; what it raises ends the run.
 
     Raises:
       UserError: a mistake in the config, or a workdir that belongs to another config.
@@ -66,6 +76,7 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike[str], *, force
       Diverged: the loss became NaN or infinite.
     """
     config_checks.validate(config)
+    augment.check(config.augment.to_dict())
     path = writers.make_workdir(workdir)
     if config.lr_find:
         return lr_find.find(config, path)
@@ -85,7 +96,7 @@ def train_and_evaluate(config: Config, workdir: str | os.PathLike[str], *, force
         err.print(f"resumed at step {int(state.step)} (epoch {progress.epoch + 1})")
     try:
         with deferred() as flag:
-            state, progress = _fit(run, state, progress, flag)
+            state, progress = _fit(run, state, progress, flag, on_evaluation or (lambda epoch, val: None))
         return _finish(run, state, progress)
     finally:
         run.checkpoints.close()
@@ -117,7 +128,9 @@ def _has_work(workdir: Path) -> bool:
     return (workdir / "summary.json").exists() or any((workdir / "checkpoints" / "last").glob("[0-9]*"))
 
 
-def _fit(run: Run, state: TrainState, progress: Progress, flag: Any) -> tuple[TrainState, Progress]:
+def _fit(
+    run: Run, state: TrainState, progress: Progress, flag: Any, on_evaluation: Callable[[int, dict[str, float]], None]
+) -> tuple[TrainState, Progress]:
     """Runs the epochs that are left, with evaluation, metrics and checkpoints."""
     if run.config.loss.on_nan == "rollback" and not run.checkpoints.steps("last"):
         run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress))
@@ -127,7 +140,9 @@ def _fit(run: Run, state: TrainState, progress: Progress, flag: Any) -> tuple[Tr
             while progress.epoch < run.config.num_epochs and not progress.stopped_early:
                 state = _train_epoch(run, state, progress, writer, flag)
                 progress.epoch += 1
-                state = _end_epoch(run, state, progress, writer)
+                state, val = _end_epoch(run, state, progress, writer)
+                if val:
+                    on_evaluation(progress.epoch, val)
             return state, progress
         except Diverged as error:
             if run.config.loss.on_nan != "rollback" or progress.rollbacks >= MAX_ROLLBACKS:
@@ -220,13 +235,17 @@ def _not_finite(run: Run, progress: Progress, step: int, step_metrics: dict[str,
     )
 
 
-def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> TrainState:
-    """Evaluates on the validation split when that is due, applies the rules, saves the state and the best."""
+def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> tuple[TrainState, dict[str, float]]:
+    """Evaluates on the validation split when that is due, applies the rules, saves the state and the best.
+
+    Returns the state and the metrics that decide, if any.
+    """
     config, step = run.config, int(state.step)
     train = {f"train/{name}": total / max(progress.counted, 1) for name, total in progress.sums.items()}
     line = f"epoch {progress.epoch}/{config.num_epochs}  loss {train.get('train/loss', math.nan):.3f}  "
     line += f"accuracy {train.get('train/accuracy', math.nan):.2%}"
     val: dict[str, float] = {}
+    decisive: dict[str, float] = {}
     better = "val" not in run.feeds  # without validation the last checkpoint is the one to use
     if "val" in run.feeds and (progress.epoch % config.eval_every_epochs == 0 or progress.epoch == config.num_epochs):
         for prefix, variables in run.weights(state).items():  # raw first; the average, where it is on, decides
@@ -248,7 +267,7 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> 
         err.print(f"stopped early: no improvement in {config.early_stopping.patience} evaluations")
     progress.epoch_step, progress.sums, progress.counted = 0, {}, 0
     _save(run, state, progress, writer)
-    return state
+    return state, decisive
 
 
 def _save(run: Run, state: TrainState, progress: Progress, writer: Any) -> None:

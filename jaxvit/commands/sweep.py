@@ -1,0 +1,49 @@
+"""`sweep`: trials over the ranges of a config, each a run, and what came out of them."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from jaxvit.commands.parser import make_parser, positive, use_compile_cache
+from jaxvit.errors import UserError, suggest
+
+DESCRIPTION = """Search the ranges of config.sweep.ranges for the best validation metric (early_stopping.metric).
+
+  %(prog)s --config FILE --trials 20 --workdir DIR [--config.WORD=VALUE ...]
+
+Each trial is a run in DIR/trial_0000 and so on; trials.csv, sweep.png and best.json say what came out. Started again,
+the command goes on where it stopped; a larger --trials adds to the search. The test split selects nothing."""
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    parser = make_parser("sweep", DESCRIPTION)
+    parser.add_argument("--config", metavar="FILE", help="with sweep.ranges: .py (run as code), .yaml or .json (data)")
+    parser.add_argument("--trials", type=positive, default=20, metavar="N", help="trials in all; default 20")
+    parser.add_argument("--workdir", metavar="DIR", help="where trials, study and outcome are kept")
+    args, rest = parser.parse_known_args(argv)
+    for text in rest:
+        if text.startswith("-") and not text.startswith("--config."):
+            known = ["--config", "--trials", "--workdir", "--help"]
+            raise UserError(f"no option {text!r}; config words are written --config.WORD=VALUE.{suggest(text, known)}")
+    if args.config is None:
+        raise UserError("no --config; for example --config configs/sweep_digits.py --workdir runs/sweep")
+    if args.workdir is None:
+        raise UserError("no --workdir: the directory where the sweep is kept, for example --workdir runs/sweep")
+    from jaxvit import config as config_lib
+    from jaxvit import models
+    from jaxvit.interrupt import Interrupted
+    from jaxvit.sweep import outcome, search
+
+    config = config_lib.load(args.config, rest, models.model_fields)
+    use_compile_cache()
+    again = [*parser.prog.removesuffix(" sweep").split(), "--config", args.config]
+    again += ["--workdir", str(Path(args.workdir) / "best"), *rest]
+    command = shlex.join(again)
+    try:
+        rows = search(config, args.workdir, args.trials, command=command)
+    except Interrupted as stop:
+        print(f"{stop}", file=sys.stderr)
+        return stop.exit_code
+    outcome.show(rows, config, Path(args.workdir), command)
+    return 0

@@ -1,0 +1,6 @@
+"""Hyper-parameter search: ranges of config words, trials that are runs, a table and a picture of what came out."""
+
+from jaxvit.sweep.ranges import Range, apply, read_ranges
+from jaxvit.sweep.trials import search
+
+__all__ = ["Range", "apply", "read_ranges", "search"]

@@ -1,0 +1,174 @@
+"""Sweeps: ranges are read and refused, trials answer, stop, fail and resume, and the outcome is written."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from jaxvit import cli, interrupt, sweep, train
+from jaxvit import config as config_lib
+from jaxvit.errors import UserError
+from jaxvit.sweep import outcome
+from tests.helpers import tiny_config, write_npz
+
+RATE = ("optim.learning_rate", "log", 1e-4, 1e-1)
+DECAY = ("optim.weight_decay", "uniform", 0.0, 0.3)
+
+
+@pytest.fixture
+def given(tmp_path):
+    return tiny_config(write_npz(tmp_path / "data"), sweep__ranges=(RATE, DECAY), num_epochs=3)
+
+
+class FakeRuns:
+    """Stands in for training: the accuracy is known from the learning rate; `ends` says how a trial ends."""
+
+    def __init__(self, ends=()):
+        self.ends, self.rates, self.directories = dict(ends), [], []
+
+    def __call__(self, config, workdir, *, on_evaluation):
+        rate = config.optim.learning_rate
+        self.rates.append(rate)
+        self.directories.append(workdir.name)
+        assert not config.sweep.ranges  # a trial is an ordinary run
+        accuracy = 1 - abs(np.log10(rate) + 2) / 4
+        end = self.ends.pop(len(self.rates) - 1, None)
+        for epoch in range(1, config.num_epochs + 1):
+            on_evaluation(epoch, {"accuracy": accuracy * epoch / config.num_epochs, "loss": 1.0})
+            if end is not None:
+                raise end
+        return {"val/accuracy": accuracy, "val/loss": 1.0, "test/accuracy": 0.0}
+
+
+def run(monkeypatch, given, workdir, trials, ends=()):
+    fake = FakeRuns(ends)
+    monkeypatch.setattr("jaxvit.sweep.trials.train_and_evaluate", fake)
+    return sweep.search(given, workdir, trials, command="python main.py --config c.py --workdir best"), fake
+
+
+def test_the_best_is_found_and_written(monkeypatch, given, tmp_path):
+    pytest.importorskip("optuna")
+    rows, fake = run(monkeypatch, given, tmp_path / "sweep", 10)
+    assert [row["trial"] for row in rows] == list(range(10))
+    assert {row["state"] for row in rows} == {"complete", "pruned"}
+    pruned = [row for row in rows if row["state"] == "pruned"]
+    assert all(row["trial"] >= given.sweep.startup_trials and row["epochs"] >= 2 for row in pruned)
+    best = json.loads((tmp_path / "sweep/best.json").read_text())
+    errors = np.abs(np.log10(fake.rates) + 2)
+    assert best["trial"] == f"trial_{errors.argmin():04d}"
+    rate = min(fake.rates, key=lambda rate: abs(np.log10(rate) + 2))
+    assert f"--config.optim.learning_rate={rate:g} " in best["command"] + " "  # the very number of the run
+    with open(tmp_path / "sweep/trials.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [float(row["optim.learning_rate"]) for row in table] == fake.rates
+    assert (tmp_path / "sweep/sweep.png").stat().st_size > 5000
+    again, fake = run(monkeypatch, given, tmp_path / "sweep", 10)  # finished: nothing is run
+    assert again == rows and not fake.rates
+
+
+def test_an_interrupted_search_goes_on_as_if_it_had_not_been(monkeypatch, given, tmp_path):
+    pytest.importorskip("optuna")
+    _, whole = run(monkeypatch, given, tmp_path / "whole", 5)
+    stop = interrupt.Interrupted(2, "stopped at step 1")
+    with pytest.raises(interrupt.Interrupted):
+        run(monkeypatch, given, tmp_path / "cut", 5, {2: stop})
+    rows, fake = run(monkeypatch, given, tmp_path / "cut", 5)
+    assert fake.directories == ["trial_0002", "trial_0003", "trial_0004"]  # the interrupted one first, at its place
+    assert fake.rates == whole.rates[2:]
+    assert [row["state"] for row in rows] == ["complete"] * 5
+    with pytest.raises(UserError, match="sweep of another config .batch_size: 16 -> 8"):
+        given.batch_size = 8
+        run(monkeypatch, given, tmp_path / "cut", 6)
+
+
+def test_failed_trials_are_recorded_and_the_search_goes_on(monkeypatch, given, tmp_path):
+    pytest.importorskip("optuna")
+    ends = {0: train.Diverged("loss is nan at step 3"), 2: MemoryError("RESOURCE_EXHAUSTED: 3 GiB")}
+    rows, _ = run(monkeypatch, given, tmp_path / "sweep", 4, ends)
+    assert [row["state"] for row in rows] == ["failed", "complete", "failed", "complete"]
+    assert [row["reason"][:9] for row in rows] == ["loss is n", "", "RESOURCE_", ""]
+    assert "RESOURCE_EXHAUSTED" in (tmp_path / "sweep/trials.csv").read_text()
+
+
+def test_a_search_in_which_nothing_works_ends(monkeypatch, given, tmp_path):
+    pytest.importorskip("optuna")
+    with pytest.raises(UserError, match="first 3 trials have all failed: no such thing"):
+        run(monkeypatch, given, tmp_path / "sweep", 9, dict.fromkeys(range(9), UserError("no such thing")))
+
+
+def test_real_trials_are_runs(given, tmp_path):
+    pytest.importorskip("optuna")
+    given.num_epochs = 1
+    given.sweep.ranges = (RATE, ("model.mlp_ratio", "choice", 1.0, 2.0), ("augment.flip", "choice", False, True))
+    rows = sweep.search(given, tmp_path / "sweep", 1)
+    assert rows[0]["state"] == "complete"
+    directory = tmp_path / "sweep" / outcome.name(0)
+    assert {"config.json", "summary.json", "predictions.npz"} <= {path.name for path in directory.iterdir()}
+    config = json.loads((directory / "config.json").read_text())
+    assert config["optim"]["learning_rate"] == float(rows[0]["words"]["optim.learning_rate"])
+    final = json.loads((directory / "summary.json").read_text())["final"]
+    assert rows[0]["value"] == final["val/accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "said"),
+    [
+        ((), "nothing to search: sweep.ranges is empty"),
+        ((("optim.learning_rat", "log", 1e-4, 1e-2),), "'optim.learning_rate'"),
+        ((("model.dept", "int", 1, 2),), "'model.depth'"),
+        ((("optim.learning_rate", "loguniform", 1e-4, 1e-2),), "no kind 'loguniform'"),
+        ((("optim.learning_rate", "log", 0.0, 1e-2),), "a logarithm needs ends above 0"),
+        ((("optim.learning_rate", "log", 1e-2, 1e-4),), "the lower one first"),
+        ((("optim.learning_rate", "log", 1e-2),), "the lower one first"),
+        ((("optim.learning_rate", "uniform", -1.0, 1.0),), "optim.learning_rate is -1.0"),
+        ((("batch_size", "uniform", 8.0, 16.0),), "expected a whole number"),
+        ((("batch_size", "int", 8.5, 16),), "two whole numbers"),
+        ((("augment.policy", "choice", None, "randaugmnt"),), "'randaugment'"),
+        ((("augment.policy", "choice", None, None),), "expected two or more"),
+        ((("model.depth", "choice", 1, "two"),), "depth='two' has the wrong type"),
+        ((("seed", "int", 0, 9),), "decides what is compared"),
+        ((("sweep.ranges", "int", 0, 9),), "no config word"),
+        (("optim.learning_rate",), "expected (word, kind, values...)"),
+        ((RATE, RATE), "twice"),
+    ],
+)
+def test_bad_ranges_are_named(given, ranges, said):
+    given.sweep.ranges = ranges
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        sweep.read_ranges(given)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_mistakes_end_with_two_lines(monkeypatch, capsys, tmp_path):
+    name = write_npz(tmp_path / "data")
+    (tmp_path / "run.yaml").write_text(
+        f"data: {{name: '{name}'}}\nsweep: {{ranges: [[optim.learning_rate, log, 0.001, 0.1]]}}\n"
+    )
+    argv = ["sweep", "--config", str(tmp_path / "run.yaml"), "--workdir", str(tmp_path / "sweep")]
+    cases = [
+        ([*argv, "--trials", "0"], "no whole number of 1 or more"),
+        (["sweep", "--config", str(tmp_path / "run.yaml")], "no --workdir"),
+        (["sweep", "--workdir", "x"], "no --config"),
+        ([*argv, "--trails", "3"], "'--trials'"),
+        ([*argv, "--config.data.val_fraction=0"], "compares on validation images"),
+        ([*argv, "--config.sweep.sampler=tpee"], "'tpe'"),
+        ([*argv, "--config.lr_find"], "lr_find"),
+    ]
+    for words, said in cases:
+        assert cli.main(words) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert said in " ".join(lines) and len(lines) <= 2, (words, lines)
+    assert not (tmp_path / "sweep/study.db").exists()
+    monkeypatch.setitem(__import__("sys").modules, "optuna", None)
+    assert cli.main(argv) == 2
+    assert "pip install 'jaxvit[tune]'" in capsys.readouterr().err.strip().splitlines()[1]
+
+
+def test_ranges_do_not_make_another_run():
+    config = config_lib.default()
+    before = config_lib.to_dict(config)
+    config.sweep.ranges = (RATE,)
+    assert config_lib.differences(config, before) == []
+    assert not sweep.apply(config, {"optim.learning_rate": 0.5}).sweep.ranges
