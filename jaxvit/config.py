@@ -33,7 +33,7 @@ def default() -> Config:
     c.seed = 0  # fixes initialisation, data order, augmentation and dropout
     c.num_epochs = 10
     c.batch_size = 128  # images per optimiser step, over all devices and micro-batches
-    c.dtype = "float32"  # of the computation: "float32" or "bfloat16"; parameters are float32
+    c.dtype = "float32"  # of the computation: "float32" or "bfloat16", parameters float32; "float64": all of it
     c.pretrained = optional(str)  # timm name with tag ("deit_tiny_patch16_224.fb_in1k") or a weight file
     c.fast_dev_run = False  # two steps of everything, to see that all of it works
     c.lr_find = False  # in place of training: a short run over rising learning rates, a curve, a suggestion
@@ -157,8 +157,10 @@ def default() -> Config:
     c.sweep.startup_epochs = 1  # in which no trial is stopped
 
     c.parallel = ConfigDict()
-    c.parallel.mode = "jit"
-    c.parallel.num_devices = optional(int)  # None = all
+    c.parallel.mode = "jit"  # one program over all devices; or "pmap": one a device, their gradients averaged
+    c.parallel.num_devices = optional(int)  # None = all, of all processes
+    c.parallel.fsdp = 1  # devices that share one copy of the state
+    c.parallel.tensor = 1  # devices that share the matmuls of a transformer
 
     c.checkpoint = ConfigDict()
     c.checkpoint.every_steps = optional(int)  # None = at each evaluation
@@ -258,6 +260,8 @@ def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
     out = []
     for word in sorted(new.keys() | old.keys()):
         if word.startswith("sweep.") or word in DERIVED and new.get(word) is None:
+            continue
+        if word.startswith("parallel."):  # where a run is computed, not what it is
             continue
         if new.get(word) != old.get(word):
             out.append(f"{word}: {old.get(word)} -> {new.get(word)}")

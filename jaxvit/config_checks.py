@@ -8,7 +8,8 @@ from jaxvit.errors import UserError, suggest
 _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps",
              "optim.accum_steps", "optim.learning_rate",
              "data.per_class", "data.resident_mb", "checkpoint.every_steps", "early_stopping.patience",
-             "parallel.num_devices", "optim.grad_clip_norm", "data.crop_pct", "optim.eps", "optim.sam.eta",
+             "parallel.num_devices", "parallel.fsdp", "parallel.tensor",
+             "optim.grad_clip_norm", "data.crop_pct", "optim.eps", "optim.sam.eta",
              "optim.sam.m", "optim.sam.every", "distill.temperature")  # fmt: skip
 _NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", "optim.schedule.warmup_epochs",
                  "optim.schedule.min_learning_rate", "early_stopping.min_delta", "seed", "optim.sam.alpha",
@@ -18,8 +19,8 @@ _WHOLE = {"seed": 2**32, "batch_size": 2**31, "num_epochs": 2**31}  # and their 
 _UNIT = ("data.val_fraction", "loss.label_smoothing", "optim.b1", "optim.b2", "optim.momentum", "ema.decay",
          "optim.sam.start_fraction")  # fmt: skip
 _CHOICES = {
-    "dtype": ("float32", "bfloat16"),
-    "parallel.mode": ("jit",),
+    "dtype": ("float32", "bfloat16", "float64"),
+    "parallel.mode": ("jit", "pmap"),
     "loss.on_nan": ("stop", "skip", "rollback"),
     "distill.mode": ("soft", "hard", "token"),
     "optim.sam.method": ("sam", "gsam"),
@@ -61,6 +62,8 @@ def validate(config: Config) -> None:
     for word, end in _WHOLE.items():
         if values[word] >= end:
             raise UserError(f"{word} is {values[word]}; expected less than {end}")
+    if config.parallel.mode == "pmap" and config.parallel.fsdp * config.parallel.tensor > 1:
+        raise UserError("parallel.mode=pmap keeps a whole state on every device; parallel.fsdp and .tensor need jit")
     if config.batch_size % config.optim.accum_steps:
         raise UserError(
             f"batch_size {config.batch_size} does not divide into optim.accum_steps {config.optim.accum_steps}"

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvit.losses import one_hot, softmax_cross_entropy
+from jaxvit.precision import full_float
 
 Array = jax.Array
 
@@ -15,7 +16,7 @@ def batch_sums(logits: Array, labels: Array, mask: Array) -> dict[str, Array]:
     Of equal logits the first class wins, as in `argmax`.
     """
     num_classes = logits.shape[-1]
-    weight = mask.astype(jnp.float32)
+    weight = mask.astype(full_float())
     loss = softmax_cross_entropy(logits, one_hot(labels, num_classes))
     _, top = jax.lax.top_k(logits, min(5, num_classes))
     hits = top == labels[:, None]

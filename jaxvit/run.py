@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from jaxvit import data, distill, gradients, models, optim, pretrained, setup, sharding, steps
 from jaxvit.checkpoint import Checkpoints
@@ -40,6 +42,7 @@ class Run:
     trainable: Any
     rules: Rules
     origin: dict[str, Any]  # SHA-256, licence and notes of the pretrained weights, or nothing
+    arrange: Callable[[np.ndarray], np.ndarray] = lambda order: order  # of an epoch, to what the devices read
     teacher: Any = None  # variables of the teacher, where it answers inside the step
     compiled: set[bool] = dataclasses.field(default_factory=set)  # kinds of step that have been taken
     compile_seconds: float = 0.0
@@ -88,23 +91,22 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     _check_data(config, dataset)
     teacher = _load_teacher(config, dataset)
     batch_size, parts = _batch_size(config, len(dataset.train))
-    if config.parallel.num_devices is None:  # all that the batch divides over
-        micro = batch_size // parts
-        config.parallel.num_devices = max(n for n in range(1, jax.device_count() + 1) if micro % n == 0)
-    mesh = sharding.make_mesh(config.parallel.num_devices)
-    sharding.check_batch_size(batch_size, parts, mesh)
+    mesh = _make_mesh(config, batch_size, parts)
     placed = sharding.batch_sharding(mesh) if mesh.size > 1 else None
     whole = sharding.replicated(mesh)
+    mapped = config.parallel.mode == "pmap"
 
     steps_per_epoch = len(dataset.train) // batch_size
     if config.fast_dev_run:
         steps_per_epoch, config.num_epochs = min(steps_per_epoch, DRY_RUN_STEPS), 1
     schedule = schedule or _make_schedule(config, steps_per_epoch)
-    gradient = _make_gradient(config, batch_size)
+    gradient = _make_gradient(config, batch_size // mesh.size if mapped else batch_size)
     if config.pretrained is None:  # what names and shapes can tell is checked before anything is compiled
         shapes = _shapes(config)
         _make_optimizer(config, shapes, optim.freeze_mask(shapes, config.optim.freeze), schedule)
     model, variables, origin = _make_model(config)
+    if config.dtype == "float64":
+        variables = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
     setup.record_fields(config, model)
     trainable = optim.freeze_mask(variables["params"], config.optim.freeze)
     tx = _make_optimizer(config, variables["params"], trainable, schedule)
@@ -134,14 +136,20 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
             label_smoothing=config.loss.label_smoothing,
             gradient=gradient,
             average=_make_average(config),
+            axis_name=sharding.MAPPED if mapped else None,
             **taught,
         )
         step = steps.skip_bad(step) if config.loss.on_nan == "skip" else step
-        return jax.jit(step, donate_argnums=0, out_shardings=whole)
+        step = sharding.map_over_devices(step, mesh) if mapped else step
+        return jax.jit(step, donate_argnums=0, out_shardings=(places, whole))
 
-    state = create_state(variables, tx, trainable, jax.random.key(config.seed), ema=config.ema.decay > 0)
-    state = jax.device_put(jax.tree.map(jnp.copy, state), whole)
-    eval_size = math.ceil(batch_size / mesh.size) * mesh.size
+    def create(variables: Any) -> TrainState:
+        return create_state(variables, tx, trainable, jax.random.key(config.seed), ema=config.ema.decay > 0)
+
+    variables = jax.device_get(variables)
+    places = sharding.state_shardings(jax.eval_shape(create, variables), mesh)
+    state = jax.tree.map(jnp.copy, jax.jit(create, out_shardings=places)(variables))  # each leaf a buffer of its own
+    parts = sharding.batch_parts(mesh)
     run = Run(
         config=config,
         workdir=workdir,
@@ -152,12 +160,13 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
         eval_step=jax.jit(steps.make_eval_step(**shared), out_shardings=whole),
         checkpoints=Checkpoints(workdir / "checkpoints"),
         batch_size=batch_size,
-        eval_batch_size=eval_size,
+        eval_batch_size=math.ceil(batch_size / parts) * parts,
         steps_per_epoch=steps_per_epoch,
         trainable=trainable,
         rules=rules,
         origin=origin,
-        teacher=None if teacher_variables is None else jax.device_put(teacher_variables, whole),
+        teacher=None if teacher_variables is None else sharding.put(teacher_variables, whole),
+        arrange=(lambda order: sharding.dealt(order, batch_size, mesh)) if mapped else (lambda order: order),
     )
     return run, state
 
@@ -266,6 +275,20 @@ def _batch_size(config: Config, num_train: int) -> tuple[int, int]:
     if batch_size < 1:
         raise UserError(f"{num_train} training images are fewer than optim.accum_steps or optim.sam.m ask for")
     return batch_size, max(accum_steps, batch_size // m)
+
+
+def _make_mesh(config: Config, batch_size: int, parts: int) -> Mesh:
+    """The devices: the config's, or as many as the batch divides over; writes their number into the config."""
+    p = config.parallel
+    if p.mode == "pmap":  # each device cuts its own part of the batch
+        parts = math.lcm(config.optim.accum_steps, (config.optim.sam.rho and config.optim.sam.m) or 1)
+    available = jax.device_count()
+    if p.num_devices is None and jax.process_count() == 1:
+        p.num_devices = sharding.most_devices(batch_size // parts, available, fsdp=p.fsdp, tensor=p.tensor)
+    mesh = sharding.make_mesh(p.num_devices, fsdp=p.fsdp, tensor=p.tensor)
+    p.num_devices = mesh.size
+    sharding.check_batch_size(batch_size, parts, mesh)
+    return mesh
 
 
 def _make_gradient(config: Config, batch_size: int) -> dict[bool, Callable]:

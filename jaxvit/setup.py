@@ -18,8 +18,9 @@ from jaxvit.config import Config
 from jaxvit.data import augment
 from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
+from jaxvit.precision import full_float
 
-DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
+DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float64": None}
 _FEWEST_PATCHES = 16  # data smaller than this many patches is enlarged to the model's own size
 
 
@@ -115,7 +116,7 @@ def model_fields(config: Config) -> dict[str, Any]:
 
 def make_to_float(in_channels: int) -> Callable[[Array], Array]:
     """Returns uint8 [b, h, w, c] -> float32 [b, h, w, in_channels] in [0, 1]."""
-    return lambda images: augment.to_channels(images.astype(jnp.float32) / 255.0, in_channels)
+    return lambda images: augment.to_channels(images.astype(full_float()) / 255.0, in_channels)
 
 
 def make_normalise(

@@ -1,7 +1,8 @@
 """The pure steps: (state, batch) -> (state, metrics) and (variables, batch) -> (sums, logits).
 
 Both are written for one device; where the batch is split over a mesh, XLA adds the communication, and the result is
-that of one device.
+that of one device. With `axis_name` a training step is the share of one device in a mapped step instead, and says
+itself what is averaged over them.
 """
 
 from collections.abc import Callable
@@ -35,6 +36,7 @@ def make_train_step(
     objective: Callable[[Any, Batch], tuple[Array, Array]] = cross_entropy,
     advise: Callable[[Any, Array, Batch], dict[str, Array]] = lambda teacher, images, batch: {},
     average: Callable[[Any, Any, Array], Any] = lambda ema, variables, step: ema,
+    axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Returns one optimiser step, (state, batch, teacher's variables or None) -> (state, metrics).
 
@@ -52,6 +54,8 @@ def make_train_step(
       objective: (what the model returns, {"targets": [b, k], ...}) -> (loss [b], logits [b, k]).
       advise: (teacher's variables, images [b, h, w, c] in [0, 1], batch) -> what the objective reads beside targets.
       average: (old average, {"params": trainable ones, "batch_stats"}, steps done) -> new average.
+      axis_name: of the devices that a mapped step runs on. Gradients, batch statistics and metrics are averaged over
+        them; what is drawn, what BatchNorm normalises by and the ascent of SAM are each device's own.
     """
     at_rest = norms_at_rest(trainable)
 
@@ -71,19 +75,26 @@ def make_train_step(
         loss, accuracy = (jnp.mean(jnp.where(batch["weight"] > 0, x * batch["weight"], 0.0)) for x in (losses, hits))
         return loss, (updated.get("batch_stats", batch_stats), {"loss": loss, "accuracy": accuracy})
 
+    def over_devices(values: Any) -> Any:
+        return values if axis_name is None else jax.lax.pmean(values, axis_name)
+
     def train_step(state: TrainState, batch: Batch, teacher: Any = None) -> tuple[TrainState, dict[str, Array]]:
-        augment_key, dropout_key = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step))
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        if axis_name is not None:
+            key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
+        augment_key, dropout_key = jax.random.split(key)
         targets = one_hot(batch["label"], num_classes, label_smoothing)
         images, targets = augment(augment_key, to_float(batch["image"]), targets)
         # of mean 1 over the batch: the mean over its parts is then the mean over what could be read
-        weight = batch["mask"] * (len(batch["mask"]) / jnp.maximum(jnp.sum(batch["mask"]), 1))
+        readable = over_devices(jnp.sum(batch["mask"], dtype=images.dtype))
+        weight = batch["mask"] * (len(batch["mask"]) / jnp.where(readable > 0, readable, 1))
         advice = jax.lax.stop_gradient(advise(teacher, images, batch))
         inputs = {"images": normalise(images), "targets": targets, "weight": weight, **advice}
 
         params, frozen = optim.split_trainable(state.params, trainable)
         learning_rate = schedule(state.step) * state.lr_scale
-        (_, (batch_stats, step_metrics)), grads = gradient(loss_fn, learning_rate)(
-            params, frozen, state.batch_stats, inputs, dropout_key
+        (_, (batch_stats, step_metrics)), grads = over_devices(
+            gradient(loss_fn, learning_rate)(params, frozen, state.batch_stats, inputs, dropout_key)
         )
         updates, opt_state = tx.update(grads, state.opt_state, params, lr_scale=state.lr_scale)
         params = optax.apply_updates(params, updates)

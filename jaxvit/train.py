@@ -199,7 +199,7 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, f
 
     begun, before = time.monotonic(), progress.seconds
     with bar(f"epoch {progress.epoch + 1}/{config.num_epochs}", len(order)) as meter:
-        batches = run.feeds["train"].batches(order, run.batch_size, start=progress.epoch_step)
+        batches = run.feeds["train"].batches(run.arrange(order), run.batch_size, start=progress.epoch_step)
         for index, batch in enumerate(batches, first_step + progress.epoch_step):
             compiling = run.compile_seconds
             state, step_metrics = run.take_step(index, state, batch)

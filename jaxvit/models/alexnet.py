@@ -5,10 +5,10 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jaxvit.models.conv_layers import FeatureMap, adaptive_avg_pool, check_images, conv, linear, max_pool, torch_bias
 from jaxvit.models.layers import Array, Dtype, Size, torch_uniform
+from jaxvit.precision import at_least_float32
 
 VARIANTS: dict[str, dict[str, Any]] = {"alexnet": {}}
 UNSUPPORTED: dict[str, str] = {}
@@ -53,7 +53,7 @@ class AlexNet(nn.Module):
         x = jax.nn.relu(linear(x, self.head_hidden_size, "classifier_4", self.dtype))
         if self.num_classes:
             x = linear(x, self.num_classes, "classifier_6", self.dtype)
-        return x.astype(jnp.float32)
+        return at_least_float32(x)
 
     def _convolution(self, x: Array, *, entry: tuple[int, int, int, int, int, bool]) -> Array:
         index, features, size, stride, padding, pool = entry

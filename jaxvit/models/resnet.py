@@ -11,7 +11,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from jaxvit.errors import UserError
 from jaxvit.models.conv_layers import (
@@ -30,6 +29,7 @@ from jaxvit.models.conv_layers import (
 )
 from jaxvit.models.layers import ACTIVATIONS, Array, DropPath, Dtype, Size, drop_path_rates
 from jaxvit.models.resnet_variants import VARIANTS as VARIANTS
+from jaxvit.precision import at_least_float32
 
 UNSUPPORTED: dict[str, str] = {}
 
@@ -190,7 +190,7 @@ class ResNet(nn.Module):
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
         if self.num_classes:
             x = linear(x, self.num_classes, "fc", self.dtype)
-        return x.astype(jnp.float32)
+        return at_least_float32(x)
 
     def embed(self, images: Array, train: bool) -> Array:
         """The stem: a quarter of the resolution, or all of it for "cifar"."""

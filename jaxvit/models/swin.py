@@ -24,6 +24,7 @@ from jaxvit.models.layers import (
     torch_uniform,
     trunc_normal,
 )
+from jaxvit.precision import at_least_float32
 
 Pair = tuple[int, int]
 MASK_VALUE = -100.0  # added to the logits of pairs from different regions; finite, as in the paper's code
@@ -119,7 +120,8 @@ class WindowAttention(nn.Module):
         qkv = nn.Dense(3 * d, self.qkv_bias, self.dtype, kernel_init=trunc_normal, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(b, nw, n, 3, heads, d // heads), 3, 0)
         scale = (d // heads) ** -0.5
-        logits = jnp.einsum("bwqhd,bwkhd->bwhqk", q * scale, k, preferred_element_type=jnp.float32)
+        wide = jnp.promote_types(q.dtype, jnp.float32)
+        logits = jnp.einsum("bwqhd,bwkhd->bwhqk", q * scale, k, preferred_element_type=wide)
         attn = jax.nn.softmax(logits + bias, axis=-1)
         if self.is_mutable_collection("intermediates") and not self.is_initializing():
             self.sow("intermediates", "attn_weights", attn)  # [b nw heads n n]
@@ -250,12 +252,12 @@ class ClassifierHead(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
-        x = jnp.mean(x, (1, 2), dtype=jnp.float32)
+        x = jnp.mean(at_least_float32(x), (1, 2))
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
         if self.num_classes == 0:
             return x
         x = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=trunc_normal, name="fc")(x)
-        return x.astype(jnp.float32)
+        return at_least_float32(x)
 
 
 class SwinTransformer(nn.Module):

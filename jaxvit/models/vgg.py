@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from jaxvit.models.conv_layers import (
     GLOBAL_POOLS,
@@ -18,6 +17,7 @@ from jaxvit.models.conv_layers import (
     pick,
 )
 from jaxvit.models.layers import ACTIVATIONS, Array, Dtype, PatchProjection, Size, kaiming_fan_out
+from jaxvit.precision import at_least_float32
 
 # Output channels of the 3x3 convolutions in order; "M" is a 2x2 max-pool. Table 1 of the paper: A, B, D, E.
 _11 = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
@@ -116,7 +116,7 @@ class VGG(nn.Module):
             self.dtype, name="pre_logits",
         )(x, train=train)  # fmt: skip
         head = ClassifierHead(self.num_classes, self.global_pool, self.drop_rate, self.dtype, name="head")
-        return head(x, train=train).astype(jnp.float32)
+        return at_least_float32(head(x, train=train))
 
     def _stages(self) -> list[tuple[int, list[int | str]]]:
         """Splits `cfg` after each max-pool: (index in timm's `features` of the first layer, entries)."""

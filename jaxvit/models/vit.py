@@ -34,6 +34,7 @@ from jaxvit.models.vit_layers import (
     tiny_normal,
 )
 from jaxvit.models.vit_variants import UNSUPPORTED, VARIANTS
+from jaxvit.precision import at_least_float32
 
 __all__ = ["UNSUPPORTED", "VARIANTS", "Attention", "Block", "LayerScale", "PatchEmbed", "VisionTransformer"]
 
@@ -225,10 +226,10 @@ class VisionTransformer(nn.Module):
 
     def classify(self, x: Array, name: str, *, train: bool) -> Array:
         """Dropout and the linear head, in float32; the features themselves without classes."""
-        x = nn.Dropout(self.drop_rate)(x, deterministic=not train).astype(jnp.float32)
+        x = at_least_float32(nn.Dropout(self.drop_rate)(x, deterministic=not train))
         if self.num_classes == 0:
             return x
-        return nn.Dense(self.num_classes, dtype=jnp.float32, kernel_init=trunc_normal, name=name)(x)
+        return nn.Dense(self.num_classes, dtype=x.dtype, kernel_init=trunc_normal, name=name)(x)
 
     def two_heads(self, x: Array, *, train: bool) -> Array | tuple[Array, Array]:
         """The heads of class and distillation token, both (to train them apart) or their mean."""

@@ -62,8 +62,8 @@ class PatchEmbed(nn.Module):
 
 def softmax_weights(q: Array, k: Array) -> Array:
     """Attention weights softmax(q k^T / sqrt(hd)), float32: [b, n, heads, hd] twice -> [b, heads, n, m]."""
-    logits = jnp.einsum("bnhd,bmhd->bhnm", q, k, preferred_element_type=jnp.float32)
-    return jax.nn.softmax(logits.astype(jnp.float32) / math.sqrt(q.shape[-1]), axis=-1)
+    logits = jnp.einsum("bnhd,bmhd->bhnm", q, k, preferred_element_type=jnp.promote_types(q.dtype, jnp.float32))
+    return jax.nn.softmax(logits / math.sqrt(q.shape[-1]), axis=-1)
 
 
 def _watched(module: nn.Module) -> bool:
@@ -83,7 +83,7 @@ def attend(module: Any, q: Array, k: Array, v: Array, *, drop_rate: float = 0.0,
 
     `module` sows its weights [b, heads, n, m] as `attn_weights` when "intermediates" is mutable.
     """
-    if _watched(module) or (train and drop_rate > 0):
+    if _watched(module) or (train and drop_rate > 0) or q.dtype == jnp.float64:  # jax.nn's softmax is in float32
         return _mix(module, softmax_weights(q, k), v, drop_rate, train)
     return jax.nn.dot_product_attention(q, k, v, implementation=module.implementation)
 

@@ -1,0 +1,68 @@
+"""Placement changes no result: the same runs on one device, on several, with a split state, and as a mapped step."""
+
+import json
+import shutil
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from jaxvit import train
+from jaxvit.errors import UserError
+from tests.helpers import tiny_config, write_npz
+
+MODELS = {
+    "resnet": {"name": "resnet18", "layers": (1, 1, 1, 1)},
+    "vit": {"name": "vit_tiny_patch16_224", "patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 2},
+    "swin": {"name": "swin_tiny_patch4_window7_224", "patch_size": 1, "embed_dim": 32, "depths": (2, 2),
+             "num_heads": (2, 4), "window_size": 4},
+}  # fmt: skip
+METHODS = {
+    "adamw": {},
+    "asam": {"optim__sam__rho": 0.5, "optim__sam__adaptive": True},
+    "clip": {"optim__grad_clip_norm": 0.1, "optim__sam__rho": 0.05, "optim__accum_steps": 2, "ema__decay": 0.9},
+}
+PLACES = {
+    **{str(n): {"parallel__num_devices": n} for n in (1, 2, 4, 8)},
+    "fsdp4": {"parallel__num_devices": 8, "parallel__fsdp": 4},
+    "fsdp8": {"parallel__num_devices": 8, "parallel__fsdp": 8},
+    "tensor2": {"parallel__num_devices": 8, "parallel__fsdp": 2, "parallel__tensor": 2},
+}
+STEPS = 20
+
+
+def run_config(data_name, model="vit", method="adamw", place="1", **words):
+    config = tiny_config(data_name, num_epochs=1, log_every_steps=1, **METHODS[method], **PLACES[place], **words)
+    del config.model
+    with config.unlocked():
+        config.model = dict(MODELS[model])
+    return config
+
+
+def steps_of(workdir):
+    """Loss, accuracy and gradient norm of each step, and the metrics of the epoch: [[step's values], ...]."""
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("step", "epoch")} for line in lines]
+
+
+def difference(a, b):
+    """The greatest relative difference of each line."""
+    return np.asarray(
+        [max(abs(one[k] - two[k]) / max(abs(one[k]), 1e-12) for k in one) for one, two in zip(a, b, strict=True)]
+    )
+
+
+def run_at(tmp_path, place, *names, precision="float64", **words):
+    data_name = write_npz(tmp_path / "data", num_train=356, num_test=21)  # a test split that divides over nothing
+    workdir = tmp_path / f"{'-'.join(names)}-{place}"
+    with jax.enable_x64(precision == "float64"):
+        train.train_and_evaluate(run_config(data_name, *names, place=place, dtype=precision, **words), workdir)
+    return steps_of(workdir)
+
+
+@pytest.mark.parametrize("model, method, place", [("vit", "clip", "tensor2"), ("resnet", "adamw", "4")])
+def test_several_devices_give_the_metrics_of_one_in_float64(tmp_path, model, method, place):
+    one = run_at(tmp_path, "1", model, method)
+    assert len(one) == STEPS + 1
+    assert difference(one, run_at(tmp_path, place, model, method)).max() < 1e-9
