@@ -1,15 +1,20 @@
 """Checkpoints of a run through orbax: the newest states to go on from, and the best by validation metric.
 
 Neither orbax nor TensorStore keeps a checksum of the values: a flipped bit is restored without a word. So each step has
-a manifest with the SHA-256 of its files, written when the save is complete and checked before every restore. A step
-without a manifest was cut off, one that differs is damaged; both are set aside and the newest intact one is used.
+a manifest with the SHA-256 of its files, in two copies, written when the save is complete and checked before every
+restore. A step without one was cut off, one that differs is damaged; both are set aside and the newest intact one is
+used.
 """
 
-import hashlib
-import json
+import gc
+import itertools
 import logging
-import os
+import shutil
+import sys
+import warnings
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,61 +22,90 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
+from jaxvit import integrity
 from jaxvit.console import err
-from jaxvit.errors import UserError
+from jaxvit.errors import RunError, UserError
 from jaxvit.tree import named_leaves
 
-KEEP = {"last": 2, "best": 1}
+KINDS = ("last", "best")
+_TEMPORARY = ".orbax-checkpoint-tmp"
+
+
+class NoCheckpoint(UserError):
+    """There is no step that is complete and intact."""
 
 
 class Checkpoints:
     """`<directory>/last/<step>` and `<directory>/best/<step>`, each a tree of arrays and a JSON object `meta`.
 
     Saves run in the background; orbax writes under a temporary name and renames, so that a killed save leaves no
-    step behind. An error of a background save is raised by the next call.
+    step behind. An error of a background save is raised by the next call. What is found damaged is moved to
+    `damaged/` and stays there; what was cut off, or will be made again, waits in `replaced/` for a newer step.
     """
 
-    def __init__(self, directory: Path, *, read_only: bool = False):
-        """Opens the directory, which need not exist; `read_only` creates and moves nothing."""
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        read_only: bool = False,
+        keep: Mapping[str, int] | None = None,
+        keep_every_steps: int | None = None,
+    ):
+        """Opens the directory, which need not exist; `read_only` creates and moves nothing.
+
+        Args:
+          directory: of the checkpoints.
+          read_only: for those who only restore.
+          keep: the number of newest steps that stay, by kind; 2 each where nothing is said.
+          keep_every_steps: beside those, the first "last" step in each so many steps stays.
+        """
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports each of its phases there
         self._directory, self._read_only = directory.absolute(), read_only
-        for kind in KEEP:
-            for step in _numbered(self._directory / kind):
-                if not self._manifest(kind, step).is_file() and not read_only:
-                    self._set_aside(kind, step)  # cut off before it was complete
-        self._managers = {
-            kind: ocp.CheckpointManager(
-                self._directory / kind,
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=None if read_only else keep, read_only=read_only, create=not read_only
-                ),
-            )
-            for kind, keep in KEEP.items()
-        }
-        self._sealer = ThreadPoolExecutor(len(KEEP))
-        self._sealing: dict[str, Future] = {}  # kind -> its save under way
+        self._keep = dict.fromkeys(KINDS, 2) | dict(keep or {})
+        self._keep_every = keep_every_steps
+        self._savers = {kind: _saver(kind) for kind in KINDS}
+        self._sealer = ThreadPoolExecutor(len(KINDS))
+        self._sealing: dict[str, tuple[int, Future]] = {}  # kind -> its save under way
+        self._intact: set[tuple[str, int]] = set()  # verified since they were opened
+        if not read_only:
+            self._tidy()
 
     def steps(self, kind: str) -> list[int]:
         """The complete steps, oldest first; a save under way is waited for."""
         self._wait_for(kind)
-        return [step for step in _numbered(self._directory / kind) if self._manifest(kind, step).is_file()]
+        return [step for step in _numbered(self._directory / kind) if self._is_complete(kind, step)]
 
     def save(self, kind: str, step: int, tree: Any, meta: dict[str, Any]) -> None:
-        """Saves in the background; a step that is there already is left as it is."""
+        """Saves in the background; a step that is there already is left as it is.
+
+        A "last" step is complete only after the "best" one under way: what it says of the best is then on disk.
+        """
         if step in self.steps(kind):
             return
+        best = self._sealing.get("best") if kind == "last" else None
         # A copy: the next step donates these buffers while the save still reads them.
         tree = jax.tree.map(jnp.copy, tree)
-        self._managers[kind].save(
-            step, args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
-        )
-        self._sealing[kind] = self._sealer.submit(self._seal, kind, step)
+        try:
+            self._savers[kind].save(
+                self._step(kind, step),
+                args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)),
+            )
+        except Exception as error:
+            raise self._failed(kind, step, error) from error
+        self._sealing[kind] = step, self._sealer.submit(self._seal, kind, step, best and best[1])
+
+    def check(self) -> None:
+        """Raises the error of a background save that has failed; waits for nothing."""
+        for kind, (_, future) in list(self._sealing.items()):
+            if future.done():
+                self._wait_for(kind)
 
     def restore(self, kind: str, template: Any) -> tuple[Any, dict[str, Any]]:
         """Returns (tree, meta) of the newest intact step, placed like `template`.
 
         Raises:
-          UserError: there is none, or it does not fit the model.
+          NoCheckpoint: there is none.
+          UserError: it does not fit the model.
         """
         what, why = "no checkpoint", "has the run been started?"
         for step in reversed(self.steps(kind)):
@@ -79,100 +113,35 @@ class Checkpoints:
             if damage is None:
                 return self._restore(kind, step, template)
             what, why = "no intact checkpoint", f"step {step} is damaged: {damage}"
-            err.print(f"checkpoint {kind}/{step} is damaged ({damage}); it is set aside and the one before is used")
-            if not self._read_only:
-                self._set_aside(kind, step)
-                self._managers[kind].reload()
-        raise UserError(f"{what} in {str(self._directory / kind)!r}; {why}")
+            self._report(kind, step, damage)
+        raise NoCheckpoint(f"{what} in {str(self._directory / kind)!r}; {why}")
 
-    def _restore(self, kind: str, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
-        # Parameters are compared by name first: orbax's own errors run over dozens of lines.
-        try:
-            self._check_params(kind, step, template)
-            restored = self._managers[kind].restore(
-                step,
-                args=ocp.args.Composite(state=ocp.args.StandardRestore(template), meta=ocp.args.JsonRestore()),
-            )
-        except UserError:
-            raise
-        except Exception as error:
-            raise UserError(
-                f"checkpoint {str(self._directory / kind)!r} step {step} is of another model or version: "
-                f"{str(error).splitlines()[0][:160]}"
-            ) from error
-        return restored["state"], restored["meta"]
+    def meta(self, kind: str) -> dict[str, Any] | None:
+        """Returns the meta of the newest step, or None."""
+        steps = self.steps(kind)
+        if not steps:
+            return None
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self._savers[kind].restore(self._step(kind, steps[-1]), args=args)["meta"]
 
-    def _manifest(self, kind: str, step: int) -> Path:
-        return self._directory / "manifests" / f"{kind}-{step}.json"
-
-    def _seal(self, kind: str, step: int) -> None:
-        """Writes the manifest once orbax has finished, and drops those of steps that it has deleted."""
-        self._managers[kind].wait_until_finished()
-        manifest = self._manifest(kind, step)
-        manifest.parent.mkdir(exist_ok=True)
-        temporary = manifest.with_suffix(".tmp")
-        temporary.write_text(json.dumps(_hashes(self._directory / kind / str(step)), indent=1))
-        os.replace(temporary, manifest)
-        kept = _numbered(self._directory / kind)
-        for old in manifest.parent.glob(f"{kind}-*.json"):
-            if int(old.stem.rpartition("-")[2]) not in kept:
-                old.unlink()
-
-    def _damage(self, kind: str, step: int) -> str | None:
-        """Says which file is not as it was saved, or None."""
-        try:
-            wanted = json.loads(self._manifest(kind, step).read_text())
-            found = _hashes(self._directory / kind / str(step))
-        except (OSError, ValueError):
-            return "its manifest cannot be read"
-        if not isinstance(wanted, dict):
-            return "its manifest cannot be read"
-        for name in sorted(wanted.keys() | found.keys()):
-            if wanted.get(name) != found.get(name):
-                what = "is missing" if name not in found else "has changed" if name in wanted else "was added"
-                return f"{name} {what}"
-        return None
-
-    def _set_aside(self, kind: str, step: int) -> None:
-        aside = self._directory / "damaged"
-        aside.mkdir(exist_ok=True)
-        number = sum(1 for _ in aside.iterdir())
-        (self._directory / kind / str(step)).rename(aside / f"{kind}-{step}.{number}")
-        manifest = self._manifest(kind, step)
-        if manifest.exists():
-            manifest.rename(aside / f"{kind}-{step}.{number}.json")
-
-    def _check_params(self, kind: str, step: int, template: Any) -> None:
-        with ocp.StandardCheckpointer() as checkpointer:
-            metadata = checkpointer.metadata(self._directory / kind / str(step) / "state").item_metadata
-        if metadata is None:
-            raise ValueError("its metadata cannot be read")
-        stored, wanted = (
-            {name: list(leaf.shape) for name, leaf in named_leaves(tree).items() if name.startswith("params/")}
-            for tree in (dict(metadata.tree), template)
-        )
-        for name in sorted(stored.keys() | wanted.keys()):
-            if stored.get(name) != wanted.get(name):
-                raise UserError(
-                    f"checkpoint {str(self._directory / kind)!r} step {step} is of another model: "
-                    f"{name} is {stored.get(name, 'absent')}, expected {wanted.get(name, 'none')}"
-                )
+    def verify(self) -> None:
+        """Checks every step of both kinds; sets the damaged ones aside with a line each."""
+        for kind in KINDS:
+            for step in self.steps(kind):
+                damage = self._damage(kind, step)
+                if damage is not None:
+                    self._report(kind, step, damage)
 
     def delete_after(self, kind: str, step: int) -> None:
-        """Deletes the steps newer than `step`: those a resumed run will make again."""
+        """Puts the steps newer than `step` away: those that a resumed run will make again."""
         for newer in self.steps(kind):
             if newer > step:
-                self._managers[kind].delete(newer)
-                self._manifest(kind, newer).unlink()
+                self._set_aside(kind, newer, "replaced")
 
     def wait(self) -> None:
         """Waits for background saves; raises their errors."""
-        for kind in KEEP:
+        for kind in KINDS:
             self._wait_for(kind)
-
-    def _wait_for(self, kind: str) -> None:
-        if kind in self._sealing:
-            self._sealing.pop(kind).result()
 
     def close(self) -> None:
         """Waits and closes."""
@@ -180,20 +149,186 @@ class Checkpoints:
             self.wait()
         finally:
             self._sealer.shutdown()
-            for manager in self._managers.values():
-                manager.close()
+            for saver in self._savers.values():
+                with _silence(), suppress(Exception):  # an error of a save has been raised above
+                    saver.close()
+
+    def _step(self, kind: str, step: int) -> Path:
+        return self._directory / kind / str(step)
+
+    def _manifest(self, kind: str, step: int) -> Path:
+        return self._directory / "manifests" / f"{kind}-{step}.json"
+
+    def _is_complete(self, kind: str, step: int) -> bool:
+        return any(path.is_file() for path in (self._manifest(kind, step), self._step(kind, step) / integrity.NAME))
+
+    def _tidy(self) -> None:
+        """Clears up after a process that was killed, and names steps that have vanished."""
+        for kind in KINDS:
+            for left in (self._directory / kind).glob(f"*{_TEMPORARY}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            there = _numbered(self._directory / kind)
+            for step in there:
+                if not self._is_complete(kind, step):
+                    err.print(f"checkpoint {kind}/{step} was cut off before it was complete; it is not used")
+                    self._set_aside(kind, step, "replaced")
+            for manifest in (self._directory / "manifests").glob(f"{kind}-*.json"):
+                step = manifest.stem.rpartition("-")[2]
+                if step.isdecimal() and int(step) not in there:
+                    err.print(f"checkpoint {kind}/{step} is damaged (its directory is missing)")
+                    self._set_aside(kind, int(step), "damaged")
+
+    def _restore(self, kind: str, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
+        # Compared by name first: orbax's own errors run over dozens of lines.
+        try:
+            with _silence():
+                self._check_leaves(kind, step, template)
+                restored = self._savers[kind].restore(
+                    self._step(kind, step),
+                    args=ocp.args.Composite(state=ocp.args.StandardRestore(template), meta=ocp.args.JsonRestore()),
+                )
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"checkpoint {str(self._directory / kind)!r} step {step} is of another model or version: "
+                f"{(str(error).splitlines() or [type(error).__name__])[0][:160]}"
+            ) from error
+        return restored["state"], restored["meta"]
+
+    def _seal(self, kind: str, step: int, before: Future | None) -> None:
+        """Writes the manifests once orbax has finished, then drops the steps that need not stay."""
+        self._savers[kind].wait_until_finished()
+        if before is not None:
+            before.result()
+        directory, manifest = self._step(kind, step), self._manifest(kind, step)
+        hashes = {name: integrity.sha256(directory / name) for name in integrity.files_below(directory)}
+        manifest.parent.mkdir(exist_ok=True)
+        integrity.write(directory / integrity.NAME, hashes)
+        integrity.write(manifest, hashes)
+        self._intact.add((kind, step))
+        for old in self._surplus(kind):
+            self._set_aside(kind, old, "replaced")
+        for old in (self._directory / "replaced").glob(f"{kind}-*"):
+            number = old.name.removeprefix(f"{kind}-").partition(".")[0]
+            if number.isdecimal() and int(number) <= step:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _surplus(self, kind: str) -> list[int]:
+        steps = [step for step in _numbered(self._directory / kind) if self._is_complete(kind, step)]
+        kept = set(steps[-self._keep[kind] :])
+        if kind == "last" and self._keep_every:
+            first = {}
+            for step in steps:
+                first.setdefault(step // self._keep_every, step)
+            kept |= set(first.values())
+        return [step for step in steps if step not in kept]
+
+    def _damage(self, kind: str, step: int) -> str | None:
+        """Says which file is not as it was saved, or None. One intact copy of the manifest is enough."""
+        if (kind, step) in self._intact:
+            return None
+        directory = self._step(kind, step)
+        paths = {f"manifests/{kind}-{step}.json": self._manifest(kind, step)}
+        paths[f"{kind}/{step}/{integrity.NAME}"] = directory / integrity.NAME
+        copies = {name: integrity.read(path) for name, path in paths.items()}
+        good = [copy for copy in copies.values() if copy is not None]
+        if not good:
+            return f"{next(iter(paths))} has changed"
+        said = integrity.differences(directory, good[0], integrity.files_below(directory))
+        if said:
+            return said[0] if len(said) == 1 else f"{said[0]} and {len(said) - 1} more"
+        for name, copy in copies.items():
+            if copy is None and not self._read_only:
+                err.print(f"{self._directory / name} was damaged; it is written anew from its second copy")
+                paths[name].parent.mkdir(exist_ok=True)
+                integrity.write(paths[name], good[0])
+        self._intact.add((kind, step))
+        return None
+
+    def _report(self, kind: str, step: int, damage: str) -> None:
+        aside = "not used" if self._read_only else "set aside"
+        err.print(f"checkpoint {kind}/{step} is damaged ({damage}); it is {aside}, the newest intact one counts")
+        if not self._read_only:
+            self._set_aside(kind, step, "damaged")
+
+    def _set_aside(self, kind: str, step: int, where: str) -> None:
+        """Moves a step to `damaged/` or `replaced/`, in one stroke."""
+        aside = self._directory / where
+        aside.mkdir(exist_ok=True)
+        number = next(n for n in itertools.count() if not (aside / f"{kind}-{step}.{n}").exists())
+        self._intact.discard((kind, step))
+        target, manifest = aside / f"{kind}-{step}.{number}", self._manifest(kind, step)
+        if where == "damaged" and manifest.exists():
+            target.mkdir()
+            manifest.rename(target / "manifest.outside.json")
+            target = target / "step"
+        manifest.unlink(missing_ok=True)
+        if self._step(kind, step).exists():
+            self._step(kind, step).rename(target)
+
+    def _check_leaves(self, kind: str, step: int, template: Any) -> None:
+        with ocp.StandardCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(self._step(kind, step) / "state").item_metadata
+        if metadata is None:
+            raise ValueError("its metadata cannot be read")
+        stored, wanted = (
+            {name: list(leaf.shape) for name, leaf in named_leaves(tree).items()}
+            for tree in (dict(metadata.tree), template)
+        )
+        for name in sorted(stored.keys() | wanted.keys(), key=lambda name: (not name.startswith("params/"), name)):
+            if stored.get(name) != wanted.get(name):
+                what = "model" if name.startswith(("params/", "batch_stats/")) else "optimiser"
+                raise UserError(
+                    f"checkpoint {str(self._directory / kind)!r} step {step} is of another {what}: "
+                    f"{name} is {stored.get(name, 'absent')}, expected {wanted.get(name, 'none')}"
+                )
+
+    def _wait_for(self, kind: str) -> None:
+        if kind in self._sealing:
+            step, future = self._sealing.pop(kind)
+            try:
+                future.result()
+            except Exception as error:
+                raise self._failed(kind, step, error) from error
+
+    def _failed(self, kind: str, step: int, error: Exception) -> RunError:
+        """The error of a save, in two lines; what it has written so far is removed."""
+        for left in (self._directory / kind).glob(f"*{_TEMPORARY}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        if isinstance(error, RunError):
+            return error
+        why = integrity.disk_reason(error) or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        there = [n for n in _numbered(self._directory / "last") if self._is_complete("last", n)]
+        newest = f"the newest is step {there[-1]}" if there else "there is none yet"
+        return RunError(
+            f"checkpoint {str(self._directory / kind)!r} step {step} could not be saved: {why}\n"
+            f"those before it are intact ({newest}); with that mended, the same command goes on there"
+        )
+
+
+def _saver(kind: str) -> ocp.AsyncCheckpointer:
+    options = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=kind)
+    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), multiprocessing_options=options)
+
+
+@contextmanager
+def _silence():
+    """Orbax leaves coroutines behind when a restore fails, of which Python complains once they are collected."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*never awaited", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", category=ResourceWarning)
+        try:
+            yield
+        except BaseException:
+            gc.collect()
+            raise
+        finally:
+            sys.unraisablehook = hook
 
 
 def _numbered(directory: Path) -> list[int]:
     if not directory.is_dir():
         return []
     return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit() and path.is_dir())
-
-
-def _hashes(directory: Path) -> dict[str, str]:
-    """Returns the SHA-256 of each file below `directory`, by relative name."""
-    hashes = {}
-    for path in sorted(p for p in directory.rglob("*") if p.is_file()):
-        with open(path, "rb") as file:
-            hashes[path.relative_to(directory).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return hashes

@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxvit import integrity
 from jaxvit.commands.parser import Parser, file_to_write, make_parser, positive, use_compile_cache
-from jaxvit.errors import UserError, suggest
+from jaxvit.errors import RunError, UserError, suggest
 
 EPILOG = """without a command: train
   %(prog)s --config configs/digits_vit.py --workdir runs/digits [--config.optim.learning_rate=1e-3 ...]
@@ -36,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except UserError as error:
         return _fail(str(error), 2)
+    except RunError as error:
+        return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130, "")
     except BrokenPipeError:  # the reader of our output went away, as `head` does
@@ -61,11 +64,13 @@ def _unforeseen(error: Exception) -> int:
     if os.environ.get("JAXVIT_TRACEBACK"):
         raise error
     said = " ".join(str(error).split())[:300]
+    if not isinstance(error, OSError) and integrity.disk_reason(error):
+        return _fail(f"{integrity.disk_reason(error)}\n{said}", 1)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
         return _fail(f"out of memory; try a smaller batch size, image or model\n{said}", 2)
     if isinstance(error, OSError) and error.strerror:  # disk full, no permission, ...
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror}", 2)
+        return _fail(f"{where}{error.strerror}", 1 if integrity.disk_reason(error) else 2)
     return _fail(f"{type(error).__name__}: {said}\nunexpected, so perhaps a bug; JAXVIT_TRACEBACK=1 shows where", 1)
 
 
@@ -102,16 +107,13 @@ def _train(argv: list[str]) -> int:
     config_checks.validate(config)
     use_compile_cache()
     from jaxvit.interrupt import Interrupted
-    from jaxvit.train import Diverged, train_and_evaluate
+    from jaxvit.train import train_and_evaluate
 
     try:
         train_and_evaluate(config, args.workdir, force=args.force)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         return stop.exit_code
-    except Diverged as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     return 0
 
 

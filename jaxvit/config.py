@@ -164,6 +164,9 @@ def default() -> Config:
 
     c.checkpoint = ConfigDict()
     c.checkpoint.every_steps = optional(int)  # None = at each evaluation
+    c.checkpoint.keep_last = 2  # newest states that stay
+    c.checkpoint.keep_best = 2  # best weights that stay
+    c.checkpoint.keep_every_steps = optional(int)  # the first state in each so many steps stays for good
     return c
 
 

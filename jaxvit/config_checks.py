@@ -10,7 +10,8 @@ _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps",
              "data.per_class", "data.resident_mb", "checkpoint.every_steps", "early_stopping.patience",
              "parallel.num_devices", "parallel.fsdp", "parallel.tensor",
              "optim.grad_clip_norm", "data.crop_pct", "optim.eps", "optim.sam.eta",
-             "optim.sam.m", "optim.sam.every", "distill.temperature")  # fmt: skip
+             "optim.sam.m", "optim.sam.every", "distill.temperature",
+             "checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.keep_every_steps")  # fmt: skip
 _NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", "optim.schedule.warmup_epochs",
                  "optim.schedule.min_learning_rate", "early_stopping.min_delta", "seed", "optim.sam.alpha",
                  "optim.sam.rho_min", "optim.schedule.patience", "optim.schedule.cooldown",

@@ -1,4 +1,4 @@
-"""The one exception for mistakes of the caller, and the suggestion that goes with it."""
+"""The exceptions for mistakes of the caller and for runs that fail, and the suggestion of the nearest right word."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,6 +8,13 @@ class UserError(ValueError):
     """A mistake the user can mend: what was wrong, what was expected, the nearest valid choice.
 
     The command line prints it as `error: ...` (two lines at most) and exits with code 2.
+    """
+
+
+class RunError(RuntimeError):
+    """A run that failed through no mistake in its words: the disk is full, the loss is not finite.
+
+    The command line prints it as `error: ...` (two lines at most) and exits with code 1.
     """
 
 

@@ -42,6 +42,7 @@ def from_run(workdir: str | Path) -> Classifier:
     path = Path(workdir).expanduser()
     if not os.fspath(workdir) or not path.is_dir():
         raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory")
+    writers.refuse_damaged(path, ("config.json", "classes.json"))
     config = config_lib.from_mapping(writers.read_json(path / "config.json"))
     class_names = writers.read_json(path / "classes.json", list)
     try:

@@ -158,7 +158,11 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
         feeds=feeds,
         train_steps={sam: compiled(make) for sam, make in gradient.items()},
         eval_step=jax.jit(steps.make_eval_step(**shared), out_shardings=whole),
-        checkpoints=Checkpoints(workdir / "checkpoints"),
+        checkpoints=Checkpoints(
+            workdir / "checkpoints",
+            keep={"last": config.checkpoint.keep_last, "best": config.checkpoint.keep_best},
+            keep_every_steps=config.checkpoint.keep_every_steps,
+        ),
         batch_size=batch_size,
         eval_batch_size=math.ceil(batch_size / parts) * parts,
         steps_per_epoch=steps_per_epoch,

@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvit import config as config_lib
-from jaxvit import config_checks, data, lr_find, summary, writers
+from jaxvit import config_checks, data, lr_find, summary, workdirs, writers
+from jaxvit.checkpoint import NoCheckpoint
 from jaxvit.config import Config
 from jaxvit.console import bar, err
 from jaxvit.data import augment
-from jaxvit.errors import UserError
+from jaxvit.errors import RunError
 from jaxvit.evaluate import evaluate
 from jaxvit.interrupt import Interrupted, deferred
 from jaxvit.run import DRY_RUN_STEPS, Run, prepare
@@ -29,7 +29,7 @@ MAX_SKIPPED = 10  # steps in a row
 MAX_ROLLBACKS = 5
 
 
-class Diverged(RuntimeError):
+class Diverged(RunError):
     """The loss or the gradient became NaN or infinite."""
 
 
@@ -40,14 +40,14 @@ class Progress:
     epoch: int = 0  # epochs finished
     epoch_step: int = 0  # steps finished of the epoch under way
     sums: dict[str, float] = dataclasses.field(default_factory=dict)  # of the epoch's step metrics
-    best: dict[str, float] | None = None  # metrics of the best evaluation so far
+    best: dict[str, Any] | None = None  # metrics of the best evaluation so far
     rules: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # what early stopping and plateau remember
     stopped_early: bool = False
     counted: int = 0  # steps of the epoch whose metrics are in `sums`: all but the skipped
     skipped: int = 0  # steps whose loss or gradient was not finite, in the whole run
     skipped_in_row: int = 0
     rollbacks: int = 0
-    position: int = 0  # bytes of metrics.jsonl
+    log: str = ""  # metrics.jsonl so far, packed
     seconds: float = 0.0  # spent in training steps
 
 
@@ -78,54 +78,45 @@ def train_and_evaluate(
     config_checks.validate(config)
     augment.check(config.augment.to_dict())
     path = writers.make_workdir(workdir)
-    if config.lr_find:
-        return lr_find.find(config, path)
-    finished = _check_workdir(config, path, force)
+    with writers.locked(path):
+        if config.lr_find:
+            return lr_find.find(config, path)
+        return _train(config, path, force, on_evaluation)
+
+
+def _train(config: Config, path: Path, force: bool, on_evaluation: Any) -> dict[str, Any]:
+    finished = workdirs.check(config, path, force)
     if finished is not None:
         err.print(f"already finished: {path}  (test accuracy {finished['test/accuracy']:.2%}); nothing to do")
         return finished
     run, state = prepare(config, path)
-    writers.write_json(path / "config.json", config_lib.to_dict(run.config))
-    writers.write_json(path / "classes.json", list(run.dataset.class_names))
+    workdirs.write_config(run.workdir, run.config, run.dataset.class_names, force)
     summary.print_header(run, state)
-    progress = Progress()
-    if run.checkpoints.steps("last"):
-        state, meta = run.checkpoints.restore("last", state)
-        progress = Progress(**meta)
-        run.checkpoints.delete_after("best", int(state.step))
-        err.print(f"resumed at step {int(state.step)} (epoch {progress.epoch + 1})")
     try:
         with deferred() as flag:
+            state, progress = _resume(run, state)
             state, progress = _fit(run, state, progress, flag, on_evaluation or (lambda epoch, val: None))
         return _finish(run, state, progress)
     finally:
         run.checkpoints.close()
 
 
-def _check_workdir(config: Config, workdir: Path, force: bool) -> dict[str, Any] | None:
-    """Returns the metrics of a finished run of this config; refuses a workdir of another one."""
-    if not (workdir / "config.json").exists():
-        return None
-    before = writers.read_json(workdir / "config.json")
-    if before.get("fast_dev_run") and not config.fast_dev_run:
-        err.print(f"removing the dry run in {workdir}")
-        writers.remove_run(workdir)
-        return None
-    changed = config_lib.differences(config, before)
-    if changed and not force and _has_work(workdir):
-        shown = "; ".join(changed[:3]) + (f"; {len(changed) - 3} more" if len(changed) > 3 else "")
-        raise UserError(
-            f"workdir {str(workdir)!r} holds a run of another config ({shown})\n"
-            "choose another --workdir, or go on there with the new values by --force"
-        )
-    if changed or not (workdir / "summary.json").exists():
-        return None
-    return writers.read_json(workdir / "summary.json").get("final")
-
-
-def _has_work(workdir: Path) -> bool:
-    """Whether a run got as far as a checkpoint: one that failed before it has nothing to protect."""
-    return (workdir / "summary.json").exists() or any((workdir / "checkpoints" / "last").glob("[0-9]*"))
+def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
+    """The newest intact checkpoint, or the beginning; what is damaged is named."""
+    progress = Progress()
+    begun = workdirs.has_work(run.workdir)
+    run.checkpoints.verify()
+    if run.checkpoints.steps("last"):
+        state, meta = run.checkpoints.restore("last", state)
+        progress = Progress(**meta)
+        err.print(f"resumed at step {int(state.step)} (epoch {progress.epoch + 1})")
+    elif begun:
+        err.print("no checkpoint is left; the run starts from the beginning")
+    run.checkpoints.delete_after("best", int(state.step))
+    if progress.best and progress.best["step"] not in run.checkpoints.steps("best"):
+        err.print(f"the best checkpoint so far, of step {progress.best['step']}, is lost; the next best counts")
+        progress.best = run.checkpoints.meta("best")
+    return state, progress
 
 
 def _fit(
@@ -135,7 +126,7 @@ def _fit(
     if run.config.loss.on_nan == "rollback" and not run.checkpoints.steps("last"):
         run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress))
     while True:
-        writer = writers.MetricsWriter(run.workdir, position=progress.position, step=int(state.step))
+        writer = writers.MetricsWriter(run.workdir, log=progress.log, step=int(state.step))
         try:
             while progress.epoch < run.config.num_epochs and not progress.stopped_early:
                 state = _train_epoch(run, state, progress, writer, flag)
@@ -203,6 +194,7 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, f
         for index, batch in enumerate(batches, first_step + progress.epoch_step):
             compiling = run.compile_seconds
             state, step_metrics = run.take_step(index, state, batch)
+            run.checkpoints.check()
             begun += run.compile_seconds - compiling  # does not count as training time
             waiting.append(step_metrics)
             if len(waiting) > 1:
@@ -259,7 +251,7 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> 
         state = _scaled(run, state, progress)
     if better:
         progress.best = {"step": step, "epoch": progress.epoch, **train, **val}
-        run.checkpoints.save("best", step, run.final_weights(state), {"step": step, "epoch": progress.epoch})
+        run.checkpoints.save("best", step, run.final_weights(state), progress.best)
     writer.write(step, {**train, **val}, epoch=progress.epoch)
     rate = run.steps_per_epoch * run.batch_size * progress.epoch / max(progress.seconds, 1e-9)
     err.print(f"{line}  {rate:,.0f} images/s")
@@ -272,7 +264,7 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> 
 
 def _save(run: Run, state: TrainState, progress: Progress, writer: Any) -> None:
     """Saves the state to go on from."""
-    progress.position = writer.position
+    progress.log = writer.log
     run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress))
 
 
@@ -305,7 +297,12 @@ def _evaluate(run: Run, variables: Any, split: str, *, keep_logits: bool = False
 def _finish(run: Run, state: TrainState, progress: Progress) -> dict[str, Any]:
     """Evaluates the best checkpoint on the test split and writes predictions, samples and the summary."""
     run.checkpoints.wait()
-    variables, best_meta = run.checkpoints.restore("best", model_variables(state))
+    try:
+        variables, progress.best = run.checkpoints.restore("best", model_variables(state))
+    except NoCheckpoint as error:
+        err.print(f"{error}; the last weights are tested in its place")
+        variables, progress.best = run.final_weights(state), {"step": int(state.step), "epoch": progress.epoch}
+    best = progress.best or {}
     test, logits = _evaluate(run, variables, "test", keep_logits=True)
     split = run.dataset.test
     readable = np.setdiff1d(np.arange(len(split)), list(run.feeds["test"].unreadable))[: len(logits)]
@@ -317,9 +314,10 @@ def _finish(run: Run, state: TrainState, progress: Progress) -> dict[str, Any]:
     )
     writers.write_npz(run.workdir / "samples.npz", **summary.sample_images(run.feeds["test"], split, readable))
     final = {f"test/{name}": value for name, value in test.items()}
-    final |= {name: value for name, value in (progress.best or {}).items() if name.startswith("val")}
-    final |= {"best_epoch": best_meta["epoch"], "epochs": progress.epoch, "step": int(state.step)}
+    final |= {name: value for name, value in best.items() if name.startswith("val")}
+    final |= {"best_epoch": best["epoch"], "epochs": progress.epoch, "step": int(state.step)}
     described = summary.describe(run, final, progress)
     writers.write_json(run.workdir / "summary.json", described)
+    writers.seal(run.workdir, workdirs.SEALED)
     summary.print_footer(run.workdir, described)
     return final

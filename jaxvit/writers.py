@@ -1,15 +1,20 @@
 """A run's files: metrics.jsonl, TensorBoard events, JSON and npz files that are whole or not there."""
 
+import base64
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxvit.errors import UserError
+from jaxvit import integrity
+from jaxvit.console import err
+from jaxvit.errors import RunError, UserError
 
 
 def make_workdir(workdir: str | os.PathLike[str]) -> Path:
@@ -30,7 +35,12 @@ def make_workdir(workdir: str | os.PathLike[str]) -> Path:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON under a temporary name first, so that `path` never holds half a file."""
-    _replace(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    replace(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Returns a JSON file's content."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
@@ -40,6 +50,8 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
         with open(temporary, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
         os.replace(temporary, path)
+    except OSError as error:
+        raise _not_written(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -58,7 +70,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 RUN_FILES = ("config.json", "classes.json", "summary.json", "metrics.jsonl", "predictions.npz", "samples.npz",
-             "skipped_files.txt", "checkpoints", "events")  # fmt: skip
+             "skipped_files.txt", "checkpoints", "events", integrity.NAME)  # fmt: skip
 
 
 def remove_run(workdir: Path) -> None:
@@ -71,48 +83,133 @@ def remove_run(workdir: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+@contextmanager
+def locked(workdir: Path):
+    """Keeps a second process out of a run's directory; the system frees the lock when this one ends in any way.
+
+    Raises:
+      UserError: a run is under way there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(workdir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"a run is under way in workdir {str(workdir)!r}; wait for it, or choose another") from None
+        except OSError:
+            pass  # a file system without locks
+        for left in workdir.glob(".*.tmp"):  # of a process that was killed
+            left.unlink(missing_ok=True)
+        for left in workdir.glob(".write_test.*"):
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(handle)
+
+
+def seal(workdir: Path, files: Mapping[str, bytes] | Sequence[str]) -> None:
+    """Records the SHA-256 of a run's files in its manifest.json: of contents to be written, or of files by name."""
+    hashes = (
+        {name: integrity.sha256_bytes(content) for name, content in files.items()}
+        if isinstance(files, Mapping)
+        else {name: integrity.sha256(workdir / name) for name in files}
+    )
+    try:
+        integrity.write(workdir / integrity.NAME, hashes)
+    except OSError as error:
+        raise _not_written(workdir / integrity.NAME, error) from None
+
+
+def sealed(workdir: Path) -> dict[str, str]:
+    """Returns {name: SHA-256} of manifest.json, {} where there is none or it is damaged."""
+    return integrity.read(workdir / integrity.NAME) or {}
+
+
+def damage(workdir: Path, names: Sequence[str] | None = None) -> dict[str, str]:
+    """Returns {name: "name has changed"} for the files of a run that are not as it wrote them."""
+    hashes = {name: value for name, value in sealed(workdir).items() if names is None or name in names}
+    there = [name for name in hashes if (workdir / name).is_file()]
+    said = integrity.differences(workdir, hashes, there)
+    return {line.partition(" ")[0]: line for line in said}
+
+
+def refuse_damaged(workdir: Path, names: Sequence[str] | None = None) -> None:
+    """Raises UserError where one of a run's files is not as the run wrote it."""
+    for said in damage(workdir, names).values():
+        raise UserError(
+            f"{said} since the run in {str(workdir)!r} wrote it (SHA-256 differs)\n"
+            f"the training command makes it again; to trust it as it is, delete {integrity.NAME} there"
+        )
+
+
 class MetricsWriter:
     """Appends scalars to metrics.jsonl, one object a line, and to TensorBoard.
 
-    `position` is the length of metrics.jsonl in bytes; a run resumed from a checkpoint opens the writer at the
-    position stored there, which drops the lines that will be written again.
+    `log` is the file's content so far, packed. It is kept in the checkpoints: a resumed run opens the writer with the
+    log stored there, which drops the lines that will be written again and mends a file that has lost or changed some.
     """
 
-    def __init__(self, workdir: Path, *, position: int = 0, step: int = 0):
+    def __init__(self, workdir: Path, *, log: str = "", step: int = 0):
         """Opens the files; `step` is the first step that will be written."""
         # Imported here: only training writes events.
         from tensorboardX import SummaryWriter
 
         self._path = workdir / "metrics.jsonl"
-        self._path.touch()
-        os.truncate(self._path, min(position, self._path.stat().st_size))
+        content = zlib.decompress(base64.b64decode(log)) if log else b""
+        before = self._path.read_bytes() if self._path.is_file() else None
+        if log and (before is None or not before.startswith(content)):
+            kept = ""
+            if before:
+                kept = f"; the damaged one is now {self._path.name}.damaged"
+                os.replace(self._path, self._path.with_name(f"{self._path.name}.damaged"))
+            err.print(f"{self._path} was damaged or missing; it is restored from the checkpoint{kept}")
+        if before is None or before != content:
+            replace(self._path, content)
         self._file = open(self._path, "ab")  # noqa: SIM115 - open for as long as the run
         self._events = SummaryWriter(str(workdir / "events"), purge_step=step or None)
 
     @property
-    def position(self) -> int:
-        """Bytes written so far."""
-        return self._file.tell()
+    def log(self) -> str:
+        """The lines so far, packed."""
+        return base64.b64encode(zlib.compress(self._path.read_bytes())).decode()
 
     def write(self, step: int, scalars: Mapping[str, float], **fields: Any) -> None:
         """Writes one line {"step", **fields, **scalars}."""
-        self._file.write((json.dumps({"step": step, **fields, **scalars}) + "\n").encode())
-        self._file.flush()
+        try:
+            self._file.write((json.dumps({"step": step, **fields, **scalars}) + "\n").encode())
+            self._file.flush()
+        except OSError as error:
+            raise _not_written(self._path, error) from None
         for name, value in scalars.items():
             self._events.add_scalar(name, value, step)
 
     def close(self) -> None:
         """Flushes and closes."""
-        self._file.close()
-        self._events.close()
+        with suppress(OSError):  # what could not be written has been said
+            self._file.close()
+        with suppress(OSError):
+            self._events.close()
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name first, so that `path` never holds half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from None
+        raise _not_written(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _not_written(path: Path, error: OSError) -> Exception:
+    full = integrity.disk_reason(error)
+    if full:
+        return RunError(f"cannot write {str(path)!r}: {full}\nwith that mended, the same command goes on")
+    return UserError(f"cannot write {str(path)!r}: {error.strerror}")

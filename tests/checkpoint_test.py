@@ -1,14 +1,19 @@
 """Checkpoints: what is saved comes back, damage is noticed and gone around, nothing good is lost."""
 
+import errno
+import os
 import random
+import shutil
+import time
 
 import chex
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from jaxvit.checkpoint import Checkpoints
-from jaxvit.errors import UserError
+from jaxvit.errors import RunError, UserError
 
 
 def tree(value):
@@ -82,14 +87,85 @@ def test_every_damage_is_noticed_and_the_step_before_is_used(saved, kind, capsys
     chex.assert_trees_all_equal(restore(saved)[0], tree(1))
 
 
-def test_a_step_without_manifest_is_not_trusted(saved):
-    (saved / "manifests" / "last-2.json").unlink()
-    chex.assert_trees_all_equal(restore(saved)[0], tree(1))
+def manifests(saved, step):
+    return [saved / "manifests" / f"last-{step}.json", saved / "last" / str(step) / "manifest.json"]
 
 
-def test_a_damaged_manifest_counts_as_damage(saved):
-    (saved / "manifests" / "last-2.json").write_text("{")
+def test_a_step_without_manifest_is_not_trusted(saved, capsys):
+    for path in manifests(saved, 2):
+        path.unlink()
     chex.assert_trees_all_equal(restore(saved)[0], tree(1))
+    assert "last/2 was cut off" in capsys.readouterr().err
+    assert (saved / "replaced" / "last-2.0").is_dir()
+
+
+@pytest.mark.parametrize("copy", [0, 1])
+def test_a_damaged_manifest_is_mended_from_its_copy(saved, copy, capsys):
+    damaged = manifests(saved, 2)[copy]
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole.replace(b"a", b"b", 1))
+    chex.assert_trees_all_equal(restore(saved)[0], tree(2))
+    assert "was damaged; it is written anew" in capsys.readouterr().err
+    assert damaged.read_bytes() == whole
+
+
+def test_a_step_that_vanished_is_named(saved, capsys):
+    shutil.rmtree(saved / "last" / "2")
+    chex.assert_trees_all_equal(restore(saved)[0], tree(1))
+    assert "last/2 is damaged (its directory is missing)" in capsys.readouterr().err
+
+
+def test_retention(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep={"last": 1, "best": 3}, keep_every_steps=10)
+    for step in range(4, 40, 4):
+        checkpoints.save("last", step, tree(step), {})
+        checkpoints.save("best", step, tree(step), {})
+    assert checkpoints.steps("last") == [4, 12, 20, 32, 36]  # the first of each ten, and the newest
+    assert checkpoints.steps("best") == [28, 32, 36]
+    checkpoints.close()
+    assert not list((tmp_path / "replaced").iterdir())
+
+
+def test_steps_that_will_be_made_again_wait_for_it(saved):
+    checkpoints = Checkpoints(saved)
+    checkpoints.delete_after("last", 1)
+    assert checkpoints.steps("last") == [1] and (saved / "replaced" / "last-2.0").is_dir()
+    checkpoints.save("last", 2, tree(2), {})
+    checkpoints.close()
+    assert not list((saved / "replaced").iterdir())
+
+
+def test_a_save_that_fails_is_reported_by_the_next_look_and_costs_nothing(saved, monkeypatch):
+    checkpoints = Checkpoints(saved)
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("jaxvit.checkpoint.integrity.write", fail)
+    checkpoints.save("last", 3, tree(3), {})
+    with pytest.raises(RunError, match="step 3 could not be saved: No space left on device\n.*newest is step 2"):
+        for _ in range(1000):
+            checkpoints.check()
+            time.sleep(0.01)
+    monkeypatch.undo()
+    checkpoints.close()
+    chex.assert_trees_all_equal(restore(saved)[0], tree(2))
+
+
+def test_the_last_is_complete_only_after_the_best(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    original = ocp.AsyncCheckpointer.wait_until_finished
+    slow = checkpoints._savers["best"]
+    monkeypatch.setattr(
+        ocp.AsyncCheckpointer,
+        "wait_until_finished",
+        lambda self: (time.sleep(0.5 if self is slow else 0), original(self))[1],
+    )
+    checkpoints.save("best", 1, tree(1), {})
+    checkpoints.save("last", 1, tree(1), {})
+    assert checkpoints.steps("last") == [1]
+    assert (tmp_path / "manifests" / "best-1.json").is_file()
+    checkpoints.close()
 
 
 def test_read_only_moves_nothing(saved):

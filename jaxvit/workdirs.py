@@ -1,0 +1,75 @@
+"""What a run finds in its directory: nothing, a run to go on with, a finished one, another one, damage."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxvit import config as config_lib
+from jaxvit import integrity, writers
+from jaxvit.checkpoint import Checkpoints
+from jaxvit.config import Config
+from jaxvit.console import err
+from jaxvit.errors import UserError
+
+SEALED = ("config.json", "classes.json", "metrics.jsonl", "predictions.npz", "samples.npz", "summary.json")
+
+
+def check(config: Config, workdir: Path, force: bool) -> dict[str, Any] | None:
+    """Returns the metrics of a finished run of this config; refuses a workdir of another one."""
+    if not has_work(workdir):
+        return None
+    hashes, damage = writers.sealed(workdir), writers.damage(workdir)
+    if not hashes:
+        err.print(f"{workdir / 'manifest.json'} is damaged or missing; the files beside it are not verified")
+    for said in damage.values():
+        err.print(f"{workdir}: {said} since the run wrote it; it is made again")
+    if "config.json" not in damage:
+        before = writers.read_json(workdir / "config.json")
+        if before.get("fast_dev_run") and not config.fast_dev_run:
+            err.print(f"removing the dry run in {workdir}")
+            writers.remove_run(workdir)
+            return None
+        changed = config_lib.differences(config, before)
+        if changed and not force:
+            shown = "; ".join(changed[:3]) + (f"; {len(changed) - 3} more" if len(changed) > 3 else "")
+            raise UserError(
+                f"workdir {str(workdir)!r} holds a run of another config ({shown})\n"
+                "choose another --workdir, or go on there with the new values by --force"
+            )
+        if changed:
+            return None
+    if not (workdir / "summary.json").exists() or "summary.json" not in (hashes or ["summary.json"]):
+        return None
+    if damage and any((workdir / "checkpoints" / "last").glob("[0-9]*")):
+        return None  # it goes through its end once more
+    if damage:
+        raise UserError(
+            f"{'; '.join(damage.values())} in {str(workdir)!r}\nthere is no checkpoint to make it again from"
+        )
+    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    checkpoints.verify()
+    checkpoints.close()
+    return writers.read_json(workdir / "summary.json").get("final")
+
+
+def write_config(workdir: Path, config: Config, class_names: Sequence[str], force: bool) -> None:
+    """Writes what a run is known by; refuses to go on where the config of before is damaged and was another one."""
+    files = {
+        "config.json": writers.json_bytes(config_lib.to_dict(config)),
+        "classes.json": writers.json_bytes(list(class_names)),
+    }
+    before = writers.sealed(workdir).get("config.json")
+    other = before is not None and integrity.sha256_bytes(files["config.json"]) != before
+    if other and not force and has_work(workdir) and writers.damage(workdir, ["config.json"]):
+        raise UserError(
+            f"{str(workdir / 'config.json')!r} is damaged, and the run had another config than this one\n"
+            "start with the config that it had, or go on with this one by --force"
+        )
+    writers.seal(workdir, files)
+    for name, content in files.items():
+        writers.replace(workdir / name, content)
+
+
+def has_work(workdir: Path) -> bool:
+    """Whether a run got as far as a checkpoint: one that failed before it has nothing to protect."""
+    return (workdir / "summary.json").exists() or any((workdir / "checkpoints" / "last").glob("[0-9]*"))
