@@ -199,7 +199,8 @@ def test_predict_prints_a_table_and_writes_csv(files, capsys, tmp_path):
 
 def test_unforeseen_errors_are_one_line_unless_asked(capsys, monkeypatch):
     for error, said, code in (
-        (OSError(28, "No space left on device", "x.npz"), "x.npz: No space left", 2),
+        (OSError(28, "No space left on device", "x.npz"), "x.npz: No space left", 1),
+        (PermissionError(13, "Permission denied", "x.npz"), "x.npz: Permission denied", 2),
         (MemoryError(), "out of memory", 2),
         (TypeError("odd\nthing"), "TypeError: odd thing", 1),
     ):

@@ -133,8 +133,9 @@ def test_match_classes():
 
 
 def damage(run, tmp_path, **words):
-    """Copies a run with other values in config.json; words are a__b=value for a.b."""
+    """Copies a run, unverified, with other values in config.json; words are a__b=value for a.b."""
     shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "copy/manifest.json").unlink()
     values = json.loads((run / "config.json").read_text())
     for word, value in words.items():
         *parents, name = word.split("__")
@@ -162,6 +163,16 @@ def damage(run, tmp_path, **words):
 def test_a_run_whose_config_was_changed_is_refused(run, tmp_path, words, message):
     with pytest.raises(UserError, match=message):
         inference.from_run(damage(run, tmp_path, **words))
+
+
+@pytest.mark.parametrize("file", ["config.json", "classes.json"])
+def test_a_file_that_is_not_as_the_run_wrote_it_is_refused(run, tmp_path, file):
+    shutil.copytree(run, tmp_path / "copy")
+    content = (tmp_path / "copy" / file).read_bytes()
+    (tmp_path / "copy" / file).write_bytes(content.replace(b"0", b"1", 1))
+    with pytest.raises(UserError, match=f"{file} has changed since the run") as caught:
+        inference.from_run(tmp_path / "copy")
+    assert str(caught.value).count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ def _moved(run, tmp_path):
     import shutil
 
     shutil.copytree(run, tmp_path / "copy")
+    (tmp_path / "copy" / "manifest.json").unlink()
     path = tmp_path / "copy" / "config.json"
     path.write_text(path.read_text().replace('"npz:', '"npz:/nowhere'))
     return tmp_path / "copy"
