@@ -230,6 +230,7 @@ COMMANDS = {
     "export": (_module("export"), "a model as StableHLO or safetensors, with its preprocessing"),
     "explain": (_module("explain"), "overlays of what models look at, on files or a run's test images"),
     "report": (_module("report"), "curves, tables and pictures of one run or several, as a page"),
+    "study": (_module("study"), "all runs of one comparison, and its report"),
     "sweep": (_module("sweep"), "a search over ranges of config words (Optuna)"),
     "models": (_models, "the models there are"),
 }

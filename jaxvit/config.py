@@ -206,6 +206,11 @@ def from_mapping(values: Mapping[str, Any]) -> Config:
     return config
 
 
+def update(config: Config, values: Mapping[str, Any]) -> None:
+    """Sets nested plain `values` in `config`; raises UserError for unknown words and for values of the wrong kind."""
+    _update(config, values, "")
+
+
 def override(config: Config, overrides: Sequence[str], model_fields=None) -> Config:
     """Returns a copy of `config` with `--config.a.b=value` words applied and type-checked."""
     config = copy.deepcopy(config)  # not copy_and_resolve_references: that drops the types of the placeholders

@@ -16,7 +16,7 @@ LEVELS = {
     "steps": 3, "checkpoint": 3, "writers": 3, "setup": 3,
     "evaluate": 4, "run": 4, "workdirs": 4, "distill": 4, "summary": 4, "inference": 4, "explain": 4,
     "train": 5, "lr_find": 5,
-    "cli": 6, "reports": 6, "commands": 6, "sweep": 6,
+    "cli": 6, "reports": 6, "commands": 6, "sweep": 6, "studies": 6,
 }  # fmt: skip
 HEAVY = ("torch", "tensorflow", "tensorflow_datasets", "grain", "tensorboardX", "sklearn", "huggingface_hub", "jax")
 

@@ -1,0 +1,276 @@
+"""Runs a study: every row and seed in its order, in processes of their own; what is finished is left alone."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxvit import config as config_lib
+from jaxvit import writers
+from jaxvit.config import Config
+from jaxvit.console import duration, err
+from jaxvit.errors import UserError
+from jaxvit.interrupt import Interrupted, deferred
+from jaxvit.studies import ledger as led
+from jaxvit.studies import smoke, weights
+from jaxvit.studies.costs import Cost, cost_of
+from jaxvit.studies.ledger import Ledger
+from jaxvit.studies.study import Options, Row, Study, chosen, row_config
+from jaxvit.studies.worker import STOPPED_CODE
+
+MOVABLE = ("pretrained", "distill.teacher", "data.dir", "data.archive")  # paths: another one is no other experiment
+JOBS = ".jobs"  # directory of what passes between this process and the workers
+GRACE = 120.0  # seconds that a run has to save its state
+
+
+@dataclasses.dataclass
+class Plan:
+    """One run to come: a row with a seed."""
+
+    row: Row
+    seed: int
+    config: Config
+    work: float
+
+    @property
+    def key(self) -> str:
+        """The directory of the run within the study's."""
+        return f"{self.row.name}/seed{self.seed}"
+
+
+def run_study(
+    study: Study, file: Path, workdir: Path, options: Options, *, rows: Sequence[str] = (), seeds: Sequence[int] = ()
+) -> Ledger:
+    """Runs what is asked for and not finished yet; returns the record of all runs.
+
+    Raises:
+      UserError: a mistake in the study or in the options, before anything runs.
+      Interrupted: SIGINT or SIGTERM came; the run under way has saved its state.
+    """
+    workdir = writers.make_workdir(workdir).resolve()
+    with led.locked(workdir) as lock:
+        ledger = open_ledger(study, file, workdir, options)
+        ledger.close_open_runs()
+        plans = make_plans(study, file, options, ledger, rows, seeds or study.seeds)
+        ledger.write()
+        with deferred() as flag:
+            Conductor(study, workdir, options, ledger, plans, lock, flag).run()
+        return ledger
+
+
+def open_ledger(study: Study, file: Path, workdir: Path, options: Options) -> Ledger:
+    """The record of a study in `workdir`."""
+    fixed = {word: value for word, value in dataclasses.asdict(options).items() if word != "checkpoints"}
+    return Ledger(workdir, file.stem, json.loads(json.dumps(fixed)))
+
+
+def make_plans(
+    study: Study, file: Path, options: Options, ledger: Ledger, rows: Sequence[str], seeds: Sequence[int]
+) -> list[Plan]:
+    """The runs in their order, all rows of the first seed first; counts what the rows cost."""
+    plans: list[Plan] = []
+    source = dataclasses.replace(options, data=None, epochs=None)
+    for row in chosen(study, rows):
+        if row.name not in ledger.content["costs"]:
+            with err.status(f"counting the work of {row.name}"):
+                cost = cost_of(row_config(study, file, row, seeds[0], source))
+            ledger.content["costs"][row.name] = dataclasses.asdict(cost)
+        cost = Cost(**ledger.content["costs"][row.name])
+        for seed in seeds:
+            config = row_config(study, file, row, seed, options)
+            config = smoke.reduce(config) if options.smoke else config
+            plans.append(Plan(row, seed, config, 1.0 if options.smoke else cost.work))
+    return sorted(plans, key=lambda plan: list(seeds).index(plan.seed))
+
+
+class Conductor:
+    """The order of the runs, the processes that train them, and what is said meanwhile."""
+
+    def __init__(
+        self, study: Study, workdir: Path, options: Options, ledger: Ledger, plans: list[Plan], lock: Any, flag: Any
+    ):
+        """`lock` is the descriptor of the study's lock, `flag` says whether a signal came."""
+        self.study, self.workdir, self.options, self.ledger = study, workdir, options, ledger
+        self.plans, self.lock, self.flag = plans, lock, flag
+        self._work = self._seconds = 0.0  # of the runs that this process has seen to their end
+
+    def run(self) -> None:
+        """Goes through all runs; raises Interrupted where a signal came."""
+        if self.options.smoke:
+            self._prepare_smoke()
+        for position, plan in enumerate(self.plans, 1):
+            self._check_same(plan)
+            if self.ledger.status(plan.key) in led.FINAL:
+                err.print(f"row {position}/{len(self.plans)}  {plan.key}: {self.ledger.status(plan.key)} before")
+        waiting = [plan for plan in self.plans if self.ledger.status(plan.key) not in led.FINAL]
+        while waiting:
+            ready = []
+            while waiting and (not ready or (self.options.smoke and self._teacher_is_known(waiting[0], ready))):
+                plan = waiting.pop(0)
+                if self._is_ready(plan):
+                    ready.append(plan)
+            if ready:
+                left = self._process(ready)
+                waiting = left + waiting
+
+    def _prepare_smoke(self) -> None:
+        with err.status("writing a few images"):
+            name = smoke.write_data(self.plans[0].config, self.workdir / "smoke_data")
+        for plan in self.plans:
+            plan.config.data.name = name
+
+    def _check_same(self, plan: Plan) -> None:
+        """Raises UserError where a finished run was made with other words than the study has now."""
+        stored = self.workdir / plan.key / "config.json"
+        if self.ledger.status(plan.key) not in led.FINAL or not stored.exists():
+            return
+        changed = config_lib.differences(plan.config, writers.read_json(stored))
+        changed = [text for text in changed if text.split(":")[0] not in (*MOVABLE, *self._filled_in(plan))]
+        if changed:
+            shown = "; ".join(changed[:2]) + ("; ..." if len(changed) > 2 else "")
+            raise UserError(
+                f"row {plan.key} was run with another config ({shown})\n"
+                f"delete {str(self.workdir / plan.key)!r} to run it again, or choose another --workdir"
+            )
+
+    @staticmethod
+    def _filled_in(plan: Plan) -> list[str]:
+        """Model fields that a weight file brings, and that a run therefore records without being given them."""
+        return [f"model.{name}" for name in _recorded(plan.config)] if plan.config.pretrained else []
+
+    def _teacher_is_known(self, plan: Plan, ready: list[Plan]) -> bool:
+        """Whether a run can go into the process of those that are ready: its teacher is none of them."""
+        return plan.row.teacher not in {other.row.name for other in ready if other.seed == plan.seed}
+
+    def _is_ready(self, plan: Plan) -> bool:
+        """Finds teacher and weights; notes why a run cannot start."""
+        if plan.row.teacher is not None:
+            key = f"{plan.row.teacher}/seed{plan.seed}"
+            if self.ledger.status(key) != led.DONE:
+                self._note(plan, led.NO_TEACHER, f"its teacher {key} is {self.ledger.status(key)}")
+                return False
+            plan.config.distill.teacher = str(self.workdir / key)
+        try:
+            if self.options.smoke and plan.config.pretrained is not None:
+                plan.config.pretrained = str(smoke.write_weights(plan.config, self.workdir / "weights"))
+            with err.status(f"looking for the weights of {plan.row.name}"):
+                weights.place(plan.config, self.options.checkpoints)
+        except weights.Missing as error:
+            self._note(plan, led.NO_WEIGHTS, str(error))
+            return False
+        return True
+
+    def _note(self, plan: Plan, status: str, reason: str) -> None:
+        self.ledger.record(plan.key, status, reason)
+        err.print(f"{plan.key}: {status}: {reason}")
+
+    def _process(self, plans: list[Plan]) -> list[Plan]:
+        """Trains runs in one process; returns those that it did not come to. Raises Interrupted."""
+        jobs = [self._job(plan) for plan in plans]
+        for job in jobs:
+            Path(job["outcome"]).unlink(missing_ok=True)
+        self.ledger.record(plans[0].key, led.RUNNING)
+        begun = time.monotonic()
+        code = self._child(jobs)
+        self.ledger.content["wall_seconds"] += time.monotonic() - begun
+        for i, (plan, job) in enumerate(zip(plans, jobs, strict=True)):
+            outcome = _read(Path(job["outcome"]))
+            if outcome is None:
+                outcome = self._death(code)
+                self._note(plan, outcome["status"], outcome["reason"])
+                if self.flag.signum is None:
+                    return plans[i + 1 :]
+            else:
+                more = {k: v for k, v in outcome.items() if k not in ("status", "reason")}
+                self.ledger.record(plan.key, outcome["status"], outcome["reason"], **more)
+                self._work, self._seconds = self._work + plan.work, self._seconds + outcome["seconds"]
+            if self.flag.signum is not None or (code == STOPPED_CODE and outcome["status"] == led.STOPPED):
+                number = self.flag.signum or signal.SIGTERM
+                raise Interrupted(number, f"stopped in {plan.key}; the same command goes on there")
+        return []
+
+    def _job(self, plan: Plan) -> dict[str, Any]:
+        outcome = self.workdir / JOBS / f"{plan.key.replace('/', '-')}.json"
+        return {
+            "key": plan.key,
+            "workdir": str(self.workdir / plan.key),
+            "config": config_lib.to_dict(plan.config),
+            "throughput": self.study.throughput,
+            "outcome": str(outcome),
+            "heading": self._heading(plan),
+        }
+
+    def _heading(self, plan: Plan) -> str:
+        position = self.plans.index(plan) + 1
+        line = f"row {position}/{len(self.plans)}  {plan.key}: {plan.row.label}"
+        if self._seconds and self._work and not self.options.smoke:
+            rest = sum(p.work for p in self.plans if self.ledger.status(p.key) not in led.FINAL)
+            line += f"  (about {duration(rest * self._seconds / self._work)} for what is left)"
+        return line
+
+    def _child(self, jobs: list[dict[str, Any]]) -> int:
+        """Runs the worker to its end; passes one signal on. Returns its exit code."""
+        directory = self.workdir / JOBS
+        directory.mkdir(exist_ok=True)
+        file = directory / "jobs.json"
+        file.write_text(json.dumps(jobs), encoding="utf-8")
+        command = [sys.executable, "-m", "jaxvit.studies.worker", str(file)]
+        held: dict[str, Any] = {"pass_fds": (self.lock,)} if self.lock is not None else {}
+        child = subprocess.Popen(
+            command, stdin=subprocess.PIPE, start_new_session=True, env=_environment(), **held
+        )  # its own session: Ctrl-C comes to it once, from here
+        told = 0.0
+        try:
+            while True:
+                try:
+                    return child.wait(0.1)
+                except subprocess.TimeoutExpired:
+                    pass
+                if self.flag.signum is not None and not told:
+                    told = time.monotonic()
+                    err.print("stopping after a checkpoint; once more stops at once")
+                    child.send_signal(self.flag.signum)
+                if told and time.monotonic() - told > GRACE:
+                    child.kill()
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+            assert child.stdin is not None
+            child.stdin.close()
+
+    def _death(self, code: int) -> dict[str, str]:
+        """What became of a run whose process left no word."""
+        if self.flag.signum is not None:
+            return {"status": led.STOPPED, "reason": "stopped before a checkpoint"}
+        if code in (-signal.SIGKILL, 137):
+            return {"status": led.NO_MEMORY, "reason": "killed by the system, as happens when the memory is full"}
+        said = f"signal {-code}" if code < 0 else f"exit code {code}"
+        return {"status": led.FAILED, "reason": f"its process ended with {said}"}
+
+
+def _recorded(config: Config) -> list[str]:
+    from jaxvit import models
+
+    return list(models.model_fields(config.model.name))
+
+
+def _environment() -> Mapping[str, str]:
+    """The environment of a worker: this package first on its path, wherever it was imported from."""
+    root = str(Path(__file__).resolve().parents[2])
+    old = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{old}" if old else root}
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found = writers.read_json(path)
+    except UserError:
+        return None
+    return found if isinstance(found.get("status"), str) else None

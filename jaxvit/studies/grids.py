@@ -1,0 +1,79 @@
+"""Test images side by side with what each model looks at: a grid of overlays, and one of the heat alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxvit.errors import UserError
+from jaxvit.reports import numbers
+from jaxvit.reports.blocks import Block, Picture, Pictures, Text
+from jaxvit.reports.pictures import prepared, to_png
+from jaxvit.reports.runs import RunFiles
+
+SHOWN = 8  # images
+
+
+def grids(runs: Sequence[RunFiles]) -> list[Block]:
+    """The overlay grid (original, then a column for each run) and the heat-map grid, over the same test images."""
+    first = next((run for run in runs if run.samples is not None), None)
+    if first is None or first.samples is None:
+        return []
+    labels = first.samples["label"]
+    chosen = _one_of_each(labels, min(SHOWN, len(labels)))
+    images, labels, index = (first.samples[key][chosen] for key in ("image", "label", "index"))
+    out: list[Block] = []
+    columns: list[tuple[str, list[tuple[Picture, Picture]]]] = []
+    for run in runs:
+        try:
+            columns.append((run.label, _maps(run, images, labels)))
+        except UserError as error:
+            out.append(Text(f"{run.label}: no maps, because {str(error).splitlines()[0]}", "note"))
+    if not columns:
+        return out
+    heads = ["original", *(label for label, _ in columns)]
+    overlays, heats = [], []
+    for i, image in enumerate(images):
+        lines = (f"true: {first.class_names[int(labels[i])]}", f"test image {index[i]}")
+        original = Picture(to_png(image), "", lines)
+        overlays += [original, *(column[i][0] for _, column in columns)]
+        heats += [original, *(column[i][1] for _, column in columns)]
+    caption = (
+        "Grad-CAM (Selvaraju et al., 2017) for the class that the model names, at the default layer of its family, "
+        "laid over test images: bright where the model sees the class. ✗ marks a wrong answer."
+    )
+    second = "The heat alone, each map scaled to its own maximum: magma-like colours from none (dark) to most (bright)."
+    return [
+        *out,
+        Pictures("overlays", overlays, caption, heads, len(heads)),
+        Pictures("heat_maps", heats, second.replace("magma-like colours ", ""), heads, len(heads)),
+    ]
+
+
+def _one_of_each(labels: np.ndarray, number: int) -> np.ndarray:
+    """Positions of images of classes as many as can be."""
+    firsts = [int(np.flatnonzero(labels == k)[0]) for k in np.unique(labels)]
+    rest = [i for i in range(len(labels)) if i not in firsts]
+    return np.sort(np.array((firsts + rest)[:number]))
+
+
+def _maps(run: RunFiles, images: np.ndarray, labels: np.ndarray) -> list[tuple[Picture, Picture]]:
+    """(overlay, heat) of each image."""
+    import jax
+
+    from jaxvit import explain, inference
+    from jaxvit.explain import overlay
+
+    classifier: Any = inference.from_run(run.path)
+    normalised, display = prepared(classifier, images)
+    apply = jax.jit(classifier.model.apply)
+    probabilities = numbers.softmax(np.asarray(apply(classifier.variables, normalised)))
+    maps = explain.grad_cam(classifier.model, classifier.variables, normalised, probabilities.argmax(-1))
+    display, maps = overlay.enlarge(display, maps)
+    out = []
+    for image, map_, p, label in zip(display, maps, probabilities, labels, strict=True):
+        said = int(p.argmax())
+        line = f"{'' if said == label else '✗ '}{run.class_names[said]} ({100 * p[said]:.0f} %)"
+        heat = np.round(255 * overlay.colour(map_)).astype(np.uint8)
+        out.append((Picture(to_png(overlay.overlay(image, map_)), "", (line,)), Picture(to_png(heat), "", (line,))))
+    return out

@@ -1,0 +1,121 @@
+"""What a study's directory remembers: study.json, with the state of every run, and a lock against a second process."""
+
+import contextlib
+import datetime
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxvit import writers
+from jaxvit.console import err
+from jaxvit.errors import UserError
+
+FILE = "study.json"
+LOCK = ".study.lock"
+# done, diverged: have a result and are not run again. The others are tried again by the next command.
+DONE, DIVERGED, NO_MEMORY, NO_WEIGHTS, NO_TEACHER, STOPPED, FAILED, RUNNING, WAITING = (
+    "done", "diverged", "out of memory", "weights missing", "teacher missing", "interrupted", "failed", "running",
+    "not run",
+)  # fmt: skip
+FINAL = (DONE, DIVERGED)
+PATIENCE = 60.0  # seconds to wait for a process that is still saving its state
+
+
+class Ledger:
+    """The content of study.json; written whole at every change."""
+
+    def __init__(self, directory: Path, name: str, options: Mapping[str, Any]):
+        """Reads the file, or begins it; raises UserError where it belongs to another study or other options."""
+        self.directory = directory
+        path = directory / FILE
+        if path.exists():
+            self.content = writers.read_json(path)
+            if not isinstance(self.content.get("runs"), dict) or not isinstance(self.content.get("options"), dict):
+                raise UserError(f"{str(path)!r} is damaged; expected the record of a study")
+            self._compare(name, options)
+        else:
+            if (directory / "config.json").exists():
+                raise UserError(f"{str(directory)!r} holds a single run; choose another --workdir for the study")
+            self.content = {"study": name, "options": dict(options), "runs": {}, "costs": {}, "wall_seconds": 0.0}
+
+    @classmethod
+    def read(cls, directory: Path, name: str) -> "Ledger":
+        """The record that is there, whatever options it was made with."""
+        content = writers.read_json(directory / FILE)
+        options = content.get("options")
+        ledger = cls(directory, name, options if isinstance(options, dict) else {})
+        ledger.close_open_runs()
+        return ledger
+
+    def _compare(self, name: str, options: Mapping[str, Any]) -> None:
+        before = self.content
+        if before.get("study") != name:
+            raise UserError(f"{str(self.directory)!r} holds the study {before.get('study')!r}, not {name!r}")
+        for word, value in options.items():
+            old = before["options"].get(word)
+            if old != value:
+                raise UserError(
+                    f"{str(self.directory)!r} holds this study with {word} {_show(old)}, now {_show(value)}\n"
+                    "choose another --workdir, or give the same options"
+                )
+
+    def get(self, key: str) -> dict[str, Any]:
+        """The record of a run "row/seedN", {} where there is none; a run without its directory was thrown away."""
+        record = self.content["runs"].get(key, {})
+        return record if record.get("status") not in FINAL or (self.directory / key).is_dir() else {}
+
+    def status(self, key: str) -> str:
+        """The state of a run; what a process that died has left as running is interrupted."""
+        return self.get(key).get("status", WAITING)
+
+    def record(self, key: str, status: str, reason: str = "", **more: Any) -> None:
+        """Notes the state of a run and writes the file."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.content["runs"][key] = {"status": status, "reason": reason, "at": now, **more}
+        self.write()
+
+    def write(self) -> None:
+        """Writes study.json."""
+        writers.write_json(self.directory / FILE, self.content)
+
+    def close_open_runs(self) -> None:
+        """Runs left as running by a process that was killed are interrupted."""
+        for key, record in self.content["runs"].items():
+            if record.get("status") == RUNNING:
+                self.content["runs"][key] = {**record, "status": STOPPED, "reason": "the process was killed"}
+
+
+def _show(value: Any) -> str:
+    return "off" if value in (None, False, [], ()) else "on" if value is True else repr(value)
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[int | None]:
+    """Holds the directory for this process and the children that inherit the lock; yields its file descriptor.
+
+    Waits a while for a process that is stopping. Raises UserError where another one goes on running.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        yield None
+        return
+    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        begun, said = time.monotonic(), False
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() - begun > PATIENCE:
+                    raise UserError(f"another process is running the study in {str(directory)!r}") from None
+                if not said:
+                    err.print("waiting: a process that ran this study is still at work or saving its state")
+                    said = True
+                time.sleep(0.25)
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,152 @@
+"""The report of a study: published figures beside ours, how to read them, and the pictures of a comparison."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxvit.errors import UserError
+from jaxvit.reports import page, pictures
+from jaxvit.reports import report as run_report
+from jaxvit.reports import tables as run_tables
+from jaxvit.reports.blocks import Block, Section, Text
+from jaxvit.reports.runs import RunFiles, read_run
+from jaxvit.studies import ledger as led
+from jaxvit.studies import tables
+from jaxvit.studies.grids import grids
+from jaxvit.studies.ledger import Ledger
+from jaxvit.studies.study import Study
+from jaxvit.studies.tables import Result
+
+MOST_GRIDS = 4  # rows whose maps are drawn where the study names none
+MOST_MATRICES = 8  # rows with a confusion matrix of their own
+
+SMOKE = (
+    "A smoke run: small models of each family, a few real images, a few steps, and weight files drawn at random in "
+    "place of the published ones. It shows that every line of the study works; its accuracies say nothing."
+)
+
+
+def write(study: Study, file: Path, workdir: Path, ledger: Ledger) -> Path:
+    """Writes report/index.html, report.md, CSV files and figures; returns the page's path."""
+    workdir = workdir.resolve()
+    run_report.check_target(workdir / "report")
+    results = read_results(study, workdir, ledger)
+    firsts = [result.runs[0] for result in results if result.runs]
+    title = f"{study.title}" + (" (smoke run)" if ledger.content["options"].get("smoke") else "")
+    parts: list[tuple[str, list[Block]]] = [
+        ("Published and ours", comparison(study, results, ledger)),
+        ("How to read it", reading(study, results)),
+        ("What the rows cost", cost(results, ledger)),
+        ("Epoch by epoch", [t for t in [tables.by_epoch(results)] if t] if study.by_epoch else []),
+        *_of_runs(study, firsts),
+        ("To repeat", repeat(file, ledger, firsts)),
+    ]
+    sections = [Section(name, blocks) for name, blocks in parts if blocks]
+    done = sum(len(result.runs) for result in results)
+    asked = max(done, len(ledger.content["runs"]))
+    data = f"; data {firsts[0].config['data.name']}" if firsts else ""
+    subtitle = f"Study {file.stem}: {done} of {asked} runs done, {len(study.rows)} rows{data}"
+    return page.write(workdir / "report", title, subtitle, sections)[0]
+
+
+def read_results(study: Study, workdir: Path, ledger: Ledger) -> list[Result]:
+    """What there is of every row. A run whose files are damaged is told as such, and the rest is reported."""
+    results = []
+    for row in study.rows:
+        runs, records = [], {}
+        for key in sorted(ledger.content["runs"], key=lambda key: (len(key), key)):
+            if key.rpartition("/")[0] != row.name:
+                continue
+            seed = int(key.rpartition("/seed")[2])
+            records[seed] = dict(ledger.content["runs"][key])
+            if records[seed]["status"] != led.DONE:
+                continue
+            try:
+                run = read_run(workdir / key, row.name)
+                if run.logits is None or not run.finished:
+                    raise UserError("its predictions are missing")
+                runs.append(run)
+            except UserError as error:
+                records[seed] |= {"status": "damaged", "reason": str(error).splitlines()[0]}
+        results.append(Result(row, runs, records, ledger.content["costs"].get(row.name, {})))
+    return results
+
+
+def comparison(study: Study, results: Sequence[Result], ledger: Ledger) -> list[Block]:
+    """The two tables, side by side."""
+    out: list[Block] = [Text(SMOKE, "note")] if ledger.content["options"].get("smoke") else []
+    options = ledger.content["options"]
+    for word, text in (("epochs", "every row for {} epochs"), ("data", "on the data {}")):
+        if options.get(word) and not options.get("smoke"):
+            out.append(Text(f"Not the study's own protocol: {text.format(options[word])}.", "note"))
+    if options.get("overrides"):
+        out.append(Text(f"Not the study's own protocol: {' '.join(options['overrides'])}.", "note"))
+    main = tables.side_by_side(study, results, extra=False, gap=not options.get("smoke"))
+    more = tables.side_by_side(study, results, extra=True)
+    out += [main] if main else []
+    if more:
+        out += [Text("Rows of ours that the published report does not have:"), more]
+    return out + tables.states(results)
+
+
+def reading(study: Study, results: Sequence[Result]) -> list[Block]:
+    """The source, where the protocols differ, what belongs to single rows."""
+    out: list[Block] = [Text(f"Published figures: {study.source}"), *(Text(text) for text in study.reading)]
+    table = tables.remarks(results)
+    return out + ([table] if table else [])
+
+
+def cost(results: Sequence[Result], ledger: Ledger) -> list[Block]:
+    """Shapes, then time."""
+    blocks: list[Block] = [tables.costs(results)]
+    return blocks + tables.time_and_cost(results, float(ledger.content.get("wall_seconds") or 0))
+
+
+def _of_runs(study: Study, runs: list[RunFiles]) -> list[tuple[str, list[Block]]]:
+    """The sections that any report over these runs has; the first seed stands for its row."""
+    if not runs:
+        return []
+    drawn = [run for run in runs if run.label in study.pictures] or runs[:MOST_GRIDS]
+    named = [run for run in runs if run.label in study.pictures]
+    shown = (named + [run for run in runs if run not in named])[:MOST_MATRICES]
+    shown = [run for run in runs if run in shown] if len(shown) < len(runs) else runs
+    note = Text(f"Of {len(shown)} of {len(runs)} rows; the others: python main.py report --workdir ROW/seed0.")
+    few: list[Block] = [note] if len(shown) < len(runs) else []
+    return [
+        ("Differences", list(run_tables.differences(runs))),
+        ("Training", run_report.training(runs)),
+        ("Confusion", few + run_report.confusion(shown, None)),
+        ("Where the models look", grids(drawn)),
+        ("Classes", few + run_report.classes(shown)),
+        ("Augmentation", augmentation(runs)),
+        ("Config", list(run_tables.config_tables(runs))),
+    ]
+
+
+def augmentation(runs: Sequence[RunFiles]) -> list[Block]:
+    """The words in use, and the images that they make, once for each kind."""
+    kinds: dict[str, RunFiles] = {}
+    for run in runs:
+        words = {word: value for word, value in run.config.items() if word.startswith("augment.")}
+        kinds.setdefault(str(sorted(words.items())), run)
+    table = run_tables.augmentations(runs)
+    blocks: list[Block] = [table] if table else [Text("No augmentation and no regularisation words are in use.")]
+    usual = {w: v for w, v in run_tables.defaults().items() if w.startswith("augment.")}
+    for run in kinds.values():
+        if any(run.config.get(word) != value for word, value in usual.items()):
+            blocks += pictures.augmented(run)
+    return blocks
+
+
+def repeat(file: Path, ledger: Ledger, runs: Sequence[RunFiles]) -> list[Block]:
+    """The command of the study, and the machine and versions of its runs."""
+    options: dict[str, Any] = ledger.content["options"]
+    words = ["python main.py study", ledger.content["study"], "--workdir DIR"]
+    words += ["--smoke"] if options.get("smoke") else []
+    words += [f"--{word} {options[word]}" for word in ("epochs", "data") if options.get(word)]
+    words += list(options.get("overrides") or [])
+    seeds = sorted({int(key.rpartition("/seed")[2]) for key in ledger.content["runs"]})
+    words += [f"--seeds {','.join(map(str, seeds))},"[:-1]] if len(seeds) > 1 else []
+    table = run_tables.environment([dataclasses.replace(run) for run in runs[:1]])
+    return [Text(" ".join(words), "code"), *([table] if table else [])]

@@ -1,0 +1,211 @@
+"""A study: rows of (label, config, words, published figures), read from a file and checked before anything runs.
+
+A study's file is Python that sets `STUDY = Study(...)`; docs/STUDIES.md shows how to write one.
+"""
+
+import dataclasses
+import importlib.util
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxvit import config as config_lib
+from jaxvit import config_checks, models
+from jaxvit.config import Config
+from jaxvit.errors import UserError, suggest
+
+# A figure that a report may publish: its key -> the head of its column. What ours is, `studies/figures.py` says.
+METRICS = {
+    "accuracy": "top-1 (%)",
+    "parameters": "parameters (M)",
+    "macs": "MACs (M)",
+    "seconds_per_epoch": "s/epoch",
+    "seconds": "training (s)",
+    "best_epoch": "best epoch",
+    "epochs": "epochs",
+    "images_per_second": "test images/s",
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One experiment of a study; every seed of it is a run in `DIR/name/seedN`."""
+
+    name: str  # of its directory: letters, digits, "_" and "-"
+    label: str  # what the tables call it
+    config: str | None = None  # a file in configs/, without suffix; None: the study's
+    words: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # "optim.learning_rate": 1e-3, over the study's
+    teacher: str | None = None  # the row whose run, of the same seed, is the teacher
+    published: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by the keys of METRICS
+    remark: str = ""  # what a reader must know to compare: source, difference of protocol
+    extra: bool = False  # not a row of the published report; shown in a table of its own
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """A comparison: what its report published, how ours is run, how the two are to be read."""
+
+    title: str
+    rows: Sequence[Row]
+    source: str  # of the published figures
+    config: str | None = None  # a file in configs/, without suffix; None: the defaults
+    words: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of all rows
+    columns: Sequence[str] = ("accuracy",)  # keys of METRICS, in the order of the published table
+    reading: Sequence[str] = ()  # paragraphs: where the protocols differ, what the figures can say
+    seeds: Sequence[int] = (0,)
+    pictures: Sequence[str] = ()  # rows whose overlays and heat maps stand side by side; none: the first ones
+    throughput: bool = False  # measure test images per second of every row
+    by_epoch: bool = False  # a table of all figures at each epoch
+
+    def row(self, name: str) -> Row:
+        """The row of that name; raises UserError."""
+        for row in self.rows:
+            if row.name == name:
+                return row
+        names = [row.name for row in self.rows]
+        raise UserError(f"no row {name!r} in this study; expected {', '.join(names)}.{suggest(name, names)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What a study is run with; all but `checkpoints` are the same whenever the study goes on in a directory."""
+
+    smoke: bool = False
+    epochs: int | None = None
+    data: str | None = None
+    overrides: tuple[str, ...] = ()  # --config.word=value, of all rows
+    checkpoints: str | None = None
+
+
+def directories() -> list[Path]:
+    """Where studies are looked for by name: configs/studies of the working directory, and beside the package."""
+    found = [Path.cwd() / "configs" / "studies", Path(__file__).resolve().parents[2] / "configs" / "studies"]
+    return [path for path in dict.fromkeys(path.resolve() for path in found) if path.is_dir()]
+
+
+def names() -> dict[str, Path]:
+    """The studies there are by name, and their files."""
+    files = [file for directory in reversed(directories()) for file in sorted(directory.glob("*.py"))]
+    return {file.stem: file for file in files if not file.stem.startswith("_")}
+
+
+def load(name: str) -> tuple[Study, Path]:
+    """Returns (study, its file) by name or by path. Raises UserError where there is none or it makes no sense."""
+    known = names()
+    path = Path(name).expanduser() if name.endswith(".py") else known.get(name)
+    if path is None:
+        where = "" if known else " There is no configs/studies here: run in a checkout, or give the path of a file."
+        raise UserError(f"no study {name!r}.{suggest(name, known)}{where}" + (_list(known) if known else ""))
+    if not path.is_file():
+        raise UserError(f"no study file {name!r}")
+    found = _run(path)
+    if not isinstance(found, Study):
+        raise UserError(f"{str(path)!r} has no STUDY = Study(...); docs/STUDIES.md shows how to write a study")
+    _check(found, path)
+    return found, path.resolve()
+
+
+def _list(known: Mapping[str, Path]) -> str:
+    return f"\nthere are: {', '.join(sorted(known))}; or the path of a file"
+
+
+def _run(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"jaxvit_study_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever the code of the file raises is its own mistake
+        said = " ".join(str(error).split())
+        raise UserError(f"study {str(path)!r} failed: {type(error).__name__}: {said[:300]}") from error
+    finally:
+        sys.modules.pop(spec.name, None)
+    return getattr(module, "STUDY", None)
+
+
+def _check(study: Study, path: Path) -> None:
+    """Raises UserError for names, figures and references that make no sense; configs are checked by `row_config`."""
+    where, seen = f"study {path.stem}", set()
+    if not study.rows:
+        raise UserError(f"{where} has no rows")
+    for row in study.rows:
+        if not re.fullmatch(r"[A-Za-z0-9][\w-]*", row.name) or row.name in RESERVED:
+            raise UserError(f"{where}: {row.name!r} is no name for a row; expected letters, digits, '_' and '-'")
+        if row.name in seen:
+            raise UserError(f"{where} has two rows {row.name!r}")
+        if row.teacher is not None and row.teacher not in seen:
+            raise UserError(f"{where}: row {row.name!r} has the teacher {row.teacher!r}, which is no row before it")
+        seen.add(row.name)
+        for key, value in row.published.items():
+            if key not in METRICS or isinstance(value, bool) or not isinstance(value, int | float):
+                raise UserError(
+                    f"{where}: row {row.name!r} publishes {key}={value!r}; expected a number of "
+                    f"{', '.join(METRICS)}.{suggest(key, METRICS)}"
+                )
+            if key not in study.columns:
+                raise UserError(f"{where}: row {row.name!r} publishes {key!r}, which is none of its columns")
+    for key in study.columns:
+        if key not in METRICS:
+            raise UserError(f"{where}: no column {key!r}; expected {', '.join(METRICS)}.{suggest(key, METRICS)}")
+    for name in study.pictures:
+        study.row(name)
+
+
+RESERVED = ("report", "smoke_data", "weights")
+
+
+def row_config(study: Study, file: Path, row: Row, seed: int, options: Options) -> Config:
+    """The config of one run before its teacher and its weights are looked up. Raises UserError that names the row."""
+    try:
+        config = _config_file(file, row.config or study.config)
+        try:
+            with config.unlocked():
+                config_lib.update(config, nested({**study.words, **row.words}))
+        except (TypeError, ValueError) as error:
+            raise UserError(str(error).splitlines()[0]) from None
+        config.seed = seed
+        if options.data is not None:
+            config.data.name = options.data
+        if options.epochs is not None:
+            config.num_epochs = options.epochs
+        config = config_lib.override(config, options.overrides, models.model_fields)
+        config_checks.validate(config)
+        models.create_model(config.model.name, **{k: v for k, v in config.model.items() if k != "name"})
+    except UserError as error:
+        raise UserError(f"row {row.name!r}: {error}") from None
+    return config
+
+
+def _config_file(file: Path, name: str | None) -> Config:
+    if name is None:
+        return config_lib.default()
+    for directory in (file.parent, file.parent.parent, *(path.parent for path in directories())):
+        if (path := directory / f"{name}.py").is_file():
+            return config_lib.load(str(path))
+    near = [path.stem for path in file.parent.parent.glob("*.py")]
+    raise UserError(f"no config {name!r} in configs/.{suggest(name, near)}")
+
+
+def nested(words: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} -> {"a": {"b": 1}}."""
+    out: dict[str, Any] = {}
+    for word, value in words.items():
+        inner = out
+        *parents, name = word.split(".")
+        for parent in parents:
+            inner = inner.setdefault(parent, {})
+        inner[name] = value
+    return out
+
+
+def chosen(study: Study, wanted: Sequence[str]) -> list[Row]:
+    """The rows asked for, all where none is, with the teachers that they need; in the study's order."""
+    picked = {study.row(name).name for name in wanted} or {row.name for row in study.rows}
+    for row in reversed(study.rows):
+        if row.name in picked and row.teacher is not None:
+            picked.add(row.teacher)
+    return [row for row in study.rows if row.name in picked]

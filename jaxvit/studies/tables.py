@@ -1,0 +1,236 @@
+"""The tables of a study's report: published figures beside ours, what the rows cost, what became of every run."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxvit.console import count, duration
+from jaxvit.reports import tables as run_tables
+from jaxvit.reports.blocks import Block, Table, Text
+from jaxvit.reports.runs import RunFiles
+from jaxvit.studies import ledger as led
+from jaxvit.studies.study import METRICS, Row, Study
+
+ABSENT = run_tables.ABSENT
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A row with what there is of it."""
+
+    row: Row
+    runs: list[RunFiles]  # of the seeds that are done
+    records: dict[int, dict[str, Any]]  # by seed, from study.json
+    cost: Mapping[str, Any]  # of studies.costs, of the full model
+
+    @property
+    def status(self) -> str:
+        """What became of seeds that are not done; empty where all are."""
+        others = [r["status"] for r in self.records.values() if r["status"] != led.DONE]
+        return ", ".join(dict.fromkeys(others)) if self.records else led.WAITING
+
+
+def _summary(word: str, factor: float = 1.0) -> Callable[[RunFiles, Mapping[str, Any]], float | None]:
+    def read(run: RunFiles, record: Mapping[str, Any]) -> float | None:
+        value = run.summary.get(word)
+        return None if value is None else factor * value
+
+    return read
+
+
+def _accuracy(run: RunFiles, record: Mapping[str, Any]) -> float | None:
+    value = run_tables.accuracy(run)
+    return None if value is None else 100 * value
+
+
+def _best_epoch(run: RunFiles, record: Mapping[str, Any]) -> float | None:
+    found = run_tables.best_validation(run)
+    return None if found is None else found[0]
+
+
+# key of METRICS: (ours, digits after the point)
+OURS: dict[str, tuple[Callable[[RunFiles, Mapping[str, Any]], float | None], int]] = {
+    "accuracy": (_accuracy, 2),
+    "parameters": (_summary("parameters", 1e-6), 2),
+    "macs": (_summary("gmacs", 1e3), 0),
+    "seconds_per_epoch": (_summary("seconds_per_epoch"), 1),
+    "seconds": (_summary("train_seconds"), 0),
+    "best_epoch": (_best_epoch, 0),
+    "epochs": (_summary("epochs"), 0),
+    "images_per_second": (lambda run, record: record.get("test_images_per_second"), 0),
+}
+EXACT = ("parameters", "macs", "epochs", "best_epoch")  # no spread worth showing
+
+
+def values(result: Result, key: str) -> list[float]:
+    """Ours of a row, one value for each seed that has one."""
+    read = OURS[key][0]
+    found = [read(run, result.records.get(_seed(run), {})) for run in result.runs]
+    return [float(value) for value in found if value is not None]
+
+
+def _seed(run: RunFiles) -> int:
+    return int(run.config.get("seed") or 0)
+
+
+def show(key: str, found: Sequence[float]) -> str:
+    """One value, or mean and standard deviation of several (n - 1)."""
+    if not found:
+        return ABSENT
+    digits = OURS[key][1] if abs(np.mean(found)) >= 1 or key == "accuracy" else 3
+    text = f"{np.mean(found):,.{digits}f}"
+    if len(found) > 1 and key not in EXACT:
+        text += f" ± {np.std(found, ddof=1):,.{digits}f}"
+    return text
+
+
+def side_by_side(study: Study, results: Sequence[Result], *, extra: bool, gap: bool = True) -> Table | None:
+    """The published table and ours in the same columns, and the `gap` between them; None without such rows."""
+    rows_of = [result for result in results if result.row.extra == extra]
+    if not rows_of:
+        return None
+    keys = list(study.columns)
+    printed = {key for key in keys if any(key in r.row.published for r in rows_of)}
+    head, csv_head = ["row"], ["row", "label", "seeds", "status"]
+    for key in keys:
+        head += [f"{METRICS[key]}, published", "ours"] if key in printed else [f"{METRICS[key]}, ours"]
+        csv_head += [f"published_{key}", key, f"{key}_sd"]
+    if gap and "accuracy" in printed:
+        head.append("ours less published")
+    told = any(result.status for result in rows_of)
+    seeds = any(len(result.runs) > 1 for result in rows_of)
+    head += (["seeds"] if seeds else []) + (["state"] if told else [])
+    rows, raw = [], []
+    for result in rows_of:
+        cells, plain = [result.row.label], [result.row.name, result.row.label, len(result.runs), result.status]
+        for key in keys:
+            published, found = result.row.published.get(key), values(result, key)
+            cells += ([_published(published)] if key in printed else []) + [show(key, found)]
+            spread = float(np.std(found, ddof=1)) if len(found) > 1 else None
+            plain += [published, float(np.mean(found)) if found else None, spread]
+        if gap and "accuracy" in printed:
+            cells.append(_gap(result))
+        rows.append(cells + ([str(len(result.runs))] if seeds else []) + ([result.status or "done"] if told else []))
+        raw.append(plain)
+    caption = "± is the standard deviation over seeds (n − 1). " if seeds else ""
+    caption += "Our top-1 is of the whole test split, from the checkpoint that is best on validation images"
+    caption += "; published figures as printed in the source." if printed else "."
+    name = "extra_rows.csv" if extra else "published_and_ours.csv"
+    return Table(head, rows, caption, csv=(name, csv_head, raw))
+
+
+def _published(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:,.10g}"
+
+
+def _gap(result: Result) -> str:
+    published, found = result.row.published.get("accuracy"), values(result, "accuracy")
+    return ABSENT if published is None or not found else f"{np.mean(found) - published:+.2f}"
+
+
+def remarks(results: Sequence[Result]) -> Table | None:
+    """What belongs to single rows."""
+    rows = [[r.row.label, r.row.remark] for r in results if r.row.remark]
+    return Table(["row", "what to know when comparing"], rows, left=2) if rows else None
+
+
+def costs(results: Sequence[Result]) -> Table:
+    """What the shapes cost by our own count, at full size, beside the published figures."""
+    rows, raw = [], []
+    for result in results:
+        cost = result.cost
+        if not cost:
+            continue
+        size = "×".join(str(side) for side in cost["image_size"])
+        published = [result.row.published.get(key) for key in ("parameters", "macs")]
+        rows.append(
+            [
+                result.row.label, cost["model"], size,
+                _published(published[0]), f"{cost['parameters'] / 1e6:,.2f}",
+                _published(published[1]), f"{cost['macs'] / 1e6:,.0f}",
+            ]
+        )  # fmt: skip
+        raw.append([result.row.name, cost["model"], size, published[0], cost["parameters"], published[1], cost["macs"]])
+    head = ["row", "model", "image", "parameters (M), published", "counted", "MACs (M), published", "counted"]
+    columns = ["row", "model", "image", "published_parameters_m", "parameters", "published_macs_m", "macs"]
+    if not any(row[3] != ABSENT or row[5] != ABSENT for row in rows):
+        head, rows = [*head[:3], "parameters (M)", "MACs (M)"], [[*row[:3], row[4], row[6]] for row in rows]
+    caption = "Counted from the models as declared, at full size; one MAC (multiply-accumulate) is two FLOPs."
+    return Table(head, rows, caption, left=3, csv=("shapes.csv", columns, raw))
+
+
+def time_and_cost(results: Sequence[Result], wall_seconds: float) -> list[Block]:
+    """Time, memory and work of every row, and of the whole."""
+    rows, raw, total, work = [], [], 0.0, 0.0
+    devices: dict[str, None] = {}
+    for result in results:
+        for run in result.runs:
+            s = run.summary
+            images = (s.get("images_per_second") or 0) * (s.get("train_seconds") or 0)
+            flop = 6e9 * (s.get("gmacs") or 0) * images
+            total, work = total + (s.get("train_seconds") or 0), work + flop
+            devices[str(s.get("environment", {}).get("devices", "?"))] = None
+            memory = s.get("peak_memory_bytes")
+            rows.append(
+                [
+                    result.row.label, str(_seed(run)), count(s.get("parameters") or 0),
+                    count(s.get("trainable_parameters") or 0), str(s.get("epochs", ABSENT)),
+                    f"{s.get('seconds_per_epoch') or 0:.3g}", duration(s.get("train_seconds") or 0),
+                    duration(s.get("compile_seconds") or 0), f"{s.get('images_per_second') or 0:,.0f}",
+                    count(memory) + "B" if memory else ABSENT,
+                ]
+            )  # fmt: skip
+            raw.append([result.row.name, _seed(run), s.get("parameters"), s.get("trainable_parameters"),
+                        s.get("epochs"), s.get("seconds_per_epoch"), s.get("train_seconds"), s.get("compile_seconds"),
+                        s.get("images_per_second"), memory])  # fmt: skip
+    if not rows:
+        return []
+    head = ["row", "seed", "parameters", "of them trained", "epochs", "s/epoch", "training", "first step",
+            "training images/s", "peak memory"]  # fmt: skip
+    columns = ["row", "seed", "parameters", "trainable", "epochs", "seconds_per_epoch", "train_seconds",
+               "compile_seconds", "images_per_second", "peak_memory_bytes"]  # fmt: skip
+    if all(row[-1] == ABSENT for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+    text = (
+        f"{len(rows)} runs: {duration(total)} of training on {', '.join(devices)}, {duration(wall_seconds)} with "
+        f"compilation, evaluation and start in all; {count(work)}FLOP of training, counted as three forward passes an "
+        "image, which is too much for frozen rows and half of what SAM takes."
+    )
+    return [Text(text), Table(head, rows, csv=("time_and_cost.csv", columns, raw))]
+
+
+def states(results: Sequence[Result]) -> list[Block]:
+    """A note for every run without a result."""
+    out: list[Block] = []
+    for result in results:
+        if not result.records:
+            out.append(Text(f"{result.row.label}: not run.", "note"))
+        for seed, record in sorted(result.records.items()):
+            if record["status"] != led.DONE:
+                reason = f": {record['reason']}" if record.get("reason") else ""
+                out.append(
+                    Text(f"{result.row.label}, seed {seed}: {record['status']}{reason}.".replace("..", "."), "note")
+                )
+    return out
+
+
+def by_epoch(results: Sequence[Result]) -> Table | None:
+    """Loss and accuracy on training and validation images at each epoch of the first seed."""
+    keys = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+    rows, raw = [], []
+    for result in results:
+        for run in result.runs[:1]:
+            for line in run.epochs:
+                found = [line.get(key) for key in keys]
+                texts = [ABSENT if v is None else f"{100 * v:.2f} %" if "acc" in k else f"{v:.4f}" for k, v in
+                         zip(keys, found, strict=True)]  # fmt: skip
+                rows.append([result.row.label, str(line["epoch"]), *texts])
+                raw.append([result.row.name, line["epoch"], *found])
+    if not rows:
+        return None
+    head = ["row", "epoch", "training loss", "training accuracy", "validation loss", "validation accuracy"]
+    columns = ["row", "epoch", *(key.replace("/", "_") for key in keys)]
+    caption = "Training figures are means over the epoch, with augmentation and dropout, while the weights change."
+    return Table(head, rows, caption, csv=("by_epoch.csv", columns, raw))

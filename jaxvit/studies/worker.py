@@ -1,0 +1,118 @@
+"""The process that trains runs of a study: `python -m jaxvit.studies.worker JOBS.json`, started by `studies.conduct`.
+
+A process of its own gives the memory back to the machine, and takes nothing with it when it dies. It ends, after a
+checkpoint, when the process that started it is gone.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from jaxvit.errors import UserError
+
+STOPPED_CODE = 75  # a run was interrupted and has saved its state
+
+
+def main(argv: list[str]) -> int:
+    """Runs the jobs of a file; each leaves its outcome in a file of its own."""
+    _watch_parent()
+    jobs = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    _quiet()
+    from jaxvit.commands.parser import use_compile_cache
+
+    use_compile_cache()
+    for job in jobs:
+        print(job["heading"], file=sys.stderr, flush=True)
+        begun = time.monotonic()
+        outcome = run(job)
+        outcome["seconds"] = time.monotonic() - begun
+        _write(Path(job["outcome"]), outcome)
+        if outcome["status"] != "done":
+            print(f"{job['key']}: {outcome['status']}: {outcome['reason']}", file=sys.stderr, flush=True)
+        if outcome["status"] == "interrupted":
+            return STOPPED_CODE
+    return 0
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Trains one run and measures what the study asks for; returns {"status", "reason", ...}."""
+    from jaxvit import config as config_lib
+    from jaxvit.interrupt import Interrupted
+    from jaxvit.train import Diverged, train_and_evaluate
+
+    try:
+        config = config_lib.from_mapping(job["config"])
+        train_and_evaluate(config, job["workdir"])
+        measured = throughput(job["workdir"]) if job["throughput"] else {}
+        return {"status": "done", "reason": "", **measured}
+    except Interrupted as stop:
+        return {"status": "interrupted", "reason": str(stop)}
+    except KeyboardInterrupt:
+        return {"status": "interrupted", "reason": "stopped before the first checkpoint"}
+    except Diverged as error:
+        return {"status": "diverged", "reason": str(error)}
+    except UserError as error:
+        return {"status": "failed", "reason": " ".join(str(error).split()), "mistake": True}
+    except Exception as error:
+        said = " ".join(str(error).split())[:300]
+        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
+            return {"status": "out of memory", "reason": said}
+        (Path(job["workdir"]) / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        return {"status": "failed", "reason": f"{type(error).__name__}: {said} (error.txt in the run's directory)"}
+
+
+def throughput(workdir: str, seconds: float = 1.0) -> dict[str, Any]:
+    """Test images per second of a run's best model, in its own batches, images already on the device."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxvit import inference
+
+    classifier = inference.from_run(workdir)
+    assert classifier.config is not None
+    size, words = int(classifier.config.batch_size), classifier.data_config
+    images = jnp.zeros((size, *words["image_size"], words["in_channels"]), jnp.float32)
+    apply = jax.jit(lambda variables, images: classifier.model.apply(variables, images).argmax(-1))
+    apply(classifier.variables, images).block_until_ready()
+    done, begun = 0, time.monotonic()
+    while time.monotonic() - begun < seconds or done == 0:
+        apply(classifier.variables, images).block_until_ready()
+        done += size
+    return {"test_images_per_second": done / (time.monotonic() - begun)}
+
+
+def _write(path: Path, outcome: dict[str, Any]) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(outcome), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _watch_parent() -> None:
+    """Asks this process to stop when its standard input, a pipe that the parent holds, comes to its end."""
+
+    def watch() -> None:
+        while os.read(0, 1):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _quiet() -> None:
+    """Only our own lines on the terminal, as `jaxvit.cli` has it."""
+    import logging
+    import warnings
+
+    for library in ("absl", "huggingface_hub", "jax", "orbax", "tensorboardX"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)
+    warnings.showwarning = lambda message, *_: print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,154 @@
+"""Study files: what they must say, what is refused, and that the six that there are follow their reports' protocols."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from jaxvit.errors import UserError
+from jaxvit.studies import study as studies
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "configs" / "studies").glob("*.py"))
+HEAD = "from jaxvit.studies import Row, Study\n"
+VIT = '{"model.name": "vit_tiny_patch16_224"}'
+
+
+def configs(name):
+    """Row name -> config of the first seed."""
+    study, file = studies.load(name)
+    return {row.name: studies.row_config(study, file, row, 0, studies.Options()) for row in study.rows}
+
+
+def write(tmp_path, body, head=HEAD):
+    path = tmp_path / "mine.py"
+    path.write_text(head + body)
+    return str(path)
+
+
+def test_there_are_the_six_reports():
+    assert {file.stem for file in FILES} >= {
+        "cifar100_resnet_vs_vit", "cifar100_swin_finetune_vs_scratch", "cifar10_vit_vs_swin",
+        "cifar10_vit_distillation", "cifar100_asam", "cifar10_transfer_learning",
+    }  # fmt: skip
+    assert set(studies.names()) == {file.stem for file in FILES}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_a_study_is_short_and_every_row_is_valid(file):
+    text = file.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 80
+    assert f"main.py study {file.stem}" in text
+    assert configs(str(file))
+
+
+def test_protocol_of_vit_against_swin():
+    rows = configs("cifar10_vit_vs_swin")
+    for config in rows.values():
+        assert (config.batch_size, config.num_epochs, config.optim.grad_clip_norm) == (32, 50, 1.0)
+        assert (config.early_stopping.patience, config.early_stopping.min_delta) == (5, 0.001)
+        assert config.data.mean == (0.4914, 0.4822, 0.4465) and config.data.std == (0.2470, 0.2435, 0.2616)
+        assert config.data.val_fraction > 0
+    vit, swin = rows["vit"].optim, rows["swin"].optim
+    assert (vit.name, vit.learning_rate, vit.weight_decay, vit.schedule.name) == ("adamw", 5e-5, 0.01, "cosine")
+    assert (swin.name, swin.learning_rate, swin.weight_decay, swin.schedule.name) == ("adamw", 1e-4, 0.001, "plateau")
+    assert rows["swin"].loss.label_smoothing == 0.1 and rows["swin"].model.drop_rate == 0.2
+
+
+def test_protocol_of_asam():
+    study, _ = studies.load("cifar100_asam")
+    rows = configs("cifar100_asam")
+    assert len(study.seeds) == 3
+    for name in ("vit_asam", "swin_asam"):
+        config = rows[name]
+        assert (config.optim.learning_rate, config.optim.momentum, config.batch_size, config.num_epochs) == (
+            1e-2, 0.9, 32, 5,
+        )  # fmt: skip
+        assert dict(config.optim.schedule).items() >= {
+            "name": "step", "step_size": 100, "gamma": 0.95, "unit": "steps",
+        }.items()  # fmt: skip
+        assert config.optim.sam.adaptive and config.optim.sam.rho > 0
+    assert rows["swin_asam"].optim.freeze == "head_only" and rows["vit_asam_cosine"].optim.schedule.name == "cosine"
+
+
+def test_protocol_of_transfer_and_distillation():
+    rows = configs("cifar10_transfer_learning")
+    assert {rows[f"alexnet_{p}"].data.fraction for p in (10, 20, 50)} == {0.1, 0.2, 0.5}
+    assert rows["alexnet_10"].pretrained and rows["alexnet_10_scratch"].pretrained is None
+    words = [rows[f"resnet18_freeze_{w}"].optim.freeze for w in ("none", "early", "middle", "last")]
+    assert words == ["none", "early", "middle", "head_only"]
+    assert all(config.batch_size == 64 and config.num_epochs == 10 for config in rows.values())
+    assert all(c.data.per_class == 1000 for n, c in configs("cifar10_vit_distillation").items() if n != "small")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("", "has no STUDY"),
+        ("STUDY = 3", "has no STUDY"),
+        ("1/0", "ZeroDivisionError"),
+        ("STUDY = Study(title='a', source='b', rows=[])", "has no rows"),
+        (f"STUDY = Study(title='a', source='b', rows=[Row(name='a b', label='', words={VIT})])", "no name for a row"),
+        ("STUDY = Study(title='a', source='b', rows=[Row(name='report', label='')])", "no name for a row"),
+        ("STUDY = Study(title='a', source='b', rows=[Row(name='a', label='')] * 2)", "two rows"),
+        ("STUDY = Study(title='a', source='b', rows=[Row(name='a', label='', teacher='b')])", "no row before it"),
+        ("STUDY = Study(title='a', source='b', columns=('acuracy',), rows=[Row(name='a', label='')])", "accuracy"),
+        (
+            "STUDY = Study(title='a', source='b', rows=[Row(name='a', label='', published={'macs': 1})])",
+            "none of its columns",
+        ),
+        (
+            "STUDY = Study(title='a', source='b', rows=[Row(name='a', label='', published={'accuracy': '9'})])",
+            "expected a number",
+        ),
+        ("STUDY = Study(title='a', source='b', pictures=('b',), rows=[Row(name='a', label='')])", "no row 'b'"),
+        ("STUDY = Study(title='a', rows=[])", "TypeError"),
+    ],
+)
+def test_a_file_that_makes_no_sense(tmp_path, body, said):
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        studies.load(write(tmp_path, body))
+    assert len(str(error.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ('{"optim.learning_rat": 1}', "Did you mean 'optim.learning_rate'"),
+        ('{"optim.learning_rate": "fast"}', "expected a number"),
+        ('{"optim.learning_rate": -1.0}', "expected a number above 0"),
+        ('{"model.name": "resnet81"}', "Did you mean"),
+        ('{"model.name": "resnet18", "model.depth": 3}', "depth"),
+    ],
+)
+def test_a_row_that_makes_no_sense(tmp_path, words, said):
+    study, file = studies.load(
+        write(tmp_path, f"STUDY = Study(title='a', source='b', rows=[Row(name='x', label='', words={words})])")
+    )
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        studies.row_config(study, file, study.rows[0], 0, studies.Options())
+    assert str(error.value).startswith("row 'x'")
+
+
+def test_names_paths_and_suggestions(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="Did you mean 'cifar100_asam'"):
+        studies.load("cifar100_asm")
+    with pytest.raises(UserError, match="no study file"):
+        studies.load(str(tmp_path / "none.py"))
+    monkeypatch.setattr(studies, "directories", lambda: [])
+    with pytest.raises(UserError, match="run in a checkout, or give the path"):
+        studies.load("cifar100_asam")
+
+
+def test_words_of_the_command_line_come_last():
+    study, file = studies.load("cifar10_vit_vs_swin")
+    options = studies.Options(epochs=2, data="digits", overrides=("--config.batch_size=8",))
+    config = studies.row_config(study, file, study.row("vit"), 4, options)
+    assert (config.num_epochs, config.data.name, config.batch_size, config.seed) == (2, "digits", 8, 4)
+
+
+def test_a_row_brings_its_teacher():
+    study, _ = studies.load("cifar10_vit_distillation")
+    assert [row.name for row in studies.chosen(study, ["vit_ti_distilled"])] == ["vit_b", "vit_ti_distilled"]
+    with pytest.raises(UserError, match="Did you mean"):
+        studies.chosen(study, ["vit_ti_distiled"])
