@@ -17,7 +17,9 @@ from jaxvit.macs import count_macs
 from jaxvit.run import Run
 from jaxvit.state import TrainState
 
-NUM_SAMPLES = 32
+NUM_SAMPLES = 32  # evenly over the test split
+NUM_MISTAKES = 16  # the most confident ones
+NUM_CONFUSIONS = 8  # the most frequent (true, predicted), two images of each
 
 
 def print_header(run: Run, state: TrainState) -> None:
@@ -83,12 +85,28 @@ def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
         "train_seconds": progress.seconds,
         "seconds_per_epoch": progress.seconds / max(progress.epoch, 1),
         "images_per_second": images / max(progress.seconds, 1e-9),
+        **peak_memory(),
         "best": progress.best,
         "final": final,
         "environment": environment(),
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def peak_memory() -> dict[str, Any]:
+    """Returns the most memory in use so far: of the fullest device, or, on the CPU, of the process."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
+    if peaks:
+        return {"peak_memory_bytes": max(peaks), "peak_memory_of": "device"}
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return {}
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {"peak_memory_bytes": peak, "peak_memory_of": "process"}
 
 
 def environment() -> dict[str, Any]:
@@ -148,8 +166,39 @@ def decisive(metrics: dict[str, float]) -> dict[str, float]:
     return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
 
 
-def sample_images(feed: Any, split: Any, positions: np.ndarray) -> dict[str, np.ndarray]:
-    """Returns a few images of a split as the model's feed holds them: image uint8 [n, h, w, c], label, index."""
-    chosen = positions[np.linspace(0, len(positions) - 1, min(NUM_SAMPLES, len(positions))).astype(int)]
+def sample_images(feed: Any, split: Any, positions: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
+    """Returns a few images of a split as the model's feed holds them: image uint8 [n, h, w, c], label, index.
+
+    The first `fixed` of them lie evenly over the split and are the same for every run of these data; the others are
+    mistakes that tell most.
+
+    Args:
+      feed: of the split.
+      split: its labels and the places of its images in the data set.
+      positions: of the readable images, int [m].
+      logits: float [m, num_classes], theirs.
+    """
+    even = np.linspace(0, len(positions) - 1, min(NUM_SAMPLES, len(positions))).astype(int)
+    telling = np.setdiff1d(telling_mistakes(logits, split.labels[positions]), even)
+    chosen = positions[np.concatenate([even, telling])]
     batch = next(iter(feed.batches(chosen, len(chosen))))
-    return {"image": np.asarray(batch["image"]), "label": split.labels[chosen], "index": split.index[chosen]}
+    return {
+        "image": np.asarray(batch["image"]),
+        "label": split.labels[chosen],
+        "index": split.index[chosen],
+        "fixed": np.int64(len(even)),
+    }
+
+
+def telling_mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Positions of the most confident mistakes and of examples of the most frequent confusions, int [k]."""
+    said = logits.argmax(axis=-1)
+    wrong = np.flatnonzero(said != labels)
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    doubt = np.exp(shifted).sum(axis=-1)  # 1 / the probability of what was said
+    chosen = list(wrong[np.argsort(doubt[wrong], kind="stable")][:NUM_MISTAKES])
+    kinds, counts = np.unique(labels[wrong].astype(np.int64) * logits.shape[-1] + said[wrong], return_counts=True)
+    for kind in kinds[np.argsort(-counts, kind="stable")][:NUM_CONFUSIONS]:
+        true, predicted = divmod(int(kind), logits.shape[-1])
+        chosen += list(wrong[(labels[wrong] == true) & (said[wrong] == predicted)][:2])
+    return np.unique(np.asarray(chosen, np.int64))

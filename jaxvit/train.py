@@ -312,7 +312,7 @@ def _finish(run: Run, state: TrainState, progress: Progress) -> dict[str, Any]:
         labels=split.labels[readable],
         index=split.index[readable],
     )
-    writers.write_npz(run.workdir / "samples.npz", **summary.sample_images(run.feeds["test"], split, readable))
+    writers.write_npz(run.workdir / "samples.npz", **summary.sample_images(run.feeds["test"], split, readable, logits))
     final = {f"test/{name}": value for name, value in test.items()}
     final |= {name: value for name, value in best.items() if name.startswith("val")}
     final |= {"best_epoch": best["epoch"], "epochs": progress.epoch, "step": int(state.step)}

@@ -118,8 +118,9 @@ def heat(runs: Sequence[RunFiles], classifiers: dict[str, Any]) -> list[Block]:
     first = next((run for run in runs if run.samples is not None), None)
     if first is None or first.samples is None:
         return [Text("No samples.npz, so no images to look at.", "note")]
-    chosen = np.unique(np.linspace(0, len(first.samples["image"]) - 1, SHOWN).astype(int))
-    images, labels = first.samples["image"][chosen], first.samples["label"][chosen]
+    samples = first.fixed_samples
+    chosen = np.unique(np.linspace(0, len(samples["image"]) - 1, SHOWN).astype(int))
+    images, labels = samples["image"][chosen], samples["label"][chosen]
     columns, blocks = [], []
     for run in runs:
         try:
@@ -129,7 +130,7 @@ def heat(runs: Sequence[RunFiles], classifiers: dict[str, Any]) -> list[Block]:
     if not columns:
         return blocks
     names = first.class_names
-    index = first.samples["index"][chosen]
+    index = samples["index"][chosen]
     cells = []
     for i, image in enumerate(images):
         cells.append(Picture(to_png(image), "", (f"true: {names[int(labels[i])]}", f"test image {index[i]}")))
@@ -215,7 +216,7 @@ def augmented(run: RunFiles) -> list[Block]:
     if run.samples is None:
         return [Text(f"{run.label}: no samples.npz, so no augmented images to show.", "note")]
     words = {w.removeprefix("augment."): v for w, v in run.config.items() if w.startswith("augment.")}
-    images = run.samples["image"]
+    images = run.fixed_samples["image"]
     chosen = np.unique(np.linspace(0, len(images) - 1, 5).astype(int))
     cells = augment.picture_grid(augment.make_augment(words), jax.random.key(0), images[chosen], DRAWS)
     pictures = [Picture(to_png(cell)) for row in cells for cell in row]

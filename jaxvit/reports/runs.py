@@ -32,6 +32,13 @@ class RunFiles:
     samples: dict[str, np.ndarray] | None = None  # image uint8 [n, h, w, c], label, index
 
     @property
+    def fixed_samples(self) -> dict[str, np.ndarray]:
+        """The samples that lie evenly over the test split, without the mistakes that follow them."""
+        assert self.samples is not None
+        end = int(self.samples.get("fixed", len(self.samples["image"])))
+        return {name: self.samples[name][:end] for name in ("image", "label", "index")}
+
+    @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return bool(self.summary)
@@ -91,7 +98,7 @@ def read_run(path: Path, label: str) -> RunFiles:
     lines = _read_lines(path / "metrics.jsonl")
     epochs = [line for line in lines if "train/loss" in line or "val/loss" in line]
     arrays = _read_npz(path / "predictions.npz", ("logits", "labels", "index"))
-    samples = _read_npz(path / "samples.npz", ("image", "label", "index"))
+    samples = _read_npz(path / "samples.npz", ("image", "label", "index"), ("fixed",))
     run = RunFiles(path, label, config, class_names, epochs, lines, summary, samples=samples, **(arrays or {}))
     if arrays:
         _check_predictions(run)
@@ -127,12 +134,12 @@ def _read_lines(path: Path) -> list[dict[str, float]]:
     return sorted(lines, key=lambda line: line["step"])
 
 
-def _read_npz(path: Path, names: Sequence[str]) -> dict[str, np.ndarray] | None:
+def _read_npz(path: Path, names: Sequence[str], perhaps: Sequence[str] = ()) -> dict[str, np.ndarray] | None:
     if not path.exists():
         return None
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in names}
+            return {name: arrays[name] for name in (*names, *(n for n in perhaps if n in arrays))}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {str(path)!r}: {str(error).splitlines()[0]}") from None
 

@@ -98,6 +98,11 @@ def _model(run: RunFiles) -> tuple[Any, str]:
     return name, f"{name} (pretrained)" if start else name
 
 
+def _memory(run: RunFiles) -> tuple[Any, str]:
+    value, of = run.summary.get("peak_memory_bytes"), run.summary.get("peak_memory_of")
+    return value, ABSENT if value is None else f"{count(value)}B" + (" (process)" if of == "process" else "")
+
+
 # head of the column: run -> (value for the CSV, text); a column without any value is left out
 COLUMNS: dict[str, Callable[[RunFiles], tuple[Any, str]]] = {
     "model": _model,
@@ -112,7 +117,7 @@ COLUMNS: dict[str, Callable[[RunFiles], tuple[Any, str]]] = {
     "s/epoch": _pick("seconds_per_epoch", lambda v: f"{v:.3g}"),
     "training": _pick("train_seconds", duration),
     "images/s": _pick("images_per_second", lambda v: f"{v:,.0f}"),
-    "peak memory": _pick("peak_memory_bytes", lambda v: f"{count(v)}B"),
+    "peak memory": _memory,
 }
 _WORDS = ("model",)
 

@@ -1,0 +1,43 @@
+"""What a run says of itself: which images it keeps for pictures, how much memory it took."""
+
+import numpy as np
+
+from jaxvit import summary
+from jaxvit.data.pipeline import make_feed
+from jaxvit.data.splits import Split
+
+
+def test_the_mistakes_that_tell_most_are_kept():
+    labels = np.zeros(200, np.int32)
+    logits = np.zeros((200, 3), np.float32)
+    logits[:, 0] = 2.0
+    logits[7] = (0.0, 9.0, 0.0)  # sure and wrong
+    logits[50:60] = (0.0, 0.0, 1.0)  # unsure, the most frequent confusion
+    chosen = summary.telling_mistakes(logits, labels)
+    assert set(chosen) >= {7, 50, 51}
+    assert set(chosen) <= {7, *range(50, 60)}
+    assert not len(summary.telling_mistakes(logits[:5], labels[:5]))
+
+
+def test_samples_are_the_evenly_spaced_images_and_then_mistakes():
+    images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1).repeat(4, axis=1)
+    labels = (np.arange(100) % 2).astype(np.int32)
+    split = Split("test", labels, np.arange(100), images.__getitem__, images)
+    logits = np.zeros((100, 2), np.float32)
+    logits[np.arange(100), labels] = 1.0
+    logits[33] = (5.0, -5.0)
+    samples = summary.sample_images(make_feed(split), split, np.arange(100), logits)
+    fixed = int(samples["fixed"])
+    assert fixed == summary.NUM_SAMPLES
+    assert samples["index"][0] == 0 and samples["index"][fixed - 1] == 99
+    np.testing.assert_array_equal(samples["index"][fixed:], [33])
+    np.testing.assert_array_equal(samples["image"][:, 0, 0, 0], samples["index"])
+    np.testing.assert_array_equal(samples["label"], labels[samples["index"]])
+
+
+def test_peak_memory_is_that_of_the_process_on_the_cpu():
+    before = summary.peak_memory()
+    assert before["peak_memory_of"] == "process"
+    block = np.ones(64 * 2**20 // 8)  # 64 MiB that are really written
+    assert block.sum() > 0
+    assert before["peak_memory_bytes"] <= summary.peak_memory()["peak_memory_bytes"] < 2**40
