@@ -162,6 +162,11 @@ def default() -> Config:
     c.parallel.fsdp = 1  # devices that share one copy of the state
     c.parallel.tensor = 1  # devices that share the matmuls of a transformer
 
+    c.wandb = ConfigDict()  # Weights & Biases, beside TensorBoard
+    c.wandb.project = optional(str)  # None = off
+    c.wandb.name = optional(str)  # of the run; None = the workdir's last part
+    c.wandb.mode = "online"  # or "offline": files for `wandb sync`
+
     c.checkpoint = ConfigDict()
     c.checkpoint.every_steps = optional(int)  # None = at each evaluation
     c.checkpoint.keep_last = 2  # newest states that stay

@@ -23,6 +23,7 @@ _CHOICES = {
     "dtype": ("float32", "bfloat16", "float64"),
     "parallel.mode": ("jit", "pmap"),
     "loss.on_nan": ("stop", "skip", "rollback"),
+    "wandb.mode": ("online", "offline"),
     "distill.mode": ("soft", "hard", "token"),
     "optim.sam.method": ("sam", "gsam"),
     "early_stopping.metric": ("accuracy", "top5_accuracy", "loss"),

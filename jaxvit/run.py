@@ -44,6 +44,7 @@ class Run:
     origin: dict[str, Any]  # SHA-256, licence and notes of the pretrained weights, or nothing
     arrange: Callable[[np.ndarray], np.ndarray] = lambda order: order  # of an epoch, to what the devices read
     teacher: Any = None  # variables of the teacher, where it answers inside the step
+    trackers: list[Any] = dataclasses.field(default_factory=list)  # TensorBoard and the like
     compiled: set[bool] = dataclasses.field(default_factory=set)  # kinds of step that have been taken
     compile_seconds: float = 0.0
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxvit import config as config_lib
 from jaxvit import config_checks, data, lr_find, summary, workdirs, writers
 from jaxvit.checkpoint import NoCheckpoint
 from jaxvit.config import Config
@@ -21,6 +22,7 @@ from jaxvit.evaluate import evaluate
 from jaxvit.interrupt import Interrupted, deferred
 from jaxvit.run import DRY_RUN_STEPS, Run, prepare
 from jaxvit.state import TrainState, model_variables
+from jaxvit.trackers import make_trackers, show
 
 STEP_SCALARS = {"loss": "train/batch_loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm"}
 
@@ -95,10 +97,13 @@ def _train(config: Config, path: Path, force: bool, on_evaluation: Any) -> dict[
     try:
         with deferred() as flag:
             state, progress = _resume(run, state)
+            run.trackers = make_trackers(path, int(state.step), config_lib.to_dict(run.config))
             state, progress = _fit(run, state, progress, flag, on_evaluation or (lambda epoch, val: None))
         return _finish(run, state, progress)
     finally:
         run.checkpoints.close()
+        for tracker in run.trackers:
+            tracker.close()
 
 
 def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
@@ -126,7 +131,7 @@ def _fit(
     if run.config.loss.on_nan == "rollback" and not run.checkpoints.steps("last"):
         run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress))
     while True:
-        writer = writers.MetricsWriter(run.workdir, log=progress.log, step=int(state.step))
+        writer = writers.MetricsWriter(run.workdir, log=progress.log, trackers=run.trackers)
         try:
             while progress.epoch < run.config.num_epochs and not progress.stopped_early:
                 state = _train_epoch(run, state, progress, writer, flag)
@@ -312,12 +317,14 @@ def _finish(run: Run, state: TrainState, progress: Progress) -> dict[str, Any]:
         labels=split.labels[readable],
         index=split.index[readable],
     )
-    writers.write_npz(run.workdir / "samples.npz", **summary.sample_images(run.feeds["test"], split, readable, logits))
+    samples = summary.sample_images(run.feeds["test"], split, readable, logits)
+    writers.write_npz(run.workdir / "samples.npz", **samples)
     final = {f"test/{name}": value for name, value in test.items()}
     final |= {name: value for name, value in best.items() if name.startswith("val")}
     final |= {"best_epoch": best["epoch"], "epochs": progress.epoch, "step": int(state.step)}
     described = summary.describe(run, final, progress)
     writers.write_json(run.workdir / "summary.json", described)
     writers.seal(run.workdir, workdirs.SEALED)
+    show(run.trackers, described, samples, logits, split.labels[readable], split.index[readable])
     summary.print_footer(run.workdir, described)
     return final

@@ -15,6 +15,7 @@ import numpy as np
 from jaxvit import integrity
 from jaxvit.console import err
 from jaxvit.errors import RunError, UserError
+from jaxvit.trackers import Tracker
 
 
 def make_workdir(workdir: str | os.PathLike[str]) -> Path:
@@ -70,7 +71,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 RUN_FILES = ("config.json", "classes.json", "summary.json", "metrics.jsonl", "predictions.npz", "samples.npz",
-             "skipped_files.txt", "checkpoints", "events", integrity.NAME)  # fmt: skip
+             "skipped_files.txt", "checkpoints", "events", "wandb", integrity.NAME)  # fmt: skip
 
 
 def remove_run(workdir: Path) -> None:
@@ -148,17 +149,13 @@ def refuse_damaged(workdir: Path, names: Sequence[str] | None = None) -> None:
 
 
 class MetricsWriter:
-    """Appends scalars to metrics.jsonl, one object a line, and to TensorBoard.
+    """Appends scalars to metrics.jsonl, one object a line, and hands them on to the trackers.
 
     `log` is the file's content so far, packed. It is kept in the checkpoints: a resumed run opens the writer with the
     log stored there, which drops the lines that will be written again and mends a file that has lost or changed some.
     """
 
-    def __init__(self, workdir: Path, *, log: str = "", step: int = 0):
-        """Opens the files; `step` is the first step that will be written."""
-        # Imported here: only training writes events.
-        from tensorboardX import SummaryWriter
-
+    def __init__(self, workdir: Path, *, log: str = "", trackers: Sequence[Tracker] = ()):
         self._path = workdir / "metrics.jsonl"
         content = zlib.decompress(base64.b64decode(log)) if log else b""
         before = self._path.read_bytes() if self._path.is_file() else None
@@ -171,7 +168,7 @@ class MetricsWriter:
         if before is None or before != content:
             replace(self._path, content)
         self._file = open(self._path, "ab")  # noqa: SIM115 - open for as long as the run
-        self._events = SummaryWriter(str(workdir / "events"), purge_step=step or None)
+        self._trackers = trackers
 
     @property
     def log(self) -> str:
@@ -185,15 +182,13 @@ class MetricsWriter:
             self._file.flush()
         except OSError as error:
             raise _not_written(self._path, error) from None
-        for name, value in scalars.items():
-            self._events.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.scalars(step, scalars)
 
     def close(self) -> None:
-        """Flushes and closes."""
+        """Flushes and closes metrics.jsonl; the trackers stay open."""
         with suppress(OSError):  # what could not be written has been said
             self._file.close()
-        with suppress(OSError):
-            self._events.close()
 
 
 def replace(path: Path, content: bytes) -> None:
