@@ -154,6 +154,8 @@ def show(
 
 def mosaic(images: np.ndarray, wrong: np.ndarray, columns: int = 8, border: int = 2) -> np.ndarray:
     """Tiles uint8 [n, h, w, c] into one picture [., ., 3]; a red frame marks what `wrong` [n] names."""
+    scale = max(1, 48 // max(images.shape[1:3]))  # small images are enlarged
+    images = images.repeat(scale, axis=1).repeat(scale, axis=2)
     n, h, w, _ = images.shape
     columns = min(columns, n)
     rows = -(-n // columns)

@@ -51,9 +51,9 @@ def test_the_end_of_a_run_is_shown():
 
 def test_a_mosaic_frames_what_is_wrong():
     picture = trackers.mosaic(np.zeros((3, 4, 6, 1), np.uint8), np.array([False, True, False]), columns=2)
-    assert picture.shape == (2 * 8, 2 * 10, 3)
-    assert tuple(picture[0, 0]) == (255, 255, 255) and tuple(picture[0, 10]) == (213, 94, 0)
-    assert not picture[2:6, 2:8].any()
+    assert picture.shape == (2 * (4 * 8 + 4), 2 * (6 * 8 + 4), 3)  # eightfold
+    assert tuple(picture[0, 0]) == (255, 255, 255) and tuple(picture[0, 52]) == (213, 94, 0)
+    assert not picture[2:34, 2:50].any()
 
 
 def test_tensorboard_files_hold_scalars_images_and_the_table(tmp_path):
