@@ -1,12 +1,14 @@
-"""Shared by all tests: eight virtual CPU devices, strict rank promotion, a compile cache."""
+"""Shared by all tests: eight virtual CPU devices, quick compilation, strict rank promotion, a compile cache."""
 
 import os
 import tempfile
 
 # Must be set before jax starts its backend.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-    os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Tests compile much and compute little: without LLVM's optimisation they take half the time.
+for flag, value in (("xla_force_host_platform_device_count", 8), ("xla_backend_optimization_level", 0)):
+    if flag not in os.environ.get("XLA_FLAGS", ""):
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{flag}={value}".strip()
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "jaxvit-test-cache"))
 
 import jax  # noqa: E402
