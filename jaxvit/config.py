@@ -105,6 +105,7 @@ def default() -> Config:
     c.optim.grad_clip_norm = optional(float)  # of the global norm
     c.optim.accum_steps = 1  # micro-batches per step
     c.optim.freeze = "none"  # none, early, early_with_stem, middle, head_only, last_N_blocks, or a regex
+    c.optim.unfreeze = ()  # of (epochs done, freeze word): gradually, as ((2, "last_2_blocks"), (5, "none"))
     c.optim.schedule = ConfigDict()
     c.optim.schedule.name = "cosine"  # or constant, linear, polynomial, onecycle, wsd, step, multistep, plateau, ...
     c.optim.schedule.warmup_epochs = 0.0  # linear, from 0

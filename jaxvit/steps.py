@@ -83,7 +83,8 @@ def make_train_step(
         if axis_name is not None:
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         augment_key, dropout_key = jax.random.split(key)
-        targets = one_hot(batch["label"], num_classes, label_smoothing)
+        # a row of zeros marks an image that could not be read: it is mixed into no other
+        targets = one_hot(batch["label"], num_classes, label_smoothing) * batch["mask"][:, None]
         images, targets = augment(augment_key, to_float(batch["image"]), targets)
         # of mean 1 over the batch: the mean over its parts is then the mean over what could be read
         readable = over_devices(jnp.sum(batch["mask"], dtype=images.dtype))
@@ -125,13 +126,16 @@ def norms_at_rest(trainable: Any) -> Callable:
 
 
 def skip_bad(train_step: Callable) -> Callable:
-    """Makes a step whose loss or gradient is not finite change nothing but the step number."""
+    """Makes a step whose loss or gradient is not finite change nothing but the step number.
+
+    The optimiser's place in the schedule moves with it; its moments and their count stay.
+    """
 
     def step(state: TrainState, batch: Batch, teacher: Any = None) -> tuple[TrainState, dict[str, Array]]:
         new, step_metrics = train_step(state, batch, teacher)
         good = jnp.isfinite(step_metrics["loss"]) & jnp.isfinite(step_metrics["grad_norm"])
         kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
-        return kept.replace(step=new.step), step_metrics
+        return kept.replace(step=new.step, opt_state=optim.at_step(kept.opt_state, new.step)), step_metrics
 
     return step
 

@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, models, train
+from jaxvit import config_checks, models, sweep, train
 from tests.helpers import write_npz
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.py"))
+DEIT = Path(__file__).resolve().parent.parent.parent / "shared/data/weights/deit_tiny_patch16_224.safetensors"
+# augmentation policies and Swin compile for long; what the others compile is compiled by their kin
+LONG = ("asam_vit", "finetune_resnet", "finetune_swin", "finetune_vit", "scratch_cnn_cifar", "scratch_vit_cifar",
+        "sweep_cifar100_asam", "sweep_cifar100_resnet18", "sweep_cifar100_vit", "sweep_digits_vit")  # fmt: skip
+STEPS = [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in LONG), id=path.stem) for path in CONFIGS]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
@@ -21,12 +26,19 @@ def test_header_states_the_command_and_what_to_expect(path):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_every_config_takes_a_step(path, tmp_path):
+def test_every_config_is_valid(path):
     given = config_lib.load(str(path))
     config_checks.validate(given)
-    models.create_model(
-        given.model.name, **{k: v for k, v in given.model.items() if k not in ("name", "patch_size")}
-    )  # at full size, unless the data decide
+    fields = {k: v for k, v in given.model.items() if k not in ("name", "patch_size")}
+    models.create_model(given.model.name, **fields)  # at full size, unless the data decide
+    assert ("python main.py sweep" in path.read_text(encoding="utf-8")) == bool(given.sweep.ranges)
+    if given.sweep.ranges:
+        sweep.read_ranges(given)
+
+
+@pytest.mark.parametrize("path", STEPS)
+def test_every_config_takes_a_step(path, tmp_path):
+    given = config_lib.load(str(path))
     size = 8 if given.data.name == "digits" else 32
     name = write_npz(tmp_path / "data", num_train=24, num_test=6, size=size, channels=1 if size == 8 else 3)
     words = [f"--config.data.name={name}", "--config.fast_dev_run", "--config.batch_size=8", "--config.pretrained=None"]
@@ -35,9 +47,24 @@ def test_every_config_takes_a_step(path, tmp_path):
     with config.unlocked():  # small: the test is of the config, not of the machine
         if "resnet" in given.model.name:
             config.model.update({"channels": (8, 8, 8, 8), "layers": (1, 1, 1, 1)})
-        if given.pretrained:
+        elif "swin" in given.model.name:
+            config.model.update({"depths": (1, 1), "embed_dim": 12, "num_heads": (2, 2)})
+        elif size == 32:
             config.model.update({"depth": 1, "embed_dim": 12, "num_heads": 2})
     final = train.train_and_evaluate(config, tmp_path / "run")
     assert np.isfinite(final["test/loss"])
     resolved = json.loads((tmp_path / "run/config.json").read_text())
     assert resolved["optim"]["name"] == given.optim.name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DEIT.exists(), reason="the weights of DeiT-Ti are not here")
+def test_linear_probe_trains_the_head_alone(tmp_path):
+    name = write_npz(tmp_path / "data", num_train=24, num_test=6, size=32)
+    words = [f"--config.data.name={name}", f"--config.pretrained={DEIT}", "--config.batch_size=8"]
+    words += ["--config.num_epochs=2", "--config.data.image_size=32", "--config.parallel.num_devices=1"]
+    config = config_lib.load(str(CONFIGS[0].parent / "linear_probe.py"), words, models.model_fields)
+    final = train.train_and_evaluate(config, tmp_path / "run")
+    assert final["test/accuracy"] > 0.5
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["trainable_parameters"] == 192 * 3 + 3

@@ -29,16 +29,18 @@ def build(
     average=None,
     drop_rate=0.0,
     proj_drop_rate=0.0,
+    optimizer="sgd",
     **gradient,
 ):
-    """`gradient` are words of gradients.make_gradient; `augment` may be a function."""
+    """`gradient` are words of gradients.make_gradient; `augment` and `learning_rate` may be functions."""
     name, fields = MODELS[family]
     rates = {"drop_rate": drop_rate, "proj_drop_rate": proj_drop_rate, "drop_path_rate": 0.0}
     model = create_model(name, num_classes=3, image_size=8, **rates, **fields)
     variables = init_variables(model, jax.random.key(0), (8, 8, 3))
     trainable = optim.freeze_mask(variables["params"], freeze)
+    momentum = {"momentum": 0.0} if optimizer == "sgd" else {}
     tx = optim.make_optimizer(
-        variables["params"], name="sgd", momentum=0.0, schedule=learning_rate, trainable=trainable
+        variables["params"], name=optimizer, **momentum, schedule=learning_rate, trainable=trainable
     )
     shared = {
         "model": model,
@@ -48,7 +50,7 @@ def build(
     step = steps.make_train_step(
         **shared,
         tx=tx,
-        schedule=lambda step: jnp.float32(learning_rate),
+        schedule=learning_rate if callable(learning_rate) else lambda step: jnp.float32(learning_rate),
         augment=augment if callable(augment) else make_augment({"flip": True, "crop_padding": 1} if augment else {}),
         num_classes=3,
         trainable=trainable,
@@ -249,10 +251,43 @@ def test_a_bad_step_is_skipped():
     bad, metrics = step(state, batch() | {"label": jnp.zeros(8, jnp.int32)})
     assert not np.isfinite(metrics["loss"])
     assert int(bad.step) == 1
-    chex.assert_trees_all_equal(bad.replace(step=state.step), state)
+    chex.assert_trees_all_equal(bad.replace(step=state.step), state)  # a constant rate has no place in a schedule
     good, metrics = step(state, batch() | {"label": jnp.ones(8, jnp.int32)})
     assert np.isfinite(metrics["loss"])
     assert not np.array_equal(good.params["head"]["kernel"], state.params["head"]["kernel"])
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw", pytest.param("prodigy", marks=pytest.mark.slow)])
+def test_after_a_skipped_step_the_schedule_goes_on(name):
+    """The rate of the update is that of the state's step: as if the schedule had begun one step later."""
+
+    def augment(key, images, targets):
+        return images + jnp.where(targets[0, 0] > 0.5, jnp.nan, 0.0), targets
+
+    rate = lambda step: 0.01 * (1.0 + jnp.asarray(step, jnp.float32))  # noqa: E731
+    state, step, _, _ = build(augment=augment, learning_rate=rate, optimizer=name)
+    step = jax.jit(steps.skip_bad(step))
+    bad, _ = step(state, batch() | {"label": jnp.zeros(8, jnp.int32)})
+    chex.assert_trees_all_equal(bad.params, state.params)
+    good, metrics = step(bad, batch() | {"label": jnp.ones(8, jnp.int32)})
+    assert float(metrics["learning_rate"]) == pytest.approx(0.02)
+    if name == "prodigy":
+        return  # its rate is a factor on one of its own
+    state, step, _, _ = build(augment=augment, learning_rate=lambda count: rate(count + 1), optimizer=name)
+    fresh, _ = jax.jit(step)(state, batch() | {"label": jnp.ones(8, jnp.int32)})
+    chex.assert_trees_all_close(good.params, fresh.params, rtol=1e-6)
+
+
+def test_an_unreadable_image_is_mixed_into_no_other():
+    state, step, _, _ = build(augment=make_augment({"mixup_alpha": 1.0, "cutmix_alpha": 1.0}))
+    step, images = jax.jit(step), batch(8)
+    images["mask"] = jnp.arange(8) != 2
+    other = images | {"image": images["image"].at[2].set(255), "label": images["label"].at[2].add(1)}
+    one, two = step(state, images), step(state, other)
+    chex.assert_trees_all_equal(one[0].params, two[0].params)
+    chex.assert_trees_all_equal(one[1], two[1])
+    whole = step(state, images | {"mask": jnp.ones(8, bool)})[0]
+    assert not np.array_equal(whole.params["head"]["kernel"], one[0].params["head"]["kernel"])
 
 
 def test_lr_scale_multiplies_the_move():

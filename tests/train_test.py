@@ -215,10 +215,26 @@ BAD = [
     ({"optim__sam__method": "gsm"}, "optim.sam.method is 'gsm'"),
     ({"ema__decay": 1.0}, "ema.decay is 1.0"),
     ({"optim__learning_rate": -1.0}, "optim.learning_rate is -1.0"),
+    ({"optim__weight_decay": -0.1}, "optim.weight_decay is -0.1"),
+    ({"optim__sam__rho": -0.1}, "optim.sam.rho is -0.1"),
+    ({"optim__schedule__name": "cosin"}, "no schedule 'cosin'"),
+    ({"optim__schedule__min_learning_rate": 9.0}, "min_learning_rate 9.0 is above"),
+    ({"optim__freeze": "last_9_blocks"}, "this model has 2 blocks"),
+    ({"optim__layer_decay": 1.5}, "optim.layer_decay is 1.5"),
+    ({"augment__mixup_alpha": -1.0}, "augment.mixup_alpha is -1.0"),
+    ({"augment__policy": "randaugmnt"}, "augment.policy is 'randaugmnt'"),
+    ({"distill__alpha": -0.5}, "distill.alpha is -0.5"),
     ({"loss__on_nan": "ignore"}, "loss.on_nan is 'ignore'"),
     ({"distill__teacher": "nowhere"}, "distill.teacher 'nowhere' is no run's workdir"),
     ({"distill__teacher": "x", "distill__mode": "token"}, "needs a model with a distillation token"),
 ]
+
+
+def test_a_bad_augmentation_is_named_before_data_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxvit.setup.load_data", None)
+    with pytest.raises(UserError, match="augment.fill is 2.0; expected a grey value from 0 to 1"):
+        train.train_and_evaluate(tiny_config("digits", augment__fill=2.0), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("words, said", BAD, ids=[said[:20] for _, said in BAD])

@@ -220,7 +220,7 @@ def make_augment(options: Mapping[str, Any]) -> Operation:
 def picture_grid(augment: Operation, key: jax.Array, images: jax.Array | np.ndarray, draws: int = 5) -> np.ndarray:
     """Returns uint8 [b, 1 + draws, h, w, c]: images uint8 [b, h, w, c] and what `augment` makes of each."""
     originals = jnp.asarray(images, jnp.float32) / 255.0
-    targets = jnp.zeros((len(images), 1))
+    targets = jnp.ones((len(images), 1))
     drawn = [jax.jit(augment)(jax.random.fold_in(key, i), originals, targets)[0] for i in range(draws)]
     cells = jnp.stack([originals, *drawn], axis=1)
     return np.asarray(jnp.round(jnp.clip(cells, 0.0, 1.0) * 255.0).astype(jnp.uint8))

@@ -30,7 +30,7 @@ def mix(
     Args:
       key: a JAX key.
       images: [b, h, w, c].
-      targets: [b, k], sums of 1.
+      targets: [b, k], sums of 1, or 0 for an image that is to be mixed into no other.
       mixup_alpha: 0 for no mixup.
       cutmix_alpha: 0 for no CutMix.
       prob: probability that an image is mixed at all.
@@ -42,7 +42,8 @@ def mix(
     cut = jax.random.bernoulli(switch_key, switch, (b,))
     alpha = jnp.where(cut, cutmix_alpha or 1.0, mixup_alpha or 1.0)
     share = jax.random.beta(share_key, alpha, alpha, (b,))
-    share = jnp.where(jax.random.bernoulli(apply_key, prob, (b,)), share, 1.0)
+    good = jnp.sum(targets, axis=-1)[::-1] > 0
+    share = jnp.where(jax.random.bernoulli(apply_key, prob, (b,)) & good, share, 1.0)
 
     box, area = cutmix_boxes(place_key, share, images.shape[1:3])
     share = jnp.where(cut, 1.0 - area, share)

@@ -184,6 +184,19 @@ def linear(x: Array, features: int, name: str, dtype: Dtype = None) -> Array:
     return nn.Dense(features, dtype=dtype, name=name, **init)(x)
 
 
+def hidden_layer(
+    x: Array, features: int | None, name: str, act_layer: str, drop_rate: float, dtype: Dtype = None, *, train: bool
+) -> Array:
+    """What an enhanced head has before its classifier: linear, activation, dropout, [b, d] -> [b, features].
+
+    The identity where `features` is None.
+    """
+    if features is None:
+        return x
+    x = pick(ACTIVATIONS, "act_layer", act_layer)(linear(x, features, name, dtype))
+    return nn.Dropout(drop_rate)(x, deterministic=not train)
+
+
 class SqueezeExcite(nn.Module):
     """Channel attention from a bottleneck of channel means (Hu et al., 2018): [b, h, w, c] -> same."""
 

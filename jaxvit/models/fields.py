@@ -34,6 +34,7 @@ ELSEWHERE = {
     "num_layers": "depth",
     "num_hidden_layers": "depth",
     "num_attention_heads": "num_heads",
+    "representation_size": "head_hidden_size",
     "dropout": "drop_rate",
     "attn_dropout": "attn_drop_rate",
     "stochastic_depth": "drop_path_rate",

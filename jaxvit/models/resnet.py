@@ -23,6 +23,7 @@ from jaxvit.models.conv_layers import (
     avg_pool_2x2,
     check_images,
     conv,
+    hidden_layer,
     linear,
     max_pool,
     pick,
@@ -146,7 +147,8 @@ class ResNet(nn.Module):
 
     `block` is "basic" or "bottleneck", for all stages or one word per stage; `layers` counts blocks per stage and
     `channels` their base widths. `stem="cifar"` is one 3x3 convolution with stride 1 and no pool (no weights
-    exist for it); `stem_type` ("", "deep", "deep_tiered") and the rest are timm's. `pruned` holds, for each
+    exist for it), and `head_hidden_size` puts a hidden layer with activation and dropout before the classifier
+    (timm has neither); `stem_type` ("", "deep", "deep_tiered") and the rest are timm's. `pruned` holds, for each
     stage, its output width and the widths (conv1, conv2) of each bottleneck.
     """
 
@@ -172,6 +174,7 @@ class ResNet(nn.Module):
     attn_layer: str | None = None
     rd_ratio: float = 1 / 16
     pruned: tuple[tuple[int, tuple[tuple[int, int], ...]], ...] | None = None
+    head_hidden_size: int | None = None
     drop_rate: float = 0.0
     drop_path_rate: float = 0.0
     zero_init_last: bool = True
@@ -189,7 +192,8 @@ class ResNet(nn.Module):
         x = pick(GLOBAL_POOLS, "global_pool", self.global_pool)(x)
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
         if self.num_classes:
-            x = linear(x, self.num_classes, "fc", self.dtype)
+            hidden = (self.head_hidden_size, "head_hidden", self.act_layer, self.drop_rate, self.dtype)
+            x = linear(hidden_layer(x, *hidden, train=train), self.num_classes, "fc", self.dtype)
         return at_least_float32(x)
 
     def embed(self, images: Array, train: bool) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit.errors import UserError
-from jaxvit.models.conv_layers import torch_bias
+from jaxvit.models.conv_layers import hidden_layer, torch_bias
 from jaxvit.models.layers import (
     Array,
     DropPath,
@@ -244,10 +244,14 @@ class PatchEmbed(nn.Module):
 
 
 class ClassifierHead(nn.Module):
-    """Mean over the map, dropout, linear: [b, h, w, d] -> [b, num_classes]; [b, d] if `num_classes` is 0."""
+    """Mean over the map, dropout, linear: [b, h, w, d] -> [b, num_classes]; [b, d] if `num_classes` is 0.
+
+    With `hidden_size` a hidden layer, GELU and dropout come before the linear layer.
+    """
 
     num_classes: int
     drop_rate: float = 0.0
+    hidden_size: int | None = None
     dtype: Dtype = None
 
     @nn.compact
@@ -256,6 +260,7 @@ class ClassifierHead(nn.Module):
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
         if self.num_classes == 0:
             return x
+        x = hidden_layer(x, self.hidden_size, "hidden", "gelu", self.drop_rate, self.dtype, train=train)
         x = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=trunc_normal, name="fc")(x)
         return at_least_float32(x)
 
@@ -278,6 +283,7 @@ class SwinTransformer(nn.Module):
     window_size: int | tuple[int | tuple[int, int], ...] = 7
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
+    head_hidden_size: int | None = None  # of a hidden layer before the classifier; not in timm
     drop_rate: float = 0.0
     proj_drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
@@ -322,7 +328,8 @@ class SwinTransformer(nn.Module):
                 name=f"layers_{i}",
             )(x, train=train)
         x = layer_norm(NORM_EPS, "norm", self.dtype)(x)
-        return ClassifierHead(self.num_classes, self.drop_rate, self.dtype, name="head")(x, train=train)
+        head = ClassifierHead(self.num_classes, self.drop_rate, self.head_hidden_size, self.dtype, name="head")
+        return head(x, train=train)
 
 
 def check_fields(model: SwinTransformer) -> None:

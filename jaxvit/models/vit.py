@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvit.errors import UserError, suggest
+from jaxvit.models.conv_layers import hidden_layer
 from jaxvit.models.layers import (
     ACTIVATIONS,
     Array,
@@ -91,6 +92,7 @@ class VisionTransformer(nn.Module):
     pool_include_prefix: bool = False
     dynamic_img_size: bool = False  # resample the position table for images of another size
     crop_to_patches: bool = False  # cut off pixels that fill no patch, instead of refusing
+    head_hidden_size: int | None = None  # of a hidden layer before the classifier; not in timm
     drop_rate: float = 0.0
     pos_drop_rate: float = 0.0
     patch_drop_rate: float = 0.0
@@ -225,10 +227,12 @@ class VisionTransformer(nn.Module):
         return pool(x, train=train)
 
     def classify(self, x: Array, name: str, *, train: bool) -> Array:
-        """Dropout and the linear head, in float32; the features themselves without classes."""
+        """Dropout, the hidden layer if there is one, and the linear head, in float32; without classes the features."""
         x = at_least_float32(nn.Dropout(self.drop_rate)(x, deterministic=not train))
         if self.num_classes == 0:
             return x
+        hidden = (self.head_hidden_size, f"{name}_hidden", self.act_layer, self.drop_rate, x.dtype)
+        x = hidden_layer(x, *hidden, train=train)
         return nn.Dense(self.num_classes, dtype=x.dtype, kernel_init=trunc_normal, name=name)(x)
 
     def two_heads(self, x: Array, *, train: bool) -> Array | tuple[Array, Array]:

@@ -216,6 +216,25 @@ def layer_scales(params: Any, layer_decay: float, *, family: str | None = None) 
     return {path: layer_decay ** (last - layer) for path, layer in layers.items()}
 
 
+def at_step(opt_state: Any, step: Any) -> Any:
+    """Returns the state of an optimiser with its place in the schedule at `step`; its moments and their count stay.
+
+    An optimiser that keeps the schedule itself (prodigy, madgrad, ...) has one count for both, which is moved.
+    """
+
+    def is_place(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    def move(node: Any) -> Any:
+        if is_place(node):
+            return node._replace(count=jnp.asarray(step, node.count.dtype))
+        alone = not found and jnp.ndim(node) == 0 and jnp.issubdtype(node.dtype, jnp.integer)
+        return jnp.asarray(step, node.dtype) if alone else node
+
+    found = any(map(is_place, jax.tree.leaves(opt_state, is_leaf=is_place)))
+    return jax.tree.map(move, opt_state, is_leaf=is_place)
+
+
 def scale_by_lr_scale() -> optax.GradientTransformationExtraArgs:
     """Multiplies the updates by the extra argument `lr_scale`, where one is given."""
 

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from jaxvit.errors import UserError
-from jaxvit.models.layers import kaiming_fan_out, to_pair, trunc_normal
+from jaxvit.models.conv_layers import torch_bias
+from jaxvit.models.layers import kaiming_fan_out, to_pair, torch_uniform, trunc_normal
 from jaxvit.models.swin import clamp_window, stage_windows
 from jaxvit.pretrained import resample, rules
 
@@ -188,9 +189,11 @@ def _head(model: Any, shapes: dict[str, Any], tensors: Tensors, init: str, key: 
         names = [f"{head}.weight", f"{head}.bias"]
         weight, want = tensors.get(names[0]), shapes.get(names[0])
         had = [name for name in names if name in tensors]
+        fresh = _hidden(model, head, shapes, tensors, key)
+        notes += [fresh] if fresh else []
         if want is None:
             drop, note = had if model.num_classes == 0 else [], f"num_classes=0: {head} is not loaded"
-        elif headless or (weight is not None and weight.shape[:1] != want[:1]):
+        elif headless or fresh or (weight is not None and weight.shape[:1] != want[:1]):
             drop, note = had or names, f"num_classes={want[0]}: {head} is fresh ({init})"
         else:
             continue
@@ -202,3 +205,20 @@ def _head(model: Any, shapes: dict[str, Any], tensors: Tensors, init: str, key: 
             tensors[names[0]] = np.asarray(trunc_normal(key, want)) if normal else np.zeros(want, np.float32)
             tensors[names[1]] = np.zeros(want[:1], np.float32)
     return notes
+
+
+def _hidden(model: Any, head: str, shapes: dict[str, Any], tensors: Tensors, key: jax.Array) -> str:
+    """Draws the hidden layer before a classifier where the file has none such; returns the note, or ""."""
+    hidden = rules.HIDDEN.get(head, "")
+    names = [f"{hidden}.weight", f"{hidden}.bias"]
+    had, want = [name for name in names if name in tensors], shapes.get(names[0])
+    if want is None and model.num_classes == 0 and had:
+        for name in had:
+            del tensors[name]
+        return f"num_classes=0: {hidden} is not loaded"
+    if want is None or (had and tensors[names[0]].shape == want):
+        return ""
+    kernel_key, bias_key = jax.random.split(jax.random.fold_in(key, len(hidden)))
+    tensors[names[0]] = np.asarray(torch_uniform(kernel_key, want[::-1])).T
+    tensors[names[1]] = np.asarray(torch_bias(want[1])(bias_key, want[:1]))
+    return f"head_hidden_size={want[0]}: {hidden} is fresh"

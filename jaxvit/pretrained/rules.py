@@ -41,6 +41,8 @@ CLASSIFIERS = {
     "vit": ("head", "head_dist"),
     "swin": ("head.fc",),
 }
+# The hidden layer that `head_hidden_size` puts before each classifier; no file of timm's has it.
+HIDDEN = {"fc": "head_hidden", "head": "head_hidden", "head_dist": "head_dist_hidden", "head.fc": "head.hidden"}
 FIRST_CONV = {
     "alexnet": ("features.0",),
     "resnet": ("conv1", "conv1.0"),

@@ -53,6 +53,15 @@ def test_cutmix_share_is_the_area_that_stayed():
         assert (~one).sum() == rows.sum() * columns.sum()
 
 
+def test_an_image_without_target_is_mixed_into_no_other():
+    images, targets = _batch()
+    targets = targets.at[5].set(0.0)
+    mixed, new = jax.jit(functools.partial(mix, mixup_alpha=1.0, cutmix_alpha=1.0))(jax.random.key(4), images, targets)
+    np.testing.assert_array_equal(mixed[58], images[58])  # the partner of 5
+    np.testing.assert_array_equal(new[58], targets[58])
+    assert (np.asarray(mixed[5]) != np.asarray(images[5])).any()
+
+
 def test_cutmix_boxes_before_the_border_cuts_them_have_the_share():
     share = jnp.linspace(0.0, 1.0, 2001)
     box, area = cutmix_boxes(jax.random.key(0), share, (200, 100))
@@ -66,7 +75,7 @@ def test_cutmix_boxes_before_the_border_cuts_them_have_the_share():
 
 def test_probabilities_of_mixing_and_switching():
     images, targets = _batch(2000)
-    targets = targets[:, :10]  # only to be small
+    targets = jnp.eye(10)[jnp.arange(2000) % 10]  # only to be small
     _, same = mix(jax.random.key(0), images, targets, mixup_alpha=0.5, cutmix_alpha=1.0, prob=0.0)
     np.testing.assert_array_equal(same, targets)
     mixed, _ = mix(jax.random.key(0), images, targets, mixup_alpha=1.0, prob=0.3)

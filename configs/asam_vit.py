@@ -1,0 +1,21 @@
+"""The ViT of scratch_vit_cifar with ASAM around AdamW (Kwon et al. 2021).
+
+    python main.py --config configs/asam_vit.py --workdir runs/asam_vit
+    ... --config.optim.sam.every=2               every second step only: 1.5 times a plain step instead of twice
+    ... --config.optim.sam.start_fraction=0.5    in the second half of the training only
+
+Hardware: one GPU. Cost: as scratch_vit_cifar, twice a step; 150 epochs, so that both cost the same.
+Expect: not measured yet; results/WANTED.md.
+"""
+
+from configs import scratch_vit_cifar
+
+
+def get_config():
+    """Returns the config."""
+    config = scratch_vit_cifar.get_config()
+    config.num_epochs = 150
+    config.optim.sam.rho = 1.0
+    config.optim.sam.adaptive = True
+    config.optim.sam.eta = 0.01
+    return config
