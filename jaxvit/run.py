@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxvit import data, distill, gradients, models, optim, pretrained, setup, sharding, steps
+from jaxvit import data, distill, gradients, models, optim, pretrained, setup, sharding, steps, thaw
 from jaxvit.checkpoint import Checkpoints
 from jaxvit.config import Config, default
 from jaxvit.console import err
@@ -24,22 +24,32 @@ from jaxvit.state import TrainState, create_state, ema_variables, init_variables
 DRY_RUN_STEPS = 2
 
 
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of a run in which the same parameters train; most runs have one."""
+
+    epoch: int  # the first, counted from 0
+    trainable: Any
+    train_steps: dict[bool, Callable]  # compiled: True with sharpness-aware gradients, where they are on, False without
+    create: Callable  # variables -> its state at step 0
+    template: Any  # of that state: shapes, types and places
+
+
 @dataclasses.dataclass
 class Run:
-    """Everything of a run that does not change while it goes on."""
+    """Everything of a run that does not change while it goes on, or only between two phases."""
 
     config: Config  # resolved
     workdir: Path
     dataset: data.Dataset
     model: Any
     feeds: dict[str, Any]
-    train_steps: dict[bool, Callable]  # compiled: True with sharpness-aware gradients, where they are on, False without
+    phases: list[Phase]
     eval_step: Callable
     checkpoints: Checkpoints
     batch_size: int
     eval_batch_size: int
     steps_per_epoch: int
-    trainable: Any
     rules: Rules
     origin: dict[str, Any]  # SHA-256, licence and notes of the pretrained weights, or nothing
     arrange: Callable[[np.ndarray], np.ndarray] = lambda order: order  # of an epoch, to what the devices read
@@ -47,6 +57,39 @@ class Run:
     trackers: list[Any] = dataclasses.field(default_factory=list)  # TensorBoard and the like
     compiled: set[bool] = dataclasses.field(default_factory=set)  # kinds of step that have been taken
     compile_seconds: float = 0.0
+    phase: int = 0  # the one under way
+
+    @property
+    def trainable(self) -> Any:
+        """What trains now: a tree of bools like the parameters."""
+        return self.phases[self.phase].trainable
+
+    @property
+    def train_steps(self) -> dict[bool, Callable]:
+        """The compiled steps of now."""
+        return self.phases[self.phase].train_steps
+
+    def template_at(self, step: int) -> Any:
+        """Goes to the phase in which step number `step` was taken; returns the template of its state."""
+        self._go_to(max(step - 1, 0) // self.steps_per_epoch)
+        return self.phases[self.phase].template
+
+    def enter(self, epoch: int, state: TrainState) -> TrainState:
+        """Returns the state that an epoch, counted from 0, begins with: more of it may train than before."""
+        before = self.phase
+        if self._go_to(epoch) == before:
+            return state
+        phase = self.phases[self.phase]
+        places = jax.tree.map(lambda x: x.sharding, phase.template)
+        make = jax.jit(lambda old: thaw.thawed(old, phase.create(model_variables(old))), out_shardings=places)
+        err.print(f"epoch {epoch + 1}: {optim.describe_trainable(state.params, phase.trainable)}")
+        return jax.tree.map(jnp.copy, make(state))
+
+    def _go_to(self, epoch: int) -> int:
+        before, self.phase = self.phase, max(i for i, phase in enumerate(self.phases) if phase.epoch <= epoch)
+        if self.phase != before:
+            self.compiled = set()
+        return self.phase
 
     @property
     def total_steps(self) -> int:
@@ -87,6 +130,7 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     """Builds all parts of a run and its state at step 0; `schedule` goes before the config's."""
     rules = make_rules(given.early_stopping, given.optim.schedule)
     augment = make_augment(given.augment.to_dict())
+    phases = thaw.read_phases(given.optim.freeze, given.optim.unfreeze, given.num_epochs)
     dataset = setup.load_data(given, skipped_file=workdir / "skipped_files.txt")
     config = setup.resolve(given, dataset)
     _check_data(config, dataset)
@@ -104,13 +148,11 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     gradient = _make_gradient(config, batch_size // mesh.size if mapped else batch_size)
     if config.pretrained is None:  # what names and shapes can tell is checked before anything is compiled
         shapes = _shapes(config)
-        _make_optimizer(config, shapes, optim.freeze_mask(shapes, config.optim.freeze), schedule)
+        _make_optimizer(config, shapes, thaw.masks(shapes, phases)[0], schedule)
     model, variables, origin = _make_model(config)
     if config.dtype == "float64":
         variables = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
     setup.record_fields(config, model)
-    trainable = optim.freeze_mask(variables["params"], config.optim.freeze)
-    tx = _make_optimizer(config, variables["params"], trainable, schedule)
     shared = {
         "model": model,
         "to_float": setup.make_to_float(config.model.in_channels),
@@ -126,7 +168,7 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     }
     taught, teacher_variables = _teach(config, teacher, feeds, shared["to_float"])
 
-    def compiled(gradient: Callable) -> Callable:
+    def compiled(gradient: Callable, trainable: Any, tx: Any, places: Any) -> Callable:
         step = steps.make_train_step(
             **shared,
             tx=tx,
@@ -144,12 +186,24 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
         step = sharding.map_over_devices(step, mesh) if mapped else step
         return jax.jit(step, donate_argnums=0, out_shardings=(places, whole))
 
-    def create(variables: Any) -> TrainState:
-        return create_state(variables, tx, trainable, jax.random.key(config.seed), ema=config.ema.decay > 0)
+    def make_phase(epoch: int, trainable: Any) -> Phase:
+        tx = _make_optimizer(config, variables["params"], trainable, schedule)
+
+        def create(variables: Any) -> TrainState:
+            return create_state(variables, tx, trainable, jax.random.key(config.seed), ema=config.ema.decay > 0)
+
+        shapes = jax.eval_shape(create, variables)
+        places = sharding.state_shardings(shapes, mesh)
+        template = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, places)
+        made = {sam: compiled(make, trainable, tx, places) for sam, make in gradient.items()}
+        return Phase(epoch, trainable, made, create, template)
 
     variables = jax.device_get(variables)
-    places = sharding.state_shardings(jax.eval_shape(create, variables), mesh)
-    state = jax.tree.map(jnp.copy, jax.jit(create, out_shardings=places)(variables))  # each leaf a buffer of its own
+    trains = thaw.masks(variables["params"], phases)
+    made = [make_phase(epoch, mask) for (epoch, _), mask in zip(phases, trains, strict=True)]
+    places = jax.tree.map(lambda x: x.sharding, made[0].template)
+    # each leaf a buffer of its own
+    state = jax.tree.map(jnp.copy, jax.jit(made[0].create, out_shardings=places)(variables))
     parts = sharding.batch_parts(mesh)
     run = Run(
         config=config,
@@ -157,7 +211,7 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
         dataset=dataset,
         model=model,
         feeds=feeds,
-        train_steps={sam: compiled(make) for sam, make in gradient.items()},
+        phases=made,
         eval_step=jax.jit(steps.make_eval_step(**shared), out_shardings=whole),
         checkpoints=Checkpoints(
             workdir / "checkpoints",
@@ -167,7 +221,6 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
         batch_size=batch_size,
         eval_batch_size=math.ceil(batch_size / parts) * parts,
         steps_per_epoch=steps_per_epoch,
-        trainable=trainable,
         rules=rules,
         origin=origin,
         teacher=None if teacher_variables is None else sharding.put(teacher_variables, whole),

@@ -10,20 +10,22 @@ from jaxvit.state import TrainState
 EXAMPLE = '((2, "last_2_blocks"), (5, "none"))'
 
 
-def read_phases(freeze: str, unfreeze: Sequence[Any]) -> list[tuple[int, str]]:
+def read_phases(freeze: str, unfreeze: Sequence[Any], num_epochs: int) -> list[tuple[int, str]]:
     """Returns (first epoch, counted from 0, what is frozen from there on) of each phase, from the config's words.
 
     Raises:
-      UserError: an entry is no such pair, or the epochs do not rise.
+      UserError: an entry is no such pair, or the epochs do not rise or are not reached.
     """
     phases = [(0, freeze)]
     for entry in unfreeze:
-        pair = tuple(entry) if isinstance(entry, list | tuple) else ()
+        pair: tuple[Any, ...] = tuple(entry) if isinstance(entry, list | tuple) else ()
         whole = len(pair) == 2 and isinstance(pair[0], int) and not isinstance(pair[0], bool)
         if not whole or not isinstance(pair[1], str):
             raise UserError(f"optim.unfreeze has {entry!r}; expected (epochs done, optim.freeze word), as {EXAMPLE}")
         if pair[0] <= phases[-1][0]:
             raise UserError(f"optim.unfreeze: epoch {pair[0]} does not come after {phases[-1][0]}; expected {EXAMPLE}")
+        if pair[0] >= num_epochs:
+            raise UserError(f"optim.unfreeze: epoch {pair[0]} is never reached; num_epochs is {num_epochs}")
         phases.append((pair[0], pair[1]))
     return phases
 
@@ -43,11 +45,6 @@ def masks(params: Any, phases: Sequence[tuple[int, str]]) -> list[Any]:
         if old == new:
             raise UserError(f"optim.unfreeze: {freeze!r} of epoch {epoch} thaws nothing")
     return found
-
-
-def phase_at(phases: Sequence[tuple[int, str]], epoch: int) -> int:
-    """The index of the phase in which an epoch, counted from 0, lies."""
-    return max(i for i, (first, _) in enumerate(phases) if first <= epoch)
 
 
 def thawed(old: TrainState, fresh: TrainState) -> TrainState:

@@ -112,7 +112,8 @@ def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
     begun = workdirs.has_work(run.workdir)
     run.checkpoints.verify()
     if run.checkpoints.steps("last"):
-        state, meta = run.checkpoints.restore("last", state)
+        template = run.template_at(run.checkpoints.steps("last")[-1])
+        state, meta = run.checkpoints.restore("last", template)
         progress = Progress(**meta)
         err.print(f"resumed at step {int(state.step)} (epoch {progress.epoch + 1})")
     elif begun:
@@ -134,6 +135,7 @@ def _fit(
         writer = writers.MetricsWriter(run.workdir, log=progress.log, trackers=run.trackers)
         try:
             while progress.epoch < run.config.num_epochs and not progress.stopped_early:
+                state = run.enter(progress.epoch, state)
                 state = _train_epoch(run, state, progress, writer, flag)
                 progress.epoch += 1
                 state, val = _end_epoch(run, state, progress, writer)
@@ -152,9 +154,8 @@ def _fit(
 def _roll_back(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
     """Returns the last checkpoint, to go on with half the learning rate and with other draws."""
     run.checkpoints.wait()
-    # the buffers of `state` are donated; their shapes and places are still known
-    template = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
-    state, meta = run.checkpoints.restore("last", template)
+    steps = run.checkpoints.steps("last")
+    state, meta = run.checkpoints.restore("last", run.template_at(steps[-1]))
     before, progress = progress, Progress(**meta)
     progress.rollbacks = before.rollbacks + 1
     key = jax.random.fold_in(jax.random.key(run.config.seed), progress.rollbacks)
