@@ -67,12 +67,21 @@ def _whole_ticks(axis: Any) -> None:
 
 
 def _series(lines: Sequence[dict], key: str, scale: float = 1.0, per_epoch: float | None = None) -> tuple[list, list]:
-    """Epochs x and values y of the lines that have `key`, without what is not finite."""
-    points = [
-        (line["step"] / per_epoch if per_epoch else line["epoch"], scale * line[key])
+    """Epochs x and values y of the lines that have `key`, without what is not finite.
+
+    With `per_epoch` steps to an epoch, x is where in training a line belongs: an epoch's mean to its middle.
+    """
+
+    def place(line: dict) -> float:
+        if not per_epoch:
+            return line["epoch"]
+        return line["step"] / per_epoch - (0.5 if "train/loss" in line else 0.0)
+
+    points = sorted(
+        (place(line), scale * line[key])
         for line in lines
         if isinstance(line.get(key), int | float) and math.isfinite(line[key])
-    ]
+    )
     return [x for x, _ in points], [y for _, y in points]
 
 

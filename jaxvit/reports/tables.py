@@ -100,7 +100,7 @@ def _model(run: RunFiles) -> tuple[Any, str]:
 
 def _memory(run: RunFiles) -> tuple[Any, str]:
     value, of = run.summary.get("peak_memory_bytes"), run.summary.get("peak_memory_of")
-    return value, ABSENT if value is None else f"{count(value)}B" + (" (process)" if of == "process" else "")
+    return value, ABSENT if value is None else f"{count(value)}B" + ("*" if of == "process" else "")
 
 
 # head of the column: run -> (value for the CSV, text); a column without any value is left out
@@ -133,6 +133,8 @@ def comparison(runs: Sequence[RunFiles]) -> Table:
     marked = frozenset(i for i, s in enumerate(scores) if len(runs) > 1 and s is not None and s == best)
     head = ["run", *cells]
     caption = "Test figures come from the checkpoint with the best validation figures; the interval is Wilson's."
+    if any(run.summary.get("peak_memory_of") == "process" for run in runs):
+        caption += " *: memory of the process; elsewhere of the device."
     caption += " The best test accuracy is marked." if marked else ""
     return Table(head, rows, caption, left=2, marked=marked, csv=("comparison.csv", head, raw))
 
