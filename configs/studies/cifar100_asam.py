@@ -63,7 +63,7 @@ STUDY = Study(
         "the same SGD without it. An epoch of ASAM takes two gradients a step, about twice the time.",
         "StepLR counts optimiser steps here: 100 steps of batch 32 are a fourteenth of an epoch, so the rate falls to "
         "3 % of its start over the run. Counted in epochs it would never fall. The cosine rows show what that matters.",
-        "Not stated and chosen here: the sizes (B, ImageNet-21k weights), rho 0.5 and eta 0.01 of ASAM, Adam's rate 1e-4. "
-        "The search for them is configs/sweep_cifar100_asam.py (main.py sweep).",
+        "Not stated and chosen here: the sizes (B, ImageNet-21k weights), rho 0.5 and eta 0.01 of ASAM, Adam's rate "
+        "1e-4. The search for them is configs/sweep_cifar100_asam.py (main.py sweep).",
     ),
 )

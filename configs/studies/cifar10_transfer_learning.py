@@ -7,6 +7,7 @@ python main.py study cifar10_transfer_learning --workdir runs/transfer [--checkp
 from jaxvit.studies import Row, Study
 
 FREEZE = {"none": "none", "early": "early", "middle": "middle", "last": "head_only"}  # the report's words -> ours
+A, B, C = "A: with weights and without", "B: two families", "C: what is frozen"
 START = {"alexnet": "alexnet.tv_in1k", "resnet18": "resnet18.tv_in1k", "vgg16": "vgg16.tv_in1k"}
 
 
@@ -19,16 +20,17 @@ def alexnet(percent, pretrained, scratch):
     """Part A at one share of the data: with weights and without."""
     start = {"pretrained": START["alexnet"]}
     yield Row(name=f"alexnet_{percent}", label=f"A: AlexNet, ImageNet, {percent} %",
-              words=model("alexnet", percent) | start, published={"accuracy": pretrained})  # fmt: skip
+              words=model("alexnet", percent) | start, published={"accuracy": pretrained}, part=A)  # fmt: skip
     yield Row(name=f"alexnet_{percent}_scratch", label=f"A: AlexNet, scratch, {percent} %",
-              words=model("alexnet", percent), published={"accuracy": scratch})  # fmt: skip
+              words=model("alexnet", percent), published={"accuracy": scratch}, part=A)  # fmt: skip
 
 
 def resnet(word, accuracy):
     """Part C: which part of ResNet-18 is frozen, by the report's word."""
     words = model("resnet18", 50) | {"pretrained": START["resnet18"], "optim.freeze": FREEZE[word]}
     return Row(name=f"resnet18_freeze_{word}", label=f"C: ResNet-18, {word} frozen", words=words,
-               published={"accuracy": accuracy})  # fmt: skip
+               published={"accuracy": accuracy}, part=C,
+               remark="The same run as in part B." if word == "none" else "")  # fmt: skip
 
 
 def deit(percent, freeze="none"):
@@ -36,7 +38,7 @@ def deit(percent, freeze="none"):
     name = f"deit_ti_{percent}" + ("" if freeze == "none" else f"_freeze_{freeze}")
     words = {"data.fraction": percent / 100, "optim.freeze": FREEZE[freeze], "num_epochs": 10}
     return Row(name=name, label=f"DeiT-Ti, {percent} %, {freeze} frozen", config="cifar10_deit_tiny", words=words,
-               extra=True)  # fmt: skip
+               extra=True, part="DeiT-Ti")  # fmt: skip
 
 
 STUDY = Study(
@@ -47,11 +49,11 @@ STUDY = Study(
     columns=("accuracy", "parameters", "seconds_per_epoch"),
     rows=[
         *alexnet(10, 82.99, 12.89), *alexnet(20, 87.18, 37.41), *alexnet(50, 89.68, 51.06),
-        Row(name="resnet18_50", label="B: ResNet-18, ImageNet, 50 %",
+        Row(name="resnet18_50", label="B: ResNet-18, ImageNet, 50 %", part=B,
             words=model("resnet18", 50) | {"pretrained": START["resnet18"]},
             published={"accuracy": 94.30, "parameters": 11.7, "seconds_per_epoch": 33},
             remark="The published parameters include the ImageNet classifier; ours those of 10 classes."),
-        Row(name="vgg16_50", label="B: VGG16, ImageNet, 50 %",
+        Row(name="vgg16_50", label="B: VGG16, ImageNet, 50 %", part=B,
             words=model("vgg16", 50) | {"pretrained": START["vgg16"]},
             published={"accuracy": 92.59, "parameters": 138, "seconds_per_epoch": 505},
             remark="The published parameters include the ImageNet classifier; ours those of 10 classes."),

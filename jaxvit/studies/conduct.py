@@ -57,7 +57,8 @@ def run_study(
     with led.locked(workdir) as lock:
         ledger = open_ledger(study, file, workdir, options)
         ledger.close_open_runs()
-        plans = make_plans(study, file, options, ledger, rows, seeds or study.seeds)
+        seeds = seeds or study.seeds[: smoke.SEEDS if options.smoke else None]
+        plans = make_plans(study, file, options, ledger, rows, seeds)
         ledger.write()
         with deferred() as flag:
             Conductor(study, workdir, options, ledger, plans, lock, flag).run()

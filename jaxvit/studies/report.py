@@ -1,7 +1,7 @@
 """The report of a study: published figures beside ours, how to read them, and the pictures of a comparison."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from jaxvit.errors import UserError
 from jaxvit.reports import page, pictures
 from jaxvit.reports import report as run_report
 from jaxvit.reports import tables as run_tables
-from jaxvit.reports.blocks import Block, Section, Text
+from jaxvit.reports.blocks import Block, Figure, Section, Table, Text
 from jaxvit.reports.runs import RunFiles, read_run
 from jaxvit.studies import ledger as led
 from jaxvit.studies import tables
@@ -19,7 +19,7 @@ from jaxvit.studies.study import Study
 from jaxvit.studies.tables import Result
 
 MOST_GRIDS = 4  # rows whose maps are drawn where the study names none
-MOST_MATRICES = 8  # rows with a confusion matrix of their own
+MOST_MATRICES = 6  # rows with a confusion matrix of their own
 
 SMOKE = (
     "A smoke run: small models of each family, a few real images, a few steps, and weight files drawn at random in "
@@ -77,11 +77,10 @@ def comparison(study: Study, results: Sequence[Result], ledger: Ledger) -> list[
     """The two tables, side by side."""
     out: list[Block] = [Text(SMOKE, "note")] if ledger.content["options"].get("smoke") else []
     options = ledger.content["options"]
-    for word, text in (("epochs", "every row for {} epochs"), ("data", "on the data {}")):
-        if options.get(word) and not options.get("smoke"):
-            out.append(Text(f"Not the study's own protocol: {text.format(options[word])}.", "note"))
-    if options.get("overrides"):
-        out.append(Text(f"Not the study's own protocol: {' '.join(options['overrides'])}.", "note"))
+    changed = [f"--epochs {options['epochs']}"] if options.get("epochs") else []
+    changed += list(options.get("overrides") or [])
+    if changed:
+        out.append(Text(f"Not the study's own protocol, but with {' '.join(changed)}.", "note"))
     main = tables.side_by_side(study, results, extra=False, gap=not options.get("smoke"))
     more = tables.side_by_side(study, results, extra=True)
     out += [main] if main else []
@@ -114,14 +113,38 @@ def _of_runs(study: Study, runs: list[RunFiles]) -> list[tuple[str, list[Block]]
     note = Text(f"Of {len(shown)} of {len(runs)} rows; the others: python main.py report --workdir ROW/seed0.")
     few: list[Block] = [note] if len(shown) < len(runs) else []
     return [
-        ("Differences", list(run_tables.differences(runs))),
-        ("Training", run_report.training(runs)),
+        ("Differences", in_parts(study, runs, lambda some: list(run_tables.differences(some)))),
+        ("Training", in_parts(study, runs, run_report.training)),
         ("Confusion", few + run_report.confusion(shown, None)),
         ("Where the models look", grids(drawn)),
         ("Classes", few + run_report.classes(shown)),
         ("Augmentation", augmentation(runs)),
         ("Config", list(run_tables.config_tables(runs))),
     ]
+
+
+def in_parts(study: Study, runs: Sequence[RunFiles], make: Callable[[list[RunFiles]], Sequence[Block]]) -> list[Block]:
+    """The blocks of each part of the study under its name; files of later parts have a number in their names."""
+    parts: dict[str, list[RunFiles]] = {}
+    for run in runs:
+        row = study.row(run.label)
+        parts.setdefault(row.part or ("Rows of ours" if row.extra else "Published rows"), []).append(run)
+    out: list[Block] = []
+    for number, (name, some) in enumerate(parts.items()):
+        blocks = [_numbered(block, number) for block in make(some)]
+        out += [Text(f"{name}."), *blocks] if len(parts) > 1 and blocks else blocks
+    return out
+
+
+def _numbered(block: Block, number: int) -> Block:
+    if not number:
+        return block
+    if isinstance(block, Figure):
+        return dataclasses.replace(block, name=f"{block.name}_{number}")
+    if isinstance(block, Table) and block.csv:  # what the columns are has been said in the first part
+        stem = block.csv[0].removesuffix(".csv")
+        return dataclasses.replace(block, caption="", csv=(f"{stem}_{number}.csv", *block.csv[1:]))
+    return block
 
 
 def augmentation(runs: Sequence[RunFiles]) -> list[Block]:
@@ -147,6 +170,6 @@ def repeat(file: Path, ledger: Ledger, runs: Sequence[RunFiles]) -> list[Block]:
     words += [f"--{word} {options[word]}" for word in ("epochs", "data") if options.get(word)]
     words += list(options.get("overrides") or [])
     seeds = sorted({int(key.rpartition("/seed")[2]) for key in ledger.content["runs"]})
-    words += [f"--seeds {','.join(map(str, seeds))},"[:-1]] if len(seeds) > 1 else []
-    table = run_tables.environment([dataclasses.replace(run) for run in runs[:1]])
+    words += [f"--seeds {','.join(map(str, seeds))}"] if len(seeds) > 1 else []
+    table = run_tables.environment(runs[:1])
     return [Text(" ".join(words), "code"), *([table] if table else [])]

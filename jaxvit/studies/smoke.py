@@ -21,6 +21,7 @@ from jaxvit.errors import UserError
 TRAIN_IMAGES, TEST_IMAGES = 240, 160  # of all classes together
 BATCH_SIZE = 16
 EPOCHS = 2
+SEEDS = 2  # at most, unless --seeds says otherwise
 # Fields of the small models; widths and depths of the rows keep their order where they differ within a family.
 FIELDS: dict[str, dict[str, Any]] = {
     "alexnet": {"image_size": 64, "head_hidden_size": 32},

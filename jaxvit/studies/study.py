@@ -41,6 +41,7 @@ class Row:
     published: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by the keys of METRICS
     remark: str = ""  # what a reader must know to compare: source, difference of protocol
     extra: bool = False  # not a row of the published report; shown in a table of its own
+    part: str = ""  # rows of one part are drawn and compared with each other; none: published ones, extra ones
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

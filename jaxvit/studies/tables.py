@@ -93,6 +93,7 @@ def side_by_side(study: Study, results: Sequence[Result], *, extra: bool, gap: b
         return None
     keys = list(study.columns)
     printed = {key for key in keys if any(key in r.row.published for r in rows_of)}
+    digits = {key: max(_decimals(r.row.published.get(key)) for r in rows_of) for key in keys}
     head, csv_head = ["row"], ["row", "label", "seeds", "status"]
     for key in keys:
         head += [f"{METRICS[key]}, published", "ours"] if key in printed else [f"{METRICS[key]}, ours"]
@@ -107,7 +108,7 @@ def side_by_side(study: Study, results: Sequence[Result], *, extra: bool, gap: b
         cells, plain = [result.row.label], [result.row.name, result.row.label, len(result.runs), result.status]
         for key in keys:
             published, found = result.row.published.get(key), values(result, key)
-            cells += ([_published(published)] if key in printed else []) + [show(key, found)]
+            cells += ([_published(published, digits[key])] if key in printed else []) + [show(key, found)]
             spread = float(np.std(found, ddof=1)) if len(found) > 1 else None
             plain += [published, float(np.mean(found)) if found else None, spread]
         if gap and "accuracy" in printed:
@@ -121,8 +122,13 @@ def side_by_side(study: Study, results: Sequence[Result], *, extra: bool, gap: b
     return Table(head, rows, caption, csv=(name, csv_head, raw))
 
 
-def _published(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:,.10g}"
+def _published(value: float | None, digits: int) -> str:
+    return ABSENT if value is None else f"{value:,.{digits}f}"
+
+
+def _decimals(value: float | None) -> int:
+    """Digits after the point that a figure was given with."""
+    return len(f"{value:.10g}".partition(".")[2]) if value is not None else 0
 
 
 def _gap(result: Result) -> str:
@@ -136,27 +142,25 @@ def remarks(results: Sequence[Result]) -> Table | None:
     return Table(["row", "what to know when comparing"], rows, left=2) if rows else None
 
 
+SHAPES = {"parameters": "parameters (M)", "macs": "MACs (M)"}
+
+
 def costs(results: Sequence[Result]) -> Table:
     """What the shapes cost by our own count, at full size, beside the published figures."""
-    rows, raw = [], []
-    for result in results:
-        cost = result.cost
-        if not cost:
-            continue
-        size = "×".join(str(side) for side in cost["image_size"])
-        published = [result.row.published.get(key) for key in ("parameters", "macs")]
-        rows.append(
-            [
-                result.row.label, cost["model"], size,
-                _published(published[0]), f"{cost['parameters'] / 1e6:,.2f}",
-                _published(published[1]), f"{cost['macs'] / 1e6:,.0f}",
-            ]
-        )  # fmt: skip
-        raw.append([result.row.name, cost["model"], size, published[0], cost["parameters"], published[1], cost["macs"]])
-    head = ["row", "model", "image", "parameters (M), published", "counted", "MACs (M), published", "counted"]
-    columns = ["row", "model", "image", "published_parameters_m", "parameters", "published_macs_m", "macs"]
-    if not any(row[3] != ABSENT or row[5] != ABSENT for row in rows):
-        head, rows = [*head[:3], "parameters (M)", "MACs (M)"], [[*row[:3], row[4], row[6]] for row in rows]
+    known = [result for result in results if result.cost]
+    head, columns = ["row", "model", "image"], ["row", "model", "image"]
+    rows = [[r.row.label, r.cost["model"], "×".join(map(str, r.cost["image_size"]))] for r in known]
+    raw: list[list[Any]] = [[r.row.name, *row[1:]] for r, row in zip(known, rows, strict=True)]
+    for key, name in SHAPES.items():
+        published = [result.row.published.get(key) for result in known]
+        told = any(value is not None for value in published)
+        digits = max(map(_decimals, published), default=0)
+        head += [f"{name}, published", "counted"] if told else [name]
+        columns += [f"published_{key}_m", key]
+        for row, plain, result, value in zip(rows, raw, known, published, strict=True):
+            counted = f"{result.cost[key] / 1e6:,.{2 if key == 'parameters' else 0}f}"
+            row += [_published(value, digits), counted] if told else [counted]
+            plain += [value, result.cost[key]]
     caption = "Counted from the models as declared, at full size; one MAC (multiply-accumulate) is two FLOPs."
     return Table(head, rows, caption, left=3, csv=("shapes.csv", columns, raw))
 

@@ -152,3 +152,18 @@ def test_a_row_brings_its_teacher():
     assert [row.name for row in studies.chosen(study, ["vit_ti_distilled"])] == ["vit_b", "vit_ti_distilled"]
     with pytest.raises(UserError, match="Did you mean"):
         studies.chosen(study, ["vit_ti_distiled"])
+
+
+def test_the_example_of_the_documentation_is_a_study(tmp_path):
+    file = tmp_path / "my_depth.py"
+    file.write_text(example())
+    assert len(example().splitlines()) < 80
+    assert {name: c.model.depth for name, c in configs(str(file)).items()} == {
+        "vit_1": 1, "vit_4": 4, "frozen": 4, "pupil": 1,
+    }  # fmt: skip
+
+
+def example():
+    """The seventh study of docs/STUDIES.md."""
+    text = (ROOT / "docs" / "STUDIES.md").read_text(encoding="utf-8")
+    return text.split("```python\n")[1].split("```")[0]
