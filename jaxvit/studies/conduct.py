@@ -76,6 +76,9 @@ def make_plans(
 ) -> list[Plan]:
     """The runs in their order, all rows of the first seed first; counts what the rows cost."""
     plans: list[Plan] = []
+    kind, _, path = (options.data or "").partition(":")
+    if kind in ("npz", "folder") and not Path(path).expanduser().is_dir():
+        raise UserError(f"--data {options.data}: there is no directory {path!r}")
     source = dataclasses.replace(options, data=None, epochs=None)
     for row in chosen(study, rows):
         if row.name not in ledger.content["costs"]:
@@ -180,20 +183,23 @@ class Conductor:
         begun = time.monotonic()
         code = self._child(jobs)
         self.ledger.content["wall_seconds"] += time.monotonic() - begun
+        stopped, signalled = "", self.flag.signum is not None or code == STOPPED_CODE
         for i, (plan, job) in enumerate(zip(plans, jobs, strict=True)):
             outcome = _read(Path(job["outcome"]))
-            if outcome is None:
+            if outcome is None and not stopped:
                 outcome = self._death(code)
                 self._note(plan, outcome["status"], outcome["reason"])
-                if self.flag.signum is None:
+                if not signalled:
                     return plans[i + 1 :]
-            else:
+            elif outcome is not None:
                 more = {k: v for k, v in outcome.items() if k not in ("status", "reason")}
                 self.ledger.record(plan.key, outcome["status"], outcome["reason"], **more)
                 self._work, self._seconds = self._work + plan.work, self._seconds + outcome["seconds"]
-            if self.flag.signum is not None or (code == STOPPED_CODE and outcome["status"] == led.STOPPED):
-                number = self.flag.signum or signal.SIGTERM
-                raise Interrupted(number, f"stopped in {plan.key}; the same command goes on there")
+            if outcome is None or outcome["status"] == led.STOPPED:
+                stopped = stopped or plan.key
+        if signalled:
+            where = f"stopped in {stopped}" if stopped else "stopped"
+            raise Interrupted(self.flag.signum or signal.SIGTERM, f"{where}; the same command goes on there")
         return []
 
     def _job(self, plan: Plan) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Ledger:
         content = writers.read_json(directory / FILE)
         options = content.get("options")
         ledger = cls(directory, name, options if isinstance(options, dict) else {})
-        ledger.close_open_runs()
+        ledger.close_open_runs("still running, or its process was killed")
         return ledger
 
     def _compare(self, name: str, options: Mapping[str, Any]) -> None:
@@ -80,11 +80,11 @@ class Ledger:
         """Writes study.json."""
         writers.write_json(self.directory / FILE, self.content)
 
-    def close_open_runs(self) -> None:
+    def close_open_runs(self, reason: str = "its process was killed") -> None:
         """Runs left as running by a process that was killed are interrupted."""
         for key, record in self.content["runs"].items():
             if record.get("status") == RUNNING:
-                self.content["runs"][key] = {**record, "status": STOPPED, "reason": "the process was killed"}
+                self.content["runs"][key] = {**record, "status": STOPPED, "reason": reason}
 
 
 def _show(value: Any) -> str:

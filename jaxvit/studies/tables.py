@@ -198,9 +198,9 @@ def time_and_cost(results: Sequence[Result], wall_seconds: float) -> list[Block]
     if all(row[-1] == ABSENT for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
     text = (
-        f"{len(rows)} runs: {duration(total)} of training on {', '.join(devices)}, {duration(wall_seconds)} with "
-        f"compilation, evaluation and start in all; {count(work)}FLOP of training, counted as three forward passes an "
-        "image, which is too much for frozen rows and half of what SAM takes."
+        f"{len(rows)} runs: {duration(total)} of training on {', '.join(devices)}; {duration(wall_seconds)} in all, "
+        f"with starting, compiling and evaluating. About {count(work)}FLOP of training, at three forward passes an "
+        "image (frozen rows take less, SAM twice as much)."
     )
     return [Text(text), Table(head, rows, csv=("time_and_cost.csv", columns, raw))]
 

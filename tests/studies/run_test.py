@@ -130,6 +130,7 @@ class TestAfterARun:
             (["--seeds", "x"], "expected a number of seeds"),
             (["--seeds", "1,1"], "different seeds"),
             (["--checkpoints", "nowhere"], "is no directory"),
+            (["--data", "npz:nowhere"], "holds this study with data off"),
             (["--epoch", "3"], "no option '--epoch'"),
             (["--config.batchsize=8"], "Did you mean 'batch_size'"),
         ],
