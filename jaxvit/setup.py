@@ -21,7 +21,7 @@ from jaxvit.models.layers import to_pair
 from jaxvit.precision import full_float
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float64": None}
-_FEWEST_PATCHES = 16  # data smaller than this many patches is enlarged to the model's own size
+FEWEST_PATCHES = 16  # data smaller than this many patches is enlarged to the model's own size
 
 
 def load_data(config: Config, skipped_file: str | os.PathLike[str] | None = None) -> data.Dataset:
@@ -193,7 +193,7 @@ def _natural_size(
         return own
     patch = to_pair(_size(given.get("patch_size", fields["patch_size"])))
     fits = own[0] % patch[0] == 0 and own[1] % patch[1] == 0
-    enough = "patch_size" in given or (own[0] // patch[0]) * (own[1] // patch[1]) >= _FEWEST_PATCHES
+    enough = "patch_size" in given or (own[0] // patch[0]) * (own[1] // patch[1]) >= FEWEST_PATCHES
     return own if fits and enough else to_pair(fields["image_size"])
 
 

@@ -1,6 +1,7 @@
 """What a row costs by its shapes alone: parameters, multiply-accumulates, work of its training."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from jaxvit import models, setup, tree
@@ -38,11 +39,9 @@ def cost_of(config: Config) -> Cost:
     name, data = config.model.name, str(config.data.name)
     fields: dict[str, Any] = {k: v for k, v in config.model.items() if k != "name" and v is not None}
     given = fields.get("image_size") or config.data.image_size
-    if given is None:  # as `setup` decides: the weights' size; a convolutional network takes the data's
-        own = models.data_config(config.pretrained)["image_size"] if _is_name(config.pretrained) else None
-        usual = models.model_fields(name)
-        fits = SIZES.get(data) if "patch_size" not in usual else None
-        given = own or fits or usual["image_size"]
+    if given is None and _is_name(config.pretrained):
+        given = models.data_config(config.pretrained)["image_size"]
+    given = given or _natural_size(SIZES.get(data), models.model_fields(name), fields)
     size = to_pair(tuple(given) if isinstance(given, list | tuple) else given)
     fields |= {"image_size": size, "num_classes": CLASSES.get(data, 10), "in_channels": 3}
     model = models.create_model(name, **fields)
@@ -55,3 +54,12 @@ def cost_of(config: Config) -> Cost:
 
 def _is_name(pretrained: str | None) -> bool:
     return pretrained is not None and setup.pretrained_name(pretrained) is not None
+
+
+def _natural_size(own: int | None, usual: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
+    """As `setup.resolve` decides: the size of the data where the model can work with it, else the model's."""
+    if own is None or "patch_size" not in usual:
+        return own or usual["image_size"]
+    patch = max(to_pair(given.get("patch_size", usual["patch_size"])))
+    enough = "patch_size" in given or (own // patch) ** 2 >= setup.FEWEST_PATCHES
+    return own if own % patch == 0 and enough else usual["image_size"]

@@ -1,6 +1,6 @@
 """Test images side by side with what each model looks at: a grid of overlays, and one of the heat alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,11 @@ from jaxvit.reports.runs import RunFiles
 SHOWN = 8  # images
 
 
-def grids(runs: Sequence[RunFiles]) -> list[Block]:
-    """The overlay grid (original, then a column for each run) and the heat-map grid, over the same test images."""
+def grids(runs: Sequence[RunFiles], heads: Mapping[str, str]) -> list[Block]:
+    """The overlay grid (original, then a column for each run) and the heat-map grid, over the same test images.
+
+    `heads` are the heads of the columns by the runs' labels.
+    """
     first = next((run for run in runs if run.samples is not None), None)
     if first is None or first.samples is None:
         return []
@@ -31,7 +34,7 @@ def grids(runs: Sequence[RunFiles]) -> list[Block]:
             out.append(Text(f"{run.label}: no maps, because {str(error).splitlines()[0]}", "note"))
     if not columns:
         return out
-    heads = ["original", *(label for label, _ in columns)]
+    names = ["original", *(heads.get(label, label) for label, _ in columns)]
     overlays, heats = [], []
     for i, image in enumerate(images):
         lines = (f"true: {first.class_names[int(labels[i])]}", f"test image {index[i]}")
@@ -42,11 +45,11 @@ def grids(runs: Sequence[RunFiles]) -> list[Block]:
         "Grad-CAM (Selvaraju et al., 2017) for the class that the model names, at the default layer of its family, "
         "laid over test images: bright where the model sees the class. ✗ marks a wrong answer."
     )
-    second = "The heat alone, each map scaled to its own maximum: magma-like colours from none (dark) to most (bright)."
+    second = "The heat alone, each map scaled to its own maximum: from none (dark) to most (bright)."
     return [
         *out,
-        Pictures("overlays", overlays, caption, heads, len(heads)),
-        Pictures("heat_maps", heats, second.replace("magma-like colours ", ""), heads, len(heads)),
+        Pictures("overlays", overlays, caption, names, len(names)),
+        Pictures("heat_maps", heats, second, names, len(names)),
     ]
 
 

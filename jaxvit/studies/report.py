@@ -116,7 +116,7 @@ def _of_runs(study: Study, runs: list[RunFiles]) -> list[tuple[str, list[Block]]
         ("Differences", in_parts(study, runs, lambda some: list(run_tables.differences(some)))),
         ("Training", in_parts(study, runs, run_report.training)),
         ("Confusion", few + run_report.confusion(shown, None)),
-        ("Where the models look", grids(drawn)),
+        ("Where the models look", grids(drawn, {row.name: row.label for row in study.rows})),
         ("Classes", few + run_report.classes(shown)),
         ("Augmentation", augmentation(runs)),
         ("Config", list(run_tables.config_tables(runs))),

@@ -148,9 +148,9 @@ SHAPES = {"parameters": "parameters (M)", "macs": "MACs (M)"}
 def costs(results: Sequence[Result]) -> Table:
     """What the shapes cost by our own count, at full size, beside the published figures."""
     known = [result for result in results if result.cost]
-    head, columns = ["row", "model", "image"], ["row", "model", "image"]
-    rows = [[r.row.label, r.cost["model"], "×".join(map(str, r.cost["image_size"]))] for r in known]
-    raw: list[list[Any]] = [[r.row.name, *row[1:]] for r, row in zip(known, rows, strict=True)]
+    head, columns = ["row", "called", "model", "image"], ["row", "model", "image"]
+    rows = [[r.row.label, r.row.name, r.cost["model"], "×".join(map(str, r.cost["image_size"]))] for r in known]
+    raw: list[list[Any]] = [row[1:] for row in rows]
     for key, name in SHAPES.items():
         published = [result.row.published.get(key) for result in known]
         told = any(value is not None for value in published)
@@ -161,8 +161,9 @@ def costs(results: Sequence[Result]) -> Table:
             counted = f"{result.cost[key] / 1e6:,.{2 if key == 'parameters' else 0}f}"
             row += [_published(value, digits), counted] if told else [counted]
             plain += [value, result.cost[key]]
-    caption = "Counted from the models as declared, at full size; one MAC (multiply-accumulate) is two FLOPs."
-    return Table(head, rows, caption, left=3, csv=("shapes.csv", columns, raw))
+    caption = "Counted from the models as declared, at full size; one MAC (multiply-accumulate) is two FLOPs. "
+    caption += "A row is called by its directory in curves and options."
+    return Table(head, rows, caption, left=4, csv=("shapes.csv", columns, raw))
 
 
 def time_and_cost(results: Sequence[Result], wall_seconds: float) -> list[Block]:
