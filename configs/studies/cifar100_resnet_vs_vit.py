@@ -40,25 +40,12 @@ STUDY = Study(
         vit(8, 8, 512, accuracy=77.4, parameters=44.1, macs=4200, seconds_per_epoch=84),
         Row(
             name="vit_11m",
-            label="ViT 12L-8H-256, ours",
-            config="cifar10_vit",
+            label="ViT 12L-4H-256, ours",
+            config="scratch_vit_cifar",
+            words={"num_epochs": 300},
             extra=True,
-            words={
-                "model.image_size": 32,
-                "model.depth": 12,
-                "model.num_heads": 8,
-                "model.embed_dim": 256,
-                "num_epochs": 300,
-                "augment.policy": "randaugment",
-                "augment.random_erasing_prob": 0.25,
-                "augment.mixup_alpha": 0.8,
-                "augment.cutmix_alpha": 1.0,
-                "ema.decay": 0.9998,
-                "ema.warmup": True,
-                "optim.schedule.warmup_epochs": 10,
-            },  # fmt: skip
             remark="Our own: a ViT of less than 11 M parameters, narrow and deep, with RandAugment, erasing, mixup, "
-            "CutMix and averaged weights, for 300 epochs.",
+            "CutMix and averaged weights, for 300 epochs of batch 256.",
         ),
     ],
     reading=(
