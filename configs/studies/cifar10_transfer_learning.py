@@ -64,8 +64,9 @@ STUDY = Study(
         'The words of part C are those of the report; ours (optim.freeze) are: none; early, stages 1 and 2 of 4 '
         "frozen, the stem trains; middle, stages 2 and 3 frozen; last = head_only, all is frozen but the last layer. "
         'In the report "last" is 15 points below the others, as a linear classifier on frozen features is.',
-        "The share of the data is drawn by class before a tenth of it is held out to choose the checkpoint; all rows "
-        "of a share and a seed see the same images. Part C does not say its share; we take the 50 % of part B.",
+        "A tenth of all training images is held out first, to choose the checkpoint; the share is drawn by class from "
+        "the rest, and all rows of a share and a seed see the same images. Part C does not say its share; we take the "
+        "50 % of part B.",
         "Optimiser and rate are not stated. Ours are Adam and 1e-4 in all rows, flips, images enlarged to 224 px; so "
         "the rows from scratch share the rate of the fine-tuned ones. VGG16's 505 s are of its 138 M parameters.",
     ),

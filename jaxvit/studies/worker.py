@@ -115,4 +115,8 @@ def _quiet() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        code = main(sys.argv[1:])
+    except KeyboardInterrupt:  # before a run had begun
+        code = 130
+    sys.exit(code)
