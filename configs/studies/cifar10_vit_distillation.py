@@ -55,8 +55,9 @@ STUDY = Study(
         Row(name="small_scratch", label="ViT 6L-4H-128, no teacher", words=SMALL, extra=True),
     ],
     reading=(
-        "A tenth of the training split is held out first, for validation, and never trained on; 1,000 images a class are "
-        "drawn from the rest. Test images per second are of the best checkpoint in batches of 32, on the device already.",
+        "A tenth of the training split is held out first, for validation, and never trained on; 1,000 images a class "
+        "are drawn from the rest. Test images per second are of the best checkpoint in batches of 32, with the images "
+        "on the device already.",
         "Learning rates are ours: 1e-4 from ImageNet, 5e-4 from scratch; no augmentation, so the teacher answers once.",
     ),
 )
