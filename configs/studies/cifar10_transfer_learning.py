@@ -36,7 +36,7 @@ def resnet(word, accuracy):
 def deit(percent, freeze="none"):
     """Our extra rows: DeiT-Ti in the place of ResNet-18."""
     name = f"deit_ti_{percent}" + ("" if freeze == "none" else f"_freeze_{freeze}")
-    words = {"data.fraction": percent / 100, "optim.freeze": FREEZE[freeze], "num_epochs": 10}
+    words = {"data.fraction": percent / 100, "optim.freeze": FREEZE[freeze], "optim.name": "adamw"}
     return Row(name=name, label=f"DeiT-Ti, {percent} %, {freeze} frozen", config="cifar10_deit_tiny", words=words,
                extra=True, part="DeiT-Ti")  # fmt: skip
 
