@@ -22,7 +22,7 @@ STUDY = Study(
         for word, freeze in FREEZE.items()
     ],
     reading=(
-        "About 950 training images and 58 steps at 64 px: what a CPU does in minutes. It orders the ways to freeze under "
-        "these few steps, and says nothing of full fine-tuning.",
+        "About 950 training images and 58 steps at 64 px: what a CPU does in minutes. It orders the ways to freeze "
+        "under these few steps, and says nothing of full fine-tuning.",
     ),
 )
