@@ -239,8 +239,11 @@ class Checkpoints:
         if said:
             return said[0] if len(said) == 1 else f"{said[0]} and {len(said) - 1} more"
         for name, copy in copies.items():
-            if copy is None and not self._read_only:
-                err.print(f"{self._directory / name} was damaged; it is written anew from its second copy")
+            if copy is not None:
+                continue
+            mended = "not used" if self._read_only else "written anew"
+            err.print(f"{self._directory / name} is damaged or missing; it is {mended}, its second copy counts")
+            if not self._read_only:
                 paths[name].parent.mkdir(exist_ok=True)
                 integrity.write(paths[name], good[0])
         self._intact.add((kind, step))

@@ -229,6 +229,7 @@ COMMANDS = {
     "convert": (_module("convert"), "weights of any layout, or of a run, as the files that timm loads"),
     "export": (_module("export"), "a model as StableHLO or safetensors, with its preprocessing"),
     "explain": (_module("explain"), "overlays of what models look at, on files or a run's test images"),
+    "plan": (_module("plan"), "compile a config for a TPU slice that is not here: memory, FLOPs, time"),
     "report": (_module("report"), "curves, tables and pictures of one run or several, as a page"),
     "study": (_module("study"), "all runs of one comparison, and its report"),
     "sweep": (_module("sweep"), "a search over ranges of config words (Optuna)"),

@@ -13,10 +13,11 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
     jaxpr = jax.make_jaxpr(model.apply)(variables, images)
-    return _count(jaxpr.jaxpr)
+    return count_jaxpr(jaxpr.jaxpr)
 
 
-def _count(jaxpr: Any) -> int:
+def count_jaxpr(jaxpr: Any) -> int:
+    """Returns the multiply-accumulates of matmuls and convolutions in a jaxpr and those inside it."""
     total = 0
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
@@ -32,7 +33,7 @@ def _count(jaxpr: Any) -> int:
             repeats = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
             for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
                 if _is_jaxpr(inner):
-                    total += repeats * _count(getattr(inner, "jaxpr", inner))
+                    total += repeats * count_jaxpr(getattr(inner, "jaxpr", inner))
     return total
 
 

@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxvit import data, distill, gradients, models, optim, pretrained, setup, sharding, steps, thaw
+from jaxvit import data, distill, models, optim, pretrained, recipe, setup, sharding, steps, thaw
 from jaxvit.checkpoint import Checkpoints
 from jaxvit.config import Config, default
 from jaxvit.console import err
 from jaxvit.data.augment import make_augment
 from jaxvit.errors import UserError
-from jaxvit.rules import PLATEAU_WORDS, Rules, make_rules
-from jaxvit.state import TrainState, create_state, ema_variables, init_variables, model_variables
+from jaxvit.interrupt import at_once
+from jaxvit.rules import Rules, make_rules
+from jaxvit.state import TrainState, ema_variables, init_variables, model_variables
 
 DRY_RUN_STEPS = 2
-
-
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """A part of a run in which the same parameters train; most runs have one."""
-
-    epoch: int  # the first, counted from 0
-    trainable: Any
-    train_steps: dict[bool, Callable]  # compiled: True with sharpness-aware gradients, where they are on, False without
-    create: Callable  # variables -> its state at step 0
-    template: Any  # of that state: shapes, types and places
 
 
 @dataclasses.dataclass
@@ -44,7 +35,7 @@ class Run:
     dataset: data.Dataset
     model: Any
     feeds: dict[str, Any]
-    phases: list[Phase]
+    phases: list[recipe.Phase]
     eval_step: Callable
     checkpoints: Checkpoints
     batch_size: int
@@ -54,6 +45,7 @@ class Run:
     origin: dict[str, Any]  # SHA-256, licence and notes of the pretrained weights, or nothing
     arrange: Callable[[np.ndarray], np.ndarray] = lambda order: order  # of an epoch, to what the devices read
     teacher: Any = None  # variables of the teacher, where it answers inside the step
+    flag: Any = None  # of `interrupt.deferred`, while it trains
     trackers: list[Any] = dataclasses.field(default_factory=list)  # TensorBoard and the like
     compiled: set[bool] = dataclasses.field(default_factory=set)  # kinds of step that have been taken
     compile_seconds: float = 0.0
@@ -110,7 +102,9 @@ class Run:
         if kind in self.compiled:
             return self.train_steps[kind](state, batch, self.teacher)
         begun = time.monotonic()
-        with err.status("compiling the training step"):
+        first = not self.compiled  # then nothing has been done that is not on disk
+        waiting = at_once("stopped while compiling; the same command begins there") if first else nullcontext()
+        with err.status("compiling the training step"), waiting:
             result = jax.block_until_ready(self.train_steps[kind](state, batch, self.teacher))
         self.compiled.add(kind)
         self.compile_seconds += time.monotonic() - begun
@@ -135,8 +129,8 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     config = setup.resolve(given, dataset)
     _check_data(config, dataset)
     teacher = _load_teacher(config, dataset)
-    batch_size, parts = _batch_size(config, len(dataset.train))
-    mesh = _make_mesh(config, batch_size, parts)
+    batch_size, parts = recipe.split_batch(config, len(dataset.train))
+    mesh = make_mesh(config, batch_size, parts)
     placed = sharding.batch_sharding(mesh) if mesh.size > 1 else None
     whole = sharding.replicated(mesh)
     mapped = config.parallel.mode == "pmap"
@@ -144,23 +138,16 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     steps_per_epoch = len(dataset.train) // batch_size
     if config.fast_dev_run:
         steps_per_epoch, config.num_epochs = min(steps_per_epoch, DRY_RUN_STEPS), 1
-    schedule = schedule or _make_schedule(config, steps_per_epoch)
-    gradient = _make_gradient(config, batch_size // mesh.size if mapped else batch_size)
+    schedule = schedule or recipe.make_schedule(config, steps_per_epoch)
+    gradient = recipe.make_gradient(config, batch_size // mesh.size if mapped else batch_size)
     if config.pretrained is None:  # what names and shapes can tell is checked before anything is compiled
         shapes = _shapes(config)
-        _make_optimizer(config, shapes, thaw.masks(shapes, phases)[0], schedule)
+        recipe.make_optimizer(config, shapes, thaw.masks(shapes, phases)[0], schedule)
     model, variables, origin = _make_model(config)
     if config.dtype == "float64":
         variables = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
     setup.record_fields(config, model)
-    shared = {
-        "model": model,
-        "to_float": setup.make_to_float(config.model.in_channels),
-        "normalise": setup.make_normalise(
-            config.data.image_size, config.data.interpolation, config.data.mean, config.data.std
-        ),
-    }
-
+    shared = recipe.make_parts(config, model)
     feeds = {
         split.name: setup.make_feed(config, split, placed)
         for split in (dataset.train, dataset.val, dataset.test)
@@ -168,39 +155,10 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     }
     taught, teacher_variables = _teach(config, teacher, feeds, shared["to_float"])
 
-    def compiled(gradient: Callable, trainable: Any, tx: Any, places: Any) -> Callable:
-        step = steps.make_train_step(
-            **shared,
-            tx=tx,
-            schedule=schedule,
-            augment=augment,
-            num_classes=config.model.num_classes,
-            trainable=trainable,
-            label_smoothing=config.loss.label_smoothing,
-            gradient=gradient,
-            average=_make_average(config),
-            axis_name=sharding.MAPPED if mapped else None,
-            **taught,
-        )
-        step = steps.skip_bad(step) if config.loss.on_nan == "skip" else step
-        step = sharding.map_over_devices(step, mesh) if mapped else step
-        return jax.jit(step, donate_argnums=0, out_shardings=(places, whole))
-
-    def make_phase(epoch: int, trainable: Any) -> Phase:
-        tx = _make_optimizer(config, variables["params"], trainable, schedule)
-
-        def create(variables: Any) -> TrainState:
-            return create_state(variables, tx, trainable, jax.random.key(config.seed), ema=config.ema.decay > 0)
-
-        shapes = jax.eval_shape(create, variables)
-        places = sharding.state_shardings(shapes, mesh)
-        template = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, places)
-        made = {sam: compiled(make, trainable, tx, places) for sam, make in gradient.items()}
-        return Phase(epoch, trainable, made, create, template)
-
     variables = jax.device_get(variables)
-    trains = thaw.masks(variables["params"], phases)
-    made = [make_phase(epoch, mask) for (epoch, _), mask in zip(phases, trains, strict=True)]
+    made = recipe.make_phases(
+        config, mesh, phases, variables, schedule=schedule, gradient=gradient, augment=augment, **shared, **taught
+    )
     places = jax.tree.map(lambda x: x.sharding, made[0].template)
     # each leaf a buffer of its own
     state = jax.tree.map(jnp.copy, jax.jit(made[0].create, out_shardings=places)(variables))
@@ -289,88 +247,15 @@ def _make_model(config: Config) -> tuple[Any, Any, dict[str, Any]]:
     return loaded.model, loaded.variables, record
 
 
-def _make_schedule(config: Config, steps_per_epoch: int) -> Callable[[Any], Any]:
-    words = config.optim.schedule.to_dict()
-    name = words.pop("name")
-    if name == "plateau":
-        words = {word: value for word, value in words.items() if word not in (*PLATEAU_WORDS, "metric")}
-    # A short trial of a long recipe keeps the recipe's shape: the warm-up is never more than half of it.
-    words["warmup_epochs"] = min(words["warmup_epochs"], config.num_epochs / 2)
-    return optim.make_schedule(
-        name,
-        learning_rate=config.optim.learning_rate,
-        total_steps=steps_per_epoch * config.num_epochs,
-        steps_per_epoch=steps_per_epoch,
-        **{word: value for word, value in words.items() if value is not None},
-    )
-
-
-def _make_optimizer(config: Config, params: Any, trainable: Any, schedule: Callable[[Any], Any]) -> Any:
-    shared = ("name", "weight_decay", "b1", "b2", "eps", "momentum", "nesterov", "grad_clip_norm", "layer_decay")
-    options: dict[str, Any] = config.optim.options.to_dict()
-    options = {word: tuple(value) if isinstance(value, list) else value for word, value in options.items()}
-    twice = sorted(set(options) & {*shared, "mu_dtype", "learning_rate"})
-    if twice:
-        raise UserError(f"optim.options.{twice[0]} is not read; the config word is optim.{twice[0]}")
-    return optim.make_optimizer(
-        params,
-        schedule=schedule,
-        trainable=trainable,
-        mu_dtype=config.optim.mu_dtype,
-        **{word: config.optim[word] for word in shared},
-        **options,
-    )
-
-
-def _batch_size(config: Config, num_train: int) -> tuple[int, int]:
-    """(images a step, parts that it is computed in): the config's, or what the training images give."""
-    sam, accum_steps = config.optim.sam, config.optim.accum_steps
-    m = sam.m if sam.rho and sam.m else config.batch_size
-    if config.batch_size % m:
-        raise UserError(f"optim.sam.m {m} does not divide batch_size {config.batch_size}")
-    batch_size = min(config.batch_size, num_train)
-    batch_size -= batch_size % math.lcm(accum_steps, min(m, batch_size))
-    if batch_size < 1:
-        raise UserError(f"{num_train} training images are fewer than optim.accum_steps or optim.sam.m ask for")
-    return batch_size, max(accum_steps, batch_size // m)
-
-
-def _make_mesh(config: Config, batch_size: int, parts: int) -> Mesh:
+def make_mesh(config: Config, batch_size: int, parts: int, devices: Sequence[Any] | None = None) -> Mesh:
     """The devices: the config's, or as many as the batch divides over; writes their number into the config."""
     p = config.parallel
     if p.mode == "pmap":  # each device cuts its own part of the batch
         parts = math.lcm(config.optim.accum_steps, (config.optim.sam.rho and config.optim.sam.m) or 1)
-    available = jax.device_count()
-    if p.num_devices is None and jax.process_count() == 1:
+    available = jax.device_count() if devices is None else len(devices)
+    if p.num_devices is None and (devices is not None or jax.process_count() == 1):
         p.num_devices = sharding.most_devices(batch_size // parts, available, fsdp=p.fsdp, tensor=p.tensor)
-    mesh = sharding.make_mesh(p.num_devices, fsdp=p.fsdp, tensor=p.tensor)
+    mesh = sharding.make_mesh(p.num_devices, fsdp=p.fsdp, tensor=p.tensor, devices=devices)
     p.num_devices = mesh.size
     sharding.check_batch_size(batch_size, parts, mesh)
     return mesh
-
-
-def _make_gradient(config: Config, batch_size: int) -> dict[bool, Callable]:
-    """The gradient functions by whether they are sharpness-aware; only those that a run will use."""
-    sam, accum_steps = config.optim.sam, config.optim.accum_steps
-    plain = gradients.make_gradient(accum_steps=accum_steps)
-    if sam.rho == 0:
-        return {False: plain}
-    if sam.rho_min is not None and sam.rho_min > sam.rho:
-        raise UserError(f"optim.sam.rho_min {sam.rho_min} is above optim.sam.rho {sam.rho}")
-    words = ("rho", "adaptive", "eta", "method", "alpha", "rho_min")
-    sharp = gradients.make_gradient(
-        accum_steps=accum_steps,
-        perturbations=max(batch_size // (sam.m or batch_size), 1),
-        max_learning_rate=config.optim.learning_rate,
-        **{word: sam[word] for word in words},
-    )
-    always = sam.every == 1 and sam.start_fraction == 0
-    return {True: sharp} if always else {True: sharp, False: plain}
-
-
-def _make_average(config: Config) -> Callable:
-    """(old average, new weights, steps done) -> new average; keeps nothing where ema.decay is 0."""
-    decay, warmup = config.ema.decay, config.ema.warmup
-    if decay == 0:
-        return lambda ema, variables, step: ema
-    return lambda ema, variables, step: optim.ema.update(ema, variables, optim.ema.decay_at(step, decay, warmup=warmup))

@@ -46,7 +46,7 @@ def check(config: Config, workdir: Path, force: bool) -> dict[str, Any] | None:
         raise UserError(
             f"{'; '.join(damage.values())} in {str(workdir)!r}\nthere is no checkpoint to make it again from"
         )
-    checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
+    checkpoints = Checkpoints(workdir / "checkpoints")
     checkpoints.verify()
     checkpoints.close()
     return writers.read_json(workdir / "summary.json").get("final")

@@ -105,7 +105,7 @@ def test_a_damaged_manifest_is_mended_from_its_copy(saved, copy, capsys):
     whole = damaged.read_bytes()
     damaged.write_bytes(whole.replace(b"a", b"b", 1))
     chex.assert_trees_all_equal(restore(saved)[0], tree(2))
-    assert "was damaged; it is written anew" in capsys.readouterr().err
+    assert "is damaged or missing; it is written anew" in capsys.readouterr().err
     assert damaged.read_bytes() == whole
 
 

@@ -15,7 +15,7 @@ LEVELS = {
     "pretrained": 2, "state": 2, "thaw": 2, "gradients": 2, "rules": 2,
     "steps": 3, "checkpoint": 3, "writers": 3, "trackers": 3, "setup": 3,
     "evaluate": 4, "run": 4, "workdirs": 4, "distill": 4, "summary": 4, "inference": 4, "explain": 4,
-    "train": 5, "lr_find": 5,
+    "train": 5, "plan": 5, "lr_find": 5,
     "cli": 6, "reports": 6, "commands": 6, "sweep": 6, "studies": 6,
 }  # fmt: skip
 HEAVY = ("torch", "tensorflow", "tensorflow_datasets", "grain", "tensorboardX", "sklearn", "huggingface_hub", "jax")

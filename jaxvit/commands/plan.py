@@ -1,0 +1,76 @@
+"""`plan`: compiles a config's training step for a slice that is not here; memory, FLOPs, traffic, time, does it fit."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from typing import Any
+
+from jaxvit.commands.parser import file_to_write, make_parser, positive, use_compile_cache
+from jaxvit.errors import UserError, suggest
+
+DESCRIPTION = """Compile the training step of a config for hardware that is not here, and say what it would need.
+
+  %(prog)s --config FILE --topology v5e:4x4 [--config.WORD=VALUE ...]
+
+Topologies: v4:4x4x4, v5e:4x4, v5p:4x4x4, v6e:4x4 and other shapes (the `tpu` extra has the compiler; no TPU is needed),
+and cpu:8 for virtual devices. Nothing is allocated, no data are read. The exit code is 0 whether or not it fits."""
+
+_CHILD = "JAXVIT_PLAN_PROCESS"
+_QUIET = {"TPU_SKIP_MDS_QUERY": "1", "TPU_LOG_DIR": "disabled", "TPU_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3",
+          "TF_CPP_MIN_LOG_LEVEL": "3", "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+          "TPU_WORKER_HOSTNAMES": "localhost"}  # fmt: skip
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    parser = make_parser("plan", DESCRIPTION)
+    parser.add_argument("--config", metavar="FILE", help="a config: .py (run as code), .yaml or .json (data)")
+    parser.add_argument("--topology", metavar="SLICE", help="for example v5e:4x4, v5p:4x4x4, cpu:8")
+    parser.add_argument("--num-classes", type=positive, metavar="N", help="where the data set is not here")
+    parser.add_argument("--num-train", type=positive, metavar="N", help="training images, likewise")
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all figures there")
+    args, rest = parser.parse_known_args(argv)
+    for text in rest:
+        if text.startswith("-") and not text.startswith("--config."):
+            known = ["--config", "--topology", "--num-classes", "--num-train", "--json", "--help"]
+            raise UserError(f"no option {text!r}; config words are written --config.WORD=VALUE.{suggest(text, known)}")
+    for option in ("config", "topology"):
+        if getattr(args, option) is None:
+            raise UserError(f"no --{option}; for example --config configs/digits_vit.py --topology v5e:4x4")
+    from jaxvit.plan import chips
+
+    topology = chips.parse(args.topology)
+    if not topology.is_cpu and importlib.util.find_spec("libtpu") is None:
+        raise UserError(
+            "a plan for TPUs needs their compiler, which is not installed\n"
+            "pip install 'jaxvit[tpu]', in an environment of its own if this one has a GPU; cpu:8 needs nothing"
+        )
+    if os.environ.get(_CHILD) != "1":  # the backend is chosen once in a process
+        return _in_a_process(argv, topology)
+    return _plan(args, rest, topology)
+
+
+def _in_a_process(argv: list[str], topology: Any) -> int:
+    flags = os.environ.get("XLA_FLAGS", "")
+    if topology.is_cpu:
+        flags = f"{flags} --xla_force_host_platform_device_count={topology.chips}"
+    environment = {**os.environ, **_QUIET, _CHILD: "1", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+    program = f"import sys; sys.argv[0] = {sys.argv[0]!r}; from jaxvit.cli import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.run([sys.executable, "-c", program, "plan", *argv], env=environment, check=False).returncode
+
+
+def _plan(args: Any, rest: list[str], topology: Any) -> int:
+    from jaxvit import config as config_lib
+    from jaxvit import config_checks, models, writers
+    from jaxvit.plan import estimate, facts, step
+
+    config = config_lib.load(args.config, rest, models.model_fields)
+    config_checks.validate(config)
+    use_compile_cache()
+    found = step.compile_step(config, facts.find(config, args.num_classes, args.num_train), topology)
+    plan = estimate.estimate(found, topology)
+    print("\n".join(estimate.lines(plan)))
+    if args.json:
+        writers.write_json(args.json, plan)
+    return 0

@@ -1,0 +1,136 @@
+"""From the compiler's figures to what a person asks: does it fit, how long is a step, what would help."""
+
+import math
+from typing import Any
+
+from jaxvit import models
+from jaxvit.console import count
+from jaxvit.plan.chips import RESERVED, SOURCE, Topology
+from jaxvit.plan.step import Compiled
+
+GB = 2**30
+
+
+def estimate(found: Compiled, topology: Topology) -> dict[str, Any]:
+    """Returns all figures of a plan, ready for JSON; times in seconds, the step time is a lower bound (roofline)."""
+    chip, config = topology.chip, found.config
+    memory = found.memory_bytes + found.resident_bytes
+    capacity = None if chip.memory is None else chip.memory - RESERVED
+    sent = sum(entry["sent"] for entry in found.collectives.values())
+    flops = found.flops if found.flops and found.flops > 0 else found.counted_flops / found.devices
+    limits = {
+        "compute": flops / chip.flops if chip.flops else None,
+        "memory": found.bytes_accessed / chip.memory_bandwidth
+        if chip.memory_bandwidth and found.bytes_accessed
+        else None,
+        "interconnect": sent / chip.link_bandwidth if chip.link_bandwidth else None,
+    }
+    known = {name: value for name, value in limits.items() if value is not None}
+    seconds = max(known.values()) if known else None
+    model_flops = 6.0 * found.forward_macs * found.batch_size
+    fits = found.fits and (capacity is None or memory <= capacity)
+    plan: dict[str, Any] = {
+        "topology": topology.name,
+        "chip": chip.kind,
+        "devices": found.devices,
+        "mesh": {"data": found.devices // (config.parallel.fsdp * config.parallel.tensor),
+                 "fsdp": config.parallel.fsdp, "tensor": config.parallel.tensor},
+        "mode": config.parallel.mode,
+        "model": config.model.name,
+        "data": config.data.name,
+        "image_size": list(config.data.image_size),
+        "dtype": config.dtype,
+        "batch_size": found.batch_size,
+        "accum_steps": config.optim.accum_steps,
+        "sharpness_aware": found.sharp,
+        "parameters": found.parameters,
+        "memory_bytes": memory,
+        "state_bytes": found.state_bytes,
+        "resident_data_bytes": found.resident_bytes,
+        "capacity_bytes": chip.memory,
+        "fits": fits,
+        "step_flops_per_device": flops,
+        "step_flops_counted": found.counted_flops,
+        "model_flops_per_step": model_flops,
+        "forward_gmacs_per_image": found.forward_macs / 1e9,
+        "bytes_accessed": found.bytes_accessed,
+        "collectives": found.collectives,
+        "sent_bytes": sent,
+        "limits_seconds": limits,
+        "bound_by": max(known, key=lambda name: known[name]) if known else None,
+        "step_seconds": seconds,
+        "images_per_second": found.batch_size / seconds if seconds else None,
+        "mfu": model_flops / (seconds * found.devices * chip.flops) if seconds and chip.flops else None,
+        "compile_seconds": found.compile_seconds,
+        "notes": list(found.notes),
+        "chip_figures": SOURCE if chip.flops else None,
+    }  # fmt: skip
+    plan["suggestions"] = [] if fits or capacity is None else suggest(found, capacity)
+    return plan
+
+
+def suggest(found: Compiled, capacity: float) -> list[str]:
+    """What would make a step fit, by proportion: activations go with the micro-batch, the state with fsdp."""
+    config, said = found.config, []
+    state = found.state_bytes + found.resident_bytes
+    rest = max(found.memory_bytes - found.state_bytes, 1.0)
+    parts, free = config.optim.accum_steps, capacity - state
+    unit = found.devices * parts
+    if found.resident_bytes > capacity / 10:
+        said.append("--config.data.resident_mb=1: the data stay on the host")
+    if "remat" in models.model_fields(config.model.name) and not config.model.get("remat"):
+        said.append("--config.model.remat=true: activations are computed twice and not kept, about a third more FLOPs")
+    shares = [n for n in range(2, found.devices + 1) if found.devices % n == 0 and n > config.parallel.fsdp]
+    whole = found.state_bytes * config.parallel.fsdp
+    enough = [n for n in shares if whole / n + found.resident_bytes + rest <= capacity]
+    if enough:
+        said.append(f"--config.parallel.fsdp={enough[0]}: the state split over {enough[0]} devices")
+    elif shares and whole > capacity / 4:
+        said.append(
+            f"--config.parallel.fsdp={shares[-1]}: the state split over {shares[-1]} devices (not enough alone)"
+        )
+    if free > 0:
+        per_device = found.batch_size / found.devices / parts
+        times = math.ceil(rest / free)
+        while times < per_device and per_device % times:
+            times += 1
+        if times <= per_device and parts * times < found.batch_size:
+            said.append(f"--config.optim.accum_steps={parts * times}: the same batch in smaller parts")
+        smaller = int(found.batch_size * free / rest) // unit * unit
+        if 0 < smaller < found.batch_size:
+            said.append(f"--config.batch_size={smaller}: about what fits")
+    return said or ["a slice with more chips, or chips with more memory"]
+
+
+def lines(plan: dict[str, Any]) -> list[str]:
+    """Returns the plan in words."""
+    out = [
+        f"{plan['model']} at {plan['image_size'][0]}x{plan['image_size'][1]}, {count(plan['parameters'])} parameters, "
+        f"batch {plan['batch_size']}, {plan['dtype']}, on {plan['devices']} x {plan['chip']} ({plan['topology']})"
+    ]
+    mesh = ", ".join(f"{axis} {n}" for axis, n in plan["mesh"].items() if n > 1) or "one device"
+    out.append(f"mesh      {mesh}; {plan['mode']}; compiled in {plan['compile_seconds']:.0f} s")
+    out += [f"note      {note}" for note in plan["notes"]]
+    capacity = plan["capacity_bytes"]
+    of = f" of {capacity / GB:.0f} GiB a chip ({plan['memory_bytes'] / capacity:.0%})" if capacity else " a device"
+    out.append(
+        f"memory    {plan['memory_bytes'] / GB:.2f} GiB{of}; state {plan['state_bytes'] / GB:.2f} GiB, "
+        f"resident data {plan['resident_data_bytes'] / GB:.2f} GiB"
+    )
+    out.append(
+        f"FLOPs     {count(plan['step_flops_per_device'])} a device and step; {count(plan['step_flops_counted'])} in "
+        f"matmuls and convolutions on all; forward {plan['forward_gmacs_per_image']:.3g} GMACs an image"
+    )
+    for kind, entry in plan["collectives"].items():
+        out.append(
+            f"traffic   {kind}: {entry['operations']:.0f}, {entry['bytes'] / 1e6:,.1f} MB, "
+            f"{entry['sent'] / 1e6:,.1f} MB sent by each device a step"
+        )
+    if plan["step_seconds"]:
+        limits = ", ".join(f"{name} {1e3 * v:.1f} ms" for name, v in plan["limits_seconds"].items() if v is not None)
+        out.append(
+            f"time      at least {1e3 * plan['step_seconds']:.1f} ms a step (roofline: {limits}), "
+            f"at most {plan['images_per_second']:,.0f} images/s and MFU {plan['mfu']:.0%}"
+        )
+    out.append("fits      yes" if plan["fits"] else "fits      NO; what would help, by estimate:")
+    return out + [f"          {suggestion}" for suggestion in plan["suggestions"]]

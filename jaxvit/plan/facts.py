@@ -1,0 +1,120 @@
+"""What a plan must know of the data, without reading them: how many images of what size in how many classes."""
+
+import dataclasses
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvit import data
+from jaxvit.config import Config
+from jaxvit.data.folder import SUFFIXES
+from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Split
+from jaxvit.errors import UserError
+
+Shape = tuple[int, int, int]
+# name -> classes, training images, test images, (h, w, c) where all are of one size, else None
+KNOWN: dict[str, tuple[int, int, int, Shape | None]] = {
+    "digits": (10, 1347, 450, (8, 8, 1)),
+    "cifar10": (10, 50_000, 10_000, (32, 32, 3)),
+    "cifar100": (100, 50_000, 10_000, (32, 32, 3)),
+    "mnist": (10, 60_000, 10_000, (28, 28, 1)),
+    "fashion_mnist": (10, 60_000, 10_000, (28, 28, 1)),
+    "imagenet2012": (1000, 1_281_167, 50_000, None),
+    "imagenette": (10, 9_469, 3_925, None),
+    "food101": (101, 75_750, 25_250, None),
+    "oxford_iiit_pet": (37, 3_680, 3_669, None),
+    "oxford_flowers102": (102, 1_020, 6_149, None),
+    "stanford_dogs": (120, 12_000, 8_580, None),
+    "cars196": (196, 8_144, 8_041, None),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """`shape`: (h, w, c) of stored arrays, or None for photos, which are brought to the model's size on the host."""
+
+    num_classes: int
+    num_train: int
+    num_test: int
+    shape: Shape | None
+
+
+def find(config: Config, num_classes: int | None = None, num_train: int | None = None) -> Facts:
+    """Returns the facts from the name, the headers of the files, or the arguments, which go first.
+
+    Raises:
+      UserError: the data are not here, not known, and `num_classes` is not given.
+    """
+    kind, _, argument = str(config.data.name).partition(":")
+    known = KNOWN.get(argument.partition("/")[0] if kind == "tfds" else kind)
+    if kind == "npz" and (Path(argument).expanduser() / "train.npz").is_file():
+        known = _npz(Path(argument).expanduser())
+    elif kind == "folder" and Path(argument).expanduser().is_dir():
+        known = _folder(Path(argument).expanduser())
+    if known is None and num_classes is None:
+        raise UserError(
+            f"what {config.data.name} holds is not known without reading it\ngive --num-classes N (and --num-train N)"
+        )
+    classes, train, test, shape = known or (0, 1_281_167, 50_000, None)
+    return Facts(num_classes or classes, num_train or train, test, shape)
+
+
+def dataset(config: Config, facts: Facts) -> data.Dataset:
+    """Returns a data set that has names, numbers and sizes, and no image."""
+    channels = facts.shape[2] if facts.shape else 3
+    val = round(facts.num_train * config.data.val_fraction)
+    train = round((facts.num_train - val) * config.data.fraction)
+    if config.data.per_class:
+        train = min(train, config.data.per_class * facts.num_classes)
+
+    def split(name: str, n: int) -> Split:
+        images = np.broadcast_to(np.uint8(0), (n, *facts.shape)) if facts.shape else None
+        return Split(name, np.broadcast_to(np.int32(0), (n,)), np.arange(n), lambda i: None, images=images)
+
+    mean, std = ((0.5,) * channels, (0.25,) * channels) if facts.shape else (IMAGENET_MEAN, IMAGENET_STD)
+    return data.Dataset(
+        name=config.data.name,
+        train=split("train", train),
+        val=split("val", val),
+        test=split("test", facts.num_test),
+        class_names=[str(i) for i in range(facts.num_classes)],
+        in_channels=channels,
+        image_size=facts.shape[:2] if facts.shape else None,
+        mean=mean,
+        std=std,
+        notes=[],
+    )
+
+
+def _npz(root: Path) -> tuple[int, int, int, Shape | None] | None:
+    """From the headers of the arrays; the labels are small and are read."""
+    try:
+        with np.load(root / "train.npz", allow_pickle=False) as arrays:
+            classes = len(arrays["class_names"]) if "class_names" in arrays else int(arrays["label"].max()) + 1
+        train, test = _header(root / "train.npz"), _header(root / "test.npz")
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read {str(root)!r}: {(str(error).splitlines() or ['?'])[0]}") from None
+    shape: Any = train[1:] if len(train) == 4 else (*train[1:], 1)
+    return classes, train[0], test[0], shape
+
+
+def _header(path: Path) -> tuple[int, ...]:
+    with zipfile.ZipFile(path) as archive, archive.open("image.npy") as file:
+        head = io.BytesIO(file.read(4096))
+    version = np.lib.format.read_magic(head)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(head)[0]
+
+
+def _folder(root: Path) -> tuple[int, int, int, Shape | None] | None:
+    """From the names of the files."""
+    train = root / "train" if (root / "train").is_dir() else root
+    classes = [d for d in train.iterdir() if d.is_dir() and not d.name.startswith(".")]
+    images = sum(1 for d in classes for p in d.rglob("*") if p.suffix.lower() in SUFFIXES)
+    if not classes or not images:
+        return None
+    held_out = images // 5  # where all lie together
+    return len(classes), images - (held_out if train == root else 0), held_out, None

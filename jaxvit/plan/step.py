@@ -1,0 +1,160 @@
+"""The training step of a config, from shapes alone, compiled for devices that need not exist."""
+
+import contextlib
+import dataclasses
+import math
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxvit import optim, run, setup, sharding
+from jaxvit.config import Config
+from jaxvit.data.augment import make_augment
+from jaxvit.errors import UserError
+from jaxvit.macs import count_jaxpr, count_macs
+from jaxvit.plan import chips, facts, traffic
+from jaxvit.state import create_state
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """What the compiler says of one step; bytes and FLOPs are those of one device."""
+
+    config: Config  # resolved
+    sharp: bool  # whether this is the sharpness-aware step
+    devices: int
+    batch_size: int
+    parameters: int
+    state_bytes: int  # parameters, statistics, optimiser, average
+    resident_bytes: int  # data that are kept on the device
+    memory_bytes: float  # arguments, results and temporaries of the step, less what they share
+    fits: bool  # as far as the compiler says: it refuses programs that need too much
+    forward_macs: int  # of one image
+    counted_flops: float  # of the whole step on all devices: its matmuls and convolutions
+    flops: float | None  # as XLA counts, this and the next
+    bytes_accessed: float | None
+    collectives: dict[str, dict[str, float]]
+    compile_seconds: float
+    notes: tuple[str, ...] = ()
+
+
+def devices_of(topology: chips.Topology) -> list[Any]:
+    """Returns descriptions of the slice's devices, enough to compile for.
+
+    Raises:
+      UserError: the compiler is not installed, or does not know the slice.
+    """
+    if topology.is_cpu:
+        return jax.devices("cpu")[: topology.chips]
+    from jax.experimental import topologies
+
+    try:
+        with _quiet():
+            described = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise UserError(f"the TPU compiler does not know the topology {topology.name}: {said}") from None
+    return list(described.devices)
+
+
+def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) -> Compiled:
+    """Builds the step as a run would, with shapes in place of arrays, and compiles it."""
+    dataset, notes = facts.dataset(given, known), []
+    if given.distill.teacher is not None:
+        notes.append("the teacher is left out: its forward pass and its weights are not counted")
+    config = setup.resolve(given, dataset)
+    batch_size, parts = run.split_batch(config, len(dataset.train))
+    mesh = run.make_mesh(config, batch_size, parts, devices=devices_of(topology))
+    if mesh.size < topology.chips:
+        notes.append(f"a batch of {batch_size} divides over {mesh.size} of the {topology.chips} devices only")
+    steps_per_epoch = max(len(dataset.train) // batch_size, 1)
+    schedule = run.make_schedule(config, steps_per_epoch)
+    gradient = run.make_gradient(config, batch_size // mesh.size if config.parallel.mode == "pmap" else batch_size)
+    model = setup.make_model(config)
+    size = (*config.data.image_size, config.model.in_channels)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *size), jnp.float32))
+    trainable = optim.freeze_mask(variables["params"], config.optim.freeze)
+    tx = run.make_optimizer(config, variables["params"], trainable, schedule)
+    state = jax.eval_shape(
+        lambda v: create_state(v, tx, trainable, jax.random.key(config.seed), ema=config.ema.decay > 0), variables
+    )
+    places = sharding.state_shardings(state, mesh)
+    made = run.make_train_steps(
+        config, mesh, places, gradient, tx=tx, schedule=schedule, augment=make_augment(config.augment.to_dict()),
+        trainable=trainable, **run.make_parts(config, model),
+    )  # fmt: skip
+    sharp = True in made  # the larger one, where there are two
+    split = sharding.batch_sharding(mesh)
+    stored = known.shape or (*config.data.image_size, len(config.data.mean))
+    shapes = {"image": ((batch_size, *stored), jnp.uint8), "label": ((batch_size,), jnp.int32),
+              "mask": ((batch_size,), jnp.bool_)}  # fmt: skip
+    batch = {name: jax.ShapeDtypeStruct(shape, kind, sharding=split) for name, (shape, kind) in shapes.items()}
+    placed = jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, places)
+
+    traced = made[sharp].trace(placed, batch)
+    begun = time.monotonic()
+    try:
+        with _quiet():
+            compiled = traced.lower().compile()
+    except Exception as error:
+        used = _used(str(error))
+        if used is None:
+            raise
+        compiled, memory = None, used
+    images = [s.images.nbytes for s in (dataset.train, dataset.val, dataset.test) if s.images is not None]
+    seconds, cost, collectives = time.monotonic() - begun, {}, {}
+    if compiled is not None:
+        cost = compiled.cost_analysis() or {}
+        cost = cost[0] if isinstance(cost, list) else cost
+        analysis: Any = compiled.memory_analysis()
+        memory = (
+            analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
+            - analysis.alias_size_in_bytes + analysis.generated_code_size_in_bytes
+        )  # fmt: skip
+        collectives = traffic.count(compiled.as_text() or "", mesh.size)
+    mapped = mesh.size if config.parallel.mode == "pmap" else 1  # its inner shapes are those of one device
+    return Compiled(
+        config=config,
+        sharp=sharp,
+        devices=mesh.size,
+        batch_size=batch_size,
+        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(variables["params"])),
+        state_bytes=sharding.bytes_per_device(state, places),
+        resident_bytes=sum(n for n in images if n <= config.data.resident_mb * 2**20),
+        memory_bytes=memory,
+        fits=compiled is not None,
+        forward_macs=count_macs(model, size),
+        counted_flops=2.0 * mapped * count_jaxpr(traced.jaxpr.jaxpr),
+        flops=cost.get("flops"),
+        bytes_accessed=cost.get("bytes accessed"),
+        collectives=collectives,
+        compile_seconds=seconds,
+        notes=tuple(notes),
+    )
+
+
+def _used(message: str) -> float | None:
+    """The bytes that a refused program would need, from the compiler's message; None where that was not its reason."""
+    match = re.search(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm", message)
+    if match is None:
+        return None
+    return float(match.group(1)) * 2 ** (10 * (1 + "KMGT".index(match.group(2))))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The compiler's libraries write to stderr that they find no TPU; that is why they are asked."""
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
