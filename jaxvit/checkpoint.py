@@ -75,13 +75,15 @@ class Checkpoints:
         self._wait_for(kind)
         return [step for step in _numbered(self._directory / kind) if self._is_complete(kind, step)]
 
-    def save(self, kind: str, step: int, tree: Any, meta: dict[str, Any]) -> None:
-        """Saves in the background; a step that is there already is left as it is.
+    def save(self, kind: str, step: int, tree: Any, meta: dict[str, Any], *, renew: bool = False) -> None:
+        """Saves in the background; a step that is there already is left as it is, or replaced with `renew`.
 
         A "last" step is complete only after the "best" one under way: what it says of the best is then on disk.
         """
         if step in self.steps(kind):
-            return
+            if not renew:
+                return
+            self.delete_after(kind, step - 1)
         best = self._sealing.get("best") if kind == "last" else None
         # A copy: the next step donates these buffers while the save still reads them.
         tree = jax.tree.map(jnp.copy, tree)

@@ -101,17 +101,20 @@ def _train(argv: list[str]) -> int:
         raise UserError("no --workdir: the directory where the run is kept, for example --workdir runs/digits")
 
     from jaxvit import config as config_lib
-    from jaxvit import config_checks, models
+    from jaxvit import config_checks, determinism, models
 
     config = config_lib.load(args.config, rest, models.model_fields)
     config_checks.validate(config)
+    if config.deterministic:
+        determinism.switch_on()
     use_compile_cache()
-    from jaxvit.interrupt import Interrupted
+    from jaxvit import interrupt
     from jaxvit.train import train_and_evaluate
 
+    interrupt.owns_the_process = True
     try:
         train_and_evaluate(config, args.workdir, force=args.force)
-    except Interrupted as stop:
+    except interrupt.Interrupted as stop:
         print(stop, file=sys.stderr)
         return stop.exit_code
     return 0

@@ -35,6 +35,7 @@ def default() -> Config:
     c.batch_size = 128  # images per optimiser step, over all devices and micro-batches
     c.dtype = "float32"  # of the computation: "float32" or "bfloat16", parameters float32; "float64": all of it
     c.pretrained = optional(str)  # timm name with tag ("deit_tiny_patch16_224.fb_in1k") or a weight file
+    c.deterministic = False  # on GPUs: the same bits on every run, by XLA's flags; elsewhere that is so anyway
     c.fast_dev_run = False  # two steps of everything, to see that all of it works
     c.lr_find = False  # in place of training: a short run over rising learning rates, a curve, a suggestion
     c.eval_every_epochs = 1

@@ -1,7 +1,11 @@
 """Ctrl-C and SIGTERM end a run at the next step, after a checkpoint; a second one ends it at once."""
 
+import os
 import signal
+import socket
+import sys
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -20,8 +24,26 @@ class Flag:
     signum: int | None = None
 
 
+owns_the_process = False  # set by the command line: then a signal may end the process from within a compilation
+_nothing_to_save: str | None = None  # what to say then
+
+
 @contextmanager
-def deferred():
+def at_once(message: str) -> Iterator[None]:
+    """Within it nothing is to be saved, so that a signal ends a process that is our own at once, with `message`.
+
+    A compilation runs for minutes outside of Python, where handlers of signals do not get their turn.
+    """
+    global _nothing_to_save
+    _nothing_to_save = message
+    try:
+        yield
+    finally:
+        _nothing_to_save = None
+
+
+@contextmanager
+def deferred() -> Iterator[Flag]:
     """Yields a Flag that the first SIGINT or SIGTERM sets instead of raising. Only the main thread gets signals."""
     flag = Flag()
     if threading.current_thread() is not threading.main_thread():
@@ -35,7 +57,33 @@ def deferred():
 
     before = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield flag
+        with _watched():
+            yield flag
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def _watched() -> Iterator[None]:
+    """A thread learns of signals through a socket, which the system's own handler writes to, whatever Python does."""
+    if not owns_the_process:
+        yield
+        return
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+
+    def watch() -> None:
+        while received := ours.recv(1):
+            message = _nothing_to_save
+            if message is not None and received[0] in (signal.SIGINT, signal.SIGTERM):
+                print(message, file=sys.stderr, flush=True)
+                os._exit(128 + received[0])
+
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        theirs.close()  # ends the thread

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, data, lr_find, summary, workdirs, writers
+from jaxvit import config_checks, data, determinism, lr_find, summary, workdirs, writers
 from jaxvit.checkpoint import NoCheckpoint
 from jaxvit.config import Config
 from jaxvit.console import bar, err
@@ -78,6 +78,8 @@ def train_and_evaluate(
       Diverged: the loss became NaN or infinite.
     """
     config_checks.validate(config)
+    if config.deterministic:
+        determinism.check()
     augment.check(config.augment.to_dict())
     path = writers.make_workdir(workdir)
     with writers.locked(path):
@@ -96,10 +98,11 @@ def _train(config: Config, path: Path, force: bool, on_evaluation: Any) -> dict[
     summary.print_header(run, state)
     try:
         with deferred() as flag:
+            run.flag = flag
             state, progress = _resume(run, state)
             run.trackers = make_trackers(path, int(state.step), config_lib.to_dict(run.config))
             state, progress = _fit(run, state, progress, flag, on_evaluation or (lambda epoch, val: None))
-        return _finish(run, state, progress)
+            return _finish(run, state, progress)
     finally:
         run.checkpoints.close()
         for tracker in run.trackers:
@@ -138,7 +141,13 @@ def _fit(
                 state = run.enter(progress.epoch, state)
                 state = _train_epoch(run, state, progress, writer, flag)
                 progress.epoch += 1
-                state, val = _end_epoch(run, state, progress, writer)
+                try:
+                    state, val = _end_epoch(run, state, progress, writer)
+                except Interrupted:  # in an evaluation, which is begun anew
+                    progress.epoch, progress.epoch_step = progress.epoch - 1, run.steps_per_epoch
+                    _save(run, state, progress, writer)
+                    run.checkpoints.wait()
+                    raise
                 if val:
                     on_evaluation(progress.epoch, val)
             return state, progress
@@ -264,14 +273,14 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> 
     if progress.stopped_early:
         err.print(f"stopped early: no improvement in {config.early_stopping.patience} evaluations")
     progress.epoch_step, progress.sums, progress.counted = 0, {}, 0
-    _save(run, state, progress, writer)
+    _save(run, state, progress, writer, renew=True)
     return state, decisive
 
 
-def _save(run: Run, state: TrainState, progress: Progress, writer: Any) -> None:
-    """Saves the state to go on from."""
+def _save(run: Run, state: TrainState, progress: Progress, writer: Any, *, renew: bool = False) -> None:
+    """Saves the state to go on from; `renew` also where one of before the evaluation is there."""
     progress.log = writer.log
-    run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress))
+    run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress), renew=renew)
 
 
 def _last_checkpoint(run: Run) -> str:
@@ -288,6 +297,8 @@ def _evaluate(run: Run, variables: Any, split: str, *, keep_logits: bool = False
             nonlocal done
             meter.advance(n - done)
             done = n
+            if run.flag is not None and run.flag.signum is not None and jax.process_count() == 1:
+                raise Interrupted(run.flag.signum, f"stopped while evaluating {split}; the same command goes on there")
 
         return evaluate(
             run.eval_step,

@@ -1,15 +1,12 @@
 """Placement changes no result: the same runs on one device, on several, with a split state, and as a mapped step."""
 
 import json
-import shutil
 
-import chex
 import jax
 import numpy as np
 import pytest
 
 from jaxvit import train
-from jaxvit.errors import UserError
 from tests.helpers import tiny_config, write_npz
 
 MODELS = {

@@ -106,6 +106,9 @@ def test_same_seed_same_bits_other_seed_other_bits(tmp_path, data_name):
         train.train_and_evaluate(tiny_config(data_name, seed=seed, num_epochs=1), tmp_path / name)
     assert lines(tmp_path / "a") == lines(tmp_path / "b")
     assert lines(tmp_path / "a") != lines(tmp_path / "c")
+    chex.assert_trees_all_equal(*(final_state(tmp_path / name) for name in "ab"))
+    predictions = [np.load(tmp_path / name / "predictions.npz")["logits"] for name in "ab"]
+    np.testing.assert_array_equal(*predictions)
 
 
 def test_finished_run_is_left_alone(tmp_path, data_name, capsys):

@@ -143,7 +143,7 @@ def one_damage(rng: random.Random, config: Any, base: Path, workdir: Path, expec
     before = intact_steps(workdir)
     name = path.relative_to(workdir).as_posix()
     said = io.StringIO()
-    console, err.file = err.file, said
+    err.file = said
     try:
         train.train_and_evaluate(config, workdir)
     except (UserError, RunError) as caught:
@@ -153,7 +153,7 @@ def one_damage(rng: random.Random, config: Any, base: Path, workdir: Path, expec
     except BaseException:
         wrong.append("traceback: " + traceback.format_exc()[-1500:])
     finally:
-        err.file = console
+        err.file = None  # type: ignore[assignment] - stderr, whatever that is then
     lines = [
         line for line in said.getvalue().splitlines() if "damage" in line or "lost" in line or " is made again" in line
     ]

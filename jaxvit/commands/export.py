@@ -38,7 +38,7 @@ run = lambda images: model.apply(variables, images)
 """,
 }
 CALL = """
-with np.load(given) as images:
+with np.load(given, allow_pickle=False) as images:
     np.savez(made, **{name: np.asarray(jax.jit(run)(images[name])) for name in images.files})
 """
 DESCRIPTION = """Write a trained model for use elsewhere, with its preprocessing and class names as JSON beside it.
@@ -189,5 +189,5 @@ def _reload(form: str, directory: Path, images: dict[int, Any]) -> dict[int, Any
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise RuntimeError(f"a new process cannot run the exported files: {last}")
-    with np.load(made) as arrays:
+    with np.load(made, allow_pickle=False) as arrays:
         return {n: arrays[str(n)] for n in images}

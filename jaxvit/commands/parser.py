@@ -101,9 +101,19 @@ def use_compile_cache() -> None:
     if known.jax_compilation_cache_dir is None:
         base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         directory = os.path.join(base, "jaxvit", "xla")
-        try:  # compiled programs are code: nobody else may write them
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-        except OSError:
+        if not _make_private(directory):  # compiled programs are code: nobody else may write them
             return
         jax.config.update("jax_compilation_cache_dir", directory)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _make_private(directory: str) -> bool:
+    """Creates a directory that only its owner, who must be this user, can read and write; returns whether it is one."""
+    try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        if hasattr(os, "getuid") and os.stat(directory).st_uid != os.getuid():
+            return False
+        os.chmod(directory, 0o700)
+    except OSError:
+        return False
+    return True

@@ -86,11 +86,19 @@ def _pad(x: Array, axis: int, low: int, high: int, mode: str, **kwargs) -> Array
 
 
 def max_pool(x: Array, size: int, stride: int, padding: int = 0) -> Array:
-    """Maximum over windows, padded with minus infinity: [b, h, w, c] -> [b, h', w', c], sizes rounded down."""
-    for axis in (1, 2):
+    """Maximum over windows, padded with minus infinity: [b, h, w, c] -> [b, h', w', c], sizes rounded down.
+
+    Of equal values the first in reading order gets the gradient, as in PyTorch and `reduce_window`: columns go first.
+    """
+    for axis in (2, 1):
         x = _pad(x, axis, padding, padding, "constant", constant_values=-jnp.inf)
-        x = functools.reduce(jnp.maximum, _shifted(x, axis, size, stride))
+        x = functools.reduce(_first_max, _shifted(x, axis, size, stride))
     return x
+
+
+def _first_max(a: Array, b: Array) -> Array:
+    """The maximum; of equal values `a`, where `jnp.maximum` gives each half of the gradient. NaN stays."""
+    return jnp.where((a >= b) | jnp.isnan(a), a, b)
 
 
 def avg_pool_2x2(x: Array, *, ceil: bool = False) -> Array:

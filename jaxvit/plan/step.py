@@ -13,13 +13,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxvit import optim, run, setup, sharding
+from jaxvit import recipe, run, setup, sharding, thaw
 from jaxvit.config import Config
 from jaxvit.data.augment import make_augment
 from jaxvit.errors import UserError
 from jaxvit.macs import count_jaxpr, count_macs
 from jaxvit.plan import chips, facts, traffic
-from jaxvit.state import create_state
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +36,8 @@ class Compiled:
     fits: bool  # as far as the compiler says: it refuses programs that need too much
     forward_macs: int  # of one image
     counted_flops: float  # of the whole step on all devices: its matmuls and convolutions
-    flops: float | None  # as XLA counts, this and the next
-    bytes_accessed: float | None
+    flops: float | None  # as XLA counts
+    bytes_accessed: float | None  # to and from the device's memory
     collectives: dict[str, dict[str, float]]
     compile_seconds: float
     notes: tuple[str, ...] = ()
@@ -69,35 +68,29 @@ def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) ->
     if given.distill.teacher is not None:
         notes.append("the teacher is left out: its forward pass and its weights are not counted")
     config = setup.resolve(given, dataset)
-    batch_size, parts = run.split_batch(config, len(dataset.train))
+    batch_size, parts = recipe.split_batch(config, len(dataset.train))
     mesh = run.make_mesh(config, batch_size, parts, devices=devices_of(topology))
     if mesh.size < topology.chips:
         notes.append(f"a batch of {batch_size} divides over {mesh.size} of the {topology.chips} devices only")
     steps_per_epoch = max(len(dataset.train) // batch_size, 1)
-    schedule = run.make_schedule(config, steps_per_epoch)
-    gradient = run.make_gradient(config, batch_size // mesh.size if config.parallel.mode == "pmap" else batch_size)
+    schedule = recipe.make_schedule(config, steps_per_epoch)
+    gradient = recipe.make_gradient(config, batch_size // mesh.size if config.parallel.mode == "pmap" else batch_size)
     model = setup.make_model(config)
     size = (*config.data.image_size, config.model.in_channels)
     variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *size), jnp.float32))
-    trainable = optim.freeze_mask(variables["params"], config.optim.freeze)
-    tx = run.make_optimizer(config, variables["params"], trainable, schedule)
-    state = jax.eval_shape(
-        lambda v: create_state(v, tx, trainable, jax.random.key(config.seed), ema=config.ema.decay > 0), variables
-    )
-    places = sharding.state_shardings(state, mesh)
-    made = run.make_train_steps(
-        config, mesh, places, gradient, tx=tx, schedule=schedule, augment=make_augment(config.augment.to_dict()),
-        trainable=trainable, **run.make_parts(config, model),
-    )  # fmt: skip
+    phases = thaw.read_phases(config.optim.freeze, config.optim.unfreeze, config.num_epochs)
+    phase = recipe.make_phases(  # the last one: most of the model trains there
+        config, mesh, phases, variables, gradient=gradient, schedule=schedule,
+        augment=make_augment(config.augment.to_dict()), **recipe.make_parts(config, model),
+    )[-1]  # fmt: skip
+    state, made = phase.template, phase.train_steps
     sharp = True in made  # the larger one, where there are two
     split = sharding.batch_sharding(mesh)
     stored = known.shape or (*config.data.image_size, len(config.data.mean))
     shapes = {"image": ((batch_size, *stored), jnp.uint8), "label": ((batch_size,), jnp.int32),
               "mask": ((batch_size,), jnp.bool_)}  # fmt: skip
     batch = {name: jax.ShapeDtypeStruct(shape, kind, sharding=split) for name, (shape, kind) in shapes.items()}
-    placed = jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, places)
-
-    traced = made[sharp].trace(placed, batch)
+    traced = made[sharp].trace(state, batch)
     begun = time.monotonic()
     try:
         with _quiet():
@@ -108,7 +101,7 @@ def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) ->
             raise
         compiled, memory = None, used
     images = [s.images.nbytes for s in (dataset.train, dataset.val, dataset.test) if s.images is not None]
-    seconds, cost, collectives = time.monotonic() - begun, {}, {}
+    seconds, cost, collectives, moved = time.monotonic() - begun, {}, {}, None
     if compiled is not None:
         cost = compiled.cost_analysis() or {}
         cost = cost[0] if isinstance(cost, list) else cost
@@ -117,7 +110,8 @@ def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) ->
             analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
             - analysis.alias_size_in_bytes + analysis.generated_code_size_in_bytes
         )  # fmt: skip
-        collectives = traffic.count(compiled.as_text() or "", mesh.size)
+        hlo = compiled.as_text() or ""
+        collectives, moved = traffic.count(hlo, mesh.size), traffic.memory_bytes(hlo)
     mapped = mesh.size if config.parallel.mode == "pmap" else 1  # its inner shapes are those of one device
     return Compiled(
         config=config,
@@ -125,14 +119,14 @@ def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) ->
         devices=mesh.size,
         batch_size=batch_size,
         parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(variables["params"])),
-        state_bytes=sharding.bytes_per_device(state, places),
+        state_bytes=sharding.bytes_per_device(state, jax.tree.map(lambda x: x.sharding, state)),
         resident_bytes=sum(n for n in images if n <= config.data.resident_mb * 2**20),
         memory_bytes=memory,
         fits=compiled is not None,
         forward_macs=count_macs(model, size),
         counted_flops=2.0 * mapped * count_jaxpr(traced.jaxpr.jaxpr),
         flops=cost.get("flops"),
-        bytes_accessed=cost.get("bytes accessed"),
+        bytes_accessed=moved,
         collectives=collectives,
         compile_seconds=seconds,
         notes=tuple(notes),

@@ -1,5 +1,10 @@
-"""What the chips send each other in one step, read from the compiled program's text (HLO)."""
+"""What a step moves, read from the compiled program's text (HLO): between chips, and to and from a chip's memory.
 
+XLA's own count of bytes charges a gather with its whole operand for each element, which for warped images is a
+thousand times too much; here an operation reads each operand once and writes its result once.
+"""
+
+import dataclasses
 import math
 import re
 from collections.abc import Iterator
@@ -7,57 +12,115 @@ from collections.abc import Iterator
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 BITS = {"pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "bf16": 16, "f16": 16, "s16": 16, "u16": 16,
         "f32": 32, "s32": 32, "u32": 32, "f64": 64, "s64": 64, "u64": 64, "f8e4m3fn": 8, "f8e5m2": 8}  # fmt: skip
-_OPERATION = re.compile(rf" = (.*?) ({'|'.join(KINDS)})(-start)?\(")
-_ARRAY = re.compile(r"\b([a-z]\d?[a-z0-9]*)\[([\d,]*)\]")
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) .*\{$")
+# These name or rearrange values without moving them, or are counted where their work is done.
+_FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "iota",
+         "partition-id", "replica-id", "after-all", "opt-barrier")  # fmt: skip
+_ARRAY = re.compile(r"\b([a-z]\d?[a-z0-9]*)\[([\d,]*)\](\{[^}]*\})?")
+_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) .*\{$")
+_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)$")
+_ON_CHIP = re.compile(r"S\([1-9]\d*\)")  # a memory space other than HBM
+
+
+@dataclasses.dataclass(frozen=True)
+class _Instruction:
+    name: str
+    type: str
+    kind: str
+    rest: str  # operands and attributes
 
 
 def count(hlo: str, devices: int) -> dict[str, dict[str, float]]:
-    """Returns {kind: {"operations", "bytes" (of the results), "sent" (by each chip, on a ring)}}.
-
-    A collective inside a loop of the program counts once: JAX's unrolled models have none.
-    """
+    """Returns {kind: {"operations", "bytes" (of the results), "sent" (by each chip, on a ring)}} of one step."""
+    program, times = _parse(hlo)
     found: dict[str, dict[str, float]] = {}
-    for kind, size, group in _collectives(hlo, devices):
-        entry = found.setdefault(kind, {"operations": 0, "bytes": 0.0, "sent": 0.0})
-        entry["operations"] += 1
-        entry["bytes"] += size
-        entry["sent"] += size * _share_sent(kind, group)
+    for inside, instructions in program.items():
+        for kind, size, group in _collectives(inside, instructions, devices):
+            entry = found.setdefault(kind, {"operations": 0, "bytes": 0.0, "sent": 0.0})
+            entry["operations"] += times.get(inside, 0)
+            entry["bytes"] += size * times.get(inside, 0)
+            entry["sent"] += size * _share_sent(kind, group) * times.get(inside, 0)
     return found
 
 
-def _collectives(hlo: str, devices: int) -> Iterator[tuple[str, float, int]]:
-    inside = ""
+def memory_bytes(hlo: str) -> float:
+    """Returns the bytes that one step reads from and writes to a chip's memory."""
+    program, times = _parse(hlo)
+    fused = {name for body in program.values() for i in body if i.kind == "fusion" for name in _called(i)}
+    total = 0.0
+    for inside, instructions in program.items():
+        if inside in fused or inside not in times:
+            continue
+        sizes = {i.name: _in_memory(i.type) for i in instructions}
+        moved = 0.0
+        for i in instructions:
+            if i.kind not in _FREE and not i.kind.endswith("-done"):
+                operands = set(re.findall(r"%([\w.-]+)", i.rest))
+                moved += sizes[i.name] + sum(sizes.get(name, 0.0) for name in operands)
+        total += moved * times[inside]
+    return total
+
+
+def _parse(hlo: str) -> tuple[dict[str, list[_Instruction]], dict[str, int]]:
+    """Returns the instructions by computation, and how often each computation runs in a step."""
+    program: dict[str, list[_Instruction]] = {}
+    inside, entry = "", ""
     for line in hlo.splitlines():
         begins = _COMPUTATION.match(line)
         if begins:
-            inside = begins.group(1)
-        operation = _OPERATION.search(line)
-        if not operation:
+            inside = begins.group(2)
+            program[inside] = []
+            entry = inside if begins.group(1) else entry
+        elif inside and (match := _INSTRUCTION.match(line)):
+            program[inside].append(_Instruction(*match.groups()))
+    times: dict[str, int] = {}
+
+    def visit(name: str, often: int) -> None:
+        times[name] = times.get(name, 0) + often
+        for i in program.get(name, ()):
+            trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', i.rest) if i.kind == "while" else None
+            for called in _called(i):
+                if called in program:
+                    visit(called, often * (int(trips.group(1)) if trips else 1))
+
+    visit(entry, 1)
+    return program, times
+
+
+def _called(i: _Instruction) -> list[str]:
+    """The computations that an instruction runs; those that reduce two numbers to one aside."""
+    return re.findall(r"\b(?:calls|body|branch_computations|called_computations)=\{?%?([\w.-]+)", i.rest)
+
+
+def _collectives(inside: str, instructions: list[_Instruction], devices: int) -> Iterator[tuple[str, float, int]]:
+    for i in instructions:
+        kind = i.kind.removesuffix("-start")
+        group = _group_size(i.rest, devices)
+        if kind not in KINDS or group < 2:
             continue
-        kind, group = operation.group(2), _group_size(line, devices)
-        arrays = [_bytes(*array) for array in _ARRAY.findall(operation.group(1))]
-        if not arrays or group < 2:
-            continue
+        arrays = [_bytes(kind_of, shape) for kind_of, shape, _ in _ARRAY.findall(i.type)]
         size = sum(arrays)
-        if operation.group(3):  # (operands, results) of an asynchronous one
+        if i.kind.endswith("-start") and i.type.startswith("("):  # (operands, results) of an asynchronous one
             size = max(arrays) if kind in ("all-gather", "collective-permute") else size / 2
         if kind == "all-reduce" and inside.startswith("all-reduce-scatter"):  # how the TPU compiler fuses the two
             kind, size = "reduce-scatter", size / group
         yield kind, size, group
 
 
+def _in_memory(text: str) -> float:
+    return sum(_bytes(kind, shape) for kind, shape, layout in _ARRAY.findall(text) if not _ON_CHIP.search(layout))
+
+
 def _bytes(kind: str, shape: str) -> float:
     return math.prod(int(n) for n in shape.split(",") if n) * BITS.get(kind, 0) / 8
 
 
-def _group_size(line: str, devices: int) -> int:
+def _group_size(rest: str, devices: int) -> int:
     """From the three ways in which XLA writes groups of devices."""
-    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", line):
+    if match := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
         return len(match.group(1).split(","))
-    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", line):
+    if match := re.search(r"replica_groups=\[(\d+),(\d+)\]<=", rest):
         return int(match.group(2))
-    if match := re.search(r"replica_groups=mesh\[(.*?)\].*?\{([^}]*)\}", line):
+    if match := re.search(r"replica_groups=mesh\[(.*?)\].*?\{([^}]*)\}", rest):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", match.group(1)))
         return math.prod(int(sizes.get(axis, 1)) for axis in re.findall(r"'(\w+)'", match.group(2)))
     return devices

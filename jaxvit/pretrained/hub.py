@@ -1,6 +1,7 @@
 """Weights by timm's name from the Hugging Face hub: a pinned revision, the shared cache, offline use."""
 
 import contextlib
+import re
 import socket
 import urllib.parse
 import urllib.request
@@ -29,7 +30,9 @@ def fetch(name: str, *, revision: str | None = None, cache_dir: str | Path | Non
     path = download(info["hub"], WEIGHTS, full, revision, cache_dir)
     with contextlib.suppress(UserError):  # old repositories have none; our own table says the same
         download(info["hub"], "config.json", full, path.parent.name, cache_dir)
-    return files.read(path, source=f"{info['hub']}@{path.parent.name}")
+    found = files.read(path, source=f"{info['hub']}@{path.parent.name}")
+    _check(path, found.sha256)
+    return found
 
 
 def download(repo: str, filename: str, name: str, revision: str | None, cache_dir: str | Path | None) -> Path:
@@ -48,6 +51,16 @@ def download(repo: str, filename: str, name: str, revision: str | None, cache_di
             f"cannot get the weights of {name} from the Hugging Face hub: {reason}\n"
             f"Pass a local file instead: checkpoint=FILE, for instance a copy of {address}"
         ) from None
+
+
+def _check(path: Path, sha256: str) -> None:
+    """Raises UserError where a cached file is not what the hub announced: large ones are stored under their SHA-256."""
+    announced = path.resolve().name
+    if re.fullmatch(r"[0-9a-f]{64}", announced) and announced != sha256:
+        raise UserError(
+            f"{path} is damaged: its SHA-256 is {sha256[:16]}..., the hub's is {announced[:16]}...\n"
+            f"delete {path.resolve()} to download it again"
+        )
 
 
 def _is_known(endpoint: str) -> bool:

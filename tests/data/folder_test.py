@@ -195,3 +195,29 @@ def test_odd_photos_reach_the_device(tmp_path):
     feed = make_feed(data.train, transform=make_transform((8, 6)))
     (batch,) = feed.batches(np.arange(len(data.train)), len(data.train))
     assert batch["image"].shape == (len(data.train), 8, 6, 3) and bool(batch["mask"].all())
+
+
+def test_three_hundred_files_with_one_per_cent_bad_are_read_the_same_each_time(tmp_path):
+    """Truncated, zero-byte, of another kind than the name says, animated, bombs, unreadable, gone while training."""
+    root, listed = tmp_path / "photos", tmp_path / "skipped.txt"
+    name = _plain(root, 102)
+    good = (root / "ant" / "000.jpg").read_bytes()
+    (root / "ant" / "001.jpg").write_bytes(good[: len(good) // 2])
+    (root / "bee" / "002.jpg").write_bytes(b"")
+    Image.new("1", (20_000, 5_000)).save(root / "cat" / "003.png")
+    (root / "cat" / "003.jpg").unlink()
+    frames = [Image.new("RGB", (10, 12), colour) for colour in ("red", "blue")]
+    frames[0].save(root / "cat" / "004.webp", save_all=True, append_images=frames[1:])  # its first frame is read
+    (root / "bee" / "005.png").write_bytes(good)  # a JPEG in truth, and read as one
+    first, second = (load_dataset(name, skipped_file=str(listed)) for _ in range(2))
+    assert sum("skipped 3 of 308" in note and str(listed) in note for note in first.notes) == 1
+    assert len(listed.read_text().splitlines()) == 3
+    assert sum(len(s) for s in (first.train, first.val, first.test)) == 305
+    for a, b in ((first.train, second.train), (first.val, second.val), (first.test, second.test)):
+        assert a.names == b.names
+        np.testing.assert_array_equal(a.index, b.index)
+    gone = first.train.names[7]
+    (root / gone).write_bytes(good[:100])  # damaged after the check
+    feed = make_feed(first.train, transform=make_transform((12, 10), 3), resident_bytes=0)
+    batches = list(feed.batches(np.arange(32), 8))
+    assert feed.unreadable == {7} and [bool(b["mask"].all()) for b in batches] == [False, True, True, True]

@@ -37,6 +37,26 @@ def test_max_pool_and_its_gradient_equal_reduce_window(shape, size, stride, padd
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6)
 
 
+@pytest.mark.parametrize("size, stride, padding", [(3, 2, 1), (3, 2, 0), (2, 2, 0), (3, 1, 1)])
+def test_max_pool_gives_the_gradient_of_ties_as_reduce_window_does(size, stride, padding):
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, (2, 9, 8, 3)), jnp.float32)  # many equal values
+    there = nn.max_pool(x, (size, size), (stride, stride), ((padding, padding),) * 2)
+    weight = jnp.asarray(np.random.default_rng(1).integers(1, 9, there.shape), jnp.float32)  # sums of these are exact
+
+    @jax.jit
+    def both(x):
+        ours = jax.grad(lambda x: (conv_layers.max_pool(x, size, stride, padding) * weight).sum())(x)
+        usual = lambda x: nn.max_pool(x, (size, size), (stride, stride), ((padding, padding),) * 2)  # noqa: E731
+        return ours, jax.grad(lambda x: (usual(x) * weight).sum())(x)
+
+    np.testing.assert_array_equal(*both(x))
+    spoilt = x.at[0, 4, 4, 0].set(jnp.nan)
+    np.testing.assert_array_equal(
+        conv_layers.max_pool(spoilt, size, stride, padding),
+        nn.max_pool(spoilt, (size, size), (stride, stride), ((padding, padding),) * 2),
+    )
+
+
 def test_avg_pool_2x2_drops_or_averages_the_odd_edge():
     x = feature_map(5, 4)
     np.testing.assert_allclose(conv_layers.avg_pool_2x2(x), nn.avg_pool(x, (2, 2), (2, 2)), rtol=1e-5, atol=1e-6)

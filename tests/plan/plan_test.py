@@ -1,0 +1,152 @@
+"""Plans: slices and their chips, traffic from HLO, facts without data, whether it fits and what would help."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxvit import config as config_lib
+from jaxvit import train
+from jaxvit.errors import UserError
+from jaxvit.plan import chips, estimate, facts, step, traffic
+from tests.helpers import tiny_config, write_npz
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+HLO = """\
+%all-reduce-scatter.1 (input: f32[8,4]) -> f32[2,4] {
+  %all-reduce.3 = f32[8,4]{1,0} all-reduce(%input), replica_groups={{0,1,2,3}}, to_apply=%add
+}
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %all-gather.6 = bf16[16,4]{1,0:T(8,128)S(1)} all-gather(%x), replica_groups=mesh['x'=2,'y'=4] {'y'}, dimensions={0}
+  %ar = (f32[10]{0}, f32[30]{0}) all-reduce(%a, %b), replica_groups=[1,8]<=[8], to_apply=%add
+  %ags = (f32[4]{0}, f32[8]{0}) all-gather-start(%a), replica_groups={{0,1},{2,3}}, dimensions={0}
+  %agd = f32[8]{0} all-gather-done(%ags)
+  %one = f32[10]{0} all-reduce(%a), replica_groups={{0},{1}}, to_apply=%add
+  %fusion = f32[10]{0} fusion(%all-reduce.3), calls=%all-reduce-scatter.1
+}
+"""
+
+LOOP = """\
+%body (p: f32[8]) -> f32[8] {
+  %p = f32[8]{0} parameter(0)
+  %near = f32[8]{0:S(1)} copy(%p)
+  ROOT %ar = f32[8]{0} all-reduce(%near), replica_groups={{0,1}}, to_apply=%add
+}
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  %gather = f32[2]{0} fusion(%a, %a), kind=kLoop, calls=%somewhere
+  ROOT %w = f32[8]{0} while(%a), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"5"}}
+}
+"""
+
+
+def test_traffic_is_read_from_the_program():
+    found = traffic.count(HLO, 8)
+    assert found["reduce-scatter"] == {"operations": 1, "bytes": 32.0, "sent": 32.0 * 3}
+    assert found["all-gather"] == {"operations": 2, "bytes": 128.0 + 32.0, "sent": 128.0 * 3 / 4 + 32.0 / 2}
+    assert found["all-reduce"] == {"operations": 1, "bytes": 160.0, "sent": 160.0 * 2 * 7 / 8}
+
+
+def test_loops_count_each_time_and_memory_on_the_chip_not_at_all():
+    assert traffic.count(LOOP, 2)["all-reduce"] == {"operations": 5, "bytes": 160.0, "sent": 160.0}
+    assert traffic.memory_bytes(LOOP) == (8 + 32) + 5 * (32 + 32)  # the gather, and in the loop one read and one write
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [("v5f:4x4", "no chip 'v5f'.*v5e"), ("v5e", "names no slice"), ("v5e:4x4x4", "2 sides"), ("v5p:4x4", "3 sides"),
+     ("cpu:2x2", "counted"), ("v5e:0x4", "names no slice")],
+)  # fmt: skip
+def test_wrong_topologies_are_named(name, said):
+    with pytest.raises(UserError, match=said):
+        chips.parse(name)
+
+
+def test_facts_come_from_headers_names_and_arguments(tmp_path):
+    name = write_npz(tmp_path, num_train=48, num_test=20, size=8)
+    config = tiny_config(name)
+    assert facts.find(config) == facts.Facts(3, 48, 20, (8, 8, 3))
+    config.data.name = "tfds:imagenet2012"
+    assert facts.find(config).num_classes == 1000 and facts.find(config, num_train=5).num_train == 5
+    config.data.name = "folder:/nowhere"
+    with pytest.raises(UserError, match="give --num-classes"):
+        facts.find(config)
+    assert facts.find(config, num_classes=7).shape is None
+
+
+def found(**words):
+    config = config_lib.from_mapping({"model": {"name": "vit_tiny_patch16_224"}, "data": {"image_size": [224, 224]}})
+    values = {
+        "config": config, "sharp": False, "devices": 16, "batch_size": 1024, "parameters": 10,
+        "state_bytes": 4 * 2**30, "resident_bytes": 0, "memory_bytes": 12 * 2**30, "fits": True,
+        "forward_macs": 10**9, "counted_flops": 6e12, "flops": 4e11, "bytes_accessed": 8e9, "compile_seconds": 1.0,
+        "collectives": {"all-reduce": {"operations": 1, "bytes": 1e8, "sent": 2e8}},
+    }  # fmt: skip
+    return step.Compiled(**{**values, **words})
+
+
+def test_the_roofline_by_hand():
+    plan = estimate.estimate(found(), chips.parse("v5e:4x4"))
+    assert plan["limits_seconds"] == pytest.approx(
+        {"compute": 4e11 / 197e12, "memory": 8e9 / 819e9, "interconnect": 1e-3}
+    )
+    assert plan["bound_by"] == "memory" and plan["step_seconds"] == pytest.approx(8e9 / 819e9)
+    assert plan["mfu"] == pytest.approx(6e9 * 1024 / (8e9 / 819e9 * 16 * 197e12))
+    assert plan["fits"] and not plan["suggestions"]
+
+
+def test_what_would_help_where_it_does_not_fit():
+    plan = estimate.estimate(found(memory_bytes=24 * 2**30), chips.parse("v5e:4x4"))
+    said = " ".join(plan["suggestions"])
+    assert not plan["fits"]
+    for word in ("model.remat=true", "optim.accum_steps=2", "batch_size=592"):
+        assert word in said
+    state = estimate.estimate(found(state_bytes=20 * 2**30, memory_bytes=26 * 2**30), chips.parse("v5e:4x4"))
+    assert "parallel.fsdp=4" in " ".join(state["suggestions"])
+    refused = estimate.estimate(found(fits=False, memory_bytes=20 * 2**30, flops=None), chips.parse("v5e:4x4"))
+    assert not refused["fits"] and refused["step_flops_per_device"] == 6e12 / 16
+
+
+def test_a_plan_for_virtual_devices_counts_what_training_has(tmp_path):
+    name = write_npz(tmp_path / "data")
+    config = tiny_config(name, parallel__num_devices=2, parallel__fsdp=2, model__embed_dim=64)
+    compiled = step.compile_step(config, facts.find(config), chips.parse("cpu:2"))
+    plan = estimate.estimate(compiled, chips.parse("cpu:2"))
+    run, state = train.prepare(config, tmp_path)
+    run.checkpoints.close()
+    sizes = [sum(s.data.nbytes for s in x.addressable_shards) / 2 for x in jax_leaves(state)]
+    assert plan["state_bytes"] == sum(sizes)
+    assert plan["fits"] and plan["devices"] == 2 and plan["collectives"]
+    assert compiled.config.model.num_classes == 3
+    # forward and backward of a ViT: three times the forward pass, but for the gradient of the images
+    assert 5.5 < compiled.counted_flops / (compiled.forward_macs * compiled.batch_size) <= 6.0
+
+
+def jax_leaves(tree):
+    import jax
+
+    return jax.tree.leaves(tree)
+
+
+@pytest.mark.slow
+def test_the_command_in_a_process_of_its_own(tmp_path):
+    command = [sys.executable, str(ROOT / "main.py"), "plan", "--config", str(ROOT / "configs/digits_vit.py")]
+    target = tmp_path / "plan.json"
+    done = subprocess.run([*command, "--topology", "cpu:4", "--json", str(target)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(target.read_text())["devices"] == 4 and "fits      yes" in done.stdout
+
+
+@pytest.mark.slow
+def test_tpu_slices_through_their_compiler():
+    pytest.importorskip("libtpu")
+    command = [sys.executable, str(ROOT / "main.py"), "plan", "--config", str(ROOT / "configs/digits_vit.py")]
+    done = subprocess.run([*command, "--topology", "v5e:2x2"], capture_output=True, text=True)
+    assert done.returncode == 0 and "16 GiB a chip" in done.stdout and "MFU" in done.stdout, done.stderr
+    assert np.all([word in done.stdout for word in ("roofline", "all-reduce", "memory")])

@@ -1,0 +1,83 @@
+"""What SECURITY.md says: no code from data, private caches, checksums of what was downloaded."""
+
+import ast
+import os
+import stat
+from pathlib import Path
+
+import jax
+import pytest
+
+from jaxvit import config as config_lib
+from jaxvit.commands import parser
+from jaxvit.errors import UserError
+from jaxvit.pretrained import files, hub
+
+PACKAGE = Path(config_lib.__file__).parent
+FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_nothing_turns_data_into_code(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & FORBIDDEN
+        if isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] not in FORBIDDEN
+        if not isinstance(node, ast.Call):
+            continue
+        called, words = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+        assert called not in ("eval", "exec", "yaml.load", "yaml.unsafe_load", "os.system")
+        if called in ("np.load", "numpy.load"):
+            assert words.get("allow_pickle") == "False", f"line {node.lineno}"
+        if called == "torch.load":
+            assert words.get("weights_only") == "True"
+        if called.startswith("tar.extract"):
+            assert called == "tar.extractfile"  # into memory
+        assert words.get("shell", "False") == "False"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: !!python/object/apply:os.system ['touch {0}']",
+        "model: {{name: !!python/name:os.system ''}}",
+        "num_epochs: __import__('os').system('touch {0}')",
+        "model: {{name: resnet18}}\n__class__: os",
+        "import os; os.system('touch {0}')",
+    ],
+)
+def test_a_config_from_a_stranger_is_only_data(tmp_path, text):
+    (tmp_path / "run.yaml").write_text(text.format(tmp_path / "made"))
+    with pytest.raises(UserError):
+        config_lib.load(str(tmp_path / "run.yaml"))
+    assert not (tmp_path / "made").exists()
+
+
+def test_the_compile_cache_is_private(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    changed = {}
+    monkeypatch.setattr(jax.config, "jax_compilation_cache_dir", None, raising=False)
+    monkeypatch.setattr(jax.config, "update", lambda name, value: changed.update({name: value}))
+    (tmp_path / "jaxvit" / "xla").mkdir(parents=True)
+    os.chmod(tmp_path / "jaxvit" / "xla", 0o777)
+    parser.use_compile_cache()
+    directory = Path(changed["jax_compilation_cache_dir"])
+    assert directory == tmp_path / "jaxvit" / "xla" and stat.S_IMODE(directory.stat().st_mode) == 0o700
+    changed.clear()
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    parser.use_compile_cache()
+    assert not changed
+
+
+def test_a_download_that_is_not_what_the_hub_announced_is_refused(tmp_path):
+    blob = tmp_path / "blobs" / ("0" * 64)
+    blob.parent.mkdir()
+    blob.write_bytes(b"weights")
+    (tmp_path / "model.safetensors").symlink_to(blob)
+    with pytest.raises(UserError, match="SHA-256"):
+        hub._check(tmp_path / "model.safetensors", files.sha256(blob))
+    right = blob.rename(blob.with_name(files.sha256(blob)))
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "model.safetensors").symlink_to(right)
+    hub._check(tmp_path / "model.safetensors", files.sha256(right))
