@@ -3,11 +3,13 @@
 import ast
 import os
 import stat
+import time
 from pathlib import Path
 
 import jax
 import pytest
 
+from jaxvit import compile_cache
 from jaxvit import config as config_lib
 from jaxvit.commands import parser
 from jaxvit.errors import UserError
@@ -68,6 +70,24 @@ def test_the_compile_cache_is_private(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     parser.use_compile_cache()
     assert not changed
+
+
+def test_compiled_programs_that_were_cut_off_are_dropped_once(tmp_path):
+    from jax._src.compilation_cache import compress_executable
+
+    old = time.time() - 60
+    for name, content in (
+        ("whole-cache", compress_executable(b"x" * 99)),
+        ("half-cache", compress_executable(b"y" * 99)[:9]),
+    ):
+        (tmp_path / name).write_bytes(content)
+        os.utime(tmp_path / name, (old, old))
+    (tmp_path / "fresh-cache").write_bytes(b"is being written")
+    assert compile_cache.drop_unfinished(str(tmp_path)) == 1
+    assert sorted(p.name for p in tmp_path.glob("*-cache")) == ["fresh-cache", "whole-cache"]
+    (tmp_path / "whole-cache").write_bytes(b"not looked at again")
+    os.utime(tmp_path / "whole-cache", (old, old))
+    assert compile_cache.drop_unfinished(str(tmp_path)) == 0
 
 
 def test_a_download_that_is_not_what_the_hub_announced_is_refused(tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jaxvit import compile_cache
 from jaxvit.errors import UserError
 
 
@@ -98,22 +99,13 @@ def use_compile_cache() -> None:
     import jax
 
     known: Any = jax.config  # its words are not known to type checkers
-    if known.jax_compilation_cache_dir is None:
+    directory = known.jax_compilation_cache_dir
+    if directory is None:
         base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
         directory = os.path.join(base, "jaxvit", "xla")
-        if not _make_private(directory):  # compiled programs are code: nobody else may write them
+        if not compile_cache.make_private(directory):  # compiled programs are code: nobody else may write them
             return
         jax.config.update("jax_compilation_cache_dir", directory)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
-def _make_private(directory: str) -> bool:
-    """Creates a directory that only its owner, who must be this user, can read and write; returns whether it is one."""
-    try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        if hasattr(os, "getuid") and os.stat(directory).st_uid != os.getuid():
-            return False
-        os.chmod(directory, 0o700)
-    except OSError:
-        return False
-    return True
+    if os.path.isdir(directory):
+        compile_cache.drop_unfinished(directory)
