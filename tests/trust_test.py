@@ -5,6 +5,7 @@ import os
 import stat
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -57,10 +58,10 @@ def test_a_config_from_a_stranger_is_only_data(tmp_path, text):
 
 
 def test_the_compile_cache_is_private(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     changed = {}
-    monkeypatch.setattr(jax.config, "jax_compilation_cache_dir", None, raising=False)
-    monkeypatch.setattr(jax.config, "update", lambda name, value: changed.update({name: value}))
+    settings = SimpleNamespace(jax_compilation_cache_dir=None, update=lambda name, value: changed.update({name: value}))
+    monkeypatch.setattr(jax, "config", settings)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "jaxvit" / "xla").mkdir(parents=True)
     os.chmod(tmp_path / "jaxvit" / "xla", 0o777)
     parser.use_compile_cache()
@@ -76,10 +77,8 @@ def test_compiled_programs_that_were_cut_off_are_dropped_once(tmp_path):
     from jax._src.compilation_cache import compress_executable
 
     old = time.time() - 60
-    for name, content in (
-        ("whole-cache", compress_executable(b"x" * 99)),
-        ("half-cache", compress_executable(b"y" * 99)[:9]),
-    ):
+    whole = compress_executable(b"x" * 99)
+    for name, content in (("whole-cache", whole), ("half-cache", whole[: len(whole) // 2])):
         (tmp_path / name).write_bytes(content)
         os.utime(tmp_path / name, (old, old))
     (tmp_path / "fresh-cache").write_bytes(b"is being written")
