@@ -60,6 +60,7 @@ class Checkpoints:
           keep_every_steps: beside those, the first "last" step in each so many steps stays.
         """
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports each of its phases there
+        _ignore_closed_loops()
         self._directory, self._read_only = directory.absolute(), read_only
         self._keep = dict.fromkeys(KINDS, 2) | dict(keep or {})
         self._keep_every = keep_every_steps
@@ -315,6 +316,20 @@ class Checkpoints:
 def _saver(kind: str) -> ocp.AsyncCheckpointer:
     options = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=kind)
     return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), multiprocessing_options=options)
+
+
+def _ignore_closed_loops() -> None:
+    """When a save or a restore fails, TensorStore's threads still call on the event loop that orbax has closed."""
+    before = sys.unraisablehook
+    if getattr(before, "ignores_closed_loops", False):
+        return
+
+    def hook(unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+            before(unraisable)
+
+    hook.ignores_closed_loops = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
 
 
 @contextmanager
