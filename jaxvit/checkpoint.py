@@ -60,6 +60,7 @@ class Checkpoints:
           keep_every_steps: beside those, the first "last" step in each so many steps stays.
         """
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports each of its phases there
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and its lost tasks there, where a save fails
         _ignore_closed_loops()
         self._directory, self._read_only = directory.absolute(), read_only
         self._keep = dict.fromkeys(KINDS, 2) | dict(keep or {})

@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         return _fail(str(error), 2)
     except RunError as error:
+        warnings.filterwarnings("ignore", message="coroutine .* was never awaited")  # of orbax, by a failed save
         return _fail(str(error), 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130, "")

@@ -97,7 +97,7 @@ def test_a_damaged_config_of_another_run_is_not_gone_over(tmp_path, data_name):
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["file size limit", "full file system"])
 def test_a_full_disk_ends_the_command_with_code_1_and_two_lines(tmp_path, data_name, how):
-    words = tiny_config(data_name, num_epochs=40, model__embed_dim=128, model__depth=6).to_dict()
+    words = tiny_config(data_name, num_epochs=8, model__embed_dim=128, model__depth=6).to_dict()
     (tmp_path / "run.json").write_text(json.dumps(words))
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -105,19 +105,17 @@ def test_a_full_disk_ends_the_command_with_code_1_and_two_lines(tmp_path, data_n
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
     subprocess.run([*command, "--workdir", str(tmp_path / "whole")], env=environment, check=True, capture_output=True)
 
-    def start(**options):
-        return subprocess.run(
-            [*command, "--workdir", str(disk / "run")], env=environment, capture_output=True, text=True, **options
-        )
+    def start(*before):
+        whole = [*before, *command, "--workdir", str(disk / "run")]
+        return subprocess.run(whole, env=environment, capture_output=True, text=True)
 
     if how == "full file system":
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)], capture_output=True)
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", str(disk)], capture_output=True)
         if mounted.returncode:
             pytest.skip("mounting is not permitted here")
-        (disk / "ballast").write_bytes(b"0" * 2**20 * 25)
+        (disk / "ballast").write_bytes(b"0" * 2**20 * 95)
     try:
-        limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000,) * 2)) if how[0:4] == "file" else None
-        done = start(preexec_fn=limit)
+        done = start(*(["sh", "-c", 'ulimit -f 600; exec "$@"', "sh"] if how == "file size limit" else []))
         said = done.stderr[done.stderr.index("error: ") :].splitlines()
         assert done.returncode == 1 and len(said) == 2, done.stderr
         (disk / "ballast").unlink(missing_ok=True)
