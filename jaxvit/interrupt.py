@@ -81,9 +81,12 @@ def _watched() -> Iterator[None]:
                 os._exit(128 + received[0])
 
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=watch, daemon=True).start()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
     try:
         yield
     finally:
         signal.set_wakeup_fd(before)
         theirs.close()  # ends the thread
+        watcher.join()
+        ours.close()
