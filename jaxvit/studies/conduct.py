@@ -21,7 +21,7 @@ from jaxvit.studies import ledger as led
 from jaxvit.studies import smoke, weights
 from jaxvit.studies.costs import Cost, cost_of
 from jaxvit.studies.ledger import Ledger
-from jaxvit.studies.study import Options, Row, Study, chosen, row_config
+from jaxvit.studies.study import Options, Row, Study, chosen, names, row_config
 from jaxvit.studies.worker import STOPPED_CODE
 
 MOVABLE = ("pretrained", "distill.teacher", "data.dir", "data.archive")  # paths: another one is no other experiment
@@ -61,7 +61,7 @@ def run_study(
         plans = make_plans(study, file, options, ledger, rows, seeds)
         ledger.write()
         with deferred() as flag:
-            Conductor(study, workdir, options, ledger, plans, lock, flag).run()
+            Conductor(study, file, workdir, options, ledger, plans, lock, flag).run()
         return ledger
 
 
@@ -97,11 +97,20 @@ class Conductor:
     """The order of the runs, the processes that train them, and what is said meanwhile."""
 
     def __init__(
-        self, study: Study, workdir: Path, options: Options, ledger: Ledger, plans: list[Plan], lock: Any, flag: Any
+        self,
+        study: Study,
+        file: Path,
+        workdir: Path,
+        options: Options,
+        ledger: Ledger,
+        plans: list[Plan],
+        lock: Any,
+        flag: Any,
     ):
-        """`lock` is the descriptor of the study's lock, `flag` says whether a signal came."""
+        """`file` is the study's, `lock` is the descriptor of the study's lock, `flag` says whether a signal came."""
         self.study, self.workdir, self.options, self.ledger = study, workdir, options, ledger
         self.plans, self.lock, self.flag = plans, lock, flag
+        self._named = file.stem if file in {path.resolve() for path in names().values()} else str(file)
         self._work = self._seconds = 0.0  # of the runs that this process has seen to their end
 
     def run(self) -> None:
@@ -211,7 +220,17 @@ class Conductor:
             "throughput": self.study.throughput,
             "outcome": str(outcome),
             "heading": self._heading(plan),
+            "argv": self._argv(plan),
         }
+
+    def _argv(self, plan: Plan) -> list[str]:
+        """The command that makes this run and no other; its summary.json says so."""
+        words = ["main.py", "study", self._named, "--workdir", str(self.workdir)]
+        words += ["--rows", plan.row.name, "--seeds", f"{plan.seed},", *["--smoke"] * self.options.smoke]
+        named = {"epochs": self.options.epochs, "data": self.options.data, "checkpoints": self.options.checkpoints}
+        for word, value in named.items():
+            words += [f"--{word}", str(value)] if value is not None else []
+        return [*words, *self.options.overrides]
 
     def _heading(self, plan: Plan) -> str:
         position = self.plans.index(plan) + 1

@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
     for job in jobs:
         print(job["heading"], file=sys.stderr, flush=True)
         begun = time.monotonic()
+        sys.argv = job["argv"]  # what summary.json records as the command
         outcome = run(job)
         outcome["seconds"] = time.monotonic() - begun
         _write(Path(job["outcome"]), outcome)

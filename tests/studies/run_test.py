@@ -87,6 +87,8 @@ def test_rows_that_fail_are_recorded_and_the_rest_goes_on(tmp_path):
         good = next(row for row in csv.DictReader(opened) if row["row"] == "good")
     with np.load(workdir / "good/seed0/predictions.npz") as stored:
         accuracy = 100 * np.mean(stored["logits"].argmax(1) == stored["labels"])
+    command = json.loads((workdir / "good/seed0/summary.json").read_text())["command"]
+    assert command.endswith(f"main.py study {file} --workdir {workdir} --rows good --seeds 0,")
     assert float(good["accuracy"]) == pytest.approx(accuracy) and float(good["published_accuracy"]) == 50.5
     assert json.loads((workdir / "study.json").read_text())["runs"]["good/seed0"]["test_images_per_second"] > 0
 
