@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxvit import integrity
+from jaxvit import allocator, integrity
 from jaxvit.commands.parser import Parser, file_to_write, make_parser, positive, use_compile_cache
 from jaxvit.errors import RunError, UserError, suggest
 
@@ -109,6 +109,7 @@ def _train(argv: list[str]) -> int:
     if config.deterministic:
         determinism.switch_on()
     use_compile_cache()
+    allocator.keep_freed_memory()
     from jaxvit import interrupt
     from jaxvit.train import train_and_evaluate
 
@@ -237,5 +238,6 @@ COMMANDS = {
     "report": (_module("report"), "curves, tables and pictures of one run or several, as a page"),
     "study": (_module("study"), "all runs of one comparison, and its report"),
     "sweep": (_module("sweep"), "a search over ranges of config words (Optuna)"),
+    "bench": (_module("bench"), "images/s, latency, memory and MFU, beside timm's and earlier ones"),
     "models": (_models, "the models there are"),
 }

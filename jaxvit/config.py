@@ -22,7 +22,7 @@ Config = Any  # a ConfigDict, whose words are attributes that a type checker can
 DERIVED = (
     "data.image_size", "data.mean", "data.std", "data.crop_pct", "data.interpolation",
     "model.num_classes", "model.image_size", "model.in_channels", "parallel.num_devices",
-    "model.distilled_training",
+    "model.distilled_training", "micro_batch",
 )  # fmt: skip
 
 
@@ -33,6 +33,9 @@ def default() -> Config:
     c.seed = 0  # fixes initialisation, data order, augmentation and dropout
     c.num_epochs = 10
     c.batch_size = 128  # images per optimiser step, over all devices and micro-batches
+    c.micro_batch = optional(int)  # images that a step computes at once; None: all, or what fits the memory
+    c.auto_micro_batch = "auto"  # choose micro_batch where the batch does not fit; not with BatchNorm. "always", "off"
+    c.steps_per_dispatch = optional(int)  # in one program; None: several for small images on a GPU or TPU, else 1
     c.dtype = "float32"  # of the computation: "float32" or "bfloat16", parameters float32; "float64": all of it
     c.pretrained = optional(str)  # timm name with tag ("deit_tiny_patch16_224.fb_in1k") or a weight file
     c.deterministic = False  # on GPUs: the same bits on every run, by XLA's flags; elsewhere that is so anyway

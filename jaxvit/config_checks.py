@@ -5,7 +5,7 @@ import math
 from jaxvit.config import Config, default, expected, flatten
 from jaxvit.errors import UserError, suggest
 
-_POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps",
+_POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps", "micro_batch", "steps_per_dispatch",
              "optim.accum_steps", "optim.learning_rate",
              "data.per_class", "data.resident_mb", "checkpoint.every_steps", "early_stopping.patience",
              "parallel.num_devices", "parallel.fsdp", "parallel.tensor",
@@ -21,6 +21,7 @@ _UNIT = ("data.val_fraction", "loss.label_smoothing", "optim.b1", "optim.b2", "o
          "optim.sam.start_fraction")  # fmt: skip
 _CHOICES = {
     "dtype": ("float32", "bfloat16", "float64"),
+    "auto_micro_batch": ("auto", "always", "off"),
     "parallel.mode": ("jit", "pmap"),
     "loss.on_nan": ("stop", "skip", "rollback"),
     "wandb.mode": ("online", "offline"),

@@ -4,6 +4,7 @@ All of it can be made from shapes alone, as a plan for absent hardware does.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ class Phase:
     epoch: int  # the first, counted from 0
     trainable: Any
     train_steps: dict[bool, Callable]  # compiled: True with sharpness-aware gradients, where they are on, False without
+    many_steps: dict[bool, Callable]  # the same, several at once, where the run takes several
     create: Callable  # variables -> its state at step 0
     template: Any  # of that state: shapes, types and places
 
@@ -48,12 +50,16 @@ def make_phases(
     *,
     gradient: dict[bool, Callable],
     schedule: Callable[[Any], Any],
+    many: Callable[[Callable], Callable] | None = None,
     **parts: Any,
 ) -> list[Phase]:
-    """Returns the phases of `thaw.read_phases` with their steps; `variables` may be shapes."""
+    """Returns the phases of `thaw.read_phases` with their steps; `variables` may be shapes.
+
+    `many` makes one program of several steps out of a step (`dispatch.make_many`); None: there is none.
+    """
     mapped = config.parallel.mode == "pmap"
 
-    def jitted(gradient: Callable, trainable: Any, tx: Any, places: Any) -> Callable:
+    def one_step(gradient: Callable, trainable: Any, tx: Any) -> Callable:
         step = steps.make_train_step(
             tx=tx,
             schedule=schedule,
@@ -66,8 +72,7 @@ def make_phases(
             **parts,
         )
         step = steps.skip_bad(step) if config.loss.on_nan == "skip" else step
-        step = sharding.map_over_devices(step, mesh) if mapped else step
-        return jax.jit(step, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
+        return sharding.map_over_devices(step, mesh) if mapped else step
 
     def make_phase(epoch: int, trainable: Any) -> Phase:
         tx = make_optimizer(config, variables["params"], trainable, schedule)
@@ -78,8 +83,10 @@ def make_phases(
         shapes = jax.eval_shape(create, variables)
         places = sharding.state_shardings(shapes, mesh)
         template = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, places)
-        made = {sam: jitted(make, trainable, tx, places) for sam, make in gradient.items()}
-        return Phase(epoch, trainable, made, create, template)
+        jit = functools.partial(jax.jit, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
+        made = {sam: one_step(make, trainable, tx) for sam, make in gradient.items()}
+        several = {sam: jit(many(step)) for sam, step in made.items()} if many else {}
+        return Phase(epoch, trainable, {sam: jit(step) for sam, step in made.items()}, several, create, template)
 
     trains = thaw.masks(variables["params"], phases)
     return [make_phase(epoch, mask) for (epoch, _), mask in zip(phases, trains, strict=True)]
@@ -120,9 +127,18 @@ def make_optimizer(config: Config, params: Any, trainable: Any, schedule: Callab
     )
 
 
+def num_parts(config: Config) -> int:
+    """Parts that a batch is computed in: optim.accum_steps, or what micro_batch comes to."""
+    if not config.micro_batch:
+        return config.optim.accum_steps
+    if config.optim.accum_steps > 1 or config.batch_size % config.micro_batch:
+        raise UserError(f"micro_batch {config.micro_batch} does not divide batch_size, or optim.accum_steps is set too")
+    return config.batch_size // config.micro_batch
+
+
 def split_batch(config: Config, num_train: int) -> tuple[int, int]:
     """(images a step, parts that it is computed in): the config's, or what the training images give."""
-    sam, accum_steps = config.optim.sam, config.optim.accum_steps
+    sam, accum_steps = config.optim.sam, num_parts(config)
     m = sam.m if sam.rho and sam.m else config.batch_size
     if config.batch_size % m:
         raise UserError(f"optim.sam.m {m} does not divide batch_size {config.batch_size}")
@@ -133,9 +149,9 @@ def split_batch(config: Config, num_train: int) -> tuple[int, int]:
     return batch_size, max(accum_steps, batch_size // m)
 
 
-def make_gradient(config: Config, batch_size: int) -> dict[bool, Callable]:
+def make_gradient(config: Config, batch_size: int, parts: int | None = None) -> dict[bool, Callable]:
     """The gradient functions by whether they are sharpness-aware; only those that a run will use."""
-    sam, accum_steps = config.optim.sam, config.optim.accum_steps
+    sam, accum_steps = config.optim.sam, parts or num_parts(config)
     plain = gradients.make_gradient(accum_steps=accum_steps)
     if sam.rho == 0:
         return {False: plain}

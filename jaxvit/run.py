@@ -1,9 +1,10 @@
 """The parts of a run, built from its config: data, model, optimiser, compiled steps, checkpoints."""
 
 import dataclasses
+import functools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxvit import data, distill, models, optim, pretrained, recipe, setup, sharding, steps, thaw
+from jaxvit import data, dispatch, distill, micro_batch, models, optim, pretrained, recipe, setup, sharding, steps, thaw
 from jaxvit.checkpoint import Checkpoints
 from jaxvit.config import Config, default
 from jaxvit.console import err
@@ -42,12 +43,13 @@ class Run:
     eval_batch_size: int
     steps_per_epoch: int
     rules: Rules
+    steps_per_dispatch: int
     origin: dict[str, Any]  # SHA-256, licence and notes of the pretrained weights, or nothing
     arrange: Callable[[np.ndarray], np.ndarray] = lambda order: order  # of an epoch, to what the devices read
     teacher: Any = None  # variables of the teacher, where it answers inside the step
     flag: Any = None  # of `interrupt.deferred`, while it trains
     trackers: list[Any] = dataclasses.field(default_factory=list)  # TensorBoard and the like
-    compiled: set[bool] = dataclasses.field(default_factory=set)  # kinds of step that have been taken
+    compiled: set[tuple[bool, int]] = dataclasses.field(default_factory=set)  # kinds and numbers of steps taken
     compile_seconds: float = 0.0
     phase: int = 0  # the one under way
 
@@ -60,6 +62,11 @@ class Run:
     def train_steps(self) -> dict[bool, Callable]:
         """The compiled steps of now."""
         return self.phases[self.phase].train_steps
+
+    @property
+    def many_steps(self) -> dict[bool, Callable]:
+        """The same, `steps_per_dispatch` at once."""
+        return self.phases[self.phase].many_steps
 
     def template_at(self, step: int) -> Any:
         """Goes to the phase in which step number `step` was taken; returns the template of its state."""
@@ -96,17 +103,37 @@ class Run:
         active = optim.sam_active(step, self.total_steps, every=sam.every, start_fraction=sam.start_fraction)
         return sam.rho > 0 and bool(active)
 
-    def take_step(self, step: int, state: TrainState, batch: dict[str, Any]) -> tuple[TrainState, dict[str, Any]]:
-        """Takes step number `step`; the first of its kind waits for the compilation and adds to `compile_seconds`."""
+    def dispatches(self, order: np.ndarray, epoch: int, start: int) -> Iterator[tuple[int, Any]]:
+        """Yields (number of steps, what `take_step` takes) for the rest of an epoch, from its step `start` on."""
+        feed, first = self.feeds["train"], epoch * self.steps_per_epoch
+        if self.steps_per_dispatch == 1:
+            yield from ((1, batch) for batch in feed.batches(self.arrange(order), self.batch_size, start=start))
+            return
+        last = first + len(order) // self.batch_size
+        every = self.config.checkpoint.every_steps
+        counts = dispatch.plan(first + start, last, self.steps_per_dispatch, every, self.kind_at)
+        yield from dispatch.batches(feed, self.arrange(order), self.batch_size, start, counts)
+
+    def take_step(self, step: int, state: TrainState, batch: Any, count: int = 1) -> tuple[TrainState, dict[str, Any]]:
+        """Takes step number `step`, or `count` steps from there, whose metrics are then arrays [count].
+
+        The first of its kind waits for the compilation and adds to `compile_seconds`.
+        """
         kind = self.kind_at(step)
-        if kind in self.compiled:
-            return self.train_steps[kind](state, batch, self.teacher)
+
+        def take() -> tuple[TrainState, dict[str, Any]]:
+            if count == 1:
+                return self.train_steps[kind](state, batch, self.teacher)
+            return self.many_steps[kind](state, self.feeds["train"].arrays, batch, self.teacher)
+
+        if (kind, count) in self.compiled:
+            return take()
         begun = time.monotonic()
         first = not self.compiled  # then nothing has been done that is not on disk
         waiting = at_once("stopped while compiling; the same command begins there") if first else nullcontext()
         with err.status("compiling the training step"), waiting:
-            result = jax.block_until_ready(self.train_steps[kind](state, batch, self.teacher))
-        self.compiled.add(kind)
+            result = jax.block_until_ready(take())
+        self.compiled.add((kind, count))
         self.compile_seconds += time.monotonic() - begun
         return result
 
@@ -156,13 +183,27 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     taught, teacher_variables = _teach(config, teacher, feeds, shared["to_float"])
 
     variables = jax.device_get(variables)
-    made = recipe.make_phases(
-        config, mesh, phases, variables, schedule=schedule, gradient=gradient, augment=augment, **shared, **taught
-    )
+    several = dispatch.steps_per_dispatch(config, feeds["train"], steps_per_epoch)
+    make_phases = functools.partial(
+        recipe.make_phases, config, mesh, phases, variables,
+        schedule=schedule, augment=augment, **shared, **taught,
+        many=functools.partial(dispatch.make_many, sharding=placed) if several > 1 else None,
+    )  # fmt: skip
+
+    def whole_step(pieces: int) -> tuple[Callable, tuple[Any, ...]]:  # of the phase in which most trains
+        phase = make_phases(gradient=recipe.make_gradient(config, batch_size, pieces))[-1]
+        batch = next(iter(feeds["train"].batches(np.arange(batch_size), batch_size)))
+        return next(iter(phase.train_steps.values())), (phase.template, batch, teacher_variables)
+
+    split = sharding.batch_parts(mesh)
+    pieces = micro_batch.fit(config, batch_size, split, variables.get("batch_stats"), whole_step)
+    if pieces > 1:
+        config.micro_batch = batch_size // pieces
+        gradient = recipe.make_gradient(config, batch_size, pieces)
+    made = make_phases(gradient=gradient)
     places = jax.tree.map(lambda x: x.sharding, made[0].template)
     # each leaf a buffer of its own
     state = jax.tree.map(jnp.copy, jax.jit(made[0].create, out_shardings=places)(variables))
-    parts = sharding.batch_parts(mesh)
     run = Run(
         config=config,
         workdir=workdir,
@@ -170,6 +211,7 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
         model=model,
         feeds=feeds,
         phases=made,
+        steps_per_dispatch=several,
         eval_step=jax.jit(steps.make_eval_step(**shared), out_shardings=whole),
         checkpoints=Checkpoints(
             workdir / "checkpoints",
@@ -177,7 +219,7 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
             keep_every_steps=config.checkpoint.keep_every_steps,
         ),
         batch_size=batch_size,
-        eval_batch_size=math.ceil(batch_size / parts) * parts,
+        eval_batch_size=math.ceil(batch_size / split) * split,
         steps_per_epoch=steps_per_epoch,
         rules=rules,
         origin=origin,
@@ -251,7 +293,7 @@ def make_mesh(config: Config, batch_size: int, parts: int, devices: Sequence[Any
     """The devices: the config's, or as many as the batch divides over; writes their number into the config."""
     p = config.parallel
     if p.mode == "pmap":  # each device cuts its own part of the batch
-        parts = math.lcm(config.optim.accum_steps, (config.optim.sam.rho and config.optim.sam.m) or 1)
+        parts = math.lcm(recipe.num_parts(config), (config.optim.sam.rho and config.optim.sam.m) or 1)
     available = jax.device_count() if devices is None else len(devices)
     if p.num_devices is None and (devices is not None or jax.process_count() == 1):
         p.num_devices = sharding.most_devices(batch_size // parts, available, fsdp=p.fsdp, tensor=p.tensor)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, data, determinism, lr_find, summary, workdirs, writers
+from jaxvit import config_checks, data, determinism, lr_find, micro_batch, summary, workdirs, writers
 from jaxvit.checkpoint import NoCheckpoint
 from jaxvit.config import Config
 from jaxvit.console import bar, err
@@ -93,7 +93,7 @@ def _train(config: Config, path: Path, force: bool, on_evaluation: Any) -> dict[
     if finished is not None:
         err.print(f"already finished: {path}  (test accuracy {finished['test/accuracy']:.2%}); nothing to do")
         return finished
-    run, state = prepare(config, path)
+    run, state = prepare(micro_batch.kept(config, path), path)
     workdirs.write_config(run.workdir, run.config, run.dataset.class_names, force)
     summary.print_header(run, state)
     try:
@@ -188,7 +188,12 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, f
     waiting: list[Any] = []
 
     def fetch(meter: Any) -> None:  # metrics are read late: the device is busy with the next step by then
-        step_metrics = {name: float(value) for name, value in jax.device_get(waiting.pop(0)).items()}
+        count, found = waiting.pop(0)
+        found = jax.device_get(found)
+        for i in range(count):
+            count_step(meter, {name: float(value[i] if count > 1 else value) for name, value in found.items()})
+
+    def count_step(meter: Any, step_metrics: dict[str, float]) -> None:
         progress.epoch_step += 1
         step = first_step + progress.epoch_step
         if not (math.isfinite(step_metrics["loss"]) and math.isfinite(step_metrics["grad_norm"])):
@@ -205,17 +210,17 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, f
 
     begun, before = time.monotonic(), progress.seconds
     with bar(f"epoch {progress.epoch + 1}/{config.num_epochs}", len(order)) as meter:
-        batches = run.feeds["train"].batches(run.arrange(order), run.batch_size, start=progress.epoch_step)
-        for index, batch in enumerate(batches, first_step + progress.epoch_step):
+        done = progress.epoch_step
+        for count, batch in run.dispatches(order, progress.epoch, done):
             compiling = run.compile_seconds
-            state, step_metrics = run.take_step(index, state, batch)
+            state, step_metrics = run.take_step(first_step + done, state, batch, count)
             run.checkpoints.check()
             begun += run.compile_seconds - compiling  # does not count as training time
-            waiting.append(step_metrics)
+            waiting.append((count, step_metrics))
+            done += count
             if len(waiting) > 1:
                 fetch(meter)
             progress.seconds = before + time.monotonic() - begun
-            done = progress.epoch_step + len(waiting)
             every = config.checkpoint.every_steps
             if flag.signum is not None or (every and (first_step + done) % every == 0 and done < run.steps_per_epoch):
                 while waiting:

@@ -11,13 +11,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "jaxvit"
 LEVELS = {
     "errors": 0, "config": 0, "tree": 0, "losses": 0, "metrics": 0, "sharding": 0, "macs": 0, "console": 0,
     "interrupt": 0, "config_files": 0, "config_checks": 0, "precision": 0, "integrity": 0, "determinism": 0,
-    "compile_cache": 0,
+    "compile_cache": 0, "allocator": 0,
     "models": 1, "optim": 1, "data": 1,
     "pretrained": 2, "state": 2, "thaw": 2, "gradients": 2, "rules": 2,
     "steps": 3, "checkpoint": 3, "writers": 3, "trackers": 3, "setup": 3,
+    "dispatch": 4, "micro_batch": 4,
     "evaluate": 4, "recipe": 4, "run": 4, "workdirs": 4, "distill": 4, "summary": 4, "inference": 4, "explain": 4,
     "train": 5, "plan": 5, "lr_find": 5,
-    "cli": 6, "reports": 6, "commands": 6, "sweep": 6, "studies": 6,
+    "cli": 6, "reports": 6, "commands": 6, "sweep": 6, "studies": 6, "bench": 6,
 }  # fmt: skip
 HEAVY = ("torch", "tensorflow", "tensorflow_datasets", "grain", "tensorboardX", "sklearn", "huggingface_hub", "jax")
 

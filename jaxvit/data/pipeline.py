@@ -88,9 +88,25 @@ class Resident:
 
         `pad=True` fills the last batch up with mask False; `pad=False` drops it.
         """
-        for slots in _slots(order, batch_size, start, pad):
-            slots = jax.device_put(slots, self._whole)
-            yield gather(self.images, self.labels, self.usable, slots, out=self._sharding)
+        for slots in self.slots(order, batch_size, start=start, pad=pad):
+            yield self.batch(slots)
+
+    def slots(self, order: np.ndarray, batch_size: int, *, start: int = 0, pad: bool = False) -> np.ndarray:
+        """Positions int32 [batches, b] of the examples of each batch from batch `start` on; -1 is padding."""
+        return _slots(order, batch_size, start, pad)
+
+    def batch(self, slots: np.ndarray) -> Batch:
+        """The batch at `slots` int32 [b], which alone are sent to the device."""
+        return gather(*self.arrays, self.place(slots), out=self._sharding)
+
+    def place(self, slots: np.ndarray) -> jax.Array:
+        """Positions as the device reads them."""
+        return jax.device_put(slots, self._whole)
+
+    @property
+    def arrays(self) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(images, labels, usable) on the device, as `gather` takes them."""
+        return self.images, self.labels, self.usable
 
 
 class Streamed:

@@ -31,8 +31,8 @@ _ENTRANCE = {
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """The same model without rematerialisation, whose inner values would be out of reach."""
-    return model.clone(remat=False) if getattr(model, "remat", False) else model
+    """The same model without rematerialisation and loop over blocks, whose inner values would be out of reach."""
+    return model.clone(**{field: False for field in ("remat", "scan") if getattr(model, field, False)})
 
 
 def run(

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit.errors import UserError, suggest
-from jaxvit.models.layers import ACTIVATIONS, Array, Dtype, kaiming_fan_out, torch_uniform
+from jaxvit.models import cpu_grad
+from jaxvit.models.layers import ACTIVATIONS, Array, Dense, Dtype, kaiming_fan_out, torch_uniform
 
 
 def pick(table: Mapping[Any, Any], field: str, word: Any) -> Any:
@@ -51,6 +52,7 @@ def conv(features: int, size: int, name: str, stride: int = 1, padding: int | No
     """A square convolution padded as in PyTorch: `padding` pixels on every side, size // 2 by default."""
     fields = {"use_bias": False, "kernel_init": kaiming_fan_out, **fields}
     padding = size // 2 if padding is None else padding
+    fields["conv_general_dilated"] = cpu_grad.conv_general_dilated
     return nn.Conv(features, (size, size), stride, padding=padding, name=name, **fields)
 
 
@@ -189,7 +191,7 @@ class FeatureMap(nn.Module):
 def linear(x: Array, features: int, name: str, dtype: Dtype = None) -> Array:
     """torch.nn.Linear with torch's own initialisation: [b, d] -> [b, features]."""
     init = {"kernel_init": torch_uniform, "bias_init": torch_bias(x.shape[-1])}
-    return nn.Dense(features, dtype=dtype, name=name, **init)(x)
+    return Dense(features, dtype=dtype, name=name, **init)(x)
 
 
 def hidden_layer(

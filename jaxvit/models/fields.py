@@ -111,7 +111,7 @@ def check_value(field: str, value: Any, kind: Any, choices: Collection[Any] | No
     for v in leaves(value):
         if choices is not None and v not in choices:
             known = ", ".join(map(repr, choices))
-            near = suggest(str(v), [c for c in choices if c])
+            near = suggest(str(v), [c for c in choices if c and isinstance(c, str)])
             raise UserError(f"{field}={v!r} is unknown; expected one of {known}.{near}")
         if isinstance(v, bool) or not isinstance(v, int | float):
             continue

@@ -10,7 +10,7 @@ import flax.linen as nn
 
 from jaxvit.errors import UserError
 from jaxvit.models import alexnet, conv_layers, fields, resnet, swin, vgg, vit
-from jaxvit.models.layers import ACTIVATIONS
+from jaxvit.models.layers import ACTIVATIONS, REMAT_CHOICES
 from jaxvit.models.tags import data_config, split_tag, tag_info, tag_tables, unknown_name
 
 __all__ = [
@@ -31,6 +31,7 @@ class Family(NamedTuple):
 
 CONV_CHOICES = {"act_layer": tuple(ACTIVATIONS), "global_pool": tuple(conv_layers.GLOBAL_POOLS)}
 RESNET_CHOICES = CONV_CHOICES | {
+    "remat": REMAT_CHOICES,
     "block": tuple(resnet.BLOCKS),
     "stem": tuple(resnet.STEMS),
     "stem_type": ("", "deep", "deep_tiered"),
@@ -38,14 +39,15 @@ RESNET_CHOICES = CONV_CHOICES | {
     "aa_layer": (None, *conv_layers.ANTI_ALIAS),
     "attn_layer": tuple(resnet.ATTENTIONS),
 }
+REMAT = {"remat": REMAT_CHOICES}
 VGG_CHOICES = CONV_CHOICES | {"norm_layer": (None, *conv_layers.NORMS)}
 
 FAMILIES: dict[str, Family] = {
     "alexnet": Family(alexnet.AlexNet, alexnet.VARIANTS, alexnet.UNSUPPORTED),
     "vgg": Family(vgg.VGG, vgg.VARIANTS, vgg.UNSUPPORTED, VGG_CHOICES),
     "resnet": Family(resnet.ResNet, resnet.VARIANTS, resnet.UNSUPPORTED, RESNET_CHOICES),
-    "vit": Family(vit.VisionTransformer, vit.VARIANTS, vit.UNSUPPORTED, vit.CHOICES, vit._check_fields),
-    "swin": Family(swin.SwinTransformer, swin.VARIANTS, swin.UNSUPPORTED, check=swin.check_fields),
+    "vit": Family(vit.VisionTransformer, vit.VARIANTS, vit.UNSUPPORTED, vit.CHOICES | REMAT, vit._check_fields),
+    "swin": Family(swin.SwinTransformer, swin.VARIANTS, swin.UNSUPPORTED, REMAT, check=swin.check_fields),
 }
 
 

@@ -28,7 +28,7 @@ from jaxvit.models.conv_layers import (
     max_pool,
     pick,
 )
-from jaxvit.models.layers import ACTIVATIONS, Array, DropPath, Dtype, Size, drop_path_rates
+from jaxvit.models.layers import ACTIVATIONS, Array, DropPath, Dtype, Size, drop_path_rates, rematerialised
 from jaxvit.models.resnet_variants import VARIANTS as VARIANTS
 from jaxvit.precision import at_least_float32
 
@@ -179,15 +179,14 @@ class ResNet(nn.Module):
     drop_path_rate: float = 0.0
     zero_init_last: bool = True
     dtype: Dtype = None
-    remat: bool = False
+    remat: bool | str = False  # "dots" keeps the results of convolutions, "block" (or True) only the input
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         check_images(images, self.in_channels, 1, "ResNet")
         x = self.embed(images, train)
         for block in self.blocks():
-            run = functools.partial(_run_block, train=train)
-            x = nn.remat(run)(block, x) if self.remat else run(block, x)
+            x = rematerialised(functools.partial(_run_block, train=train), self.remat)(block, x)
         x = FeatureMap(name="features")(x)
         x = pick(GLOBAL_POOLS, "global_pool", self.global_pool)(x)
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)

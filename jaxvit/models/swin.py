@@ -13,6 +13,7 @@ from jaxvit.errors import UserError
 from jaxvit.models.conv_layers import hidden_layer, torch_bias
 from jaxvit.models.layers import (
     Array,
+    Dense,
     DropPath,
     Dtype,
     Mlp,
@@ -20,6 +21,7 @@ from jaxvit.models.layers import (
     Size,
     drop_path_rates,
     layer_norm,
+    rematerialised,
     to_pair,
     torch_uniform,
     trunc_normal,
@@ -98,6 +100,13 @@ def clamp_window(map_size: Pair, window_size: Pair, *, shifted: bool) -> tuple[P
     return window, shift  # type: ignore[return-value]
 
 
+def sum_late(logits: Array, v: Array) -> Array:
+    """softmax(logits) v, divided at the end: [b nw heads n n], [b nw n heads hd] -> [b nw n heads hd]."""
+    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+    x = jnp.einsum("bwhqk,bwkhd->bwhqd", weights.astype(v.dtype), v)
+    return (x / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype).transpose(0, 1, 3, 2, 4)
+
+
 class WindowAttention(nn.Module):
     """Self-attention in windows with a learned bias per relative position: [b, nw, n, d] -> [b, nw, n, d]."""
 
@@ -117,17 +126,20 @@ class WindowAttention(nn.Module):
         if mask is not None:
             bias = bias + mask[None, :, None]  # [1 nw heads n n]
 
-        qkv = nn.Dense(3 * d, self.qkv_bias, self.dtype, kernel_init=trunc_normal, name="qkv")(x)
+        qkv = Dense(3 * d, self.qkv_bias, self.dtype, kernel_init=trunc_normal, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(b, nw, n, 3, heads, d // heads), 3, 0)
         scale = (d // heads) ** -0.5
         wide = jnp.promote_types(q.dtype, jnp.float32)
         logits = jnp.einsum("bwqhd,bwkhd->bwhqk", q * scale, k, preferred_element_type=wide)
+        if jax.default_backend() == "cpu" and not train and not self.is_mutable_collection("intermediates"):
+            x = sum_late(logits + bias, v).reshape(b, nw, n, d)  # twice as fast there; in training it is not
+            return Dense(d, dtype=self.dtype, kernel_init=trunc_normal, name="proj")(x)
         attn = jax.nn.softmax(logits + bias, axis=-1)
         if self.is_mutable_collection("intermediates") and not self.is_initializing():
             self.sow("intermediates", "attn_weights", attn)  # [b nw heads n n]
         attn = nn.Dropout(self.attn_drop_rate)(attn.astype(v.dtype), deterministic=not train)
         x = jnp.einsum("bwhqk,bwkhd->bwqhd", attn, v).reshape(b, nw, n, d)
-        x = nn.Dense(d, dtype=self.dtype, kernel_init=trunc_normal, name="proj")(x)
+        x = Dense(d, dtype=self.dtype, kernel_init=trunc_normal, name="proj")(x)
         return nn.Dropout(self.proj_drop_rate)(x, deterministic=not train)
 
 
@@ -190,7 +202,7 @@ class PatchMerging(nn.Module):
         # (row, column) of the neighbours in the order (0, 0), (1, 0), (0, 1), (1, 1)
         x = x.reshape(b, h, 2, w, 2, d).transpose(0, 1, 3, 4, 2, 5).reshape(b, h, w, 4 * d)
         x = layer_norm(NORM_EPS, "norm", self.dtype)(x)
-        return nn.Dense(self.features, False, self.dtype, kernel_init=trunc_normal, name="reduction")(x)
+        return Dense(self.features, False, self.dtype, kernel_init=trunc_normal, name="reduction")(x)
 
 
 class SwinStage(nn.Module):
@@ -261,7 +273,7 @@ class ClassifierHead(nn.Module):
         if self.num_classes == 0:
             return x
         x = hidden_layer(x, self.hidden_size, "hidden", "gelu", self.drop_rate, self.dtype, train=train)
-        x = nn.Dense(self.num_classes, dtype=self.dtype, kernel_init=trunc_normal, name="fc")(x)
+        x = Dense(self.num_classes, dtype=self.dtype, kernel_init=trunc_normal, name="fc")(x)
         return at_least_float32(x)
 
 
@@ -289,7 +301,7 @@ class SwinTransformer(nn.Module):
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.1
     dtype: Dtype = None
-    remat: bool = False
+    remat: bool | str = False  # "dots" keeps the results of linear layers, "block" (or True) only the input
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
@@ -304,7 +316,7 @@ class SwinTransformer(nn.Module):
         windows = stage_windows(self.window_size, len(self.depths))
         rates = iter(drop_path_rates(self.drop_path_rate, sum(self.depths)))
         block = partial(
-            nn.remat(SwinBlock, static_argnums=(2,)) if self.remat else SwinBlock,
+            rematerialised(SwinBlock, self.remat, static_argnums=(2,)),
             mlp_ratio=self.mlp_ratio,
             qkv_bias=self.qkv_bias,
             proj_drop_rate=self.proj_drop_rate,

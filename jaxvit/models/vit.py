@@ -13,13 +13,15 @@ from jaxvit.models.conv_layers import hidden_layer
 from jaxvit.models.layers import (
     ACTIVATIONS,
     Array,
+    Dense,
     Dtype,
     Size,
     drop_path_rates,
+    rematerialised,
     to_pair,
     trunc_normal,
 )
-from jaxvit.models.vit_blocks import BLOCKS, Block
+from jaxvit.models.vit_blocks import BLOCKS, Block, scan_blocks
 from jaxvit.models.vit_layers import (
     ATTENTIONS,
     MLPS,
@@ -108,7 +110,8 @@ class VisionTransformer(nn.Module):
     attn_layer: str = "attn"
     attn_implementation: str | None = None  # as in jax.nn.dot_product_attention
     dtype: Dtype = None
-    remat: bool = False
+    remat: bool | str = False  # "dots" keeps the results of linear layers, "block" (or True) only the input
+    scan: bool = False  # one compiled block for all: compiles faster; other random draws in training
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -196,8 +199,9 @@ class VisionTransformer(nn.Module):
         def run(module: nn.Module, x: Array) -> Array:
             return module(x, train=train)
 
-        if self.remat:  # activations inside a block are computed again in the backward pass
-            run = nn.remat(run)
+        run = rematerialised(run, self.remat)
+        if self.scan and not self.is_initializing() and not self.is_mutable_collection("intermediates"):
+            return scan_blocks(self, block, x, train=train)
         for i, rate in enumerate(drop_path_rates(self.drop_path_rate, self.depth)):
             x = run(block(drop_path=rate, index=i, name=f"blocks_{i}"), x)
         return x
@@ -233,7 +237,7 @@ class VisionTransformer(nn.Module):
             return x
         hidden = (self.head_hidden_size, f"{name}_hidden", self.act_layer, self.drop_rate, x.dtype)
         x = hidden_layer(x, *hidden, train=train)
-        return nn.Dense(self.num_classes, dtype=x.dtype, kernel_init=trunc_normal, name=name)(x)
+        return Dense(self.num_classes, dtype=x.dtype, kernel_init=trunc_normal, name=name)(x)
 
     def two_heads(self, x: Array, *, train: bool) -> Array | tuple[Array, Array]:
         """The heads of class and distillation token, both (to train them apart) or their mean."""
@@ -258,6 +262,8 @@ def _check_fields(model: VisionTransformer) -> None:
     for field in (f for f in VisionTransformer.__dataclass_fields__ if f.endswith("_rate")):
         if not 0 <= getattr(model, field) < 1:
             raise UserError(f"{field}={getattr(model, field)} is not a rate in [0, 1).")
+    if model.scan and "diff" in (model.attn_layer, model.block_fn[:4]):
+        raise UserError("scan=True needs equal blocks; those of differential attention depend on their number.")
     parts = 2 * model.num_heads if "diff" in (model.attn_layer, model.block_fn[:4]) else model.num_heads
     if model.embed_dim % parts:
         what = "twice num_heads" if parts > model.num_heads else "num_heads"

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from jaxvit.models.layers import ACTIVATIONS, Array, DropPath, Dtype, trunc_normal
+from jaxvit.models.layers import ACTIVATIONS, REMAT, Array, Dense, DropPath, Dtype, drop_path_rates, trunc_normal
 from jaxvit.models.vit_layers import (
     ATTENTIONS,
     MLPS,
@@ -99,7 +100,7 @@ class ParallelScalingBlock(Block):
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         d = x.shape[-1]
         hidden_dim = int(self.mlp_ratio * d)
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=trunc_normal)
+        dense = partial(Dense, dtype=self.dtype, kernel_init=trunc_normal)
         y = dense(hidden_dim + 3 * d, use_bias=self.qkv_bias, name="in_proj")(self.norm(name="in_norm")(x))
         hidden, q, k, v = jnp.split(y, [hidden_dim, hidden_dim + d, hidden_dim + 2 * d], axis=-1)
         if not self.qkv_bias:  # the perceptron keeps its bias
@@ -110,7 +111,7 @@ class ParallelScalingBlock(Block):
         dense = partial(dense, d, use_bias=self.proj_bias)
         return x + self.branch(self.project(dense, heads, hidden), "ls", train=train)
 
-    def project(self, dense: Callable[..., nn.Dense], heads: Array, hidden: Array) -> Array:
+    def project(self, dense: Callable[..., nn.Module], heads: Array, hidden: Array) -> Array:
         return dense(name="attn_out_proj")(heads) + dense(name="mlp_out_proj")(hidden)
 
 
@@ -119,7 +120,7 @@ class DiffParallelScalingBlock(ParallelScalingBlock):
 
     attention_kind: ClassVar[str] = "diff"
 
-    def project(self, dense: Callable[..., nn.Dense], heads: Array, hidden: Array) -> Array:
+    def project(self, dense: Callable[..., nn.Module], heads: Array, hidden: Array) -> Array:
         return dense(name="out_proj")(jnp.concatenate([heads, hidden], axis=-1))
 
 
@@ -146,6 +147,26 @@ class ParallelThingsBlock(Block):
         for kind, name in ((_AttentionBranch, "attns"), (_MlpBranch, "ffns")):
             x = x + sum(kind(**fields, name=f"{name}_{i}")(x, train=train) for i in range(2))
         return x
+
+
+def scan_blocks(model: Any, block: Callable[..., Block], x: Array, *, train: bool) -> Array:
+    """The blocks of `model` as one compiled loop over their parameters, which stay `blocks_0` ... in its variables.
+
+    `block` makes a block from its own fields. Dropout and stochastic depth draw other numbers than block by block.
+    """
+    params = model.variables["params"]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[f"blocks_{i}"] for i in range(model.depth)))
+    rates = jnp.asarray(drop_path_rates(model.drop_path_rate, model.depth))
+    keys = jax.random.split(model.make_rng("dropout"), model.depth) if model.has_rng("dropout") else None
+
+    def run(x: Array, params: Any, rate: Array, key: Any) -> Any:
+        module = block(drop_path=rate if model.drop_path_rate else 0.0, parent=None)
+        return module.apply({"params": params}, x, train=train, rngs=None if key is None else {"dropout": key})
+
+    if model.remat in REMAT:
+        run = jax.checkpoint(run, policy=REMAT[model.remat])
+    x, _ = jax.lax.scan(lambda x, own: (run(x, *own), None), x, (stacked, rates, keys))
+    return x
 
 
 BLOCKS: dict[str, type[Block]] = {

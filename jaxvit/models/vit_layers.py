@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvit.models.layers import ACTIVATIONS, Array, Dtype, Mlp, PatchProjection, trunc_normal
+from jaxvit.models.layers import ACTIVATIONS, Array, Dense, Dtype, Mlp, PatchProjection, trunc_normal
 
 Norm = Callable[..., nn.Module]  # called with the submodule's name
 
@@ -85,7 +85,18 @@ def attend(module: Any, q: Array, k: Array, v: Array, *, drop_rate: float = 0.0,
     """
     if _watched(module) or (train and drop_rate > 0) or q.dtype == jnp.float64:  # jax.nn's softmax is in float32
         return _mix(module, softmax_weights(q, k), v, drop_rate, train)
+    if module.implementation is None and jax.default_backend() == "cpu":
+        return attend_late(q, k, v)
     return jax.nn.dot_product_attention(q, k, v, implementation=module.implementation)
+
+
+def attend_late(q: Array, k: Array, v: Array) -> Array:
+    """`jax.nn.dot_product_attention` with the division after the second product: on a CPU in half the time."""
+    wide = jnp.promote_types(q.dtype, jnp.float32)
+    logits = jnp.einsum("bnhd,bmhd->bhnm", q * q.shape[-1] ** -0.5, k, preferred_element_type=wide)
+    weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
+    x = jnp.einsum("bhnm,bmhd->bhnd", weights.astype(v.dtype), v)
+    return (x / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype).transpose(0, 2, 1, 3)
 
 
 def multi_head(module: Any, q: Array, k: Array, v: Array, *, train: bool) -> Array:
@@ -138,7 +149,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         d = x.shape[-1]
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=trunc_normal)
+        dense = partial(Dense, dtype=self.dtype, kernel_init=trunc_normal)
         q, k, v = jnp.split(dense(3 * d, use_bias=self.qkv_bias, name="qkv")(x), 3, axis=-1)
         x = ATTENTIONS[self.attn_layer](self, q, k, v, train=train).reshape(x.shape)
         if self.scale_norm:
@@ -152,7 +163,7 @@ class SwiGluPacked(Mlp):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
-        dense = partial(nn.Dense, use_bias=self.use_bias, dtype=self.dtype)
+        dense = partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
         d = x.shape[-1]
         x = dense(self.hidden_dim, kernel_init=_half_tiny, bias_init=_half_ones, name="fc1")(x)
         gate, x = jnp.split(x, 2, axis=-1)
@@ -179,7 +190,7 @@ class SwiGlu(Mlp):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
-        dense = partial(nn.Dense, use_bias=self.use_bias, dtype=self.dtype)
+        dense = partial(Dense, use_bias=self.use_bias, dtype=self.dtype)
         d, ones = x.shape[-1], nn.initializers.ones
         gate = dense(self.hidden_dim, kernel_init=tiny_normal, bias_init=ones, name="fc1_g")(x)
         x = dense(self.hidden_dim, kernel_init=trunc_normal, name="fc1_x")(x)
@@ -206,7 +217,7 @@ class AttentionPoolLatent(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         b, n, d = x.shape
-        dense = partial(nn.Dense, dtype=self.dtype, kernel_init=trunc_normal)
+        dense = partial(Dense, dtype=self.dtype, kernel_init=trunc_normal)
         # timm cuts this one at two sigmas.
         latent = self.param("latent", nn.initializers.truncated_normal(d**-0.5), (1, 1, d))
         q = dense(d, name="q")(latent.astype(x.dtype))

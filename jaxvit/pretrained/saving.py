@@ -19,7 +19,7 @@ from jaxvit.pretrained.convert import export
 from jaxvit.pretrained.loading import DATA_WORDS
 
 # Fields that say how to run or train a model, not what it is.
-RUNTIME = ("dtype", "remat", "attn_implementation", "distilled_training", "zero_init_last", "dynamic_img_size")
+RUNTIME = ("dtype", "remat", "scan", "attn_implementation", "distilled_training", "zero_init_last", "dynamic_img_size")
 SIZES = ("num_classes", "in_channels", "image_size")
 # Fields that timm's entry points take as arguments with values JSON can hold, by family.
 TIMM_ARGS = {

@@ -1,0 +1,91 @@
+"""Compilation of what is measured: seconds with and without a cache, and the memory that XLA plans."""
+
+import contextlib
+import dataclasses
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "OOM")
+
+
+@dataclasses.dataclass
+class Program:
+    """A compiled function; times in seconds, memory in bytes."""
+
+    run: Callable
+    cold: float | None  # trace, lower and compile, nothing cached
+    warm: float | None  # the same from the persistent cache; None where not asked for
+    memory: int | None  # arguments, results and temporaries, donated ones once
+
+
+def compile_program(function: Callable, *args: Any, donate: bool = False, times: str = "both") -> Program:
+    """Compiles for the shapes of `args`.
+
+    `times`: "both", in an empty cache and again from it; "cold", in an empty cache; "none", with the user's own cache.
+    """
+
+    def compiled() -> tuple[Any, float]:
+        jitted = jax.jit(function, donate_argnums=0 if donate else ())
+        begun = time.perf_counter()
+        return jitted.lower(*args).compile(), time.perf_counter() - begun
+
+    if times == "none":
+        run, _ = compiled()
+        return Program(run, None, None, planned_memory(run))
+    with _empty_cache():
+        run, cold = compiled()
+        again = None
+        if times == "both":
+            jax.clear_caches()
+            run, again = compiled()
+    return Program(run, cold, again, planned_memory(run))
+
+
+def planned_memory(compiled: Any) -> int | None:
+    """Bytes on the device that a compiled program needs while it runs, or None where XLA does not say."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    whole = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+    return int(whole - found.alias_size_in_bytes)
+
+
+def device_memory() -> int | None:
+    """Bytes that this process may use on the first device, or None where it does not say (CPU)."""
+    stats = jax.local_devices()[0].memory_stats()
+    return int(stats["bytes_limit"]) if stats and "bytes_limit" in stats else None
+
+
+def peak_memory() -> int | None:
+    """The most bytes of the first device in use at once so far, or None where it does not say."""
+    stats = jax.local_devices()[0].memory_stats()
+    return int(stats["peak_bytes_in_use"]) if stats and "peak_bytes_in_use" in stats else None
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether a program did not fit the device."""
+    return isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY)
+
+
+@contextlib.contextmanager
+def _empty_cache() -> Iterator[None]:
+    """A persistent cache of compiled programs that starts empty and is gone afterwards."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    known: Any = jax.config
+    words = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {word: getattr(known, word) for word in words}
+    with tempfile.TemporaryDirectory(prefix="jaxvit-bench-", ignore_cleanup_errors=True) as directory:
+        try:
+            compilation_cache.reset_cache()
+            jax.config.update(words[0], directory)
+            jax.config.update(words[1], 0.0)
+            yield
+        finally:
+            compilation_cache.reset_cache()
+            for word, value in before.items():
+                jax.config.update(word, value)

@@ -1,0 +1,166 @@
+"""`bench`: how fast models train and predict here, beside the hardware's limit, timm and an earlier measurement."""
+
+import argparse
+import ast
+import sys
+from typing import Any
+
+from jaxvit import allocator
+from jaxvit.commands.parser import file_to_write, make_parser, positive, size, use_compile_cache
+from jaxvit.errors import UserError
+
+DESCRIPTION = """Measure training and inference of models on this machine, on synthetic images.
+
+  %(prog)s --model vit_base_patch16_224 swin_tiny_patch4_window7_224 --dtype bfloat16
+  %(prog)s --model resnet18 --field stem=cifar --image-size 32 --batch-size 512 --loop
+  %(prog)s --model resnet18 --compare timm --torch-python venv/bin/python --json new.json
+  %(prog)s --model resnet18 --baseline new.json
+
+Rates are medians of several repeats on one device; MFU is the share of the matmul rate measured here. Compilation is
+timed with an empty cache (cold) and from that cache (warm). Memory is what the device reports, or what XLA plans."""
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command; returns the exit code: 1 where a figure fell behind the baseline."""
+    args = _parse(argv)
+    allocator.keep_freed_memory()
+    use_compile_cache()
+    import jax
+
+    from jaxvit import writers
+    from jaxvit.bench import compare, report
+    from jaxvit.bench.measure import Effort
+    from jaxvit.console import err
+
+    baseline = compare.read_baseline(args.baseline) if args.baseline else None
+    wanted = _wanted(args)
+    if args.compare:
+        compare.check_timm(args.torch_python)
+    effort = Effort(args.repeats, args.seconds, args.compile_times)
+    modes = {"both": ("train", "infer"), "train": ("train",), "infer": ("infer",), "none": ()}[args.mode]
+    found = {}
+    with err.status("") as status:
+
+        def say(text: str) -> None:
+            status.update(text)
+            if not err.is_terminal:
+                err.print(text)
+
+        if jax.default_backend() == "cpu" and "bfloat16" in (s.dtype for s in wanted):
+            err.print("bfloat16 on a CPU says little about accelerators")
+        found = report.run(wanted, modes, args.batch_size, effort, say)
+        if args.loop:
+            _add_loops(found, wanted, args, say)
+        if args.compare:
+            rows = [row for row in found["results"] if row["mode"] != "loop"]
+            versions, others = compare.timm_rows(
+                rows, python=args.torch_python, compile_too=not args.no_torch_compile,
+                repeats=args.repeats, seconds=args.seconds, say=say,
+            )  # fmt: skip
+            found["timm"] = {"versions": versions, "results": others, "ratios": compare.ratios(rows, others)}
+    report.print_tables(found)
+    worse: list[str] = []
+    if baseline is not None:
+        found["baseline"], worse = compare.regressions(found, baseline, args.tolerance)
+    if args.json:
+        writers.write_json(args.json, found)
+    if baseline is not None:
+        print(f"against {args.baseline}: {len(found['baseline'])} figures compared, {len(worse)} worse by more than "
+              f"{args.tolerance:.0%}")  # fmt: skip
+    for line in worse:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if worse else 0
+
+
+def _add_loops(found: dict[str, Any], wanted: list[Any], args: argparse.Namespace, say: Any) -> None:
+    """Adds a row per model: the loop against its bare step, at the batch size of the training rows."""
+    from jaxvit.bench.loop import measure_loop
+
+    for settings in wanted:
+        same = [
+            row for row in found["results"]
+            if (row["model"], row["dtype"], row["mode"]) == (settings.name, settings.dtype, "train")
+        ]  # fmt: skip
+        batch_size = args.batch_size or (same[0]["batch_size"] if same else None)
+        if batch_size is None:
+            raise UserError("--loop needs --batch-size, or --mode with train to find one")
+        say(f"{settings.name} {settings.dtype}: training loop, batch {batch_size}")
+        row = measure_loop(settings, batch_size, data_name=args.data, seconds=max(args.seconds, 2.0))
+        shared = {"model": settings.name, "dtype": settings.dtype, "fields": dict(settings.fields)}
+        found["results"].append({**shared, "image_size": settings.image_size, **row})
+
+
+def _wanted(args: argparse.Namespace) -> list[Any]:
+    """The models to measure; mistakes in names and fields are found before anything is compiled."""
+    from jaxvit import models
+    from jaxvit.bench.subjects import DTYPES, Settings
+
+    dtypes = tuple(DTYPES) if args.dtype == "both" else (args.dtype,)
+    wanted = []
+    for name in args.model:
+        fields = {} if args.image_size is None else {"image_size": args.image_size}
+        models.create_model(name, **dict(args.field), **fields)
+        wanted += [Settings(name, dtype, args.image_size, tuple(args.field)) for dtype in dtypes]
+    return wanted
+
+
+def _field(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is no field; expected NAME=VALUE, for example stem=cifar")
+    if name in ("dtype", "image_size"):
+        raise argparse.ArgumentTypeError(f"{name} has an option of its own: --{name.replace('_', '-')}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no share; expected 0 to 1, for example 0.1")
+    return value
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return value
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = make_parser("bench", DESCRIPTION)
+    add = parser.add_argument
+    add("--model", nargs="+", action="extend", metavar="NAME", help="timm names")
+    add("--field", type=_field, action="append", default=[], metavar="NAME=VALUE", help="a field of the models")
+    add("--mode", choices=("both", "train", "infer", "none"), default="both", help="default: both")
+    add("--batch-size", type=positive, metavar="N", help="default: doubled while that pays and fits")
+    add("--dtype", choices=("float32", "bfloat16", "both"), default="float32", help="default: float32")
+    add("--image-size", type=size, metavar="SIZE", help="224 or 192x256; default: the model's own")
+    add("--repeats", type=positive, default=5, metavar="N", help="of each rate; default 5")
+    add("--seconds", type=_seconds, default=2.0, metavar="S", help="all repeats of a rate together; default 2")
+    add("--compile-times", choices=("both", "cold", "none"), default="both", help="none: compile with the usual cache")
+    add("--json", type=file_to_write, metavar="FILE", help="write all figures there")
+    add("--compare", choices=("timm",), help="measure timm too, eager and compiled, in a process of its own")
+    add("--torch-python", metavar="PYTHON", help="the Python that has torch and timm; default: this one")
+    add("--no-torch-compile", action="store_true", help="compare with eager timm only")
+    add("--loop", action="store_true", help="the whole training loop with data against its bare step")
+    add("--data", metavar="NAME", help="of --loop: digits, cifar10, npz:PATH, ...; default: synthetic images")
+    add("--baseline", metavar="FILE", help="an earlier --json; exit code 1 where a figure fell behind")
+    add("--tolerance", type=_share, default=0.1, metavar="X", help="allowed loss against the baseline; default 0.1")
+    args = parser.parse_args(argv)
+    if not args.model:
+        raise UserError("no --model NAME; for example --model resnet18 vit_base_patch16_224")
+    if args.data and not args.loop:
+        raise UserError("--data goes with --loop; rates alone are of synthetic images")
+    if args.torch_python and not args.compare:
+        raise UserError("--torch-python goes with --compare timm")
+    return args

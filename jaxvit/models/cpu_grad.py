@@ -1,0 +1,119 @@
+"""Products whose gradients suit XLA on the CPU. Elsewhere they are jax.lax's own.
+
+The gradient of a weight is a product of the layer's input with the gradient of its output. XLA on the CPU fuses into it
+whatever computes that gradient, in an order of memory that the product wants and the rest does not: a quarter of a Swin
+step went there. `settled` keeps the two apart.
+
+The gradient of a 3x3 kernel XLA takes as a convolution with a kernel as large as the map, which on large maps costs
+three times the forward pass. But
+
+    dw[i, j] = sum over r, q of x[r, q + j] dy[r - i, q]        (x padded, dy zero outside)
+
+so the inputs shifted along the rows of pixels, joined as channels, times the output gradients shifted along the
+columns, joined likewise, hold all nine sums: one matmul [3 d, pixels] x [pixels, 3 c] that reads each array three
+times, not nine.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+SMALLEST_MAP = 24 * 24  # pixels; on smaller maps XLA's own is as fast
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+
+@jax.custom_jvp
+def settled(x: Array) -> Array:
+    """The identity, whose gradient is computed before it is used."""
+    return x
+
+
+@settled.defjvp
+def _settled_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    return settled(primals[0]), jax.lax.optimization_barrier(tangents[0])
+
+
+def dot_general(*args: Any, **kwargs: Any) -> Array:
+    """`jax.lax.dot_general`, as linear layers use it."""
+    product = jax.lax.dot_general(*args, **kwargs)
+    return settled(product) if jax.default_backend() == "cpu" else product
+
+
+def matmul(x: Array, kernel: Array) -> Array:
+    """[..., n] @ [n, d]."""
+    return dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def conv_general_dilated(lhs: Array, rhs: Array, *args: Any, **kwargs: Any) -> Array:
+    """`jax.lax.conv_general_dilated`, as convolutions use it; with the other gradient where that is the faster one."""
+    if jax.default_backend() != "cpu":
+        return jax.lax.conv_general_dilated(lhs, rhs, *args, **kwargs)
+    if suits(lhs, rhs, *args, **kwargs):
+        return settled(conv3x3(lhs, rhs))
+    return settled(jax.lax.conv_general_dilated(lhs, rhs, *args, **kwargs))
+
+
+def suits(
+    lhs: Array,
+    rhs: Array,
+    window_strides: Any,
+    padding: Any,
+    *,
+    lhs_dilation: Any = None,
+    rhs_dilation: Any = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    **_: Any,
+) -> bool:
+    """Whether it is a plain 3x3 convolution, stride 1 and padding 1, on a large map, in float32."""
+    ones = (None, 1, (1, 1))
+    spec = getattr(dimension_numbers, "lhs_spec", None)
+    return (
+        lhs.ndim == 4
+        and rhs.shape[:2] == (3, 3)
+        and lhs.dtype == rhs.dtype == jnp.float32
+        and lhs.shape[1] * lhs.shape[2] >= SMALLEST_MAP
+        and lhs.shape[3] == rhs.shape[2] >= 16
+        and feature_group_count == 1
+        and tuple(window_strides) == (1, 1)
+        and not isinstance(padding, str)
+        and tuple(map(tuple, padding)) == ((1, 1), (1, 1))
+        and (spec is None or tuple(spec) == (0, 3, 1, 2))
+        and all(d is None or tuple(d) == (1, 1) or d in ones for d in (lhs_dilation, rhs_dilation))
+    )
+
+
+def _plain(x: Array, kernel: Array) -> Array:
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=NHWC)
+
+
+@jax.custom_vjp
+def conv3x3(x: Array, kernel: Array) -> Array:
+    """3x3, stride 1, padding 1: x [b, h, w, c], kernel [3, 3, c, d] -> [b, h, w, d]."""
+    return _plain(x, kernel)
+
+
+def _forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _plain(x, kernel), (x, kernel)
+
+
+def _backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    return jax.linear_transpose(lambda x: _plain(x, kernel), x)(dy)[0], kernel_gradient(x, dy)
+
+
+conv3x3.defvjp(_forward, _backward)
+
+
+def kernel_gradient(x: Array, dy: Array) -> Array:
+    """X [b, h, w, c], dy [b, h, w, d] -> [3, 3, c, d]."""
+    w, c, d = x.shape[2], x.shape[3], dy.shape[3]
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    along_rows = jnp.stack([padded[:, :, j : j + w] for j in range(3)], axis=3)  # [b h+2 w 3 c]
+    along_columns = jnp.stack([jnp.pad(dy, ((0, 0), (i, 2 - i), (0, 0), (0, 0))) for i in range(3)], axis=3)
+    # Made first: fused into the matmul they would be computed again for each of its tiles.
+    a, g = jax.lax.optimization_barrier((along_rows.reshape(-1, 3 * c), along_columns.reshape(-1, 3 * d)))
+    sums = jax.lax.dot_general(g, a, (((0,), (0,)), ((), ())))
+    return sums.reshape(3, d, 3, c).transpose(0, 2, 3, 1)

@@ -1,0 +1,122 @@
+"""Several steps in one program: the same run, boundaries where they were, no compilation too many."""
+
+import json
+import signal
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from jaxvit import dispatch, train
+from jaxvit.config import default
+from jaxvit.errors import UserError
+from jaxvit.interrupt import Interrupted
+from jaxvit.run import prepare
+from tests.helpers import tiny_config, write_npz
+from tests.train_test import final_state, lines
+
+
+def cut(first, last, most, every=None, sharp=()):
+    return list(dispatch.plan(first, last, most, every, lambda step: step in sharp))
+
+
+def test_plans_by_hand():
+    assert cut(0, 10, 4) == [4, 4, 1, 1]
+    assert cut(3, 10, 4) == [4, 1, 1, 1]  # resumed
+    assert cut(0, 10, 4, every=5) == [4, 1, 4, 1]  # checkpoints after 5 and 10
+    assert cut(0, 3, 4) == [1, 1, 1]
+    assert cut(0, 8, 2, sharp=(3, 4, 5)) == [2, 1, 2, 1, 2]  # kinds do not mix
+    assert sum(cut(7, 1234, 32, every=100)) == 1234 - 7
+
+
+@pytest.fixture
+def data_name(tmp_path):
+    return write_npz(tmp_path / "data", num_train=96)
+
+
+def test_the_number_that_suits(data_name, tmp_path, monkeypatch):
+    run, _ = prepare(tiny_config(data_name), tmp_path)
+    feed = run.feeds["train"]
+    run.checkpoints.close()
+    config = run.config
+    assert dispatch.steps_per_dispatch(config, feed, 10) == 1  # a CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert dispatch.steps_per_dispatch(config, feed, 10) == 10
+    assert dispatch.steps_per_dispatch(config, feed, 100) == dispatch.MOST
+    assert dispatch.steps_per_dispatch(config, object(), 100) == 1  # streamed
+    config.data.image_size = (224, 224)
+    assert dispatch.steps_per_dispatch(config, feed, 100) == 1
+    config.steps_per_dispatch = 2
+    with pytest.raises(UserError, match="needs images on the device"):
+        dispatch.steps_per_dispatch(config, object(), 100)
+    assert default().steps_per_dispatch is None
+
+
+WORDS = {
+    "num_epochs": 2,
+    "optim__name": "sgd",
+    "optim__learning_rate": 0.1,
+    "model__drop_path_rate": 0.2,
+    "checkpoint__every_steps": 3,
+}
+
+
+def test_a_run_of_two_steps_at_once_is_the_run_of_single_steps(tmp_path, data_name):
+    """Same batches, draws and rates; the sums may be added in another order inside one program."""
+    traces = []
+    original = dispatch.make_many
+
+    def counted(step, sharding):
+        many = original(step, sharding)
+
+        def traced(*args):
+            traces.append(1)
+            return many(*args)
+
+        return traced
+
+    dispatch.make_many = counted
+    try:
+        train.train_and_evaluate(tiny_config(data_name, **WORDS), tmp_path / "one")
+        train.train_and_evaluate(tiny_config(data_name, steps_per_dispatch=2, **WORDS), tmp_path / "two")
+    finally:
+        dispatch.make_many = original
+    assert len(traces) == 1
+    one, two = (final_state(tmp_path / name) for name in ("one", "two"))
+    assert int(one["step"]) == int(two["step"]) == 10
+    chex.assert_trees_all_close(one["params"], two["params"], atol=1e-5)
+    for a, b in zip(lines(tmp_path / "one"), lines(tmp_path / "two"), strict=True):
+        assert a == pytest.approx(b, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_a_signal_is_heard_after_the_dispatch_and_the_run_goes_on(tmp_path, data_name, monkeypatch):
+    config = tiny_config(data_name, steps_per_dispatch=2, **WORDS)
+    train.train_and_evaluate(config, tmp_path / "whole")
+    original = train.Run.take_step
+
+    def take(self, step, *args):
+        if step == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, step, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Run, "take_step", take)
+        with pytest.raises(Interrupted, match="stopped at step 8"):
+            train.train_and_evaluate(config, tmp_path / "parts")
+    train.train_and_evaluate(config, tmp_path / "parts")
+    chex.assert_trees_all_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+
+
+def test_one_program_for_training_and_one_for_evaluation(tmp_path, data_name):
+    """The last batch of a split is padded, so that its shape is that of the others."""
+    run, state = prepare(tiny_config(data_name), tmp_path)
+    for count, batch in run.dispatches(np.arange(96 // 16 * 16 - 16), 0, 0):
+        state, _ = run.take_step(0, state, batch, count)
+    for batch in run.feeds["test"].batches(np.arange(20), run.eval_batch_size, pad=True):
+        run.eval_step({"params": state.params}, batch)
+    run.checkpoints.close()
+    assert run.train_steps[False]._cache_size() == run.eval_step._cache_size() == 1
+    json.dumps(run.compile_seconds)

@@ -1,0 +1,108 @@
+"""Rematerialisation and the loop over blocks: the same numbers, less memory, one parameter layout."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvit import create_model
+from jaxvit.errors import UserError
+from jaxvit.models import cpu_grad
+from tests.steps_test import MODELS, products
+
+VIT = {**MODELS["vit"][1], "num_classes": 3, "image_size": 16, "depth": 2}
+CASES = {
+    "vit": ("vit_tiny_patch16_224", VIT),
+    "swin": (MODELS["swin"][0], {**MODELS["swin"][1], "num_classes": 3, "image_size": 16}),
+    "resnet": ("resnet18", {"layers": (1, 1), "channels": (8, 8), "stem": "cifar", "num_classes": 3}),
+}
+
+
+def loss_of(family, **fields):
+    name, usual = CASES[family]
+    model = create_model(name, **{**usual, **fields})
+    images = jnp.asarray(np.random.default_rng(0).standard_normal((4, 16, 16, 3)), jnp.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+
+    def loss(params, key):
+        out = model.apply({**variables, "params": params}, images, train=True, rngs={"dropout": key}, mutable=True)
+        return jnp.sum(out[0] ** 2)
+
+    return jax.jit(jax.value_and_grad(loss)), variables["params"]
+
+
+@pytest.mark.parametrize("family", CASES)
+def test_policies_compute_again_what_they_do_not_keep(family):
+    def count(**fields):
+        fn, params = loss_of(family, **fields)
+        return products(jax.make_jaxpr(fn)(params, jax.random.key(1)).jaxpr)
+
+    plain, dots, block = count(), count(remat="dots"), count(remat="block")
+    assert count(remat="none") == count(remat=False) == plain and count(remat=True) == block
+    assert plain <= dots < block  # "dots" computes only the products of attention again
+    assert (plain < dots) == (family != "resnet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", CASES)
+def test_policies_do_not_change_the_gradient(family):
+    fields = {"drop_path_rate": 0.3}
+    plain, params = loss_of(family, **fields)
+    want = plain(params, jax.random.key(1))
+    for policy in ("dots", "block", True):
+        fn, same = loss_of(family, remat=policy, **fields)
+        chex.assert_trees_all_equal(same, params)
+        chex.assert_trees_all_close(fn(params, jax.random.key(1)), want, rtol=2e-4, atol=2e-4)
+
+
+def test_the_loop_over_blocks_is_the_blocks_one_by_one():
+    plain, params = loss_of("vit")
+    looped, same = loss_of("vit", scan=True)
+    chex.assert_trees_all_equal(same, params)
+    want, got = plain(params, jax.random.key(1)), looped(params, jax.random.key(1))
+    chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-4)
+    remat, _ = loss_of("vit", scan=True, remat="dots", drop_path_rate=0.3, proj_drop_rate=0.1)
+    values = [float(remat(params, jax.random.key(k))[0]) for k in (1, 1, 2)]
+    assert values[0] == values[1] != values[2]  # random, and by the key alone
+
+
+def test_the_loop_shows_intermediates_and_refuses_unequal_blocks():
+    model = create_model("vit_tiny_patch16_224", **VIT, scan=True)
+    images = jnp.zeros((1, 16, 16, 3))
+    variables = model.init(jax.random.key(0), images)
+    _, seen = model.apply(variables, images, mutable="intermediates")
+    assert set(seen["intermediates"]) == {"blocks_0", "blocks_1"}
+    with pytest.raises(UserError, match="needs equal blocks"):
+        create_model("vit_tiny_patch16_224", **VIT, scan=True, attn_layer="diff")
+    with pytest.raises(UserError, match="remat='dot' is unknown.*dots"):
+        create_model("resnet18", remat="dot")
+
+
+@pytest.mark.parametrize("shape", [(2, 25, 27, 16), (1, 24, 24, 20)])
+def test_own_gradient_of_the_convolution_equals_xlas(shape):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
+    kernel = jnp.asarray(rng.standard_normal((3, 3, shape[3], 24)), jnp.float32)
+    weights = jnp.asarray(rng.standard_normal((*shape[:3], 24)), jnp.float32)
+    padding = ((1, 1), (1, 1))
+    assert cpu_grad.suits(x, kernel, (1, 1), padding)
+
+    def grads(conv):
+        return jax.jit(jax.value_and_grad(lambda x, k: jnp.sum(conv(x, k) * weights), (0, 1)))(x, kernel)
+
+    want = grads(lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), padding, dimension_numbers=cpu_grad.NHWC))
+    chex.assert_trees_all_close(grads(cpu_grad.conv3x3), want, rtol=1e-4, atol=2e-3)
+
+
+def test_where_the_own_gradient_is_used():
+    x, kernel, padding = jnp.zeros((1, 32, 32, 16)), jnp.zeros((3, 3, 16, 4)), ((1, 1), (1, 1))
+    assert cpu_grad.suits(x, kernel, (1, 1), padding)
+    assert not cpu_grad.suits(x, kernel, (2, 2), padding)
+    assert not cpu_grad.suits(x, kernel, (1, 1), "SAME")
+    assert not cpu_grad.suits(x, kernel, (1, 1), padding, rhs_dilation=(2, 2))
+    assert not cpu_grad.suits(x, kernel[:, :, :8], (1, 1), padding, feature_group_count=2)
+    assert not cpu_grad.suits(x[:, :8, :8], kernel, (1, 1), padding)
+    assert not cpu_grad.suits(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), (1, 1), padding)
+    jaxpr = jax.make_jaxpr(lambda x: create_model("resnet18", stem="cifar", image_size=32).init(jax.random.key(0), x))
+    assert str(jaxpr(jnp.zeros((1, 32, 32, 3)))).count("custom_vjp_call") == 4
