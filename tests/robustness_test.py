@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxvit import train, writers
+from jaxvit import summary, train, writers
 from jaxvit.errors import RunError, UserError
 from tests.helpers import tiny_config, write_npz
 
@@ -46,6 +46,7 @@ def test_twenty_damages_are_told_and_mended(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     for name in ("prepare", "deferred"):  # the tool replaces them
         monkeypatch.setattr(train, name, getattr(train, name))
+    monkeypatch.setattr(summary, "count_macs", summary.count_macs)
     wrong = [record for record in tool("damage_test").damages(20, 7, tmp_path) if record["wrong"]]
     assert not wrong, json.dumps(wrong, indent=1)[:3000]
 
