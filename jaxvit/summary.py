@@ -186,7 +186,7 @@ def sample_images(feed: Any, split: Any, positions: np.ndarray, logits: np.ndarr
         "image": np.asarray(batch["image"]),
         "label": split.labels[chosen],
         "index": split.index[chosen],
-        "fixed": np.int64(len(even)),
+        "fixed": np.asarray(len(even)),
     }
 
 

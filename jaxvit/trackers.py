@@ -65,7 +65,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A run of Weights & Biases whose id lies in the workdir, so that a resumed run goes on there."""
 
-    def __init__(self, workdir: Path, config: Mapping[str, Any], *, project: str, name: str | None, mode: str):
+    def __init__(self, workdir: Path, config: Mapping[str, Any], *, project: str, name: str | None, mode: Any):
         """`mode` is "online", or "offline": files below workdir/wandb, for `wandb sync`."""
         try:
             import wandb

@@ -32,7 +32,8 @@ _ENTRANCE = {
 
 def plain(model: nn.Module) -> nn.Module:
     """The same model without rematerialisation and loop over blocks, whose inner values would be out of reach."""
-    return model.clone(**{field: False for field in ("remat", "scan") if getattr(model, field, False)})
+    fields: dict[str, Any] = {field: False for field in ("remat", "scan") if getattr(model, field, False)}
+    return model.clone(**fields)
 
 
 def run(
