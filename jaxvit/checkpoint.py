@@ -3,7 +3,7 @@
 Neither orbax nor TensorStore keeps a checksum of the values: a flipped bit is restored without a word. So each step has
 a manifest with the SHA-256 of its files, in two copies, written when the save is complete and checked before every
 restore. A step without one was cut off, one that differs is damaged; both are set aside and the newest intact one is
-used.
+used. Where several processes train, all of them save their parts; process 0 alone decides and moves files.
 """
 
 import gc
@@ -12,7 +12,7 @@ import logging
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
-from jaxvit import integrity
+from jaxvit import integrity, multihost
 from jaxvit.console import err
 from jaxvit.errors import RunError, UserError
 from jaxvit.tree import named_leaves
@@ -69,13 +69,14 @@ class Checkpoints:
         self._sealer = ThreadPoolExecutor(len(KINDS))
         self._sealing: dict[str, tuple[int, Future]] = {}  # kind -> its save under way
         self._intact: set[tuple[str, int]] = set()  # verified since they were opened
+        self._agreed: Callable[[Callable[[], Any]], Any] = _own if read_only else multihost.by_main
         if not read_only:
-            self._tidy()
+            self._agreed(self._tidy)
 
     def steps(self, kind: str) -> list[int]:
         """The complete steps, oldest first; a save under way is waited for."""
         self._wait_for(kind)
-        return [step for step in _numbered(self._directory / kind) if self._is_complete(kind, step)]
+        return self._agreed(lambda: self._complete(kind))
 
     def save(self, kind: str, step: int, tree: Any, meta: dict[str, Any], *, renew: bool = False) -> None:
         """Saves in the background; a step that is there already is left as it is, or replaced with `renew`.
@@ -111,14 +112,11 @@ class Checkpoints:
           NoCheckpoint: there is none.
           UserError: it does not fit the model.
         """
-        what, why = "no checkpoint", "has the run been started?"
-        for step in reversed(self.steps(kind)):
-            damage = self._damage(kind, step)
-            if damage is None:
-                return self._restore(kind, step, template)
-            what, why = "no intact checkpoint", f"step {step} is damaged: {damage}"
-            self._report(kind, step, damage)
-        raise NoCheckpoint(f"{what} in {str(self._directory / kind)!r}; {why}")
+        self._wait_for(kind)
+        step, said = self._agreed(lambda: self._newest_intact(kind))
+        if step is None:
+            raise NoCheckpoint(said)
+        return self._restore(kind, step, template)
 
     def meta(self, kind: str) -> dict[str, Any] | None:
         """Returns the meta of the newest step, or None."""
@@ -130,17 +128,13 @@ class Checkpoints:
 
     def verify(self) -> None:
         """Checks every step of both kinds; sets the damaged ones aside with a line each."""
-        for kind in KINDS:
-            for step in self.steps(kind):
-                damage = self._damage(kind, step)
-                if damage is not None:
-                    self._report(kind, step, damage)
+        self.wait()
+        self._agreed(self._verify)
 
     def delete_after(self, kind: str, step: int) -> None:
         """Puts the steps newer than `step` away: those that a resumed run will make again."""
-        for newer in self.steps(kind):
-            if newer > step:
-                self._set_aside(kind, newer, "replaced")
+        self._wait_for(kind)
+        self._agreed(lambda: self._put_away(kind, [n for n in self._complete(kind) if n > step]))
 
     def wait(self) -> None:
         """Waits for background saves; raises their errors."""
@@ -162,6 +156,31 @@ class Checkpoints:
 
     def _manifest(self, kind: str, step: int) -> Path:
         return self._directory / "manifests" / f"{kind}-{step}.json"
+
+    def _complete(self, kind: str) -> list[int]:
+        return [step for step in _numbered(self._directory / kind) if self._is_complete(kind, step)]
+
+    def _newest_intact(self, kind: str) -> tuple[int | None, str]:
+        """Returns (step, "") or (None, why there is none); damaged steps are reported."""
+        what, why = "no checkpoint", "has the run been started?"
+        for step in reversed(self._complete(kind)):
+            damage = self._damage(kind, step)
+            if damage is None:
+                return step, ""
+            what, why = "no intact checkpoint", f"step {step} is damaged: {damage}"
+            self._report(kind, step, damage)
+        return None, f"{what} in {str(self._directory / kind)!r}; {why}"
+
+    def _verify(self) -> None:
+        for kind in KINDS:
+            for step in self._complete(kind):
+                damage = self._damage(kind, step)
+                if damage is not None:
+                    self._report(kind, step, damage)
+
+    def _put_away(self, kind: str, steps: Sequence[int]) -> None:
+        for step in steps:
+            self._set_aside(kind, step, "replaced")
 
     def _is_complete(self, kind: str, step: int) -> bool:
         return any(path.is_file() for path in (self._manifest(kind, step), self._step(kind, step) / integrity.NAME))
@@ -205,21 +224,22 @@ class Checkpoints:
         self._savers[kind].wait_until_finished()
         if before is not None:
             before.result()
+        if not multihost.is_main():
+            return
         directory, manifest = self._step(kind, step), self._manifest(kind, step)
         hashes = {name: integrity.sha256(directory / name) for name in integrity.files_below(directory)}
         manifest.parent.mkdir(exist_ok=True)
         integrity.write(directory / integrity.NAME, hashes)
         integrity.write(manifest, hashes)
         self._intact.add((kind, step))
-        for old in self._surplus(kind):
-            self._set_aside(kind, old, "replaced")
+        self._put_away(kind, self._surplus(kind))
         for old in (self._directory / "replaced").glob(f"{kind}-*"):
             number = old.name.removeprefix(f"{kind}-").partition(".")[0]
             if number.isdecimal() and int(number) <= step:
                 shutil.rmtree(old, ignore_errors=True)
 
     def _surplus(self, kind: str) -> list[int]:
-        steps = [step for step in _numbered(self._directory / kind) if self._is_complete(kind, step)]
+        steps = self._complete(kind)
         kept = set(steps[-self._keep[kind] :])
         if kind == "last" and self._keep_every:
             first = {}
@@ -301,17 +321,22 @@ class Checkpoints:
 
     def _failed(self, kind: str, step: int, error: Exception) -> RunError:
         """The error of a save, in two lines; what it has written so far is removed."""
-        for left in (self._directory / kind).glob(f"*{_TEMPORARY}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        if multihost.is_main():
+            for left in (self._directory / kind).glob(f"*{_TEMPORARY}*"):
+                shutil.rmtree(left, ignore_errors=True)
         if isinstance(error, RunError):
             return error
         why = integrity.disk_reason(error) or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        there = [n for n in _numbered(self._directory / "last") if self._is_complete("last", n)]
+        there = self._complete("last")
         newest = f"the newest is step {there[-1]}" if there else "there is none yet"
         return RunError(
             f"checkpoint {str(self._directory / kind)!r} step {step} could not be saved: {why}\n"
             f"those before it are intact ({newest}); with that mended, the same command goes on there"
         )
+
+
+def _own(decide: Callable[[], Any]) -> Any:
+    return decide()
 
 
 def _saver(kind: str) -> ocp.AsyncCheckpointer:

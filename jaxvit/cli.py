@@ -26,6 +26,14 @@ COMMANDS
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 1 a failed run, 2 a mistake of the user, 130/143 interrupted."""
+    code = _guarded(argv)
+    if "jaxvit.multihost" in sys.modules:
+        sys.modules["jaxvit.multihost"].end(code)
+    return code
+
+
+def _guarded(argv: Sequence[str] | None) -> int:
+    """Runs a command; exceptions become plain lines and an exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
     for library in ("absl", "huggingface_hub", "jax", "orbax", "tensorboardX"):  # a terminal is for our own lines
         logging.getLogger(library).setLevel(logging.CRITICAL)
@@ -67,6 +75,8 @@ def _unforeseen(error: Exception) -> int:
     said = " ".join(str(error).split())[:300]
     if not isinstance(error, OSError) and integrity.disk_reason(error):
         return _fail(f"{integrity.disk_reason(error)}\n{said}", 1)
+    if "Gloo" in said or "oordination service" in said:
+        return _fail("another process of this run has ended; start all of them again, the run goes on\n" + said, 1)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
         return _fail(f"out of memory; try a smaller batch size, image or model\n{said}", 2)
     if isinstance(error, OSError) and error.strerror:  # disk full, no permission, ...
@@ -91,10 +101,13 @@ def _train(argv: list[str]) -> int:
     parser.add_argument("--config", metavar="FILE", help="a config: .py (run as code), .yaml or .json (data)")
     parser.add_argument("--workdir", metavar="DIR", help="where the run is kept; started again, it resumes there")
     parser.add_argument("--force", action="store_true", help="go on in a workdir whose run had another config")
+    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where several train together")
+    parser.add_argument("--num-processes", type=positive, metavar="N", help="how many they are")
+    parser.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
     args, rest = parser.parse_known_args(argv)
     for text in rest:
         if text.startswith("-") and not text.startswith("--config."):
-            known = ["--config", "--workdir", "--force", "--help"]
+            known = ["--config", "--workdir", "--force", "--coordinator", "--num-processes", "--process-id", "--help"]
             raise UserError(f"no option {text!r}; config words are written --config.WORD=VALUE.{suggest(text, known)}")
     if args.config is None:
         raise UserError("no --config; for example --config configs/digits_vit.py --workdir runs/digits")
@@ -102,14 +115,19 @@ def _train(argv: list[str]) -> int:
         raise UserError("no --workdir: the directory where the run is kept, for example --workdir runs/digits")
 
     from jaxvit import config as config_lib
-    from jaxvit import config_checks, determinism, models
+    from jaxvit import config_checks, determinism, models, multihost
 
     config = config_lib.load(args.config, rest, models.model_fields)
     config_checks.validate(config)
     if config.deterministic:
         determinism.switch_on()
+    multihost.start(args.coordinator, args.num_processes, args.process_id)
     use_compile_cache()
     allocator.keep_freed_memory()
+    if config.dtype == "float64":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
     from jaxvit import interrupt
     from jaxvit.train import train_and_evaluate
 

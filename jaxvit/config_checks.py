@@ -7,12 +7,13 @@ from jaxvit.errors import UserError, suggest
 
 _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps", "micro_batch", "steps_per_dispatch",
              "optim.accum_steps", "optim.learning_rate",
-             "data.per_class", "data.resident_mb", "checkpoint.every_steps", "early_stopping.patience",
+             "data.per_class", "checkpoint.every_steps", "early_stopping.patience",
              "parallel.num_devices", "parallel.fsdp", "parallel.tensor",
              "optim.grad_clip_norm", "data.crop_pct", "optim.eps", "optim.sam.eta",
              "optim.sam.m", "optim.sam.every", "distill.temperature",
              "checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.keep_every_steps")  # fmt: skip
-_NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", "optim.schedule.warmup_epochs",
+_NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", "data.resident_mb",
+                 "optim.schedule.warmup_epochs",
                  "optim.schedule.min_learning_rate", "early_stopping.min_delta", "seed", "optim.sam.alpha",
                  "optim.sam.rho_min", "optim.schedule.patience", "optim.schedule.cooldown",
                  "sweep.startup_trials", "sweep.startup_epochs")  # fmt: skip

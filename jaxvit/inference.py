@@ -151,7 +151,7 @@ def evaluate_split(
     feed = setup.make_feed(config, split, crop_mode=classifier.data_config.get("crop_mode", "center"))
     size = min(batch_size, len(split))
     with bar(f"evaluating {split_name}", math.ceil(len(split) / size) * size) as meter:
-        metrics, _ = evaluate(
+        metrics, *_ = evaluate(
             jax.jit(steps.make_eval_step(**shared)),
             classifier.variables,
             feed,

@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -30,6 +31,8 @@ def find(config: Config, workdir: Path) -> dict[str, Any]:
     Raises:
       UserError: the loss never fell.
     """
+    if jax.process_count() > 1:
+        raise UserError("lr_find runs in one process; its suggestion holds for several with the same batch_size")
     low, high = (config.optim.learning_rate * x for x in SPAN)
 
     def schedule(step: Any) -> Any:

@@ -14,7 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from jaxvit import data, dispatch, distill, micro_batch, models, optim, pretrained, recipe, setup, sharding, steps, thaw
+from jaxvit import (
+    data,
+    dispatch,
+    distill,
+    micro_batch,
+    models,
+    multihost,
+    optim,
+    pretrained,
+    recipe,
+    setup,
+    sharding,
+    steps,
+    thaw,
+)
 from jaxvit.checkpoint import Checkpoints
 from jaxvit.config import Config, default
 from jaxvit.console import err
@@ -49,6 +63,7 @@ class Run:
     teacher: Any = None  # variables of the teacher, where it answers inside the step
     flag: Any = None  # of `interrupt.deferred`, while it trains
     trackers: list[Any] = dataclasses.field(default_factory=list)  # TensorBoard and the like
+    stop: multihost.Stop = dataclasses.field(default_factory=multihost.Stop)  # whether some process got a signal
     compiled: set[tuple[bool, int]] = dataclasses.field(default_factory=set)  # kinds and numbers of steps taken
     compile_seconds: float = 0.0
     phase: int = 0  # the one under way
@@ -149,10 +164,12 @@ class Run:
 
 def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | None = None) -> tuple[Run, TrainState]:
     """Builds all parts of a run and its state at step 0; `schedule` goes before the config's."""
+    if given.dtype == "float64" and jnp.result_type(float) != jnp.float64:
+        raise UserError("dtype=float64 needs jax.config.update('jax_enable_x64', True), as the command line does")
     rules = make_rules(given.early_stopping, given.optim.schedule)
     augment = make_augment(given.augment.to_dict())
     phases = thaw.read_phases(given.optim.freeze, given.optim.unfreeze, given.num_epochs)
-    dataset = setup.load_data(given, skipped_file=workdir / "skipped_files.txt")
+    dataset = setup.load_data(given, skipped_file=workdir / "skipped_files.txt" if multihost.is_main() else None)
     config = setup.resolve(given, dataset)
     _check_data(config, dataset)
     teacher = _load_teacher(config, dataset)
@@ -267,7 +284,8 @@ def _teach(
         return {}, None
     words = config.distill
     objective = distill.make_objective(words.mode, alpha=words.alpha, temperature=words.temperature)
-    cached = feeds["train"].kind == "resident" and config.augment.to_dict() == default().augment.to_dict()
+    cached = jax.process_count() == 1 and feeds["train"].kind == "resident"
+    cached = cached and config.augment.to_dict() == default().augment.to_dict()
     err.print(f"teacher {distill.describe(teacher, cached)}")
     if cached:
         feeds["train"] = distill.teach(feeds["train"], teacher, to_float)

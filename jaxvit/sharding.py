@@ -141,6 +141,13 @@ def put(values: Any, shardings: Any) -> Any:
     return jax.tree.map(place, values, shardings)
 
 
+def put_rows(batch: Any, sharding: NamedSharding | None, num_rows: int) -> Any:
+    """Places a batch of `num_rows` rows of which this process has its own, `local_rows`."""
+    if sharding is None or sharding.is_fully_addressable:
+        return jax.device_put(batch, sharding)
+    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x, (num_rows, *x.shape[1:])), batch)
+
+
 def fetch(values: Any) -> Any:
     """Returns arrays as numpy, whole, in every process; all processes call it at the same point."""
 

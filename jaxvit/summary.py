@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvit import __version__, optim, tree
+from jaxvit import __version__, optim, sharding, tree
 from jaxvit.console import count, duration, err
 from jaxvit.macs import count_macs
 from jaxvit.run import Run
@@ -49,7 +49,7 @@ def print_header(run: Run, state: TrainState) -> None:
     devices = jax.devices()
     err.print(
         f"train  {config.num_epochs} epochs of {run.steps_per_epoch} steps, batch {run.batch_size}, "
-        f"{_method(config)}, on {config.parallel.num_devices} x {devices[0].device_kind}"
+        f"{_method(config)}, on {config.parallel.num_devices} x {devices[0].device_kind}{_placement(config)}"
     )
     if run.batch_size != config.batch_size:
         err.print(f"       batch_size {config.batch_size} is more than there are training images")
@@ -148,6 +148,15 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
     err.print(f"files      {workdir}: config.json, summary.json, metrics.jsonl, predictions.npz, checkpoints, events")
 
 
+def _placement(config: Any) -> str:
+    """What is unusual about where the run is computed."""
+    p, processes = config.parallel, jax.process_count()
+    words = [f"{axis} {p[axis]}" for axis in ("fsdp", "tensor") if p[axis] > 1]
+    words += ["pmap"] if p.mode == "pmap" else []
+    words += [f"{processes} processes"] if processes > 1 else []
+    return f" ({', '.join(words)})" if words else ""
+
+
 def _method(config: Any) -> str:
     """The optimiser and what is around it, in a few words."""
     sam, words = config.optim.sam, [config.optim.name]
@@ -166,7 +175,9 @@ def decisive(metrics: dict[str, float]) -> dict[str, float]:
     return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
 
 
-def sample_images(feed: Any, split: Any, positions: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
+def sample_images(
+    feed: Any, split: Any, positions: np.ndarray, logits: np.ndarray, size: int = 1
+) -> dict[str, np.ndarray]:
     """Returns a few images of a split as the model's feed holds them: image uint8 [n, h, w, c], label, index.
 
     The first `fixed` of them lie evenly over the split and are the same for every run of these data; the others are
@@ -177,13 +188,14 @@ def sample_images(feed: Any, split: Any, positions: np.ndarray, logits: np.ndarr
       split: its labels and the places of its images in the data set.
       positions: of the readable images, int [m].
       logits: float [m, num_classes], theirs.
+      size: a batch size that divides over the devices.
     """
     even = np.linspace(0, len(positions) - 1, min(NUM_SAMPLES, len(positions))).astype(int)
     telling = np.setdiff1d(telling_mistakes(logits, split.labels[positions]), even)
     chosen = positions[np.concatenate([even, telling])]
-    batch = next(iter(feed.batches(chosen, len(chosen))))
+    batch = next(iter(feed.batches(chosen, -(-len(chosen) // size) * size, pad=True)))
     return {
-        "image": np.asarray(batch["image"]),
+        "image": sharding.fetch(batch["image"])[: len(chosen)],
         "label": split.labels[chosen],
         "index": split.index[chosen],
         "fixed": np.asarray(len(even)),

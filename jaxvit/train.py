@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,18 @@ import jax
 import numpy as np
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, data, determinism, lr_find, micro_batch, summary, workdirs, writers
+from jaxvit import (
+    config_checks,
+    data,
+    determinism,
+    lr_find,
+    micro_batch,
+    multihost,
+    sharding,
+    summary,
+    workdirs,
+    writers,
+)
 from jaxvit.checkpoint import NoCheckpoint
 from jaxvit.config import Config
 from jaxvit.console import bar, err
@@ -81,26 +93,30 @@ def train_and_evaluate(
     if config.deterministic:
         determinism.check()
     augment.check(config.augment.to_dict())
+    err.quiet = not multihost.is_main()
     path = writers.make_workdir(workdir)
-    with writers.locked(path):
+    multihost.barrier("workdir")
+    with ExitStack() as stack:
+        multihost.by_main(lambda: stack.enter_context(writers.locked(path)))
         if config.lr_find:
             return lr_find.find(config, path)
         return _train(config, path, force, on_evaluation)
 
 
 def _train(config: Config, path: Path, force: bool, on_evaluation: Any) -> dict[str, Any]:
-    finished = workdirs.check(config, path, force)
+    finished = multihost.by_main(lambda: workdirs.check(config, path, force))
     if finished is not None:
         err.print(f"already finished: {path}  (test accuracy {finished['test/accuracy']:.2%}); nothing to do")
         return finished
     run, state = prepare(micro_batch.kept(config, path), path)
-    workdirs.write_config(run.workdir, run.config, run.dataset.class_names, force)
+    multihost.by_main(lambda: workdirs.write_config(run.workdir, run.config, run.dataset.class_names, force))
     summary.print_header(run, state)
     try:
         with deferred() as flag:
             run.flag = flag
             state, progress = _resume(run, state)
-            run.trackers = make_trackers(path, int(state.step), config_lib.to_dict(run.config))
+            step, words = int(state.step), config_lib.to_dict(run.config)
+            multihost.by_main(lambda: run.trackers.extend(make_trackers(path, step, words)))
             state, progress = _fit(run, state, progress, flag, on_evaluation or (lambda epoch, val: None))
             return _finish(run, state, progress)
     finally:
@@ -112,7 +128,7 @@ def _train(config: Config, path: Path, force: bool, on_evaluation: Any) -> dict[
 def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
     """The newest intact checkpoint, or the beginning; what is damaged is named."""
     progress = Progress()
-    begun = workdirs.has_work(run.workdir)
+    begun = multihost.by_main(lambda: workdirs.has_work(run.workdir))
     run.checkpoints.verify()
     if run.checkpoints.steps("last"):
         template = run.template_at(run.checkpoints.steps("last")[-1])
@@ -135,7 +151,8 @@ def _fit(
     if run.config.loss.on_nan == "rollback" and not run.checkpoints.steps("last"):
         run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress))
     while True:
-        writer = writers.MetricsWriter(run.workdir, log=progress.log, trackers=run.trackers)
+        make = writers.MetricsWriter if multihost.is_main() else writers.NoWriter
+        writer = make(run.workdir, log=progress.log, trackers=run.trackers)
         try:
             while progress.epoch < run.config.num_epochs and not progress.stopped_early:
                 state = run.enter(progress.epoch, state)
@@ -168,7 +185,7 @@ def _roll_back(run: Run, state: TrainState, progress: Progress) -> tuple[TrainSt
     before, progress = progress, Progress(**meta)
     progress.rollbacks = before.rollbacks + 1
     key = jax.random.fold_in(jax.random.key(run.config.seed), progress.rollbacks)
-    key = jax.device_put(jax.random.key_data(key), state.key.sharding)
+    key = sharding.put(jax.random.key_data(key), state.key.sharding)
     run.checkpoints.delete_after("best", int(state.step))
     return _scaled(run, state.replace(key=key), progress), progress
 
@@ -176,7 +193,7 @@ def _roll_back(run: Run, state: TrainState, progress: Progress) -> tuple[TrainSt
 def _scaled(run: Run, state: TrainState, progress: Progress) -> TrainState:
     """The state with the multiplier on the learning rate that the run's history asks for."""
     scale = run.rules.lr_scale(progress.rules) * 0.5**progress.rollbacks
-    return state.replace(lr_scale=jax.device_put(np.float32(scale), state.lr_scale.sharding))
+    return state.replace(lr_scale=sharding.put(np.float32(scale), state.lr_scale.sharding))
 
 
 def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, flag: Any) -> TrainState:
@@ -222,13 +239,14 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, f
                 fetch(meter)
             progress.seconds = before + time.monotonic() - begun
             every = config.checkpoint.every_steps
-            if flag.signum is not None or (every and (first_step + done) % every == 0 and done < run.steps_per_epoch):
+            signum = run.stop(flag.signum)
+            if signum is not None or (every and (first_step + done) % every == 0 and done < run.steps_per_epoch):
                 while waiting:
                     fetch(meter)
                 _save(run, state, progress, writer)
-            if flag.signum is not None:
+            if signum is not None:
                 run.checkpoints.wait()
-                raise Interrupted(flag.signum, f"stopped at step {first_step + done}; the same command goes on there")
+                raise Interrupted(signum, f"stopped at step {first_step + done}; the same command goes on there")
         while waiting:
             fetch(meter)
     progress.seconds = before + time.monotonic() - begun
@@ -261,7 +279,7 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> 
     better = "val" not in run.feeds  # without validation the last checkpoint is the one to use
     if "val" in run.feeds and (progress.epoch % config.eval_every_epochs == 0 or progress.epoch == config.num_epochs):
         for prefix, variables in run.weights(state).items():  # raw first; the average, where it is on, decides
-            decisive, _ = _evaluate(run, variables, "val")
+            decisive, *_ = _evaluate(run, variables, "val")
             val |= {f"{prefix}/{name}": value for name, value in decisive.items()}
             line += f"  | {prefix} loss {decisive['loss']:.3f}  accuracy {decisive['accuracy']:.2%}"
         better = run.rules.better(decisive, progress.best and summary.decisive(progress.best))
@@ -293,7 +311,7 @@ def _last_checkpoint(run: Run) -> str:
     return f"step {there[-1]} in {run.workdir / 'checkpoints'}" if there else "none"
 
 
-def _evaluate(run: Run, variables: Any, split: str, *, keep_logits: bool = False) -> tuple[dict[str, float], Any]:
+def _evaluate(run: Run, variables: Any, split: str, *, keep_logits: bool = False) -> tuple[dict[str, float], Any, Any]:
     feed = run.feeds[split]
     with bar(f"evaluating {split}", len(feed)) as meter:
         done = 0
@@ -325,23 +343,24 @@ def _finish(run: Run, state: TrainState, progress: Progress) -> dict[str, Any]:
         err.print(f"{error}; the last weights are tested in its place")
         variables, progress.best = run.final_weights(state), {"step": int(state.step), "epoch": progress.epoch}
     best = progress.best or {}
-    test, logits = _evaluate(run, variables, "test", keep_logits=True)
+    test, logits, readable = _evaluate(run, variables, "test", keep_logits=True)
     split = run.dataset.test
-    readable = np.setdiff1d(np.arange(len(split)), list(run.feeds["test"].unreadable))[: len(logits)]
-    writers.write_npz(
-        run.workdir / "predictions.npz",
-        logits=logits.astype(np.float32),
-        labels=split.labels[readable],
-        index=split.index[readable],
-    )
-    samples = summary.sample_images(run.feeds["test"], split, readable, logits)
-    writers.write_npz(run.workdir / "samples.npz", **samples)
+    samples = summary.sample_images(run.feeds["test"], split, readable, logits, run.eval_batch_size)
     final = {f"test/{name}": value for name, value in test.items()}
     final |= {name: value for name, value in best.items() if name.startswith("val")}
     final |= {"best_epoch": best["epoch"], "epochs": progress.epoch, "step": int(state.step)}
-    described = summary.describe(run, final, progress)
-    writers.write_json(run.workdir / "summary.json", described)
-    writers.seal(run.workdir, workdirs.SEALED)
-    show(run.trackers, described, samples, logits, split.labels[readable], split.index[readable])
-    summary.print_footer(run.workdir, described)
+    if multihost.is_main():
+        writers.write_npz(
+            run.workdir / "predictions.npz",
+            logits=logits.astype(np.float32),
+            labels=split.labels[readable],
+            index=split.index[readable],
+        )
+        writers.write_npz(run.workdir / "samples.npz", **samples)
+        described = summary.describe(run, final, progress)
+        writers.write_json(run.workdir / "summary.json", described)
+        writers.seal(run.workdir, workdirs.SEALED)
+        show(run.trackers, described, samples, logits, split.labels[readable], split.index[readable])
+        summary.print_footer(run.workdir, described)
+    multihost.barrier("finished")
     return final

@@ -191,6 +191,21 @@ class MetricsWriter:
             self._file.close()
 
 
+class NoWriter:
+    """A MetricsWriter that writes nothing: for all processes but the first."""
+
+    log = ""
+
+    def __init__(self, workdir: Path, **_: Any):
+        """As MetricsWriter."""
+
+    def write(self, step: int, scalars: Mapping[str, float], **fields: Any) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
 def replace(path: Path, content: bytes) -> None:
     """Writes a file under a temporary name first, so that `path` never holds half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -27,6 +27,7 @@ def build(
     freeze="none",
     augment=True,
     average=None,
+    axis_name=None,
     drop_rate=0.0,
     proj_drop_rate=0.0,
     optimizer="sgd",
@@ -56,6 +57,7 @@ def build(
         trainable=trainable,
         label_smoothing=0.1,
         gradient=gradients.make_gradient(**gradient),
+        axis_name=axis_name,
         **({"average": average} if average else {}),
     )
     state = create_state(variables, tx, trainable, jax.random.key(1), ema=average is not None)

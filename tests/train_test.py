@@ -81,7 +81,7 @@ def test_resume_equals_uninterrupted(tmp_path, data_name, after, monkeypatch):
         @property
         def signum(self):
             self.looks += 1
-            return signal.SIGINT if self.looks > 2 * after else None
+            return signal.SIGINT if self.looks > after else None
 
     @contextlib.contextmanager
     def interrupting():

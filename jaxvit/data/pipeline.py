@@ -16,6 +16,7 @@ from jaxvit.data.images import DECODE_ERRORS, in_threads
 from jaxvit.data.preprocess import make_transform
 from jaxvit.data.splits import Split, shuffled
 from jaxvit.errors import UserError
+from jaxvit.sharding import local_rows, put, put_rows
 
 __all__ = ["Resident", "Streamed", "epoch_order", "make_feed", "make_transform"]
 
@@ -77,7 +78,7 @@ class Resident:
         usable[self.unreadable] = False
         whole = None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec())
         self._sharding, self._whole = sharding, whole
-        self.images, self.labels, self.usable = jax.device_put((images, split.labels, usable), whole)
+        self.images, self.labels, self.usable = put((images, split.labels, usable), whole)
         self.image_shape = images.shape[1:]
 
     def __len__(self) -> int:
@@ -101,7 +102,7 @@ class Resident:
 
     def place(self, slots: np.ndarray) -> jax.Array:
         """Positions as the device reads them."""
-        return jax.device_put(slots, self._whole)
+        return put(slots, self._whole)
 
     @property
     def arrays(self) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -113,7 +114,8 @@ class Streamed:
     """A split that is read, decoded and transformed by threads while the device works; same batches as Resident.
 
     The order of the batches comes from `order` alone, so that a start at any batch continues as if uninterrupted.
-    An example that cannot be read is tried once more and then masked; `unreadable` collects their positions.
+    An example that cannot be read is tried once more and then masked; `unreadable` collects their positions. Where the
+    mesh of `sharding` spans several processes, each reads its own rows of every batch.
     """
 
     kind = "streamed"
@@ -141,13 +143,15 @@ class Streamed:
         slots = _slots(order, batch_size, start, pad)
         if not len(slots):
             return
-        options = grain.ReadOptions(num_threads=self._num_threads, prefetch_buffer_size=4 * batch_size)
+        if self._sharding is not None:  # what the devices of this process hold
+            slots = slots[:, local_rows(self._sharding, batch_size)]
+        options = grain.ReadOptions(num_threads=self._num_threads, prefetch_buffer_size=4 * slots.shape[1])
         source: Any = _Rows(slots.ravel())
         examples = grain.MapDataset.source(source).map(self._example)
-        host = iter(examples.to_iter_dataset(options).batch(batch_size, drop_remainder=True))
+        host = iter(examples.to_iter_dataset(options).batch(slots.shape[1], drop_remainder=True))
         ahead = collections.deque()
         for batch in host:
-            ahead.append(jax.device_put(batch, self._sharding))
+            ahead.append(put_rows(batch, self._sharding, batch_size))
             if len(ahead) > self._prefetch:
                 yield ahead.popleft()
         yield from ahead

@@ -1,0 +1,180 @@
+"""Several processes on this machine: equal to one, stopped together, ended together, resumed in other numbers."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxvit import config as config_lib
+from jaxvit import multihost
+from jaxvit.errors import UserError
+from tests.helpers import write_npz
+from tests.parallel_test import difference, run_config, steps_of
+
+MAIN = Path(__file__).resolve().parent.parent / "main.py"
+SRUN = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
+        "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}  # fmt: skip
+
+
+def write_config(tmp_path, **words):
+    """Writes a config of 20 steps an epoch as JSON; returns its path."""
+    name = write_npz(tmp_path / "data", num_train=356, num_test=21)
+    config = run_config(name, **words)
+    config.parallel.num_devices = None
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config_lib.to_dict(config)))
+    return path
+
+
+def start(config, workdir, processes, devices, *overrides, expect=True):
+    """Starts the processes, each with `devices` virtual ones."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    flags = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", str(processes)]
+    return [
+        subprocess.Popen(
+            [
+                sys.executable,
+                str(MAIN),
+                "--config",
+                str(config),
+                "--workdir",
+                str(workdir),
+                *overrides,
+                *flags,
+                "--process-id",
+                str(i),
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+        for i in range(processes)
+    ]
+
+
+def outcome(started, timeout=300):
+    """Returns [(exit code, what it said)]."""
+    try:
+        said = [process.communicate(timeout=timeout)[0] for process in started]
+        return [(process.returncode, text) for process, text in zip(started, said, strict=True)]
+    finally:
+        for process in started:
+            process.kill()
+
+
+def run(config, workdir, processes, devices, *overrides):
+    ended = outcome(start(config, workdir, processes, devices, *overrides))
+    assert [code for code, _ in ended] == [0] * processes, ended
+    return ended
+
+
+def wait_for_step(workdir, step, timeout=200):
+    """Waits until metrics.jsonl has a line of that step."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if (workdir / "metrics.jsonl").exists() and len(steps_of(workdir)) >= step:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run did not get there")
+
+
+def predictions(workdir):
+    with np.load(workdir / "predictions.npz") as file:
+        return {name: file[name] for name in file.files}
+
+
+def assert_same(one, other, tolerance=1e-9):
+    assert difference(steps_of(one), steps_of(other)).max() < tolerance
+    a, b = predictions(one), predictions(other)
+    np.testing.assert_array_equal(a["index"], b["index"])
+    np.testing.assert_allclose(a["logits"], b["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "processes, devices, words",
+    [
+        (2, 1, []),
+        pytest.param(4, 1, ["--config.parallel.fsdp=4"], marks=pytest.mark.slow),
+        pytest.param(2, 2, ["--config.parallel.fsdp=2", "--config.data.resident_mb=0"], marks=pytest.mark.slow),
+        pytest.param(2, 2, ["--config.parallel.mode=pmap"], marks=pytest.mark.slow),
+    ],
+)
+def test_several_processes_equal_one(tmp_path, processes, devices, words):
+    config = write_config(tmp_path, dtype="float64")
+    ended = run(config, tmp_path / "several", processes, devices, *words)
+    assert "epoch 1/1" in ended[0][1] and "epoch 1/1" not in ended[1][1]
+    alone = [word for word in words if "fsdp" not in word]
+    run(config, tmp_path / "one", 1, 4 if "--config.parallel.mode=pmap" in words else 1, *alone)
+    assert_same(tmp_path / "one", tmp_path / "several")
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_stops_all_and_other_numbers_go_on(tmp_path):
+    config = write_config(tmp_path, dtype="float64", method="clip", augment__flip=True)
+    overrides = ["--config.num_epochs=6"]
+    run(config, tmp_path / "whole", 1, 1, *overrides)
+    workdir = tmp_path / "parts"
+    for after, processes, devices in ((10, 2, 2), (50, 4, 1)):
+        started = start(config, workdir, processes, devices, *overrides)
+        wait_for_step(workdir, after)
+        started[1].send_signal(signal.SIGTERM)
+        ended = outcome(started)
+        assert [code for code, _ in ended] == [143] * processes, ended
+    run(config, workdir, 2, 1, *overrides, "--config.parallel.fsdp=2")
+    assert_same(tmp_path / "whole", workdir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path, victim):
+    config = write_config(tmp_path, dtype="float64")
+    overrides = ["--config.num_epochs=200", "--config.checkpoint.every_steps=5"]
+    workdir = tmp_path / "run"
+    started = start(config, workdir, 2, 1, *overrides)
+    wait_for_step(workdir, 30)
+    started[victim].kill()
+    killed = time.monotonic()
+    code, said = outcome(started, timeout=60)[1 - victim]
+    assert time.monotonic() - killed < 60
+    assert code not in (0, None)
+    assert "another task died" in said or "another process" in said
+    shorter = ["--config.num_epochs=3", "--config.checkpoint.every_steps=5"]
+    ended = run(config, workdir, 1, 2, *shorter, "--force")
+    assert "resumed at step" in ended[0][1]
+
+
+def test_a_missing_flag_and_absent_others_are_named(monkeypatch):
+    with pytest.raises(UserError, match="--process-id is missing"):
+        multihost.start("127.0.0.1:1", 2, None)
+    with pytest.raises(UserError, match="--process-id is 2; expected 0 to 1"):
+        multihost.start("127.0.0.1:1", 2, 2)
+    with pytest.raises(UserError, match="expected HOST:PORT"):
+        multihost.start("10.0.0.1", 2, 0)
+
+
+@pytest.mark.parametrize(
+    "environment, cluster",
+    [
+        ({}, None),
+        (SRUN, "SLURM"),
+        (SRUN | {"SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, "Open MPI"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, "Kubernetes"),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU pod"),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, None),
+    ],
+)
+def test_what_started_several_processes_is_recognised(environment, cluster):
+    assert multihost.detect(environment | {"JAX_PLATFORMS": "cpu"}) == cluster
