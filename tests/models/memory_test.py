@@ -8,7 +8,6 @@ import pytest
 
 from jaxvit import create_model
 from jaxvit.errors import UserError
-from jaxvit.models import cpu_grad
 from tests.steps_test import MODELS, products
 
 VIT = {**MODELS["vit"][1], "num_classes": 3, "image_size": 16, "depth": 2}
@@ -77,32 +76,3 @@ def test_the_loop_shows_intermediates_and_refuses_unequal_blocks():
         create_model("vit_tiny_patch16_224", **VIT, scan=True, attn_layer="diff")
     with pytest.raises(UserError, match="remat='dot' is unknown.*dots"):
         create_model("resnet18", remat="dot")
-
-
-@pytest.mark.parametrize("shape", [(2, 25, 27, 16), (1, 24, 24, 20)])
-def test_own_gradient_of_the_convolution_equals_xlas(shape):
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.standard_normal(shape), jnp.float32)
-    kernel = jnp.asarray(rng.standard_normal((3, 3, shape[3], 24)), jnp.float32)
-    weights = jnp.asarray(rng.standard_normal((*shape[:3], 24)), jnp.float32)
-    padding = ((1, 1), (1, 1))
-    assert cpu_grad.suits(x, kernel, (1, 1), padding)
-
-    def grads(conv):
-        return jax.jit(jax.value_and_grad(lambda x, k: jnp.sum(conv(x, k) * weights), (0, 1)))(x, kernel)
-
-    want = grads(lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), padding, dimension_numbers=cpu_grad.NHWC))
-    chex.assert_trees_all_close(grads(cpu_grad.conv3x3), want, rtol=1e-4, atol=2e-3)
-
-
-def test_where_the_own_gradient_is_used():
-    x, kernel, padding = jnp.zeros((1, 32, 32, 16)), jnp.zeros((3, 3, 16, 4)), ((1, 1), (1, 1))
-    assert cpu_grad.suits(x, kernel, (1, 1), padding)
-    assert not cpu_grad.suits(x, kernel, (2, 2), padding)
-    assert not cpu_grad.suits(x, kernel, (1, 1), "SAME")
-    assert not cpu_grad.suits(x, kernel, (1, 1), padding, rhs_dilation=(2, 2))
-    assert not cpu_grad.suits(x, kernel[:, :, :8], (1, 1), padding, feature_group_count=2)
-    assert not cpu_grad.suits(x[:, :8, :8], kernel, (1, 1), padding)
-    assert not cpu_grad.suits(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), (1, 1), padding)
-    jaxpr = jax.make_jaxpr(lambda x: create_model("resnet18", stem="cifar", image_size=32).init(jax.random.key(0), x))
-    assert str(jaxpr(jnp.zeros((1, 32, 32, 3)))).count("custom_vjp_call") == 4
