@@ -1,5 +1,6 @@
 """How large a part of a batch fits the device: chosen from XLA's memory analysis, before the first step."""
 
+import contextlib
 import copy
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,9 @@ def kept(config: Config, workdir: Path) -> Config:
     """The config with the `micro_batch` that a run in `workdir` was begun with, where it is left open here."""
     before = workdir / "config.json"
     if config.micro_batch is None and before.exists() and workdirs.has_work(workdir):
-        found = writers.read_json(before)
+        found: dict[str, Any] = {}
+        with contextlib.suppress(UserError):  # a damaged one is dealt with where the run begins
+            found = writers.read_json(before)
         if found.get("micro_batch") and found.get("batch_size") == config.batch_size:
             config = copy.deepcopy(config)
             config.micro_batch = found["micro_batch"]
