@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, models
+from jaxvit import config_checks, models, tree
 from jaxvit.config import Config
 from jaxvit.errors import UserError, suggest
 
@@ -193,14 +193,7 @@ def _config_file(file: Path, name: str | None) -> Config:
 
 def nested(words: Mapping[str, Any]) -> dict[str, Any]:
     """{"a.b": 1} -> {"a": {"b": 1}}."""
-    out: dict[str, Any] = {}
-    for word, value in words.items():
-        inner = out
-        *parents, name = word.split(".")
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[name] = value
-    return out
+    return tree.unflatten({word.replace(".", "/"): value for word, value in words.items()})
 
 
 def chosen(study: Study, wanted: Sequence[str]) -> list[Row]:
