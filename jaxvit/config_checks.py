@@ -68,7 +68,21 @@ def validate(config: Config) -> None:
             raise UserError(f"{word} is {values[word]}; expected less than {end}")
     if config.parallel.mode == "pmap" and config.parallel.fsdp * config.parallel.tensor > 1:
         raise UserError("parallel.mode=pmap keeps a whole state on every device; parallel.fsdp and .tensor need jit")
+    if config.augment.repeated > config.batch_size:
+        raise UserError(f"augment.repeated is {config.augment.repeated}; a batch has {config.batch_size} images")
     if config.batch_size % config.optim.accum_steps:
         raise UserError(
             f"batch_size {config.batch_size} does not divide into optim.accum_steps {config.optim.accum_steps}"
         )
+
+
+def idle(config: Config) -> dict[str, str]:
+    """Words that say something and are not read, as another one is off: {"ema.warmup": "ema.decay"}."""
+    values, usual = flatten(config), flatten(default())
+    return {
+        word: switch
+        for switch in ("optim.sam.rho", "ema.decay", "distill.teacher")
+        if not values[switch]
+        for word in usual
+        if word.startswith(switch.rpartition(".")[0] + ".") and word != switch and values[word] != usual[word]
+    }

@@ -33,6 +33,7 @@ def make_gradient(
     perturbations: int = 1,
     rho_min: float | None = None,
     max_learning_rate: float = 1.0,
+    min_learning_rate: float = 0.0,
 ) -> Callable[[LossFn, Array], GradFn]:
     """Returns (loss_fn, learning_rate) -> gradient function.
 
@@ -47,7 +48,8 @@ def make_gradient(
       perturbations: parts of the batch with a perturbation each (m-sharpness, Foret et al. 2021); 1 makes SAM with
         accumulation the SAM of the whole batch.
       rho_min: rho falls to it in step with the learning rate (GSAM); None = rho stays.
-      max_learning_rate: the peak, for rho_min.
+      max_learning_rate: the schedule's peak, for rho_min.
+      min_learning_rate: its floor.
 
     Raises:
       UserError: micro-batches and perturbations do not divide each other.
@@ -63,7 +65,8 @@ def make_gradient(
     def gradient(loss_fn: LossFn, learning_rate: Array) -> GradFn:
         radius: Any = rho
         if rho_min is not None:
-            radius = optim.gsam_rho(learning_rate, rho=rho, rho_min=rho_min, max_learning_rate=max_learning_rate)
+            ends = {"max_learning_rate": max_learning_rate, "min_learning_rate": min_learning_rate}
+            radius = optim.gsam_rho(learning_rate, rho=rho, rho_min=rho_min, **ends)
         grad_fn = accumulated(jax.value_and_grad(loss_fn, has_aux=True), inner)
         grad_fn = optim.sharpness_aware(grad_fn, radius, adaptive, eta, method=method, alpha=alpha)
         return accumulated(grad_fn, outer)

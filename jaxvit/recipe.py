@@ -162,6 +162,7 @@ def make_gradient(config: Config, batch_size: int, parts: int | None = None) -> 
         accum_steps=accum_steps,
         perturbations=max(batch_size // (sam.m or batch_size), 1),
         max_learning_rate=config.optim.learning_rate,
+        min_learning_rate=config.optim.schedule.min_learning_rate,
         **{word: sam[word] for word in words},
     )
     always = sam.every == 1 and sam.start_fraction == 0

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvit import __version__, optim, sharding, tree
+from jaxvit import __version__, config_checks, optim, sharding, tree
 from jaxvit.console import count, duration, err
 from jaxvit.macs import count_macs
 from jaxvit.run import Run
@@ -53,6 +53,8 @@ def print_header(run: Run, state: TrainState) -> None:
     )
     if run.batch_size != config.batch_size:
         err.print(f"       batch_size {config.batch_size} is more than there are training images")
+    for word, switch in config_checks.idle(config).items():
+        err.print(f"       {word} is not read, as {switch} is off")
 
 
 def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:

@@ -117,3 +117,12 @@ def test_differences_ignore_what_a_run_works_out_itself():
     given.num_epochs = 11
     given.data.mean = (0.25,)
     assert config_lib.differences(given, resolved) == ["data.mean: [0.5] -> [0.25]", "num_epochs: 10 -> 11"]
+
+
+def test_words_that_nothing_reads_are_told():
+    assert config_checks.idle(config_lib.default()) == {}
+    assert config_checks.idle(apply("--config.optim.sam.adaptive=true", "--config.ema.warmup=true")) == {
+        "optim.sam.adaptive": "optim.sam.rho",
+        "ema.warmup": "ema.decay",
+    }
+    assert config_checks.idle(apply("--config.optim.sam.adaptive=true", "--config.optim.sam.rho=0.5")) == {}

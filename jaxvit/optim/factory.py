@@ -48,12 +48,16 @@ def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
     """Returns {name: maker} of every optax optimiser that `make_optimizer` takes."""
     makers = {}
     for module in (optax.contrib, optax):
-        for name, maker in inspect.getmembers(module, inspect.isfunction):
+        for name, maker in inspect.getmembers(module, _is_maker):
             if name in UNFIT or name.startswith(("scale_by_", "_")):
                 continue
             if "learning_rate" in inspect.signature(maker).parameters:
                 makers[name] = maker
     return makers
+
+
+def _is_maker(member: Any) -> bool:
+    return inspect.isfunction(member) or isinstance(member, functools.partial)  # nadam is adam with an option set
 
 
 def make_optimizer(
@@ -111,17 +115,17 @@ def make_optimizer(
         if value is not None and not 0 <= value < 1:
             raise UserError(f"{word} is {value}; it must lie in [0, 1).")
     if mu_dtype is not None:
-        try:
-            mu_dtype = jnp.dtype(mu_dtype)
-        except TypeError:
-            raise UserError(f"mu_dtype is {mu_dtype!r}; expected a type such as 'bfloat16'.") from None
+        mu_dtype = _float_type(mu_dtype)
     common = {"b1": b1, "b2": b2, "eps": eps, "momentum": momentum, "nesterov": nesterov, "mu_dtype": mu_dtype}
     mask = default_decay_mask if decay_mask is None else _by_path(decay_mask)
     chain = [optax.clip_by_global_norm(grad_clip_norm)] if grad_clip_norm else []
-    chain += _alias(name, schedule, weight_decay, mask, {**common, **options})
+    words = {**common, **options}
+    chain += _alias(name, schedule, weight_decay, mask, words)
     if layer_decay is not None and layer_decay != 1:
         chain.append(_scale_by_path(layer_scales(params, layer_decay, family=family)))
     tx = optax.chain(*chain, scale_by_lr_scale())
+    if mu_dtype is not None and not _keeps_types(optax.chain(*_alias(name, schedule, weight_decay, mask, words))):
+        raise UserError(f"mu_dtype: the optimiser {name!r} of this optax does not keep its moments in {mu_dtype.name}.")
     if trainable is None:
         return optax.with_extra_args_support(tx)
     labels = _by_path(trainable)
@@ -176,6 +180,24 @@ def _alias(
     if name in UNSCHEDULED:
         return [*chain, makers[name](1.0, **options), optax.scale_by_learning_rate(schedule, flip_sign=False)]
     return [*chain, makers[name](schedule, **options)]
+
+
+def _float_type(given: Any) -> Any:
+    try:
+        found = jnp.dtype(given)
+    except TypeError:
+        found = None
+    if found is None or not jnp.issubdtype(found, jnp.floating):
+        raise UserError(f"mu_dtype is {given!r}; expected a type such as 'bfloat16'.")
+    return found
+
+
+def _keeps_types(tx: optax.GradientTransformation) -> bool:
+    """Whether an update leaves the types of its state as they were; a step is compiled for them."""
+    params = {"kernel": jnp.ones((2, 2))}
+    before = jax.eval_shape(tx.init, params)
+    _, after = jax.eval_shape(tx.update, params, before, params)
+    return jax.tree.map(lambda x: x.dtype, before) == jax.tree.map(lambda x: x.dtype, after)
 
 
 def _muon_options(known: Any) -> dict[str, Any]:

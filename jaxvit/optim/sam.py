@@ -19,7 +19,8 @@ from jaxvit import tree
 from jaxvit.errors import UserError, suggest
 
 METHODS = ("sam", "gsam")
-ADAPTED = ("kernel", "scale")  # what torch calls `weight`; every other parameter has T = 1
+# Kernels and norm scales, by Flax's, Haiku's and PyTorch's names, and arrays that have none; else T = 1.
+ADAPTED = ("kernel", "scale", "w", "weight", "")
 GradFn = Callable[..., tuple[Any, Any]]  # (params, *args) -> (value or (value, aux), gradients)
 
 
@@ -95,26 +96,24 @@ def perturbation(params: Any, grads: Any, rho: Any, adaptive: bool = False, eta:
     """The ascent rho T^2 g / ||T g||, float32 or wider; T = 1 without `adaptive`. A zero gradient gives zeros."""
 
     def operator(path: str, w: jax.Array) -> Any:  # T
-        if adaptive and path.rsplit("/", 1)[-1] in ADAPTED:
-            return jnp.abs(_wide(w)) + eta
-        return 1.0
+        return jnp.abs(_wide(w)) + eta if adaptive and _name(path) in ADAPTED else 1.0
 
     t = tree.map_with_path(operator, params)
     tg = jax.tree.map(lambda t, g: t * _wide(g), t, grads)
     # divided by the greatest element first: the squares of gradients below 1e-19 would vanish in float32
-    greatest = jnp.max(jnp.stack([jnp.max(jnp.abs(x)).astype(jnp.float32) for x in jax.tree.leaves(tg)]))
-    safe = jnp.where(greatest > 0, greatest, 1.0)
+    greatest = jnp.max(jnp.stack([jnp.float32(0), *(jnp.max(jnp.abs(x), initial=0) for x in jax.tree.leaves(tg))]))
+    safe = jnp.where(greatest > 0, greatest, 1)
     unit = jax.tree.map(lambda x: x / safe.astype(x.dtype), tg)
-    norm = _norm(unit)
-    scale = jnp.where(greatest > 0, rho / jnp.where(norm > 0, norm, 1.0), 0.0)
+    # of length 1 where all is zero, so that the norm can be differentiated there too
+    norm = jnp.sqrt(jnp.where(greatest > 0, _square(unit), 1))
+    scale = jnp.where(greatest > 0, rho / norm, 0)
     return jax.tree.map(lambda t, u: scale.astype(u.dtype) * t * u, t, unit)
 
 
 def surrogate_gap_gradient(grads: Any, sharp_grads: Any, alpha: float) -> Any:
     """GSAM's gradient: sharp_grads - alpha * (the part of grads orthogonal to sharp_grads)."""
-    products = jax.tree.map(lambda g, s: jnp.sum(_wide(g) * _wide(s)), grads, sharp_grads)
-    dot = jnp.sum(jnp.stack(jax.tree.leaves(products)))
-    square = _norm(sharp_grads) ** 2
+    dot = sum(jax.tree.leaves(jax.tree.map(lambda g, s: jnp.sum(_wide(g) * _wide(s)), grads, sharp_grads)))
+    square = _square(sharp_grads)
     ratio = jnp.where(square > 0, dot / jnp.where(square > 0, square, 1.0), 0.0)
     return jax.tree.map(
         lambda g, s: (_wide(s) - alpha * (_wide(g) - ratio * _wide(s))).astype(s.dtype), grads, sharp_grads
@@ -162,23 +161,32 @@ def sam_active(step: Any, total_steps: int, *, every: int = 1, start_fraction: f
     return (step >= math.ceil(start_fraction * total_steps)) & (step % every == 0)
 
 
-def gsam_rho(learning_rate: Any, *, rho: float, rho_min: float, max_learning_rate: float) -> Any:
-    """GSAM's radius: falls from rho to rho_min in step with the learning rate."""
-    return rho_min + (rho - rho_min) * learning_rate / max_learning_rate
+def gsam_rho(
+    learning_rate: Any, *, rho: float, rho_min: float, max_learning_rate: float, min_learning_rate: float = 0.0
+) -> Any:
+    """GSAM's radius: falls from rho to rho_min as the learning rate falls from its peak to its floor."""
+    part = (learning_rate - min_learning_rate) / max(max_learning_rate - min_learning_rate, 1e-30)
+    return rho_min + (rho - rho_min) * jnp.clip(part, 0, 1)
 
 
 def add(params: Any, updates: Any) -> Any:
     """Adds in the wider type and returns params' own."""
-    return jax.tree.map(lambda w, e: (_wide(w) + e).astype(w.dtype), params, updates)
+    return jax.tree.map(lambda w, e: (_wide(w) + e).astype(jnp.result_type(w)), params, updates)
+
+
+def _name(path: str) -> str:
+    """The last part of a path that is no position in a list; "" where there is none."""
+    return next((part for part in reversed(path.split("/")) if not part.isdigit()), "")
 
 
 def _wide(x: jax.Array) -> jax.Array:
     """At least float32: norms of bfloat16 trees lose their digits otherwise."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32))
 
 
-def _norm(some_tree: Any) -> jax.Array:
-    return jnp.sqrt(jnp.sum(jnp.stack([jnp.sum(jnp.square(_wide(x))) for x in jax.tree.leaves(some_tree)])))
+def _square(some_tree: Any) -> jax.Array:
+    """The squared norm."""
+    return jnp.sum(jnp.stack([jnp.float32(0), *(jnp.sum(jnp.square(_wide(x))) for x in jax.tree.leaves(some_tree))]))
 
 
 def _mean(*leaves: jax.Array) -> jax.Array:
@@ -189,5 +197,5 @@ def _check(rho: Any, eta: float, method: str, alpha: float) -> None:
     if method not in METHODS:
         raise UserError(f"no SAM method {method!r}; expected {' or '.join(METHODS)}.{suggest(method, METHODS)}")
     for word, value in (("rho", rho), ("eta", eta), ("alpha", alpha)):
-        if isinstance(value, (int, float)) and not (math.isfinite(value) and value >= 0):
+        if not isinstance(value, jax.core.Tracer) and not (math.isfinite(value) and value >= 0):
             raise UserError(f"sam.{word} is {value}; it must be a number >= 0.")

@@ -2,6 +2,7 @@
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import optax.contrib
@@ -104,6 +105,19 @@ def test_the_first_moment_may_be_bfloat16():
         chex.assert_trees_all_equal_dtypes(step(tx), PARAMS)
 
 
+def test_a_moment_that_changes_its_type_is_refused(monkeypatch):
+    """As optax's ademamix does; a compiled step has one type for each part of the state."""
+
+    def maker(learning_rate, mu_dtype=None):
+        zeros = lambda params: jax.tree.map(lambda p: jnp.zeros(p.shape, mu_dtype), params)  # noqa: E731
+        return optax.GradientTransformation(zeros, lambda grads, mu, params=None: (grads, grads))
+
+    monkeypatch.setattr(optim.factory, "optimizers", lambda: {"drifting": maker})
+    with pytest.raises(UserError, match="'drifting' of this optax does not keep its moments in bfloat16"):
+        optim.make_optimizer(PARAMS, name="drifting", schedule=0.1, mu_dtype="bfloat16")
+    assert optim.make_optimizer(PARAMS, name="drifting", schedule=0.1)
+
+
 # --- freezing ----------------------------------------------------------------------------------------------------
 
 
@@ -146,6 +160,7 @@ def test_an_alias_by_its_own_name_and_arguments_equals_optax():
         (optax.lamb(0.1, eps_root=1e-4, weight_decay=0.0), {"name": "lamb", "eps_root": 1e-4}),
         (optax.rmsprop(0.1, decay=0.5, centered=True), {"name": "rmsprop", "decay": 0.5, "centered": True}),
         (optax.adam(0.1, nesterov=True), {"name": "adam", "nesterov": True}),
+        (optax.nadamw(0.1, b1=0.8, weight_decay=0.0), {"name": "nadamw", "b1": 0.8}),
         (optax.contrib.ademamix(0.1, alpha=3.0), {"name": "ademamix", "alpha": 3.0}),
     ]
     for theirs, words in pairs:

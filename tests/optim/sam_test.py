@@ -68,6 +68,28 @@ def test_the_radius_holds_for_tiny_and_huge_gradients(size):
     np.testing.assert_allclose(step["kernel"][1] / step["kernel"][0], -2.0, rtol=1e-5)
 
 
+@pytest.mark.parametrize("wrap", [lambda w: w, lambda w: [w], lambda w: {"linear": {"w": w}}, lambda w: {"weight": w}])
+def test_asam_knows_kernels_without_flaxs_name(wrap):
+    """A bare array, an entry of a list, Haiku's and PyTorch's names: T = |w| + eta, as for a kernel."""
+    curve, w, rho, eta = np.array([2.0, 3.0]), np.array([1.0, -2.0]), 0.5, 0.01
+    grad_fn = sam.sam_value_and_grad(lambda p: jnp.sum(curve * jax.tree.leaves(p)[0] ** 2) / 2, rho, True, eta)
+    g, t = curve * w, np.abs(w) + eta
+    desired = curve * (w + rho * t**2 * g / np.linalg.norm(t * g))
+    np.testing.assert_allclose(jax.tree.leaves(jax.jit(grad_fn)(wrap(jnp.asarray(w)))[1])[0], desired, rtol=1e-6)
+
+
+def test_what_value_and_grad_takes_is_taken():
+    """Python numbers, a tree without leaves, gradients beyond float32's range, a derivative where all is zero."""
+    np.testing.assert_allclose(sam.sam_value_and_grad(lambda x: 2 * x**2, 0.1)(3.0)[1], 4 * 3.1, rtol=1e-6)
+    assert sam.sam_value_and_grad(lambda p, x: x, 0.1)({}, 1.0) == (1.0, {})
+    second = jax.grad(lambda p: sum(jax.tree.leaves(sam.sam_value_and_grad(quadratic, 0.1)(p)[1]))[0])
+    chex.assert_tree_all_finite(second(jax.tree.map(jnp.zeros_like, f32(W))))
+    with jax.enable_x64(True):
+        for size in (1e-200, 1e200):
+            e = sam.perturbation(W, jax.tree.map(lambda x, size=size: size * x, W), 0.05)
+            np.testing.assert_allclose(optax.global_norm(e), 0.05, rtol=1e-12)
+
+
 # --- a small net with kernels, norm and biases -------------------------------------------------------------------
 
 
@@ -238,6 +260,9 @@ def test_cheap_modes():
         s >= 5 and s % 2 == 0 for s in range(10)
     ]
     np.testing.assert_allclose(sam.gsam_rho(0.05, rho=0.4, rho_min=0.2, max_learning_rate=0.1), 0.3)
+    ends = {"rho": 0.4, "rho_min": 0.2, "max_learning_rate": 0.1, "min_learning_rate": 0.02}
+    rates = np.array([0.1, 0.06, 0.02, 0.0])  # peak, half-way, floor, beginning of a warm-up
+    np.testing.assert_allclose(sam.gsam_rho(rates, **ends), [0.4, 0.3, 0.2, 0.2], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -245,6 +270,7 @@ def test_cheap_modes():
     [
         ({"rho": -0.1}, "sam.rho is -0.1"),
         ({"rho": float("nan")}, "sam.rho is nan"),
+        ({"rho": np.float32(-0.5)}, "sam.rho is -0.5"),
         ({"eta": -1.0}, "sam.eta is -1.0"),
         ({"method": "asam"}, "no SAM method 'asam'"),
         ({"argnums": 1}, "first argument only"),
