@@ -70,8 +70,8 @@ def write(rows: list[dict], args: argparse.Namespace) -> None:
     (out / "runs.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     lines = [
         f"# SAM and ASAM against their base optimiser: {args.subject}\n",
-        "Test accuracy: mean of the seeds (least to greatest). `gradients`: passes over the training images, which is what",
-        "takes the time. Nothing was tuned; rho 0.05 (SAM) and 0.5 (ASAM) are the published ones.\n",
+        "Test accuracy: mean of the seeds (least to greatest). `gradients`: passes over the training images, which",
+        "is what takes the time. Nothing was tuned; rho 0.05 (SAM) and 0.5 (ASAM) are the published ones.\n",
         f"`{args.command}`\n",
         "| model | base | method | rho | epochs | gradients | validation | test | test loss |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",

@@ -100,8 +100,9 @@ def describe_trainable(params: Any, mask: Any) -> str:
     """One line for the summary: tensors, scalars and share of what trains."""
     trains = [leaf for leaf, on in zip(*map(_leaves, (params, mask)), strict=True) if on]
     part, whole = tree.count(trains), tree.count(params)
-    tensors = len(_leaves(params))
-    return f"trains {len(trains)} of {tensors} tensors, {part:,} of {whole:,} parameters ({part / whole:.1%})"
+    tensors, share = len(_leaves(params)), 100 * part / whole
+    share = f"{share:.1f}%" if share >= 0.1 else f"{share:.2g}%"
+    return f"trains {len(trains)} of {tensors} tensors, {part:,} of {whole:,} parameters ({share})"
 
 
 def _leaves(some_tree: Any) -> list[Any]:

@@ -45,7 +45,7 @@ def sam_value_and_grad(
     Args:
       loss_fn: (params, *args) -> scalar, or (scalar, aux) with has_aux.
       rho: radius of the perturbation; a number or a traced scalar. The number 0 gives the plain gradient.
-      adaptive: ASAM in place of SAM.
+      adaptive: ASAM in place of SAM; which parameters have T = |w| + eta is told by their names, see ADAPTED.
       eta: ASAM's stabiliser, added to |w|.
       has_aux: as in `jax.value_and_grad`.
       argnums: 0, the parameters.

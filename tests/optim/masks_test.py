@@ -121,6 +121,9 @@ def test_split_and_merge_are_inverse_and_only_the_part_is_differentiated():
     assert jax.tree.structure(grads) == jax.tree.structure(trainable)
     line = optim.describe_trainable(VIT, mask)
     assert line == "trains 7 of 31 tensors, 28 of 124 parameters (22.6%)"
+    head = {"body": jnp.ones(9_996), "head": jnp.ones(4)}
+    line = optim.describe_trainable(head, {"body": False, "head": True})
+    assert line == "trains 1 of 2 tensors, 4 of 10,000 parameters (0.04%)"
 
 
 def test_frozen_norms_keep_their_statistics():
@@ -150,16 +153,28 @@ def our_path(name):
         ("swin_tiny_patch4_window7_224", {"embed_dim": 24}),
         ("resnet18", {}),
         ("resnet26d", {}),
+        ("vit_small_patch14_reg4_dinov2", {"depth": 2}),
     ],
 )
-def test_layers_are_timms(name, fields):
+def test_layers_rates_and_decay_are_timms(name, fields):
     pytest.importorskip("torch")
     pytest.importorskip("torchvision_cpu")
     timm = pytest.importorskip("timm")
     from timm.models import group_parameters
+    from timm.optim import param_groups_layer_decay
 
     model = timm.create_model(name, **fields)
     theirs = group_parameters(model, model.group_matcher(coarse=False), reverse=True)
     theirs = {our_path(key): layer for key, layer in theirs.items()}
-    params = tree.unflatten({our_path(key): jnp.ones(1) for key, _ in model.named_parameters()})
+    shapes = {our_path(key): jax.ShapeDtypeStruct(tuple(p.shape), jnp.float32) for key, p in model.named_parameters()}
+    params = tree.unflatten(shapes)
     assert optim.layer_ids(params) == theirs
+
+    spared = getattr(model, "no_weight_decay", lambda: ())()
+    groups = param_groups_layer_decay(model, weight_decay=0.1, no_weight_decay_list=spared, layer_decay=0.75)
+    path_of = {id(p): our_path(key) for key, p in model.named_parameters()}
+    theirs = {
+        path_of[id(p)]: (pytest.approx(g["lr_scale"]), g["weight_decay"] > 0) for g in groups for p in g["params"]
+    }
+    decays, scales = tree.named_leaves(optim.decay_mask(params)), optim.layer_scales(params, 0.75)
+    assert {path: (scales[path], decays[path]) for path in decays} == theirs
