@@ -21,8 +21,8 @@ from jaxvit.run import prepare
 
 STEPS = 100
 SPAN = (1e-4, 1e3)  # of the config's learning rate
-SMOOTHING = 0.9
-EXPLODED = 4.0  # times the least loss so far
+WIDTH = 4.0  # steps, the standard deviation of the smoothing
+EXPLODED, AVERAGED = 4.0, 5  # times the least loss so far, both as means of so many steps
 
 
 def find(config: Config, workdir: Path) -> dict[str, Any]:
@@ -58,12 +58,10 @@ def find(config: Config, workdir: Path) -> dict[str, Any]:
 
 
 def smooth(losses: np.ndarray) -> np.ndarray:
-    """The moving average [n] of losses [n], corrected for its start."""
-    out, mean = [], 0.0
-    for i, loss in enumerate(losses, 1):
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * float(loss)
-        out.append(mean / (1 - SMOOTHING**i))
-    return np.asarray(out)
+    """Weighted means of each of losses [n] and its neighbours on both sides, so that the curve does not lag behind."""
+    n = np.arange(len(losses))
+    weights = np.exp(-0.5 * ((n[:, None] - n) / WIDTH) ** 2)
+    return weights @ np.minimum(losses, 2 * losses[0]) / weights.sum(1)  # the explosion is not to reach back
 
 
 def suggest_rate(rates: np.ndarray, losses: np.ndarray) -> float:
@@ -83,8 +81,8 @@ def suggest_rate(rates: np.ndarray, losses: np.ndarray) -> float:
 def _exploded(losses: list[float]) -> bool:
     if not math.isfinite(losses[-1]):
         return True
-    curve = smooth(np.asarray(losses))
-    return bool(curve[-1] > EXPLODED * curve.min())
+    means = [sum(losses[i : i + AVERAGED]) / AVERAGED for i in range(len(losses) - AVERAGED + 1)]
+    return bool(means) and means[-1] > EXPLODED * min(means)
 
 
 def _report(workdir: Path, rates: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
@@ -112,7 +110,10 @@ def _draw(path: Path, rates: np.ndarray, losses: np.ndarray, suggestion: float) 
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.plot(rates, losses, color="0.8", label="loss")
-    axes.plot(rates, smooth(losses), label="smoothed")
+    curve = smooth(losses)
+    axes.plot(rates, curve, label="smoothed")
+    fall = max(curve[0] - curve.min(), 1e-3)
+    axes.set_ylim(curve.min() - 0.5 * fall, curve[0] + fall)  # not up to where the loss has exploded
     axes.axvline(suggestion, color="C1", linestyle="--", label=f"suggested: {suggestion:.2g}")
     axes.set(xscale="log", xlabel="learning rate", ylabel="training loss")
     axes.legend(frameon=False)
