@@ -134,7 +134,8 @@ def skip_bad(train_step: Callable) -> Callable:
     def step(state: TrainState, batch: Batch, teacher: Any = None) -> tuple[TrainState, dict[str, Array]]:
         new, step_metrics = train_step(state, batch, teacher)
         good = jnp.isfinite(step_metrics["loss"]) & jnp.isfinite(step_metrics["grad_norm"])
-        kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, state)
+        # what is frozen is handed on as it is
+        kept = jax.tree.map(lambda a, b: a if a is b else jnp.where(good, a, b), new, state)
         return kept.replace(step=new.step, opt_state=optim.at_step(kept.opt_state, new.step)), step_metrics
 
     return step

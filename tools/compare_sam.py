@@ -103,7 +103,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    args.command = shlex.join(["python", "tools/compare_sam.py", *sys.argv[1:]])
+    words = [f"runs/{args.workdir.name}" if word == str(args.workdir) else word for word in sys.argv[1:]]
+    args.command = shlex.join(["python", "tools/compare_sam.py", *words])
     use_compile_cache()
     rows = []
     for seed in range(args.seeds):
