@@ -5,7 +5,7 @@
 
 A SAM step takes two gradients, so the base optimiser is also given twice the epochs: equal epochs compares `base` with
 `sam` and `asam`, equal time `base_2x` with them. rho is the published one (0.05, and 0.5 for ASAM), and a fifth of it
-for ASAM as well; nothing is tuned. The best epoch is chosen on validation images. Writes runs.json and README.md into
+for ASAM as well; nothing is tuned. The best epoch is chosen on validation images. Writes runs.json and table.md into
 results/SUBJECT_sam; finished runs are not repeated.
 """
 
@@ -69,7 +69,6 @@ def write(rows: list[dict], args: argparse.Namespace) -> None:
     out.mkdir(parents=True, exist_ok=True)
     (out / "runs.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     lines = [
-        f"# SAM and ASAM against their base optimiser: {args.subject}\n",
         "Test accuracy: mean of the seeds (least to greatest). `gradients`: passes over the training images, which",
         "is what takes the time. Nothing was tuned; rho 0.05 (SAM) and 0.5 (ASAM) are the published ones.\n",
         f"`{args.command}`\n",
@@ -88,7 +87,7 @@ def write(rows: list[dict], args: argparse.Namespace) -> None:
                     f"{statistics.mean(val):.2%} | "
                     f"{statistics.mean(test):.2%} ({min(test):.2%} to {max(test):.2%}) | {statistics.mean(loss):.3f} |"
                 )
-    (out / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def main() -> None:

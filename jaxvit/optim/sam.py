@@ -197,5 +197,9 @@ def _check(rho: Any, eta: float, method: str, alpha: float) -> None:
     if method not in METHODS:
         raise UserError(f"no SAM method {method!r}; expected {' or '.join(METHODS)}.{suggest(method, METHODS)}")
     for word, value in (("rho", rho), ("eta", eta), ("alpha", alpha)):
-        if not isinstance(value, jax.core.Tracer) and not (math.isfinite(value) and value >= 0):
+        try:
+            number = float(value)
+        except jax.errors.ConcretizationTypeError:  # of a traced scalar nothing is known yet
+            continue
+        if not (math.isfinite(number) and number >= 0):
             raise UserError(f"sam.{word} is {value}; it must be a number >= 0.")

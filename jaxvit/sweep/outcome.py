@@ -108,7 +108,9 @@ def _labels(found: Range) -> list[str]:
 
 
 def draw(path: Path, rows: Sequence[dict[str, Any]], ranges: Sequence[Range], metric: str) -> None:
-    """Draws the values in the order of the trials with the best so far, then against each word."""
+    """Draws the values in the order of the trials with the best so far, then against each word; nothing for nothing."""
+    if not any(row["value"] is not None or row["state"] == "failed" for row in rows):
+        return
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -155,5 +157,8 @@ def _slice(axes: Any, found: Range, rows: Sequence[dict[str, Any]]) -> None:
         axes.xaxis.get_major_locator().set_params(integer=True)
     if found.kind == "log":
         axes.set(xscale="log", xlim=(found.values[0] / 1.2, found.values[1] * 1.2))
+    if found.kind in ("int", "uniform"):
+        low, high = found.values
+        axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     if found.kind == "choice":
         axes.set_xticks(range(len(found.values)), [text[:14] for text in _labels(found)], rotation=20)
