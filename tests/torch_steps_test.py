@@ -1,5 +1,9 @@
-"""Ten whole training steps against timm's networks in float64, with the published updates written out in PyTorch."""
+"""Ten whole training steps in float64 against timm's networks, with the published updates written out in PyTorch.
 
+In float32 a ViT agrees to 1e-5 as well; a ResNet with BatchNorm drifts by more than that from itself.
+"""
+
+import jax
 import numpy as np
 import pytest
 
@@ -36,15 +40,26 @@ STEPS, BATCH = 10, 16
 
 @pytest.mark.parametrize("name", CASES)
 def test_ten_steps_are_those_of_float64(name, tmp_path):
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     pytest.importorskip("torchvision_cpu")
-    timm = pytest.importorskip("timm")
-    (ours, theirs), optimizer, sam = CASES[name]
+    pytest.importorskip("timm")
+    with jax.enable_x64(True):
+        compare(*CASES[name], tmp_path)
+
+
+def compare(models, optimizer, sam, tmp_path):
+    """Takes the steps here and there."""
+    import timm
+    import torch
+
+    ours, theirs = models
     data = write_npz(tmp_path / "data", num_train=STEPS * BATCH)
     words = {f"optim__{word}": value for word, value in optimizer.items()}
     words |= {f"optim__sam__{word}": value for word, value in sam.items()}
     words |= {"model": ours, "augment__flip": False, "augment__crop_padding": 0, "data__val_fraction": 0.0}
-    run, state = prepare(tiny_config(data, **words, optim__schedule__name="constant", num_epochs=1), tmp_path)
+    run, state = prepare(
+        tiny_config(data, **words, optim__schedule__name="constant", num_epochs=1, dtype="float64"), tmp_path
+    )
 
     def exported(params):
         stats = {"batch_stats": state.batch_stats} if state.batch_stats else {}
@@ -69,11 +84,11 @@ def test_ten_steps_are_those_of_float64(name, tmp_path):
     run.checkpoints.close()
     found = exported(state.params)
     for key, wanted in net.named_parameters():
-        np.testing.assert_allclose(found[key], wanted.detach().numpy(), atol=1e-5, rtol=1e-5, err_msg=key)
+        np.testing.assert_allclose(found[key], wanted.detach().numpy(), atol=1e-7, err_msg=key)
     assert max(np.abs(found[key] - weights[key].numpy()).max() for key in trains) > 1e-3
     for key, wanted in net.named_buffers():
         if key.endswith("running_mean"):  # of the clean pass alone
-            np.testing.assert_allclose(found[key], wanted.numpy(), atol=1e-5, err_msg=key)
+            np.testing.assert_allclose(found[key], wanted.numpy(), atol=1e-7, err_msg=key)
 
 
 def take_in_torch(net, trains, pairs, optimizer, sam):

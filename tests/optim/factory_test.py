@@ -12,7 +12,7 @@ from jaxvit import optim, tree
 from jaxvit.errors import UserError
 
 SHAPES = {
-    "patch_embed/proj/kernel": (6, 4),
+    "patch_embed/proj/kernel": (2, 2, 3, 4),  # a convolution's
     "patch_embed/proj/bias": (4,),
     "cls_token": (1, 1, 4),
     "pos_embed": (1, 5, 4),
