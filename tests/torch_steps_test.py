@@ -136,7 +136,8 @@ def take_in_torch(net, trains, pairs, optimizer, sam):
         return s
 
     m, v = ({k: torch.zeros_like(p) for k, p in w.items()} for _ in range(2))
-    rate, decay = optimizer["learning_rate"], optimizer["weight_decay"]
+    rate = float(np.float32(optimizer["learning_rate"]))  # a schedule gives float32
+    decay = optimizer["weight_decay"]
     for step, (x, y) in enumerate(pairs):
         on = step % sam.get("every", 1) == 0 and step >= sam.get("start_fraction", 0) * len(pairs)
         parts = [sharp(x[i::outer], y[i::outer]) for i in range(outer)] if on else [gradient(x, y, True)]
