@@ -1,6 +1,6 @@
 """Kills runs with SIGKILL at random moments, starts them again, and compares the ends bit for bit.
 
-    python tools/kill_test.py --kills 60 --out results/kill_test [--only asam_ema_mixup] [--seed 0]
+    python tools/kill_test.py --kills 80 --out results/kill_test [--only adamw_cosine] [--seed 0]
 
 Each scenario is trained once without interruption. Then the same command is started, killed and started again until it
 has finished. The moment of a kill is drawn: a time within the start-up, or so many milliseconds after the n-th step,
@@ -10,10 +10,12 @@ their meta, metrics.jsonl, predictions.npz and the final metrics; only times may
 """
 
 import argparse
+import datetime
 import json
 import os
 import random
 import selectors
+import shlex
 import shutil
 import signal
 import subprocess
@@ -41,6 +43,7 @@ MARKS = {  # what a child reports: (module, class or None, function)
     "predictions": ("writers", None, "write_npz"),
 }
 
+TEACHER = "a run of one epoch of adamw_cosine"
 _VIT = {"name": "vit_tiny_patch16_224", "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2}
 _SHARED = {
     "batch_size": 32,
@@ -74,13 +77,24 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "loss": {"on_nan": "skip"},
         "checkpoint": {"every_steps": 3},
     },
+    "unfreeze_dispatch_distillation": {
+        "num_epochs": 4,
+        "model": {**_VIT, "drop_path_rate": 0.1},
+        "augment": {"crop_padding": 1},
+        "steps_per_dispatch": 3,
+        "distill": {"teacher": TEACHER, "alpha": 0.5},
+        "optim": {"freeze": "head_only", "unfreeze": ((1, "last_1_blocks"), (3, "none")), "layer_decay": 0.8},
+        "ema": {"decay": 0.9},
+        "checkpoint": {"every_steps": 7},
+    },
 }  # fmt: skip
 
 
-def config_of(scenario: str) -> dict[str, Any]:
+def config_of(scenario: str, teacher: Path | str = TEACHER) -> dict[str, Any]:
     """Returns the scenario's config as data."""
     words = SCENARIOS[scenario]
-    return {**_SHARED, **words, "checkpoint": {**_SHARED["checkpoint"], **words.get("checkpoint", {})}}
+    config = {**_SHARED, **words, "checkpoint": {**_SHARED["checkpoint"], **words.get("checkpoint", {})}}
+    return {**config, "distill": {**words["distill"], "teacher": str(teacher)}} if "distill" in words else config
 
 
 def child(pipe: int, argv: list[str]) -> int:
@@ -215,11 +229,34 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     return [name for name in sorted(a.keys() | b.keys()) if not same(a.get(name), b.get(name))]
 
 
+def provenance() -> dict[str, Any]:
+    """Returns what a record must say of itself: command, date, commit, hardware and versions."""
+    from jaxvit import summary
+
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    words = [word for flag, word in zip(sys.argv, sys.argv[1:], strict=False) if flag != "--scratch"]
+    return {
+        "command": shlex.join(["python", "tools/kill_test.py", *(w for w in words if w != "--scratch")]),
+        "date": datetime.date.today().isoformat(),
+        "commit": commit or "unknown",
+        "cpu": cpu,
+        "cores_of_the_run": len(os.sched_getaffinity(0)),
+        "environment": summary.environment(),
+    }
+
+
 def run_scenario(scenario: str, kills: int, seed: int, scratch: Path) -> dict[str, Any]:
     """Kills runs of one scenario until there are `kills`; returns the record."""
     rng = random.Random(f"{scenario} {seed}")
-    config = scratch / f"{scenario}.json"
-    config.write_text(json.dumps(config_of(scenario)))
+    config, teacher = scratch / f"{scenario}.json", scratch / scenario / "teacher"
+    config.write_text(json.dumps(config_of(scenario, teacher)))
+    if "distill" in SCENARIOS[scenario]:
+        taught = scratch / f"{scenario}_teacher.json"
+        taught.write_text(json.dumps({**config_of("adamw_cosine"), "num_epochs": 1}))
+        Attempt(taught, teacher, scratch / f"{scenario}.log").run(None)
     whole = scratch / scenario / "whole"
     first = Attempt(config, whole, scratch / f"{scenario}.log")
     done = first.run(None)
@@ -228,7 +265,7 @@ def run_scenario(scenario: str, kills: int, seed: int, scratch: Path) -> dict[st
     expected = ending(whole)
     start_up = next(seconds for name, seconds in first.marks if name == "step")
     record: dict[str, Any] = {
-        "scenario": scenario, "config": config_of(scenario), "seed": seed,
+        "scenario": scenario, **provenance(), "config": config_of(scenario), "seed": seed,
         "uninterrupted_seconds": done["seconds"], "seconds_to_first_step": round(start_up, 3),
         "arrays_compared": sum(isinstance(v, np.ndarray) for v in expected.values()),
         "metrics_lines": len(expected["metrics.jsonl"]), "runs": [],
@@ -271,7 +308,7 @@ def run_scenario(scenario: str, kills: int, seed: int, scratch: Path) -> dict[st
 def main() -> int:
     """Runs the scenarios; returns 1 where anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=60, help="over all scenarios; default 60")
+    parser.add_argument("--kills", type=int, default=80, help="over the scenarios that are run; default 80")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", choices=SCENARIOS)
     parser.add_argument("--out", type=Path, help="a directory for one JSON record a scenario")
