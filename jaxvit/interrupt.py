@@ -1,11 +1,15 @@
-"""Ctrl-C and SIGTERM end a run at the next step, after a checkpoint; a second one ends it at once."""
+"""Ctrl-C and SIGTERM end a run at the next step, after a checkpoint; a second one ends it at once.
+
+SIGTERM is how SLURM, Kubernetes and a machine that shuts down (a preempted TPU or spot VM among them) tell a process
+that its time is over. SIGUSR1, which `sbatch --signal=USR1@120` sends some time before the end, is taken as SIGTERM.
+"""
 
 import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
@@ -24,8 +28,22 @@ class Flag:
     signum: int | None = None
 
 
+MEANING: dict[int, int] = {signal.SIGINT: signal.SIGINT, signal.SIGTERM: signal.SIGTERM}
+if hasattr(signal, "SIGUSR1"):  # not on Windows
+    MEANING[signal.SIGUSR1] = signal.SIGTERM
+
+before_leaving: list[Callable[[], None]] = []  # called by `leave`
 owns_the_process = False  # set by the command line: then a signal may end the process from within a compilation
 _nothing_to_save: str | None = None  # what to say then
+
+
+def leave(code: int) -> None:
+    """Ends the process without an orderly end of the interpreter, which might wait for others or for a compilation."""
+    for call in before_leaving:
+        call()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextmanager
@@ -44,18 +62,19 @@ def at_once(message: str) -> Iterator[None]:
 
 @contextmanager
 def deferred() -> Iterator[Flag]:
-    """Yields a Flag that the first SIGINT or SIGTERM sets instead of raising. Only the main thread gets signals."""
+    """Yields a Flag that the first signal of MEANING sets instead of raising. Only the main thread gets signals."""
     flag = Flag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
         return
 
     def remember(signum, frame):
-        if flag.signum is not None:
+        if flag.signum is None:
+            flag.signum = MEANING[signum]
+        elif MEANING[signum] == signum:  # a notice is no second request
             raise KeyboardInterrupt
-        flag.signum = signum
 
-    before = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, remember) for s in MEANING}
     try:
         with _watched():
             yield flag
@@ -76,9 +95,9 @@ def _watched() -> Iterator[None]:
     def watch() -> None:
         while received := ours.recv(1):
             message = _nothing_to_save
-            if message is not None and received[0] in (signal.SIGINT, signal.SIGTERM):
+            if message is not None and received[0] in MEANING:
                 print(message, file=sys.stderr, flush=True)
-                os._exit(128 + received[0])
+                leave(128 + MEANING[received[0]])
 
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     watcher = threading.Thread(target=watch, daemon=True)

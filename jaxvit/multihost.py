@@ -5,17 +5,20 @@ logs, metrics and reports; checkpoints are written by all. What one process deci
 damaged) has to be agreed on first, or the others wait for ever in a collective that it does not join.
 """
 
+import atexit
+import contextlib
 import importlib.util
 import inspect
 import json
 import os
-import sys
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from jaxvit import interrupt
 from jaxvit.errors import UserError
 
 HEARTBEAT_SECS = 20  # after so long without a sign of life from one process, the others end
@@ -53,7 +56,9 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
     known = inspect.signature(jax.distributed.initialize).parameters
     options: dict[str, Any] = {"initialization_timeout": START_SECS, "heartbeat_timeout_seconds": HEARTBEAT_SECS,
                "shutdown_timeout_seconds": 300}  # fmt: skip
-    if hasattr(jax.config, "jax_enable_preemption_service"):  # it would take SIGTERM from us
+    # JAX's own notice of a preemption is SIGTERM, told to all through the coordinator; it would take it from `Stop`,
+    # which does the same, and Ctrl-C besides.
+    if hasattr(jax.config, "jax_enable_preemption_service"):
         jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
@@ -64,6 +69,30 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"several processes, by {cluster}, did not find each other: {reason}\nsay {_FLAGS}") from None
     _joined = True
+    _leave_last_words(jax.process_index(), jax.process_count())
+
+
+def _leave_last_words(index: int, count: int) -> None:
+    """Has a shell say what happened where this process cannot: JAX aborts it, without Python, when another one dies.
+
+    The shell waits at a pipe; an orderly end tells it that there is nothing to say.
+    """
+    if not os.access("/bin/sh", os.X_OK):
+        return
+    said = f"process {index} of {count} was ended by force: killed, or aborted as another one of this run has ended"
+    then = "start all of them again, with the same command; the run goes on from its last checkpoint"
+    script = 'read -r end || printf "error: %s\\n%s\\n" "$1" "$2" >&2'
+    shell = subprocess.Popen(
+        ["/bin/sh", "-c", script, "sh", said, then],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+
+    def nothing_to_say() -> None:
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            shell.communicate(b"end\n", timeout=1)
+
+    interrupt.before_leaving.append(nothing_to_say)
+    atexit.register(nothing_to_say)
 
 
 def detect(environment: Mapping[str, str]) -> str | None:
@@ -142,11 +171,9 @@ def end(code: int) -> None:
     """Ends a process that failed, with `code`: without the others, for which an orderly end would wait."""
     if not _joined or code in (0, 130, 143):
         return
-    sys.stdout.flush()
-    sys.stderr.flush()
     if is_main():  # it keeps the list of the living: those who fail with it should have said so themselves
         time.sleep(2)
-    os._exit(code)
+    interrupt.leave(code)
 
 
 class Stop:

@@ -320,8 +320,9 @@ def _evaluate(run: Run, variables: Any, split: str, *, keep_logits: bool = False
             nonlocal done
             meter.advance(n - done)
             done = n
-            if run.flag is not None and run.flag.signum is not None and jax.process_count() == 1:
-                raise Interrupted(run.flag.signum, f"stopped while evaluating {split}; the same command goes on there")
+            signum = None if run.flag is None else run.stop(run.flag.signum)
+            if signum is not None:
+                raise Interrupted(signum, f"stopped while evaluating {split}; the same command goes on there")
 
         return evaluate(
             run.eval_step,

@@ -19,13 +19,15 @@ from tests.helpers import write_npz
 from tests.parallel_test import difference, run_config, steps_of
 
 MAIN = Path(__file__).resolve().parent.parent / "main.py"
+TOOL = MAIN.parent / "tools" / "kill_test.py"
+MARKS = ["prepare", "step", "evaluate", "save"]  # the first of the tool's
 SRUN = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",
         "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}  # fmt: skip
 
 
 def write_config(tmp_path, **words):
     """Writes a config of 20 steps an epoch as JSON; returns its path."""
-    name = write_npz(tmp_path / "data", num_train=356, num_test=21)
+    name = write_npz(tmp_path / "data", num_train=words.pop("num_train", 356), num_test=21)
     config = run_config(name, **words)
     config.parallel.num_devices = None
     path = tmp_path / "config.json"
@@ -33,34 +35,29 @@ def write_config(tmp_path, **words):
     return path
 
 
-def start(config, workdir, processes, devices, *overrides, expect=True):
-    """Starts the processes, each with `devices` virtual ones."""
+def start(config, workdir, processes, devices, *overrides, marked=None):
+    """Starts the processes, each with `devices` virtual ones; that of number `marked` = (number, pipe) says its place.
+
+    It does so as a child of tools/kill_test.py: one byte on the pipe for each step, save and evaluation.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    flags = ["--coordinator", f"127.0.0.1:{port}", "--num-processes", str(processes)]
-    return [
-        subprocess.Popen(
-            [
-                sys.executable,
-                str(MAIN),
-                "--config",
-                str(config),
-                "--workdir",
-                str(workdir),
-                *overrides,
-                *flags,
-                "--process-id",
-                str(i),
-            ],
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+    environment["PYTHONPATH"] = str(MAIN.parent)
+    words = ["--config", str(config), "--workdir", str(workdir), *overrides]
+    words += ["--coordinator", f"127.0.0.1:{port}", "--num-processes", str(processes)]
+    started = []
+    for i in range(processes):
+        pipes = () if marked is None or marked[0] != i else (marked[1],)
+        program = [str(TOOL), "--child", str(pipes[0])] if pipes else [str(MAIN)]
+        started.append(
+            subprocess.Popen(
+                [sys.executable, *program, *words, "--process-id", str(i)],
+                env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, pass_fds=pipes,
+            )
         )  # fmt: skip
-        for i in range(processes)
-    ]
+    return started
 
 
 def outcome(started, timeout=300):
@@ -136,22 +133,49 @@ def test_a_signal_to_one_stops_all_and_other_numbers_go_on(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, 1])
-def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path, victim):
-    config = write_config(tmp_path, dtype="float64")
-    overrides = ["--config.num_epochs=200", "--config.checkpoint.every_steps=5"]
+@pytest.mark.parametrize(
+    "processes, victim, moment, count",
+    [
+        (2, 0, "step", 33),
+        (2, 1, "step", 33),
+        (2, 0, "save", 5),
+        (2, 1, "save", 5),
+        (2, 0, "evaluate", 2),
+        (2, 1, "evaluate", 2),
+        (4, 0, "evaluate", 1),
+        (4, 3, "save", 4),
+        (3, 1, "step", 25),
+    ],
+)
+def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path, processes, victim, moment, count):
+    """SIGKILL to one of several: the others say so and end; fewer processes with more devices go on from there."""
+    size = {"batch_size": 12, "num_train": 270} if processes == 3 else {}
+    config = write_config(tmp_path, dtype="float64", **size)
+    overrides = ["--config.num_epochs=4", "--config.checkpoint.every_steps=5"]
     workdir = tmp_path / "run"
-    started = start(config, workdir, 2, 1, *overrides)
-    wait_for_step(workdir, 30)
+    read, write = os.pipe()
+    started = start(config, workdir, processes, 1, *overrides, marked=(victim, write))
+    os.close(write)
+    code, seen = MARKS.index(moment), 0
+    while seen < count:
+        content = os.read(read, 1)
+        assert content, outcome(started)
+        seen += content[0] == code
     started[victim].kill()
+    os.close(read)
     killed = time.monotonic()
-    code, said = outcome(started, timeout=60)[1 - victim]
+    ended = outcome(started, timeout=60)
     assert time.monotonic() - killed < 60
-    assert code not in (0, None)
-    assert "another task died" in said or "another process" in said
-    shorter = ["--config.num_epochs=3", "--config.checkpoint.every_steps=5"]
-    ended = run(config, workdir, 1, 2, *shorter, "--force")
-    assert "resumed at step" in ended[0][1]
+    assert ended[victim][0] == -signal.SIGKILL
+    for number, (code, said) in enumerate(ended):
+        if number != victim:
+            *_, first, second = said.splitlines()
+            assert code not in (0, None), said
+            assert "another" in first and "of this run" in first and "goes on" in second, said
+    finished = run(config, workdir, 1, processes, *overrides)
+    assert "resumed at step" in finished[0][1]
+    run(config, tmp_path / "whole", 1, 1, *overrides)
+    assert_same(tmp_path / "whole", workdir)
 
 
 def test_a_missing_flag_and_absent_others_are_named(monkeypatch):
