@@ -326,6 +326,8 @@ class Checkpoints:
                 shutil.rmtree(left, ignore_errors=True)
         if isinstance(error, RunError):
             return error
+        if gone := multihost.gone(error):
+            return RunError(gone)
         why = integrity.disk_reason(error) or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         there = self._complete("last")
         newest = f"the newest is step {there[-1]}" if there else "there is none yet"

@@ -75,9 +75,9 @@ def _unforeseen(error: Exception) -> int:
     said = " ".join(str(error).split())[:300]
     if not isinstance(error, OSError) and integrity.disk_reason(error):
         return _fail(f"{integrity.disk_reason(error)}\n{said}", 1)
-    if "Gloo" in said or "oordination service" in said:
-        gone = "another process of this run has ended: "
-        return _fail(f"{gone}{said}\nstart all of them again, with the same command; the run goes on there", 1)
+    gone = sys.modules["jaxvit.multihost"].gone(error) if "jaxvit.multihost" in sys.modules else None
+    if gone:
+        return _fail(gone, 1)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
         return _fail(f"out of memory; try a smaller batch size, image or model\n{said}", 2)
     if isinstance(error, OSError) and error.strerror:  # disk full, no permission, ...

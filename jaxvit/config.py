@@ -332,6 +332,8 @@ def _update(config: Config, values: Mapping[str, Any], prefix: str) -> None:
         raise UserError(f"config {prefix.rstrip('.') or 'file'} is {values!r}; expected words with values")
     for name, value in values.items():
         word = f"{prefix}{name}"
+        if not isinstance(name, str):
+            raise UserError(f"config word {word!r} is no text.{suggest(word, flatten(default()))}")
         if isinstance(config.get(name), ConfigDict):
             _update(config[name], value, f"{word}.")
         elif name in config:

@@ -12,6 +12,11 @@ from ml_collections import ConfigDict
 
 from jaxvit.errors import UserError
 
+# No config comes near these; a file of a few lines can be made to stand for billions of values, or to last for hours.
+MAX_BYTES = 2**20
+MAX_DEPTH = 50
+MAX_VALUES = 100_000
+
 
 def run_python(path: Path, argument: str) -> Any:
     """Returns what `get_config()` (or `get_config(argument)`) of the file returns, a ConfigDict with a model.name."""
@@ -41,11 +46,49 @@ def run_python(path: Path, argument: str) -> Any:
 def read_data(path: Path) -> Mapping[str, Any]:
     """Returns the mapping in a YAML or JSON file, {} for an empty one."""
     try:
-        text = path.read_text(encoding="utf-8")
-        return (json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)) or {}
+        with open(path, encoding="utf-8") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise UserError(f"config {str(path)!r} is longer than {MAX_BYTES} characters")
+        return (json.loads(text) if path.suffix == ".json" else _read_yaml(text)) or {}
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" in line {mark.line + 1}" if mark else ""
         raise UserError(f"cannot read config {str(path)!r}: {error.problem or error.context}{where}") from None
     except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"cannot read config {str(path)!r}: {(str(error).splitlines() or ['?'])[0]}") from None
+
+
+def _read_yaml(text: str) -> Any:
+    """As `yaml.safe_load`, for files that need not be well meant: ValueError where they nest or repeat without end."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} levels")
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {})
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, counted: dict[int, int | None]) -> int:
+    """Returns how many values a node stands for, its aliases written out."""
+    if id(node) in counted:
+        known = counted[id(node)]
+        if known is None:
+            raise ValueError("an alias stands within what it names")
+        return known
+    counted[id(node)] = None
+    inside = node.value if isinstance(node, yaml.CollectionNode) else []
+    parts = [part for pair in inside for part in pair] if isinstance(node, yaml.MappingNode) else inside
+    total = 1 + sum(_count(part, counted) for part in parts)
+    if total > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values, its aliases written out")
+    counted[id(node)] = total
+    return total

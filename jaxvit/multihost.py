@@ -26,6 +26,10 @@ START_SECS = 120  # for all processes to come
 _FLAGS = "--coordinator HOST:PORT --num-processes N --process-id I"
 
 
+# In the errors of those that are left when another process has ended.
+_GONE = ("Gloo", "oordination service", "barrier", "eartbeat", "another task", "Connection reset", "closed by peer")
+_AGAIN = "start all of them again, with the same command; the run goes on from its last checkpoint"
+
 _joined = False  # whether `start` has found others
 
 
@@ -80,10 +84,9 @@ def _leave_last_words(index: int, count: int) -> None:
     if not os.access("/bin/sh", os.X_OK):
         return
     said = f"process {index} of {count} was ended by force: killed, or aborted as another one of this run has ended"
-    then = "start all of them again, with the same command; the run goes on from its last checkpoint"
     script = 'read -r end || printf "error: %s\\n%s\\n" "$1" "$2" >&2'
     shell = subprocess.Popen(
-        ["/bin/sh", "-c", script, "sh", said, then],
+        ["/bin/sh", "-c", script, "sh", said, _AGAIN],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 
@@ -165,6 +168,14 @@ def by_main(decide: Callable[[], Any]) -> Any:
     if "error" in outcome:
         raise UserError(outcome["error"])
     return outcome["value"]
+
+
+def gone(error: BaseException) -> str | None:
+    """What to say of an error that means that another process has ended, in two lines; None for any other."""
+    said = " ".join(str(error).split())
+    if not _joined or not any(words in said for words in _GONE):
+        return None
+    return f"another process of this run has ended ({type(error).__name__}: {said[:160]})\n{_AGAIN}"
 
 
 def end(code: int) -> None:

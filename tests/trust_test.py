@@ -57,6 +57,38 @@ def test_a_config_from_a_stranger_is_only_data(tmp_path, text):
     assert not (tmp_path / "made").exists()
 
 
+def repeated(levels):
+    """A list of `levels` anchors, each of nine aliases of the one before: 9 ** levels values."""
+    lists = ["&a0 [0,0,0,0,0,0,0,0,0]"]
+    lists += [f"&a{i} [{','.join([f'*a{i - 1}'] * 9)}]" for i in range(1, levels)]
+    return f"[{', '.join(lists)}]"
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (f"data: {{mean: {repeated(9)}}}", "more than 100000 values"),
+        (f"model: {{name: resnet18, layers: {repeated(9)}}}", "more than 100000 values"),
+        ("model: &m {name: resnet18, more: *m}", "an alias stands within"),
+        ("data: {mean: &l [1, *l]}", "an alias stands within"),
+        (f"data: {{mean: {'[' * 3000}{']' * 3000}}}", "more than 50 levels"),
+        (f"seed: 1 #{'x' * 2**20}", "longer than"),
+        ("? \n: 3", "is no text"),
+    ],
+)
+def test_a_config_cannot_be_made_to_last_for_ever(tmp_path, text, said):
+    (tmp_path / "run.yaml").write_text(text)
+    begun = time.monotonic()
+    with pytest.raises(UserError, match=said):
+        config_lib.load(str(tmp_path / "run.yaml"))
+    assert time.monotonic() - begun < 5
+
+
+def test_aliases_are_no_offence(tmp_path):
+    (tmp_path / "run.yaml").write_text("data: {mean: &m [0.5], std: *m}")
+    assert config_lib.load(str(tmp_path / "run.yaml")).data.std == (0.5,)
+
+
 def test_the_compile_cache_is_private(tmp_path, monkeypatch):
     changed = {}
     settings = SimpleNamespace(jax_compilation_cache_dir=None, update=lambda name, value: changed.update({name: value}))

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -57,7 +58,16 @@ def _in_a_process(argv: list[str], topology: Any) -> int:
         flags = f"{flags} --xla_force_host_platform_device_count={topology.chips}"
     environment = {**os.environ, **_QUIET, _CHILD: "1", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     program = f"import sys; sys.argv[0] = {sys.argv[0]!r}; from jaxvit.cli import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.run([sys.executable, "-c", program, "plan", *argv], env=environment, check=False).returncode
+    child = subprocess.Popen([sys.executable, "-c", program, "plan", *argv], env=environment)
+    before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())  # Ctrl-C comes to both by itself
+    try:
+        code = child.wait()
+    except BaseException:
+        child.kill()
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return code if code >= 0 else 128 - code
 
 
 def _plan(args: Any, rest: list[str], topology: Any) -> int:
