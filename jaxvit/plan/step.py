@@ -18,7 +18,7 @@ from jaxvit.config import Config
 from jaxvit.data.augment import make_augment
 from jaxvit.errors import UserError
 from jaxvit.macs import count_jaxpr, count_macs
-from jaxvit.plan import chips, facts, traffic
+from jaxvit.plan import chips, facts, teacher, traffic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,9 +65,12 @@ def devices_of(topology: chips.Topology) -> list[Any]:
 def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) -> Compiled:
     """Builds the step as a run would, with shapes in place of arrays, and compiles it."""
     dataset, notes = facts.dataset(given, known), []
-    if given.distill.teacher is not None:
-        notes.append("the teacher is left out: its forward pass and its weights are not counted")
     config = setup.resolve(given, dataset)
+    stored = known.shape or (*config.data.image_size, len(config.data.mean))
+    sizes = [len(split) * math.prod(stored) for split in (dataset.train, dataset.val, dataset.test)]  # uint8
+    kept = [size <= config.data.resident_mb * 2**20 for size in sizes]  # on the device
+    taught, adviser, said = teacher.prepare(config, resident=kept[0])
+    notes += [said] if said else []
     batch_size, parts = recipe.split_batch(config, len(dataset.train))
     mesh = run.make_mesh(config, batch_size, parts, devices=devices_of(topology))
     if mesh.size < topology.chips:
@@ -81,16 +84,20 @@ def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) ->
     phases = thaw.read_phases(config.optim.freeze, config.optim.unfreeze, config.num_epochs)
     phase = recipe.make_phases(  # the last one: most of the model trains there
         config, mesh, phases, variables, gradient=gradient, schedule=schedule,
-        augment=make_augment(config.augment.to_dict()), **recipe.make_parts(config, model),
+        augment=make_augment(config.augment.to_dict()), **recipe.make_parts(config, model), **taught,
     )[-1]  # fmt: skip
     state, made = phase.template, phase.train_steps
     sharp = True in made  # the larger one, where there are two
     split = sharding.batch_sharding(mesh)
-    stored = known.shape or (*config.data.image_size, len(config.data.mean))
     shapes = {"image": ((batch_size, *stored), jnp.uint8), "label": ((batch_size,), jnp.int32),
               "mask": ((batch_size,), jnp.bool_)}  # fmt: skip
     batch = {name: jax.ShapeDtypeStruct(shape, kind, sharding=split) for name, (shape, kind) in shapes.items()}
-    traced = made[sharp].trace(state, batch)
+    if taught and adviser is None:
+        answers = (batch_size, config.model.num_classes)
+        batch["teacher_logits"] = jax.ShapeDtypeStruct(answers, jnp.float32, sharding=split)
+    whole = sharding.replicated(mesh)
+    adviser = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), adviser)
+    traced = made[sharp].trace(state, batch, adviser)
     begun = time.monotonic()
     try:
         with _quiet():
@@ -100,7 +107,6 @@ def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) ->
         if used is None:
             raise
         compiled, memory = None, used
-    images = [s.images.nbytes for s in (dataset.train, dataset.val, dataset.test) if s.images is not None]
     seconds, cost, collectives, moved = time.monotonic() - begun, {}, {}, None
     if compiled is not None:
         cost = compiled.cost_analysis() or {}
@@ -120,7 +126,7 @@ def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) ->
         batch_size=batch_size,
         parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(variables["params"])),
         state_bytes=sharding.bytes_per_device(state, jax.tree.map(lambda x: x.sharding, state)),
-        resident_bytes=sum(n for n in images if n <= config.data.resident_mb * 2**20),
+        resident_bytes=sum(size for size, keep in zip(sizes, kept, strict=True) if keep),
         memory_bytes=memory,
         fits=compiled is not None,
         forward_macs=count_macs(model, size),

@@ -1,6 +1,7 @@
 """The evaluation transform: against timm itself, and by hand where timm is absent."""
 
 import contextlib
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,28 @@ def test_arrays_are_taken_as_pictures():
 def test_wrong_options_are_answered(options):
     with pytest.raises(UserError, match="expected|become"):
         make_transform(**{"image_size": 8, **options})
+
+
+@pytest.mark.parametrize("size", [(40, 2000), (2000, 40)])
+def test_of_a_very_long_image_the_middle_is_resized_alone(size, monkeypatch):
+    ramp = np.linspace(0, 255, 2000).astype(np.uint8)
+    values = np.broadcast_to(ramp[None] if size[0] == 40 else ramp[:, None], size)
+    image = Image.fromarray(np.stack([values] * 3, -1))
+    middle = make_transform(64)(image).astype(int)
+    monkeypatch.setattr(importlib.import_module("jaxvit.data.preprocess"), "MAX_ASPECT", 1000)
+    assert np.abs(middle - make_transform(64)(image)).max() <= 1
+
+
+def test_a_line_of_pixels_takes_no_memory():
+    sizes = []
+    original = Image.Image.resize
+
+    def resize(self, size, *args, **words):
+        sizes.append(size)
+        return original(self, size, *args, **words)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "resize", resize)
+        for line in ((60_000, 1), (1, 60_000)):
+            assert make_transform(224)(Image.new("RGB", line)).shape == (224, 224, 3)
+    assert max(w * h for w, h in sizes) < 3_000_000

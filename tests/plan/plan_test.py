@@ -150,3 +150,24 @@ def test_tpu_slices_through_their_compiler():
     done = subprocess.run([*command, "--topology", "v5e:2x2"], capture_output=True, text=True)
     assert done.returncode == 0 and "16 GiB a chip" in done.stdout and "MFU" in done.stdout, done.stderr
     assert np.all([word in done.stdout for word in ("roofline", "all-reduce", "memory")])
+
+
+def planned(config, topology="cpu:2"):
+    compiled = step.compile_step(config, facts.find(config), chips.parse(topology))
+    return compiled, estimate.estimate(compiled, chips.parse(topology))
+
+
+def test_a_teacher_in_the_step_is_counted_and_one_that_has_answered_is_not(tmp_path):
+    name = write_npz(tmp_path / "data")
+    words: dict = {"parallel__num_devices": 2, "augment__crop_padding": 0, "augment__flip": False}
+    alone, _ = planned(tiny_config(name, **words))
+    words |= {"distill__teacher": "resnet18", "distill__mode": "hard"}
+    answered, _ = planned(tiny_config(name, **words))
+    inside, plan = planned(tiny_config(name, **words | {"augment__flip": True}))
+    assert answered.counted_flops == pytest.approx(alone.counted_flops, rel=1e-3)
+    forward = 2 * 1.8e9 * 16  # ResNet-18 at 224 px, 16 images
+    assert inside.counted_flops - alone.counted_flops == pytest.approx(forward, rel=0.05)
+    assert inside.memory_bytes - alone.memory_bytes > 4 * 11_000_000  # its weights
+    assert "teacher resnet18 at 224x224 answers in every step" in plan["notes"]
+    absent, plan = planned(tiny_config(name, **words | {"distill__teacher": str(tmp_path / "gone")}))
+    assert absent.counted_flops == alone.counted_flops and "left out" in plan["notes"][0]
