@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,11 +124,12 @@ def child(pipe: int, argv: list[str]) -> int:
 class Attempt:
     """One process of a run, from its start to its end or its kill."""
 
-    def __init__(self, config: Path, workdir: Path, log: Path):
-        """Starts the process."""
+    def __init__(self, config: Path, workdir: Path, log: Path, flags: Sequence[str] = ()):
+        """Starts the process; `flags` go to the command line."""
         self.begun = time.monotonic()
         self._read, write = os.pipe()
         command = [sys.executable, __file__, "--child", str(write), "--config", str(config), "--workdir", str(workdir)]
+        command += flags
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with open(log, "ab") as out:
             self._process = subprocess.Popen(
@@ -167,6 +169,17 @@ class Attempt:
         os.close(self._read)
         seconds = round(time.monotonic() - self.begun, 3)
         return {"exit": rc, "killed": killed, "seconds": seconds}
+
+    def wait_for(self, event: str, count: int) -> bool:
+        """Waits for the `count`-th event of a kind; returns whether it came."""
+        code, seen = list(MARKS).index(event), 0
+        while seen < count and (content := os.read(self._read, 1)):
+            seen += content[0] == code
+        return seen == count
+
+    def send(self, signum: int) -> None:
+        """Sends a signal."""
+        self._process.send_signal(signum)
 
     def _kill(self) -> str:
         self._process.send_signal(signal.SIGKILL)
@@ -229,7 +242,7 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
     return [name for name in sorted(a.keys() | b.keys()) if not same(a.get(name), b.get(name))]
 
 
-def provenance() -> dict[str, Any]:
+def provenance(tool: str = "tools/kill_test.py") -> dict[str, Any]:
     """Returns what a record must say of itself: command, date, commit, hardware and versions."""
     from jaxvit import summary
 
@@ -239,7 +252,7 @@ def provenance() -> dict[str, Any]:
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
     words = [word for flag, word in zip(sys.argv, sys.argv[1:], strict=False) if flag != "--scratch"]
     return {
-        "command": shlex.join(["python", "tools/kill_test.py", *(w for w in words if w != "--scratch")]),
+        "command": shlex.join(["python", tool, *(w for w in words if w != "--scratch")]),
         "date": datetime.date.today().isoformat(),
         "commit": commit or "unknown",
         "cpu": cpu,

@@ -40,13 +40,16 @@ class Facts:
     num_train: int
     num_test: int
     shape: Shape | None
+    note: str | None = None  # what is assumed
+
+
+UNKNOWN = (1000, 1_281_167, 50_000, None)  # ImageNet-1k
 
 
 def find(config: Config, num_classes: int | None = None, num_train: int | None = None) -> Facts:
     """Returns the facts from the name, the headers of the files, or the arguments, which go first.
 
-    Raises:
-      UserError: the data are not here, not known, and `num_classes` is not given.
+    Of data that are not here and not known, those of ImageNet are assumed, which the note says.
     """
     kind, _, argument = str(config.data.name).partition(":")
     known = KNOWN.get(argument.partition("/")[0] if kind == "tfds" else kind)
@@ -54,12 +57,14 @@ def find(config: Config, num_classes: int | None = None, num_train: int | None =
         known = _npz(Path(argument).expanduser())
     elif kind == "folder" and Path(argument).expanduser().is_dir():
         known = _folder(Path(argument).expanduser())
-    if known is None and num_classes is None:
-        raise UserError(
-            f"what {config.data.name} holds is not known without reading it\ngive --num-classes N (and --num-train N)"
-        )
-    classes, train, test, shape = known or (0, 1_281_167, 50_000, None)
-    return Facts(num_classes or classes, num_train or train, test, shape)
+    note = None
+    if known is None:
+        given = num_classes or config.model.get("num_classes")
+        known = (int(given or UNKNOWN[0]), *UNKNOWN[1:])
+        note = f"{config.data.name} is not here; assumed are photos, {known[0]:,} classes (--num-classes N)"
+        note += f" and {num_train or known[1]:,} training images (--num-train N)"
+    classes, train, test, shape = known
+    return Facts(num_classes or classes, num_train or train, test, shape, note)
 
 
 def dataset(config: Config, facts: Facts) -> data.Dataset:

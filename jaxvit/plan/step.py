@@ -64,7 +64,7 @@ def devices_of(topology: chips.Topology) -> list[Any]:
 
 def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) -> Compiled:
     """Builds the step as a run would, with shapes in place of arrays, and compiles it."""
-    dataset, notes = facts.dataset(given, known), []
+    dataset, notes = facts.dataset(given, known), [known.note] if known.note else []
     config = setup.resolve(given, dataset)
     stored = known.shape or (*config.data.image_size, len(config.data.mean))
     sizes = [len(split) * math.prod(stored) for split in (dataset.train, dataset.val, dataset.test)]  # uint8

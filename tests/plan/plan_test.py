@@ -75,9 +75,10 @@ def test_facts_come_from_headers_names_and_arguments(tmp_path):
     config.data.name = "tfds:imagenet2012"
     assert facts.find(config).num_classes == 1000 and facts.find(config, num_train=5).num_train == 5
     config.data.name = "folder:/nowhere"
-    with pytest.raises(UserError, match="give --num-classes"):
-        facts.find(config)
-    assert facts.find(config, num_classes=7).shape is None
+    assert facts.find(config, num_classes=7).num_classes == 7
+    unknown = facts.find(config)
+    assert unknown.num_classes == 1000 and unknown.shape is None
+    assert unknown.note is not None and "folder:/nowhere is not here; assumed are photos, 1,000 classes" in unknown.note
 
 
 def found(**words):
