@@ -65,6 +65,8 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
     if hasattr(jax.config, "jax_enable_preemption_service"):
         jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    waits = f"ended while it waited for the other processes, found by {cluster} ({START_SECS} s at most)"
+    quiet = _leave_last_words(waits, f"are all of them started, with the same coordinator? Else say {_FLAGS}")
     try:
         jax.distributed.initialize(
             coordinator, num_processes, process_id, **{k: v for k, v in options.items() if k in known}
@@ -72,30 +74,33 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise UserError(f"several processes, by {cluster}, did not find each other: {reason}\nsay {_FLAGS}") from None
+    finally:
+        quiet()
     _joined = True
-    _leave_last_words(jax.process_index(), jax.process_count())
+    said = f"process {jax.process_index()} of {jax.process_count()} was ended by force: "
+    quiet = _leave_last_words(f"{said}killed, or aborted as another one of this run has ended", _AGAIN)
+    interrupt.before_leaving.append(quiet)
+    atexit.register(quiet)
 
 
-def _leave_last_words(index: int, count: int) -> None:
-    """Has a shell say what happened where this process cannot: JAX aborts it, without Python, when another one dies.
+def _leave_last_words(said: str, then: str) -> Callable[[], None]:
+    """Has a shell say two lines if this process is ended without another word of its own; returns what calls it off.
 
-    The shell waits at a pipe; an orderly end tells it that there is nothing to say.
+    JAX's runtime aborts a process, without Python, when another one dies or does not come. The shell waits at a pipe.
     """
     if not os.access("/bin/sh", os.X_OK):
-        return
-    said = f"process {index} of {count} was ended by force: killed, or aborted as another one of this run has ended"
+        return lambda: None
     script = 'read -r end || printf "error: %s\\n%s\\n" "$1" "$2" >&2'
     shell = subprocess.Popen(
-        ["/bin/sh", "-c", script, "sh", said, _AGAIN],
+        ["/bin/sh", "-c", script, "sh", said, then],
         stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
 
-    def nothing_to_say() -> None:
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+    def quiet() -> None:
+        with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):
             shell.communicate(b"end\n", timeout=1)
 
-    interrupt.before_leaving.append(nothing_to_say)
-    atexit.register(nothing_to_say)
+    return quiet
 
 
 def detect(environment: Mapping[str, str]) -> str | None:

@@ -201,6 +201,18 @@ def test_a_missing_flag_and_absent_others_are_named(monkeypatch):
         multihost.start("10.0.0.1", 2, 0)
 
 
+def test_those_that_wait_in_vain_say_so(tmp_path):
+    program = "from jaxvit import cli, multihost; multihost.START_SECS = 2; cli.main()"
+    flags = ["--coordinator", "127.0.0.1:1", "--num-processes", "2", "--process-id", "1"]
+    argv = ["--config", str(write_config(tmp_path)), "--workdir", str(tmp_path / "run"), *flags]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *argv], capture_output=True, text=True, timeout=100, cwd=MAIN.parent
+    )
+    *_, first, second = done.stderr.splitlines()
+    assert done.returncode not in (0, None)
+    assert "other processes" in first and "are all of them started" in second, done.stderr
+
+
 @pytest.mark.parametrize(
     "environment, cluster",
     [
