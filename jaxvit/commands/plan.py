@@ -78,6 +78,10 @@ def _plan(args: Any, rest: list[str], topology: Any) -> int:
     config = config_lib.load(args.config, rest, models.model_fields)
     config_checks.validate(config)
     use_compile_cache()
+    if config.dtype == "float64":
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
     found = step.compile_step(config, facts.find(config, args.num_classes, args.num_train), topology)
     plan = estimate.estimate(found, topology)
     print("\n".join(estimate.lines(plan)))

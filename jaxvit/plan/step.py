@@ -81,6 +81,8 @@ def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) ->
     model = setup.make_model(config)
     size = (*config.data.image_size, config.model.in_channels)
     variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *size), jnp.float32))
+    if config.dtype == "float64":
+        variables = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float64), variables)
     phases = thaw.read_phases(config.optim.freeze, config.optim.unfreeze, config.num_epochs)
     phase = recipe.make_phases(  # the last one: most of the model trains there
         config, mesh, phases, variables, gradient=gradient, schedule=schedule,

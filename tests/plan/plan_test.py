@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -172,3 +173,14 @@ def test_a_teacher_in_the_step_is_counted_and_one_that_has_answered_is_not(tmp_p
     assert "teacher resnet18 at 224x224 answers in every step" in plan["notes"]
     absent, plan = planned(tiny_config(name, **words | {"distill__teacher": str(tmp_path / "gone")}))
     assert absent.counted_flops == alone.counted_flops and "left out" in plan["notes"][0]
+
+
+def test_a_mapped_step_and_one_in_float64_are_planned_too(tmp_path):
+    name = write_npz(tmp_path / "data")
+    words: dict = {"parallel__num_devices": 2}
+    single, _ = planned(tiny_config(name, **words))
+    mapped, plan = planned(tiny_config(name, **words, parallel__mode="pmap"))
+    assert plan["mode"] == "pmap" and mapped.counted_flops == pytest.approx(single.counted_flops)
+    with jax.enable_x64(True):
+        double, _ = planned(tiny_config(name, **words, dtype="float64"))
+    assert double.state_bytes == pytest.approx(2 * single.state_bytes, rel=1e-3)
