@@ -67,6 +67,7 @@ class Run:
     compiled: set[tuple[bool, int]] = dataclasses.field(default_factory=set)  # kinds and numbers of steps taken
     compile_seconds: float = 0.0
     phase: int = 0  # the one under way
+    lost: int = 0  # training images that could not be read, as reported
 
     @property
     def trainable(self) -> Any:

@@ -293,6 +293,10 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> 
     writer.write(step, {**train, **val}, epoch=progress.epoch)
     rate = run.steps_per_epoch * run.batch_size * progress.epoch / max(progress.seconds, 1e-9)
     err.print(f"{line}  {rate:,.0f} images/s")
+    lost = len(run.feeds["train"].unreadable)
+    if lost > run.lost:
+        err.print(f"{lost} training images could not be read so far; they have no part in a step")
+        run.lost = lost
     if progress.stopped_early:
         err.print(f"stopped early: no improvement in {config.early_stopping.patience} evaluations")
     progress.epoch_step, progress.sums, progress.counted = 0, {}, 0

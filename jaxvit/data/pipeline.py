@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,14 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxvit.data.images import DECODE_ERRORS, in_threads
 from jaxvit.data.preprocess import make_transform
 from jaxvit.data.splits import Split, shuffled
-from jaxvit.errors import UserError
+from jaxvit.errors import RunError, UserError
 from jaxvit.sharding import local_rows, put, put_rows
 
 __all__ = ["Resident", "Streamed", "epoch_order", "make_feed", "make_transform"]
 
 Batch = dict[str, jax.Array]
+MAX_UNREADABLE = 0.01  # share of a split, and
+FEW = 10  # so many are never too many
 
 
 def epoch_order(seed: int, epoch: int, n: int, repeats: int = 1) -> np.ndarray:
@@ -114,8 +116,9 @@ class Streamed:
     """A split that is read, decoded and transformed by threads while the device works; same batches as Resident.
 
     The order of the batches comes from `order` alone, so that a start at any batch continues as if uninterrupted.
-    An example that cannot be read is tried once more and then masked; `unreadable` collects their positions. Where the
-    mesh of `sharding` spans several processes, each reads its own rows of every batch.
+    An example that cannot be read is tried once more and then masked; `unreadable` collects their positions. More than
+    1 % of them is a RunError, before the batch that they are in: a drive that went away must not train on nothing.
+    Where the mesh of `sharding` spans several processes, each reads its own rows of every batch.
     """
 
     kind = "streamed"
@@ -151,6 +154,7 @@ class Streamed:
         host = iter(examples.to_iter_dataset(options).batch(slots.shape[1], drop_remainder=True))
         ahead = collections.deque()
         for batch in host:
+            _refuse_many(self._split, self.unreadable)
             ahead.append(put_rows(batch, self._sharding, batch_size))
             if len(ahead) > self._prefetch:
                 yield ahead.popleft()
@@ -244,4 +248,15 @@ def _decode_all(split: Split, transform: Callable | None) -> tuple[np.ndarray, l
             images[i] = example
 
     in_threads(decode, len(split), f"decoding {split.name} images")
+    _refuse_many(split, unreadable)
     return images, sorted(unreadable)
+
+
+def _refuse_many(split: Split, unreadable: Collection[int]) -> None:
+    n = len(unreadable)
+    if n > max(FEW, MAX_UNREADABLE * len(split)):
+        names = ", ".join(str(split.names[i] if split.names else i) for i in sorted(unreadable)[:3])
+        raise RunError(
+            f"{n} of {len(split)} {split.name} images cannot be read any more, among them {names}\n"
+            "are the data still there? The checkpoints are intact; with that mended, the same command goes on"
+        )

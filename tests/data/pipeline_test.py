@@ -12,7 +12,7 @@ from PIL import Image
 from jaxvit.data import Resident, Streamed, epoch_order, load_dataset, make_feed, make_transform
 from jaxvit.data.pipeline import gather, num_batches
 from jaxvit.data.splits import Split, from_arrays
-from jaxvit.errors import UserError
+from jaxvit.errors import RunError, UserError
 
 
 def _split(n=23):
@@ -153,3 +153,21 @@ def test_a_stream_left_early_stops_reading():
 def test_an_empty_split_gives_no_batches():
     empty = load_dataset("digits", val_fraction=0).val
     assert list(make_feed(empty).batches(np.arange(0), 4, pad=True)) == []
+
+
+@pytest.mark.parametrize("kind", ["streamed", "resident"])
+def test_data_that_went_away_end_the_run_and_a_few_do_not(kind):
+    gone = set(range(0, 100, 10))
+
+    def read(i):
+        if i in gone:
+            raise OSError("gone")
+        return np.zeros((4, 4, 3), np.uint8)
+
+    split = Split("train", np.zeros(100, np.int32), np.arange(100), read, names=[f"{i}.jpg" for i in range(100)])
+    make = Streamed if kind == "streamed" else Resident
+    feed = make(split)
+    assert sum(int(b["mask"].sum()) for b in feed.batches(np.arange(100), 10)) == 90
+    gone |= {91, 92}
+    with pytest.raises(RunError, match="12 of 100 train images cannot be read any more, among them 0.jpg"):
+        list(make(split).batches(np.arange(100), 10))
