@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run at the next step, after a checkpoint; a second one ends it at once.
+"""Ctrl-C and SIGTERM end a run at the next step, after a checkpoint; a second Ctrl-C ends it at once.
 
 SIGTERM is how SLURM, Kubernetes and a machine that shuts down (a preempted TPU or spot VM among them) tell a process
 that its time is over. SIGUSR1, which `sbatch --signal=USR1@120` sends some time before the end, is taken as SIGTERM.
@@ -71,7 +71,7 @@ def deferred() -> Iterator[Flag]:
     def remember(signum, frame):
         if flag.signum is None:
             flag.signum = MEANING[signum]
-        elif MEANING[signum] == signum:  # a notice is no second request
+        elif signum == signal.SIGINT:  # schedulers repeat theirs: that must not break off the save
             raise KeyboardInterrupt
 
     before = {s: signal.signal(s, remember) for s in MEANING}

@@ -1,5 +1,6 @@
 """Runs that are killed, damaged or out of disk: the short versions of tools/kill_test.py and tools/damage_test.py."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxvit import summary, train, writers
+from jaxvit import interrupt, summary, train, writers
 from jaxvit.errors import RunError, UserError
 from tests.helpers import tiny_config, write_npz
 
@@ -145,3 +146,22 @@ def test_a_signal_during_evaluation_is_answered_there(tmp_path, data_name, monke
     assert stop.value.exit_code == 143
     final = train.train_and_evaluate(config, tmp_path / "run")
     assert final == json.loads((tmp_path / "whole/summary.json").read_text())["final"]
+
+
+@pytest.mark.parametrize(
+    "first, second, meaning, at_once",
+    [
+        (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM, False),
+        (signal.SIGTERM, signal.SIGTERM, signal.SIGTERM, False),
+        (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, True),
+        (signal.SIGINT, signal.SIGINT, signal.SIGINT, True),
+    ],
+)
+def test_a_scheduler_may_repeat_itself_and_a_second_ctrl_c_ends_at_once(first, second, meaning, at_once):
+    """`sbatch --signal=USR1@120` gives notice, SIGTERM follows at the end: neither breaks off the save."""
+    with interrupt.deferred() as flag:
+        signal.raise_signal(first)
+        assert flag.signum == meaning
+        with pytest.raises(KeyboardInterrupt) if at_once else contextlib.nullcontext():
+            signal.raise_signal(second)
+        assert flag.signum == meaning

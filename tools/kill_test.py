@@ -246,15 +246,19 @@ def provenance(tool: str = "tools/kill_test.py") -> dict[str, Any]:
     """Returns what a record must say of itself: command, date, commit, hardware and versions."""
     from jaxvit import summary
 
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=10"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+
+    commit = git("rev-parse", "--short=10", "HEAD") or "unknown"
+    changed = " with changes" if git("status", "--porcelain", "jaxvit", "tools") else ""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
     words = [word for flag, word in zip(sys.argv, sys.argv[1:], strict=False) if flag != "--scratch"]
     return {
         "command": shlex.join(["python", tool, *(w for w in words if w != "--scratch")]),
         "date": datetime.date.today().isoformat(),
-        "commit": commit or "unknown",
+        "commit": commit + changed,
         "cpu": cpu,
         "cores_of_the_run": len(os.sched_getaffinity(0)),
         "environment": summary.environment(),
