@@ -60,7 +60,7 @@ def start(config, workdir, processes, devices, *overrides, marked=None):
     return started
 
 
-def outcome(started, timeout=300):
+def outcome(started, timeout=900):
     """Returns [(exit code, what it said)]."""
     try:
         said = [process.communicate(timeout=timeout)[0] for process in started]
@@ -76,7 +76,7 @@ def run(config, workdir, processes, devices, *overrides):
     return ended
 
 
-def wait_for_step(workdir, step, timeout=200):
+def wait_for_step(workdir, step, timeout=600):
     """Waits until metrics.jsonl has a line of that step."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:

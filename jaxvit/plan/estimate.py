@@ -80,7 +80,8 @@ def suggest(found: Compiled, capacity: float) -> list[str]:
         said.append("--config.data.resident_mb=1: the data stay on the host")
     if "remat" in models.model_fields(config.model.name) and not config.model.get("remat"):
         said.append("--config.model.remat=true: activations are computed twice and not kept, about a third more FLOPs")
-    shares = [n for n in range(2, found.devices + 1) if found.devices % n == 0 and n > config.parallel.fsdp]
+    most = found.devices // config.parallel.tensor if config.parallel.mode == "jit" else 0  # pmap keeps it whole
+    shares = [n for n in range(2, most + 1) if most % n == 0 and n > config.parallel.fsdp]
     whole = found.state_bytes * config.parallel.fsdp
     enough = [n for n in shares if whole / n + found.resident_bytes + rest <= capacity]
     if enough:

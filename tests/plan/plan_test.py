@@ -111,6 +111,9 @@ def test_what_would_help_where_it_does_not_fit():
         assert word in said
     state = estimate.estimate(found(state_bytes=20 * 2**30, memory_bytes=26 * 2**30), chips.parse("v5e:4x4"))
     assert "parallel.fsdp=4" in " ".join(state["suggestions"])
+    mapped = found(state_bytes=20 * 2**30, memory_bytes=26 * 2**30)
+    mapped.config.parallel.mode = "pmap"
+    assert "fsdp" not in " ".join(estimate.suggest(mapped, 16 * 2**30))
     refused = estimate.estimate(found(fits=False, memory_bytes=20 * 2**30, flops=None), chips.parse("v5e:4x4"))
     assert not refused["fits"] and refused["step_flops_per_device"] == 6e12 / 16
 
