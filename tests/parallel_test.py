@@ -94,6 +94,15 @@ def test_any_placement_gives_the_metrics_of_one_device_in_float64(tmp_path, mode
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("model, method", [("vit", "asam"), ("resnet", "adamw")])
+def test_numbers_of_devices_that_are_no_powers_of_two(tmp_path, model, method):
+    one = run_at(tmp_path, "1", model, method, batch_size=30)
+    for n in (3, 5, 6):
+        other = run_at(tmp_path / str(n), "1", model, method, batch_size=30, parallel__num_devices=n)
+        assert difference(one, other).max() < 1e-9, n
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["adamw", "asam"])
 @pytest.mark.parametrize("model", MODELS)
 def test_float32_agrees_at_the_first_step_and_without_batchnorm_for_twenty(tmp_path, model, method):
