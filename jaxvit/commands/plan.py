@@ -20,7 +20,7 @@ and cpu:8 for virtual devices. Nothing is allocated, no data are read. The exit 
 _CHILD = "JAXVIT_PLAN_PROCESS"
 _QUIET = {"TPU_SKIP_MDS_QUERY": "1", "TPU_LOG_DIR": "disabled", "TPU_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3",
           "TF_CPP_MIN_LOG_LEVEL": "3", "TPU_ACCELERATOR_TYPE": "v5litepod-16",
-          "TPU_WORKER_HOSTNAMES": "localhost"}  # fmt: skip
+          "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # fmt: skip
 
 
 def run(argv: list[str]) -> int:

@@ -17,7 +17,7 @@ def estimate(found: Compiled, topology: Topology) -> dict[str, Any]:
     memory = found.memory_bytes + found.resident_bytes
     capacity = None if chip.memory is None else chip.memory - RESERVED
     sent = sum(entry["sent"] for entry in found.collectives.values())
-    flops = found.flops if found.flops and found.flops > 0 else found.counted_flops / found.devices
+    flops = max(found.flops or 0.0, found.counted_flops / found.devices)  # XLA counts what a loop does once
     limits = {
         "compute": flops / chip.flops if chip.flops else None,
         "memory": found.bytes_accessed / chip.memory_bandwidth

@@ -53,11 +53,60 @@ def memory_bytes(hlo: str) -> float:
         sizes = {i.name: _in_memory(i.type) for i in instructions}
         moved = 0.0
         for i in instructions:
-            if i.kind not in _FREE and not i.kind.endswith("-done"):
-                operands = set(re.findall(r"%([\w.-]+)", i.rest))
-                moved += sizes[i.name] + sum(sizes.get(name, 0.0) for name in operands)
+            if i.kind in _FREE or i.kind.endswith("-done"):
+                continue
+            read, written = _part_moved(i, program)
+            operands = dict(enumerate(_operands(i)))
+            moved += sizes[i.name] if written is None else min(written, sizes[i.name])
+            whole = {name for at, name in operands.items() if at not in read}  # each once
+            moved += sum(sizes.get(name, 0.0) for name in whole)
+            moved += sum(min(read[at], sizes.get(name, 0.0)) for at, name in operands.items() if at in read)
         total += moved * times[inside]
     return total
+
+
+def _part_moved(i: _Instruction, program: dict[str, list[_Instruction]]) -> tuple[dict[int, float], float | None]:
+    """Returns ({number of an operand: bytes read of it}, bytes written), where it is not all of them.
+
+    A loop over blocks takes a slice of each stacked array and writes one into another, in place.
+    """
+    if i.kind == "dynamic-slice":
+        return {0: _in_memory(i.type)}, None
+    if i.kind != "fusion" or not _called(i):
+        return {}, None
+    body = program.get(_called(i)[0], [])
+    by_name = {inner.name: inner for inner in body}
+
+    def origin(name: str) -> str:
+        while name in by_name and by_name[name].kind == "bitcast":
+            name = (_operands(by_name[name]) or [""])[0]
+        return name
+
+    whole: set[str] = set()
+    parts: dict[str, float] = {}
+    updates: list[float] = []
+    for inner in body:
+        names = [origin(name) for name in _operands(inner)]
+        if inner.kind == "dynamic-slice":
+            parts[names[0]] = parts.get(names[0], 0.0) + _in_memory(inner.type)
+        elif inner.kind == "dynamic-update-slice":
+            parts.setdefault(names[0], 0.0)
+            updates.append(_in_memory(by_name[names[1]].type) if names[1] in by_name else 0.0)
+            whole |= set(names[1:2])
+        elif inner.kind == "fusion":
+            within = _part_moved(inner, program)[0]
+            for at, name in enumerate(names):
+                if at in within:
+                    parts[name] = parts.get(name, 0.0) + within[at]
+                else:
+                    whole.add(name)
+        elif inner.kind != "bitcast":
+            whole |= set(names)
+    numbers = {inner.name: int(inner.rest.partition(")")[0]) for inner in body if inner.kind == "parameter"}
+    read = {number: parts[name] for name, number in numbers.items() if name in parts and name not in whole}
+    root = body[-1].name if body else ""  # XLA writes the root last
+    ends = by_name.get(origin(root))
+    return read, updates[0] if ends is not None and ends.kind == "dynamic-update-slice" and len(updates) == 1 else None
 
 
 def _parse(hlo: str) -> tuple[dict[str, list[_Instruction]], dict[str, int]]:
@@ -77,13 +126,33 @@ def _parse(hlo: str) -> tuple[dict[str, list[_Instruction]], dict[str, int]]:
     def visit(name: str, often: int) -> None:
         times[name] = times.get(name, 0) + often
         for i in program.get(name, ()):
-            trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', i.rest) if i.kind == "while" else None
+            trips = _trips(i, program) if i.kind == "while" else 1
             for called in _called(i):
                 if called in program:
-                    visit(called, often * (int(trips.group(1)) if trips else 1))
+                    visit(called, often * trips)
 
     visit(entry, 1)
     return program, times
+
+
+def _trips(loop: _Instruction, program: dict[str, list[_Instruction]]) -> int:
+    """How often a loop runs: as XLA notes it, or, for TPUs, from its condition, a counter below a constant."""
+    if noted := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.rest):
+        return int(noted.group(1))
+    condition = re.search(r"\bcondition=%?([\w.-]+)", loop.rest)
+    body = program.get(condition.group(1), []) if condition else []
+    constants = {i.name: i.rest for i in body if i.kind == "constant"}
+    for i in body:
+        if i.kind == "compare" and "direction=LT" in i.rest:
+            for name in _operands(i):
+                if found := re.match(r"(\d+)\)", constants.get(name, "")):
+                    return int(found.group(1))
+    return 1
+
+
+def _operands(i: _Instruction) -> list[str]:
+    """The names of what an instruction takes, in order."""
+    return re.findall(r"%([\w.-]+)", re.split(r"\)(?:, \w+=|$)", i.rest)[0])
 
 
 def _called(i: _Instruction) -> list[str]:

@@ -187,3 +187,64 @@ def test_a_mapped_step_and_one_in_float64_are_planned_too(tmp_path):
     with jax.enable_x64(True):
         double, _ = planned(tiny_config(name, **words, dtype="float64"))
     assert double.state_bytes == pytest.approx(2 * single.state_bytes, rel=1e-3)
+
+
+SCANNED = """\
+%inner (p0: f32[24,8,8], p1: s32[]) -> f32[8,8] {
+  %p0 = f32[24,8,8]{2,1,0} parameter(0)
+  %p1 = s32[] parameter(1)
+  %ds = f32[1,8,8]{2,1,0} dynamic-slice(%p0, %p1, %p1, %p1), dynamic_slice_sizes={1,8,8}
+  ROOT %b = f32[8,8]{1,0} bitcast(%ds)
+}
+
+%reads (a0: f32[24,8,8], a1: s32[], a2: f32[8,8]) -> f32[8,8] {
+  %a0 = f32[24,8,8]{2,1,0} parameter(0)
+  %a1 = s32[] parameter(1)
+  %a2 = f32[8,8]{1,0} parameter(2)
+  %one = f32[8,8]{1,0} fusion(%a0, %a1), kind=kLoop, calls=%inner
+  ROOT %sum = f32[8,8]{1,0} add(%one, %a2)
+}
+
+%writes (b0: f32[24,8,8], b1: f32[8,8], b2: s32[]) -> f32[24,8,8] {
+  %b0 = f32[24,8,8]{2,1,0} parameter(0)
+  %b1 = f32[8,8]{1,0} parameter(1)
+  %b2 = s32[] parameter(2)
+  %up = f32[1,8,8]{2,1,0} bitcast(%b1)
+  ROOT %dus = f32[24,8,8]{2,1,0} dynamic-update-slice(%b0, %up, %b2, %b2, %b2)
+}
+
+%body (s: (s32[], f32[24,8,8], f32[24,8,8], f32[8,8])) -> (s32[], f32[24,8,8], f32[24,8,8], f32[8,8]) {
+  %s = (s32[], f32[24,8,8]{2,1,0}, f32[24,8,8]{2,1,0}, f32[8,8]{1,0}) parameter(0)
+  %n = s32[] get-tuple-element(%s), index=0
+  %w = f32[24,8,8]{2,1,0} get-tuple-element(%s), index=1
+  %g = f32[24,8,8]{2,1,0} get-tuple-element(%s), index=2
+  %h = f32[8,8]{1,0} get-tuple-element(%s), index=3
+  %read = f32[8,8]{1,0} fusion(%w, %n, %h), kind=kLoop, calls=%reads
+  %ar = f32[8,8]{1,0} all-reduce(%read), replica_groups={{0,1}}, to_apply=%add
+  ROOT %write = f32[24,8,8]{2,1,0} fusion(%g, %ar, %n), kind=kLoop, calls=%writes
+}
+
+%below (s: (s32[], f32[24,8,8], f32[24,8,8], f32[8,8])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(24)
+  %s.1 = (s32[]{:T(128)}, f32[24,8,8]{2,1,0}, f32[24,8,8]{2,1,0}, f32[8,8]{1,0}) parameter(0)
+  %n.1 = s32[]{:T(128)} get-tuple-element(%s.1), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%n.1, %limit), direction=LT, metadata={op_name="while/cond/lt"}
+}
+
+ENTRY %main (a: f32[8]) -> f32[8] {
+  %a = f32[8]{0} parameter(0)
+  ROOT %loop = (s32[], f32[24,8,8]{2,1,0}, f32[24,8,8]{2,1,0}, f32[8,8]{1,0}) while(%a), condition=%below, body=%body
+}
+"""
+
+
+def test_a_loop_over_blocks_moves_a_slice_at_a_time_and_its_trips_are_in_its_condition():
+    """As the TPU compiler writes it: no trip count, stacked weights read and gradients written within fusions."""
+    assert traffic.count(SCANNED, 2)["all-reduce"] == {"operations": 24, "bytes": 24 * 256.0, "sent": 24 * 256.0}
+    read, reduced, written = 256 + 4 + 256 + 256, 256 + 256, 256 + 4 + 256
+    assert traffic.memory_bytes(SCANNED) == 24 * (read + reduced + written)
+
+
+def test_what_a_loop_does_is_counted_each_time():
+    plan = estimate.estimate(found(flops=1e10), chips.parse("v5e:4x4"))
+    assert plan["step_flops_per_device"] == 6e12 / 16 and plan["mfu"] < 1
