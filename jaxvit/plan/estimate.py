@@ -128,9 +128,9 @@ def lines(plan: dict[str, Any]) -> list[str]:
             f"{entry['sent'] / 1e6:,.1f} MB sent by each device a step"
         )
     if plan["step_seconds"]:
-        limits = ", ".join(f"{name} {1e3 * v:.1f} ms" for name, v in plan["limits_seconds"].items() if v is not None)
+        limits = ", ".join(f"{name} {1e3 * v:.4g} ms" for name, v in plan["limits_seconds"].items() if v is not None)
         out.append(
-            f"time      at least {1e3 * plan['step_seconds']:.1f} ms a step (roofline: {limits}), "
+            f"time      at least {1e3 * plan['step_seconds']:.4g} ms a step (roofline: {limits}), "
             f"at most {plan['images_per_second']:,.0f} images/s and MFU {plan['mfu']:.0%}"
         )
     out.append("fits      yes" if plan["fits"] else "fits      NO; what would help, by estimate:")
