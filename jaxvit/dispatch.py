@@ -9,6 +9,7 @@ import numpy as np
 from jaxvit.config import Config
 from jaxvit.data.pipeline import Resident, gather
 from jaxvit.errors import UserError
+from jaxvit.target import platform
 
 SMALL = 64 * 64  # pixels: larger images keep the device busy for longer than a launch takes
 MOST = 32  # steps; metrics and signals wait for the end of a dispatch
@@ -26,7 +27,7 @@ def steps_per_dispatch(config: Config, feed: Any, steps_per_epoch: int) -> int:
             raise UserError(f"steps_per_dispatch {wanted} needs images on the device and parallel.mode=jit")
         return wanted
     height, width = config.data.image_size
-    if not able or config.fast_dev_run or jax.default_backend() == "cpu" or height * width > SMALL:
+    if not able or config.fast_dev_run or platform() == "cpu" or height * width > SMALL:
         return 1
     return max(1, min(MOST, steps_per_epoch))
 
@@ -41,7 +42,7 @@ def make_many(step: Callable, sharding: Any) -> Callable:
         def one(state: Any, slots: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
             return step(state, gather(*data, slots, out=sharding), teacher)
 
-        unroll = len(slots) if jax.default_backend() == "cpu" else 1
+        unroll = len(slots) if platform() == "cpu" else 1
         return jax.lax.scan(one, state, slots, unroll=unroll)
 
     return many

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxvit import gradients, models, optim, steps
 from jaxvit.errors import UserError
-from jaxvit.macs import count_macs
+from jaxvit.macs import by_formula, count_macs
 from jaxvit.models.layers import to_pair
 from jaxvit.state import create_state, init_variables
 
@@ -91,7 +91,9 @@ class Subject:
     def xla_macs(self) -> float:
         """Half the FLOPs that XLA counts for one image, before its own optimisations."""
         images = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
-        cost: Any = jax.jit(self.model.clone(dtype=None).apply).lower(self.variables, images).cost_analysis()
+        cost: Any = (
+            jax.jit(by_formula(self.model).clone(dtype=None).apply).lower(self.variables, images).cost_analysis()
+        )
         return cost["flops"] / 2
 
 

@@ -138,8 +138,10 @@ def to_stablehlo(model: Any, variables: Any) -> bytes:
 
 def portable(model: Any) -> Any:
     """The model computing in float32, with no kernel that only one platform has."""
-    own = {"dtype": None, "attn_implementation": None}
-    return model.clone(**{field: value for field, value in own.items() if hasattr(model, field)})
+    from jaxvit.macs import by_formula
+
+    model = by_formula(model)
+    return model.clone(dtype=None) if hasattr(model, "dtype") else model
 
 
 def check(given: "Source", form: str, directory: Path) -> dict[int, float]:

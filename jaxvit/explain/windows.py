@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit.models.layers import Array, to_pair
-from jaxvit.models.swin import clamp_window, stage_windows, window_partition, window_reverse
+from jaxvit.models.windows import clamp_window, stage_windows, window_partition, window_reverse
 
 Pair = tuple[int, int]
 

@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
+from jaxvit.target import platform
+
 Array = jax.Array
 SMALLEST_MAP = 24 * 24  # pixels; on smaller maps XLA's own is as fast
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -42,7 +44,7 @@ def dot_general(lhs: Array, rhs: Array, dimension_numbers: Any, *args: Any, **kw
     """`jax.lax.dot_general`, as linear layers use it."""
     (contract, other), (batch, _) = dimension_numbers
     plain = not batch and tuple(contract) == (lhs.ndim - 1,) and tuple(other) == (0,) and rhs.ndim == 2
-    if jax.default_backend() == "cpu" and plain and lhs.dtype == rhs.dtype:
+    if platform() == "cpu" and plain and lhs.dtype == rhs.dtype:
         return linear(lhs.reshape(-1, lhs.shape[-1]), rhs).reshape(*lhs.shape[:-1], rhs.shape[1])
     return jax.lax.dot_general(lhs, rhs, dimension_numbers, *args, **kwargs)
 
@@ -73,7 +75,7 @@ def matmul(x: Array, kernel: Array) -> Array:
 
 def conv_general_dilated(lhs: Array, rhs: Array, *args: Any, **kwargs: Any) -> Array:
     """`jax.lax.conv_general_dilated`, as convolutions use it; with the other gradient where that is the faster one."""
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return jax.lax.conv_general_dilated(lhs, rhs, *args, **kwargs)
     if suits(lhs, rhs, *args, **kwargs):
         return settled(conv3x3(lhs, rhs))

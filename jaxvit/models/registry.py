@@ -47,7 +47,7 @@ FAMILIES: dict[str, Family] = {
     "vgg": Family(vgg.VGG, vgg.VARIANTS, vgg.UNSUPPORTED, VGG_CHOICES),
     "resnet": Family(resnet.ResNet, resnet.VARIANTS, resnet.UNSUPPORTED, RESNET_CHOICES),
     "vit": Family(vit.VisionTransformer, vit.VARIANTS, vit.UNSUPPORTED, vit.CHOICES | REMAT, vit._check_fields),
-    "swin": Family(swin.SwinTransformer, swin.VARIANTS, swin.UNSUPPORTED, REMAT, check=swin.check_fields),
+    "swin": Family(swin.SwinTransformer, swin.VARIANTS, swin.UNSUPPORTED, swin.CHOICES | REMAT, swin.check_fields),
 }
 
 

@@ -1,15 +1,15 @@
 """Swin Transformer: shifted windows (Liu et al., 2021) and its variants S3 (Chen et al., 2021)."""
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxvit.errors import UserError
+from jaxvit.models import window_attention
 from jaxvit.models.conv_layers import hidden_layer, torch_bias
 from jaxvit.models.layers import (
     Array,
@@ -26,78 +26,21 @@ from jaxvit.models.layers import (
     torch_uniform,
     trunc_normal,
 )
+from jaxvit.models.windows import (
+    Pair,
+    clamp_window,
+    relative_position_index,
+    shifted_window_mask,
+    stage_windows,
+    window_partition,
+    window_reverse,
+)
 from jaxvit.precision import at_least_float32
+from jaxvit.target import platform
 
-Pair = tuple[int, int]
-MASK_VALUE = -100.0  # added to the logits of pairs from different regions; finite, as in the paper's code
+KERNELS = ("pallas", "interpret")
+CHOICES: dict[str, tuple[str | None, ...]] = {"attn_implementation": (None, "xla", *KERNELS)}
 NORM_EPS = 1e-5  # torch.nn.LayerNorm's own; timm's ViT uses 1e-6
-
-
-def window_partition(x: Array, window_size: Pair) -> Array:
-    """Cuts maps [b, h, w, c] into windows [b, nw, wh*ww, c]; h and w must be multiples of the window."""
-    (b, h, w, c), (wh, ww) = x.shape, window_size
-    x = x.reshape(b, h // wh, wh, w // ww, ww, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b, (h // wh) * (w // ww), wh * ww, c)
-
-
-def window_reverse(windows: Array, window_size: Pair, map_size: Pair) -> Array:
-    """Joins windows [b, nw, wh*ww, c] to maps [b, h, w, c] of size `map_size`: inverts `window_partition`."""
-    (h, w), (wh, ww) = map_size, window_size
-    b, c = windows.shape[0], windows.shape[-1]
-    x = windows.reshape(b, h // wh, w // ww, wh, ww, c).transpose(0, 1, 3, 2, 4, 5)
-    return x.reshape(b, h, w, c)
-
-
-@lru_cache
-def relative_position_index(window_size: Pair) -> np.ndarray:
-    """Row of the bias table for every (query, key) pair of a window: int32 [wh*ww, wh*ww]."""
-    wh, ww = window_size
-    y, x = (a.reshape(-1) for a in np.mgrid[:wh, :ww])
-    dy = y[:, None] - y[None, :] + wh - 1  # 0 .. 2wh-2
-    dx = x[:, None] - x[None, :] + ww - 1
-    return (dy * (2 * ww - 1) + dx).astype(np.int32)
-
-
-@lru_cache
-def shifted_window_mask(map_size: Pair, window_size: Pair, shift_size: Pair) -> np.ndarray | None:
-    """Keeps tokens apart that only the cyclic shift made neighbours: 0 or -100, float32 [nw, wh*ww, wh*ww].
-
-    `map_size` is that of the padded map, a multiple of the window. None when nothing is shifted.
-    """
-    if not any(shift_size):
-        return None
-
-    def regions(size: int, window: int, shift: int) -> np.ndarray:
-        position = np.arange(size)
-        return (position >= size - window).astype(np.int32) + (position >= size - shift)
-
-    rows, columns = (regions(*args) for args in zip(map_size, window_size, shift_size, strict=True))
-    region = (rows[:, None] * 3 + columns[None, :]).reshape(1, *map_size, 1)
-    region = np.asarray(window_partition(region, window_size))[0, :, :, 0]  # type: ignore[arg-type]
-    return np.where(region[:, :, None] == region[:, None, :], 0.0, MASK_VALUE).astype(np.float32)
-
-
-def stage_windows(window_size: int | Sequence[Any], num_stages: int) -> tuple[Pair, ...]:
-    """Expands one int, one (h, w) pair or one entry per stage to a (h, w) window per stage."""
-    if isinstance(window_size, int):
-        stages = (window_size,) * num_stages
-    elif len(window_size) == 2 and all(isinstance(w, int) for w in window_size):
-        stages = (tuple(window_size),) * num_stages
-    else:
-        stages = tuple(window_size)
-    if len(stages) != num_stages:
-        raise UserError(
-            f"window_size {stages} has {len(stages)} entries; expected one int, one (height, width), "
-            f"or one entry for each of the {num_stages} stages."
-        )
-    return tuple(to_pair(w) for w in stages)
-
-
-def clamp_window(map_size: Pair, window_size: Pair, *, shifted: bool) -> tuple[Pair, Pair]:
-    """Returns (window, shift) on a map: no window larger than the map, no shift where one covers it."""
-    window = (min(map_size[0], window_size[0]), min(map_size[1], window_size[1]))
-    shift = tuple(w // 2 if shifted and m > w else 0 for m, w in zip(map_size, window, strict=True))
-    return window, shift  # type: ignore[return-value]
 
 
 def sum_late(logits: Array, v: Array) -> Array:
@@ -108,39 +51,63 @@ def sum_late(logits: Array, v: Array) -> Array:
 
 
 class WindowAttention(nn.Module):
-    """Self-attention in windows with a learned bias per relative position: [b, nw, n, d] -> [b, nw, n, d]."""
+    """Self-attention in (shifted) windows with a learned bias per relative position: [b, h, w, d] -> the same.
+
+    The map is a multiple of the window. With `rolled` it was shifted before, and only the mask is wanted.
+    """
 
     num_heads: int
     window_size: Pair
+    shift_size: Pair = (0, 0)
     qkv_bias: bool = True
     attn_drop_rate: float = 0.0
     proj_drop_rate: float = 0.0
+    implementation: str | None = None
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x: Array, mask: np.ndarray | None = None, *, train: bool = False) -> Array:
-        (b, nw, n, d), heads, (wh, ww) = x.shape, self.num_heads, self.window_size
-        table_shape = ((2 * wh - 1) * (2 * ww - 1), heads)
+    def __call__(self, x: Array, *, rolled: bool = False, train: bool = False) -> Array:
+        d, (wh, ww) = x.shape[-1], self.window_size
+        table_shape = ((2 * wh - 1) * (2 * ww - 1), self.num_heads)
         table = self.param("relative_position_bias_table", trunc_normal, table_shape)
-        bias = table[relative_position_index(self.window_size)].transpose(2, 0, 1)[None, None]
+        bias = table[relative_position_index(self.window_size)].transpose(2, 0, 1)  # [heads n n]
+        qkv = Dense(3 * d, self.qkv_bias, self.dtype, kernel_init=trunc_normal, name="qkv")
+        watched = self.is_mutable_collection("intermediates")  # the kernel has no weights to show
+        if self.implementation in KERNELS and not watched and not self.is_initializing():
+            x = window_attention.attend(
+                qkv(x), bias, self.window_size, self.shift_size,
+                rolled=rolled, interpret=self.implementation == "interpret",
+            )  # fmt: skip
+        else:
+            x = self.attend(x, qkv, bias, rolled, train)
+        x = Dense(d, dtype=self.dtype, kernel_init=trunc_normal, name="proj")(x)
+        return nn.Dropout(self.proj_drop_rate)(x, deterministic=not train)
+
+    def attend(self, x: Array, qkv: Callable[[Array], Array], bias: Array, rolled: bool, train: bool) -> Array:
+        """The formula, written out: [b, h, w, d] -> [b, h, w, d]."""
+        (b, h, w, d), heads, (sh, sw) = x.shape, self.num_heads, self.shift_size
+        moved = any(self.shift_size) and not rolled
+        x = window_partition(jnp.roll(x, (-sh, -sw), (1, 2)) if moved else x, self.window_size)
+        nw, n = x.shape[1:3]
+        bias = bias[None, None]
+        mask = shifted_window_mask((h, w), self.window_size, self.shift_size)
         if mask is not None:
             bias = bias + mask[None, :, None]  # [1 nw heads n n]
-
-        qkv = Dense(3 * d, self.qkv_bias, self.dtype, kernel_init=trunc_normal, name="qkv")(x)
-        q, k, v = jnp.moveaxis(qkv.reshape(b, nw, n, 3, heads, d // heads), 3, 0)
+        q, k, v = jnp.moveaxis(qkv(x).reshape(b, nw, n, 3, heads, d // heads), 3, 0)
         scale = (d // heads) ** -0.5
         wide = jnp.promote_types(q.dtype, jnp.float32)
         logits = jnp.einsum("bwqhd,bwkhd->bwhqk", q * scale, k, preferred_element_type=wide)
-        if jax.default_backend() == "cpu" and not train and not self.is_mutable_collection("intermediates"):
-            x = sum_late(logits + bias, v).reshape(b, nw, n, d)  # twice as fast there; in training it is not
-            return Dense(d, dtype=self.dtype, kernel_init=trunc_normal, name="proj")(x)
-        attn = jax.nn.softmax(logits + bias, axis=-1)
-        if self.is_mutable_collection("intermediates") and not self.is_initializing():
-            self.sow("intermediates", "attn_weights", attn)  # [b nw heads n n]
-        attn = nn.Dropout(self.attn_drop_rate)(attn.astype(v.dtype), deterministic=not train)
-        x = jnp.einsum("bwhqk,bwkhd->bwqhd", attn, v).reshape(b, nw, n, d)
-        x = Dense(d, dtype=self.dtype, kernel_init=trunc_normal, name="proj")(x)
-        return nn.Dropout(self.proj_drop_rate)(x, deterministic=not train)
+        watched = self.is_mutable_collection("intermediates")
+        if platform() == "cpu" and not train and not watched:
+            x = sum_late(logits + bias, v)  # twice as fast there; in training it is not
+        else:
+            attn = jax.nn.softmax(logits + bias, axis=-1)
+            if watched and not self.is_initializing():
+                self.sow("intermediates", "attn_weights", attn)  # [b nw heads n n]
+            attn = nn.Dropout(self.attn_drop_rate)(attn.astype(v.dtype), deterministic=not train)
+            x = jnp.einsum("bwhqk,bwkhd->bwqhd", attn, v)
+        x = window_reverse(x.reshape(b, nw, n, d), self.window_size, (h, w))
+        return jnp.roll(x, (sh, sw), (1, 2)) if moved else x
 
 
 class SwinBlock(nn.Module):
@@ -154,6 +121,7 @@ class SwinBlock(nn.Module):
     proj_drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
+    implementation: str | None = None
     dtype: Dtype = None
 
     @nn.compact
@@ -165,26 +133,26 @@ class SwinBlock(nn.Module):
         return x + DropPath(self.drop_path_rate)(mlp(norm2(x), train=train), train=train)
 
     def window_attention(self, x: Array, train: bool) -> Array:
-        """Shifts the map, pads it to whole windows, attends in each, and undoes both."""
+        """Attends in windows; a map that they do not divide is shifted, then padded, and both undone."""
         (_, h, w, _), (wh, ww), (sh, sw) = x.shape, self.window_size, self.shift_size
-        pad_h, pad_w = -h % wh, -w % ww
         attn = WindowAttention(
             num_heads=self.num_heads,
             window_size=self.window_size,
+            shift_size=self.shift_size,
             qkv_bias=self.qkv_bias,
             attn_drop_rate=self.attn_drop_rate,
             proj_drop_rate=self.proj_drop_rate,
+            implementation=self.implementation,
             dtype=self.dtype,
             name="attn",
         )
-        shifted = any(self.shift_size)
-        x = jnp.roll(x, (-sh, -sw), (1, 2)) if shifted else x
-        x = jnp.pad(x, ((0, 0), (0, pad_h), (0, pad_w), (0, 0))) if pad_h or pad_w else x
-        map_size = (h + pad_h, w + pad_w)
-        mask = shifted_window_mask(map_size, self.window_size, self.shift_size)
-        x = attn(window_partition(x, self.window_size), mask, train=train)
-        x = window_reverse(x, self.window_size, map_size)[:, :h, :w]
-        return jnp.roll(x, (sh, sw), (1, 2)) if shifted else x
+        pad_h, pad_w = -h % wh, -w % ww
+        if not pad_h and not pad_w:
+            return attn(x, train=train)
+        x = jnp.roll(x, (-sh, -sw), (1, 2))
+        x = jnp.pad(x, ((0, 0), (0, pad_h), (0, pad_w), (0, 0)))
+        x = attn(x, rolled=True, train=train)[:, :h, :w]
+        return jnp.roll(x, (sh, sw), (1, 2))
 
 
 class PatchMerging(nn.Module):
@@ -300,6 +268,7 @@ class SwinTransformer(nn.Module):
     proj_drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.1
+    attn_implementation: str | None = None  # "pallas": one kernel, on a GPU; "interpret": the same slowly, anywhere
     dtype: Dtype = None
     remat: bool | str = False  # "dots" keeps the results of linear layers, "block" (or True) only the input
 
@@ -321,6 +290,7 @@ class SwinTransformer(nn.Module):
             qkv_bias=self.qkv_bias,
             proj_drop_rate=self.proj_drop_rate,
             attn_drop_rate=self.attn_drop_rate,
+            implementation=self.attn_implementation,
             dtype=self.dtype,
         )
 
@@ -353,6 +323,10 @@ def check_fields(model: SwinTransformer) -> None:
             "expected one entry of each for every stage."
         )
     stage_windows(model.window_size, stages)
+    if model.attn_implementation in KERNELS and model.attn_drop_rate:
+        raise UserError(
+            f"attn_implementation={model.attn_implementation!r} drops no attention weights; expected attn_drop_rate 0."
+        )
     for i, heads in enumerate(model.num_heads):
         if model.embed_dim * 2**i % heads:
             raise UserError(

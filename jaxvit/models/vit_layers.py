@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvit.models.layers import ACTIVATIONS, Array, Dense, Dtype, Mlp, PatchProjection, trunc_normal
+from jaxvit.target import platform
 
 Norm = Callable[..., nn.Module]  # called with the submodule's name
 
@@ -85,9 +86,10 @@ def attend(module: Any, q: Array, k: Array, v: Array, *, drop_rate: float = 0.0,
     """
     if _watched(module) or (train and drop_rate > 0) or q.dtype == jnp.float64:  # jax.nn's softmax is in float32
         return _mix(module, softmax_weights(q, k), v, drop_rate, train)
-    if module.implementation is None and jax.default_backend() == "cpu":
+    implementation = None if module.is_initializing() else module.implementation
+    if implementation is None and platform() == "cpu":
         return attend_late(q, k, v)
-    return jax.nn.dot_product_attention(q, k, v, implementation=module.implementation)
+    return jax.nn.dot_product_attention(q, k, v, implementation=implementation)
 
 
 def attend_late(q: Array, k: Array, v: Array) -> Array:
