@@ -15,7 +15,8 @@ DESCRIPTION = """Compile the training step of a config for hardware that is not 
   %(prog)s --config FILE --topology v5e:4x4 [--config.WORD=VALUE ...]
 
 Topologies: v4:4x4x4, v5e:4x4, v5p:4x4x4, v6e:4x4 and other shapes (the `tpu` extra has the compiler; no TPU is needed),
-and cpu:8 for virtual devices. Nothing is allocated, no data are read. The exit code is 0 whether or not it fits."""
+h100:1 to h200:8 (the `cuda` extra; no GPU is needed), and cpu:8 for virtual devices. Nothing is allocated, no data are
+read. The exit code is 0 whether or not it fits."""
 
 _CHILD = "JAXVIT_PLAN_PROCESS"
 _QUIET = {"TPU_SKIP_MDS_QUERY": "1", "TPU_LOG_DIR": "disabled", "TPU_MIN_LOG_LEVEL": "3", "TPU_STDERR_LOG_LEVEL": "3",
@@ -27,7 +28,7 @@ def run(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     parser = make_parser("plan", DESCRIPTION)
     parser.add_argument("--config", metavar="FILE", help="a config: .py (run as code), .yaml or .json (data)")
-    parser.add_argument("--topology", metavar="SLICE", help="for example v5e:4x4, v5p:4x4x4, cpu:8")
+    parser.add_argument("--topology", metavar="SLICE", help="for example v5e:4x4, v5p:4x4x4, h200:1, cpu:8")
     parser.add_argument("--num-classes", type=positive, metavar="N", help="where the data set is not here")
     parser.add_argument("--num-train", type=positive, metavar="N", help="training images, likewise")
     parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all figures there")
@@ -39,10 +40,15 @@ def run(argv: list[str]) -> int:
     for option in ("config", "topology"):
         if getattr(args, option) is None:
             raise UserError(f"no --{option}; for example --config configs/digits_vit.py --topology v5e:4x4")
-    from jaxvit.plan import chips
+    from jaxvit.plan import chips, gpus
 
     topology = chips.parse(args.topology)
-    if not topology.is_cpu and importlib.util.find_spec("libtpu") is None:
+    if topology.is_gpu and not any(_has(name) for name in gpus.PLUGINS):
+        raise UserError(
+            "a plan for GPUs needs JAX's CUDA packages, which are not installed\n"
+            "pip install 'jaxvit[cuda]', in an environment of its own; no GPU is needed"
+        )
+    if not topology.is_cpu and not topology.is_gpu and not _has("libtpu"):
         raise UserError(
             "a plan for TPUs needs their compiler, which is not installed\n"
             "pip install 'jaxvit[tpu]', in an environment of its own if this one has a GPU; cpu:8 needs nothing"
@@ -52,10 +58,21 @@ def run(argv: list[str]) -> int:
     return _plan(args, rest, topology)
 
 
+def _has(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of its parent
+        return False
+
+
 def _in_a_process(argv: list[str], topology: Any) -> int:
     flags = os.environ.get("XLA_FLAGS", "")
     if topology.is_cpu:
         flags = f"{flags} --xla_force_host_platform_device_count={topology.chips}"
+    elif topology.is_gpu:
+        from jaxvit.plan import gpus
+
+        flags = f"{flags} {gpus.FLAGS}"
     environment = {**os.environ, **_QUIET, _CHILD: "1", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     program = f"import sys; sys.argv[0] = {sys.argv[0]!r}; from jaxvit.cli import main; sys.exit(main(sys.argv[1:]))"
     child = subprocess.Popen([sys.executable, "-c", program, "plan", *argv], env=environment)
@@ -72,7 +89,7 @@ def _in_a_process(argv: list[str], topology: Any) -> int:
 
 def _plan(args: Any, rest: list[str], topology: Any) -> int:
     from jaxvit import config as config_lib
-    from jaxvit import config_checks, models, writers
+    from jaxvit import config_checks, models, target, writers
     from jaxvit.plan import estimate, facts, step
 
     config = config_lib.load(args.config, rest, models.model_fields)
@@ -82,7 +99,8 @@ def _plan(args: Any, rest: list[str], topology: Any) -> int:
         import jax
 
         jax.config.update("jax_enable_x64", True)
-    found = step.compile_step(config, facts.find(config, args.num_classes, args.num_train), topology)
+    with target.made_for(topology.chip.platform):
+        found = step.compile_step(config, facts.find(config, args.num_classes, args.num_train), topology)
     plan = estimate.estimate(found, topology)
     print("\n".join(estimate.lines(plan)))
     if args.json:

@@ -26,11 +26,26 @@ kaiming_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 Dense = partial(nn.Dense, dot_general=cpu_grad.dot_general)
 
 
+@jax.custom_jvp
 def exact_gelu(x: Array) -> Array:
-    """The exact GELU of torch.nn.GELU; in float32 by erf, which takes less than half the time of erfc."""
-    if x.dtype != jnp.float32:  # short types lose the small difference of 1 + erf
-        return jax.nn.gelu(x, approximate=False)
-    return 0.5 * x * (1 + jax.lax.erf(x * np.float32(0.5**0.5)))
+    """The exact GELU of torch.nn.GELU, x times the normal distribution function; 16-bit types compute in 32.
+
+    Left to itself the derivative keeps three arrays of the size of x for the backward pass; here it keeps one, its own.
+    """
+    return _gelu_and_slope(x)[0]
+
+
+def _gelu_and_slope(x: Array) -> tuple[Array, Array]:
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    share = 0.5 * (1 + jax.lax.erf(wide * np.asarray(0.5**0.5, wide.dtype)))  # erf takes half the time of erfc
+    density = jnp.exp(-0.5 * jnp.square(wide)) * np.asarray((2 * np.pi) ** -0.5, wide.dtype)
+    return (wide * share).astype(x.dtype), (share + wide * density).astype(x.dtype)
+
+
+@exact_gelu.defjvp
+def _exact_gelu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    value, slope = _gelu_and_slope(primals[0])
+    return value, tangents[0] * slope
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxvit import models
 from jaxvit.console import count
-from jaxvit.plan.chips import RESERVED, SOURCE, Topology
+from jaxvit.plan.chips import RESERVED, Topology
 from jaxvit.plan.step import Compiled
 
 GB = 2**30
@@ -63,7 +63,7 @@ def estimate(found: Compiled, topology: Topology) -> dict[str, Any]:
         "mfu": model_flops / (seconds * found.devices * chip.flops) if seconds and chip.flops else None,
         "compile_seconds": found.compile_seconds,
         "notes": list(found.notes),
-        "chip_figures": SOURCE if chip.flops else None,
+        "chip_figures": chip.source,
     }  # fmt: skip
     plan["suggestions"] = [] if fits or capacity is None else suggest(found, capacity)
     return plan

@@ -18,7 +18,7 @@ from jaxvit.config import Config
 from jaxvit.data.augment import make_augment
 from jaxvit.errors import UserError
 from jaxvit.macs import count_jaxpr, count_macs
-from jaxvit.plan import chips, facts, teacher, traffic
+from jaxvit.plan import chips, facts, gpus, teacher, traffic
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +54,13 @@ def devices_of(topology: chips.Topology) -> list[Any]:
     from jax.experimental import topologies
 
     try:
+        if topology.is_gpu:
+            return gpus.devices(topology)
         with _quiet():
             described = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
     except Exception as error:
         said = " ".join(str(error).split())[:200]
-        raise UserError(f"the TPU compiler does not know the topology {topology.name}: {said}") from None
+        raise UserError(f"the compiler does not know the topology {topology.name}: {said}") from None
     return list(described.devices)
 
 

@@ -1,0 +1,56 @@
+"""Plans for GPUs that are not here: their names, and what is traced for them."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxvit import create_model, target
+from jaxvit.commands import plan
+from jaxvit.errors import UserError
+from jaxvit.plan import chips, gpus, step
+from tests.models.swin_test import tiny
+
+
+def test_names_of_nodes():
+    node = chips.parse("h200:8")
+    assert (node.name, node.chips, node.is_gpu, node.is_cpu, node.chip.platform) == ("h200:8", 8, True, False, "gpu")
+    assert not chips.parse("v5e:4x4").is_gpu and chips.parse("cpu:2").is_cpu
+    for wrong in ("h200:16", "h100:2x4"):
+        with pytest.raises(UserError, match="at most 8, as in h[12]00:8"):
+            chips.parse(wrong)
+    with pytest.raises(UserError, match="Did you mean 'h200'"):
+        chips.parse("h20:1")
+
+
+def test_the_compiler_is_asked_for_where_it_is_missing(monkeypatch):
+    monkeypatch.setattr(plan, "_has", lambda name: False)
+    with pytest.raises(UserError, match=r"jaxvit\[cuda\].*no GPU is needed"):
+        plan.run(["--config", "none.py", "--topology", "h100:1"])
+    monkeypatch.undo()
+    assert plan._has("jax.numpy") and not plan._has("no_such_package.part")
+
+
+def test_what_is_traced_for_a_gpu_is_not_the_processors_formula():
+    """In training the CPU divides by the sum after the second product; elsewhere the softmax is jax.nn's."""
+    model = create_model("vit_tiny_patch16_224", image_size=32, depth=1)
+    images = jnp.zeros((1, 32, 32, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+
+    def traced(model, variables):
+        return str(jax.make_jaxpr(model.apply)(variables, images))
+
+    here = traced(model, variables)
+    with target.made_for("gpu"):
+        there = traced(model, variables)
+        kernel = tiny(attn_implementation="pallas")
+        assert "window_attention_forward" in traced(kernel, jax.eval_shape(kernel.init, jax.random.key(0), images))
+    assert here != there and target.platform() == "cpu"
+
+
+@pytest.mark.skipif(not any(plan._has(name) for name in gpus.PLUGINS), reason="needs JAX's CUDA packages")
+def test_a_program_is_compiled_for_a_gpu():
+    (device,) = step.devices_of(chips.parse("h200:1"))
+    placed = jax.sharding.SingleDeviceSharding(device)
+    x = jax.ShapeDtypeStruct((64, 64), jnp.bfloat16, sharding=placed)
+    compiled = jax.jit(lambda x: jnp.tanh(x @ x)).lower(x).compile()
+    assert device.device_kind == "NVIDIA H200" and "bf16[64,64]" in compiled.as_text()
