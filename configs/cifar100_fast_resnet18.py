@@ -11,10 +11,9 @@ from configs import cifar10_fast_resnet18
 def get_config():
     """Returns the config."""
     config = cifar10_fast_resnet18.get_config()
-    config.num_epochs = 30
-    config.eval_every_epochs = 30
+    config.num_epochs = 40
+    config.eval_every_epochs = 40
     config.data.name = "cifar100"
     config.data.mean = (0.5071, 0.4865, 0.4409)
     config.data.std = (0.2673, 0.2564, 0.2762)
-    config.optim.learning_rate = 0.6
     return config

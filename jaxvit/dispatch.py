@@ -13,6 +13,7 @@ from jaxvit.target import platform
 
 SMALL = 64 * 64  # pixels: larger images keep the device busy for longer than a launch takes
 MOST = 32  # steps; metrics and signals wait for the end of a dispatch
+WORTHWHILE = 8  # steps; fewer are not taken for the sake of dividing an epoch
 
 
 def steps_per_dispatch(config: Config, feed: Any, steps_per_epoch: int) -> int:
@@ -29,7 +30,10 @@ def steps_per_dispatch(config: Config, feed: Any, steps_per_epoch: int) -> int:
     height, width = config.data.image_size
     if not able or config.fast_dev_run or platform() == "cpu" or height * width > SMALL:
         return 1
-    return max(1, min(MOST, steps_per_epoch))
+    dividing = [
+        n for n in range(WORTHWHILE, MOST + 1) if steps_per_epoch % n == 0
+    ]  # then no second program is compiled
+    return max(1, dividing[-1] if dividing else min(MOST, steps_per_epoch))
 
 
 def make_many(step: Callable, sharding: Any) -> Callable:

@@ -43,7 +43,9 @@ def test_the_number_that_suits(data_name, tmp_path, monkeypatch):
     assert dispatch.steps_per_dispatch(config, feed, 10) == 1  # a CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert dispatch.steps_per_dispatch(config, feed, 10) == 10
-    assert dispatch.steps_per_dispatch(config, feed, 100) == dispatch.MOST
+    assert dispatch.steps_per_dispatch(config, feed, 95) == 19  # an epoch in five alike, so that one program does
+    assert dispatch.steps_per_dispatch(config, feed, 97) == dispatch.MOST  # nothing divides it
+    assert dispatch.steps_per_dispatch(config, feed, 4) == 4
     assert dispatch.steps_per_dispatch(config, object(), 100) == 1  # streamed
     config.data.image_size = (224, 224)
     assert dispatch.steps_per_dispatch(config, feed, 100) == 1
