@@ -68,7 +68,7 @@ JOBS = (
     profile("vit_base", VIT_B, 256),
     profile("resnet18_cifar", "resnet18", 2048, *CIFAR),
     bench("vit_base_cudnn", VIT_B, 256, 80, "--field", "attn_implementation=cudnn"),
-    train("dispatch_32", "--config.steps_per_dispatch=32"),
+    train("dispatch_19", "--config.steps_per_dispatch=19"),
     train("dispatch_1", "--config.steps_per_dispatch=1"),
     bench("loop_resnet18_cifar", "resnet18", 1024, 90, *CIFAR, "--mode", "none", "--loop"),
     bench("vit_large_none", VIT_L, 128, 90, "--field", "remat=none", *TRAIN),
@@ -156,7 +156,7 @@ def main() -> int:
             index.append({"name": job.name, "state": "left out: no time"})
             continue
         if job.kind == "train" and not (args.out / "data").exists():
-            write_images(args.out / "data", *((96, 32) if args.tiny else (49_152, 2_000)))
+            write_images(args.out / "data", *((96, 32) if args.tiny else (50_000, 2_000)))
         words, begun = command(job, args), time.monotonic()
         try:
             done = subprocess.run(words, timeout=max(left, 1.0), env={**os.environ, "PYTHONPATH": str(ROOT)})

@@ -15,6 +15,7 @@ Tiles are powers of two (49 tokens in 64). More than 64 tokens are cut into bloc
 keys; the gradients of keys and values are then sums over blocks.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +23,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
+from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.pallas import triton as plgpu
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from jaxvit.errors import UserError
 from jaxvit.models.windows import MASK_VALUE, Pair
@@ -104,19 +108,55 @@ def attend(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(g: Geometry, qkv: Array, bias: Array) -> Array:
+    return _outputs(g, qkv, bias)
+
+
+def _attend_fwd(g: Geometry, qkv: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _outputs(g, qkv, bias), (qkv, bias)
+
+
+def _attend_bwd(g: Geometry, kept: tuple[Array, Array], dout: Array) -> tuple[Array, Array]:
+    return _gradients(g, *kept, dout)
+
+
+_attend.defvjp(_attend_fwd, _attend_bwd)
+
+
+def _by_batch(rule: str) -> Callable[[Callable], Callable]:
+    """Lets XLA split a function of maps over devices by images; else it would gather them, not seeing into a kernel."""
+
+    def wrap(run: Callable) -> Callable:
+        def split(g: Geometry, mesh: Any, given: Any, made: Any) -> tuple[Any, Callable, Any, Any]:
+            images = next(iter(given[0].sharding.spec), None)
+            whole, parts = NamedSharding(mesh, P()), NamedSharding(mesh, P(images))
+
+            def place(arrays: Any) -> Any:
+                return jax.tree.map(lambda array: parts if len(array.shape) == 4 else whole, arrays)
+
+            def part(*args: Array) -> Any:
+                out = run(g, *args)
+                return (out[0], lax.psum(out[1], images)) if isinstance(out, tuple) and images else out
+
+            return mesh, part, place(made), place(given)
+
+        either = custom_partitioning(run, static_argnums=(0,))
+        either.def_partition(split, sharding_rule=rule, need_replication_factors=tuple("hwckmnd"))
+        return either
+
+    return wrap
+
+
+@_by_batch("b h w c, k m n -> b h w d")
+def _outputs(g: Geometry, qkv: Array, bias: Array) -> Array:
     b, h, w, width = qkv.shape
     out = jax.ShapeDtypeStruct((b * h * w, width // 3), qkv.dtype)
     return _call(_forward, g, b, out, qkv.reshape(-1, width), bias).reshape(b, h, w, -1)
 
 
-def _attend_fwd(g: Geometry, qkv: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _attend(g, qkv, bias), (qkv, bias)
-
-
-def _attend_bwd(g: Geometry, kept: tuple[Array, Array], dout: Array) -> tuple[Array, Array]:
-    (qkv, bias), (b, _, _, width) = kept, kept[0].shape
-    rows, d = qkv.size // width, width // 3
-    several = g.blocks > 1
+@_by_batch("b h w c, k m n, b h w d -> b h w c, k m n")
+def _gradients(g: Geometry, qkv: Array, bias: Array, dout: Array) -> tuple[Array, Array]:
+    b, width = qkv.shape[0], qkv.shape[-1]
+    rows, d, several = qkv.size // width, width // 3, g.blocks > 1
     groups = pl.cdiv(b * g.windows, g.group(b))
     shapes = (
         jax.ShapeDtypeStruct((g.blocks, rows, width), jnp.float32 if several else qkv.dtype),
@@ -125,10 +165,7 @@ def _attend_bwd(g: Geometry, kept: tuple[Array, Array], dout: Array) -> tuple[Ar
     dqkv, dbias = _call(_backward, g, b, shapes, qkv.reshape(rows, width), bias, dout.reshape(rows, d))
     if several:  # queries are in the first part alone, keys and values in all
         dqkv = jnp.concatenate([dqkv[0, :, :d], jnp.sum(dqkv[:, :, d:], axis=0)], axis=-1)
-    return dqkv.reshape(qkv.shape).astype(qkv.dtype), jnp.sum(dbias, axis=0).astype(bias.dtype)
-
-
-_attend.defvjp(_attend_fwd, _attend_bwd)
+    return dqkv.reshape(qkv.shape).astype(qkv.dtype), jnp.sum(dbias, axis=0)
 
 
 def _call(kernel: Any, g: Geometry, batch_size: int, shapes: Any, *args: Array) -> Any:
@@ -178,28 +215,27 @@ class _Program(NamedTuple):
             y, x = _wrapped(y + sh, h) if sh else y, _wrapped(x + sw, w) if sw else x
         return (image * h + y) * w + x, region
 
-    def tile(self, rows: Array, tokens: Array, part: int, width: int) -> tuple[tuple[Array, Array], Array]:
-        """(indices, which of them exist) of one head's columns in part 0, 1, 2 of an array with `width` a part."""
+    def tile(self, rows: Array, tokens: Array, part: int) -> tuple[tuple[Array, Array], Array]:
+        """(indices, which of them exist) of one head's columns in part 0, 1, 2: queries, keys, values."""
         columns = lax.iota(jnp.int32, max(16, pl.next_power_of_2(self.head_dim)))
         real = (tokens < self.g.tokens)[:, None] & (columns < self.head_dim)[None, :]
-        return (rows[:, None], (part * width + self.head * self.head_dim + columns)[None, :]), real
+        return (rows[:, None], ((part * self.g.heads + self.head) * self.head_dim + columns)[None, :]), real
 
     def load(self, ref: Any, rows: Array, tokens: Array, part: int = 0) -> Array:
-        index, real = self.tile(rows, tokens, part, self.g.heads * self.head_dim)
+        """One head's columns, 0 where the tile has more than there is."""
+        index, real = self.tile(rows, tokens, part)
         return plgpu.load(ref.at[index], mask=real, other=0.0)
 
     def store(self, ref: Any, rows: Array, tokens: Array, values: Array, part: int = 0, block: Any = None) -> None:
-        index, real = self.tile(rows, tokens, part, self.g.heads * self.head_dim)
+        index, real = self.tile(rows, tokens, part)
         index = index if block is None else (jnp.full_like(index[0], block), *index)
         plgpu.store(ref.at[index], values.astype(ref.dtype), mask=real)
 
     def square(self, leading: Any) -> tuple[tuple[Any, ...], Array]:
         """(indices, which of them exist) of the tile's pairs in an array [leading, heads, n, n] or [heads, n, n]."""
         q, k = self.queries[:, None], self.keys[None, :]
-        index = (jnp.full_like(q, self.head), q, k)
-        return index if leading is None else (jnp.full_like(q, leading), *index), (
-            (q < self.g.tokens) & (k < self.g.tokens)
-        )
+        index = tuple(jnp.full_like(q, at) for at in (leading, self.head) if at is not None)
+        return (*index, q, k), (q < self.g.tokens) & (k < self.g.tokens)
 
     def weights(self, q: Array, k: Array, bias: Array, regions: tuple[Array, Array]) -> Array:
         """softmax(q k^T / sqrt(hd) + bias + mask), float32; 0 in columns that only fill the tile."""

@@ -80,6 +80,11 @@ def test_rates_need_nothing_that_only_data_and_reports_need(tmp_path):
     assert (tmp_path / "found.json").exists()
 
 
+def test_the_check_of_the_kernel_on_a_gpu_knows_what_is_right():
+    row = tool("check_kernels").check(6, 3, 1, 1, interpret=True)
+    assert row["good"] and row["float32_out"] < 1e-5 < row["bfloat16_out"]
+
+
 @pytest.mark.slow
 def test_every_job_runs_with_a_tiny_model(tmp_path):
     command = [sys.executable, str(ROOT / "tools" / "gpu_bench.py"), str(tmp_path), "--tiny", "--minutes", "60"]

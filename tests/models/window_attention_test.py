@@ -139,6 +139,27 @@ def test_watched_attention_is_the_formula_and_shows_its_weights():
     np.testing.assert_allclose(jax.jit(model.apply)(variables, images), logits, rtol=1e-5, atol=1e-5)
 
 
+def test_images_are_split_over_devices_and_never_gathered():
+    size, window, shift, heads, head_dim, _ = CASES["4x6 shifted across"]
+    qkv, bias, weights = arrays(size, window, heads, head_dim, 4)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:4]), ("data",))
+    images, whole = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (("data",), ()))
+
+    def loss(qkv, bias, weights):
+        out = window_attention.attend(qkv, bias, window, shift, interpret=True)
+        return jnp.sum(out * weights), out
+
+    step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    placed = jax.device_put(qkv, images), jax.device_put(bias, whole), jax.device_put(weights, images)
+    (_, out), (dqkv, dbias) = step(*placed)
+    assert out.sharding.spec[0] == dqkv.sharding.spec[0] == "data" and dbias.sharding.is_fully_replicated
+    text = step.lower(*placed).compile().as_text()
+    assert "all-reduce" in text and "all-gather" not in text and "all-to-all" not in text
+    chex.assert_trees_all_close(
+        ((out), (dqkv, dbias)), (lambda r: (r[0][1], r[1]))(step(qkv, bias, weights)), rtol=1e-5, atol=1e-5
+    )
+
+
 # map side, window, heads: the stages of Swin-T, Swin-B and Swin-B at 384 pixels
 STAGES = [(56, 7, 3), (28, 7, 6), (14, 7, 12), (7, 7, 24), (56, 7, 4), (7, 7, 32), (96, 12, 4), (48, 12, 8)]
 
