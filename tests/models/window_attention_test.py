@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvit import create_model, target
+from jaxvit import create_model
 from jaxvit.errors import UserError
 from jaxvit.models import window_attention
 from jaxvit.models.windows import shifted_window_mask, window_partition, window_reverse
@@ -166,17 +166,18 @@ STAGES = [(56, 7, 3), (28, 7, 6), (14, 7, 12), (7, 7, 24), (56, 7, 4), (7, 7, 32
 
 @pytest.mark.parametrize(("side", "window", "heads"), STAGES)
 def test_the_kernels_lower_for_a_gpu_that_is_not_here(side, window, heads):
-    shift = window // 2 if side > window else 0
-
-    def loss(qkv, bias):
-        return jnp.sum(window_attention.attend(qkv, bias, (window, window), (shift, shift)).astype(jnp.float32))
-
-    n, windows = window**2, 128 * (side // window) ** 2
+    n, windows, shift = window**2, 128 * (side // window) ** 2, window // 2 if side > window else 0
+    g = window_attention.Geometry((side, side), (window, window), (shift, shift), heads)
     qkv = jax.ShapeDtypeStruct((128, side, side, 3 * 32 * heads), jnp.bfloat16)
+    dout = jax.ShapeDtypeStruct((128, side, side, 32 * heads), jnp.bfloat16)
     bias = jax.ShapeDtypeStruct((heads, n, n), jnp.float32)
-    with target.made_for("gpu"):
-        traced = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).trace(qkv, bias)
-        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+
+    def kernels(qkv, bias, dout):  # without what splits them over devices, which wants to see some
+        return window_attention._outputs.fun(g, qkv, bias), window_attention._gradients.fun(g, qkv, bias, dout)
+
+    gpu = jax.sharding.AbstractDevice("NVIDIA H200", 132, "gpu")  # JAX 0.11 and later want to know which
+    with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("data",), abstract_device=gpu)):
+        text = jax.jit(kernels).trace(qkv, bias, dout).lower(lowering_platforms=("cuda",)).as_text()
     calls = [line for line in text.splitlines() if "custom_call" in line and "triton" in line]
     assert [sum(f"window_attention_{way}" in line for line in calls) for way in ("forward", "backward")] == [1, 1]
     shapes = [[int(side) for side in shape[:-1].split("x")] for shape in re.findall(r"tensor<((?:\d+x)+)[bf]", text)]
