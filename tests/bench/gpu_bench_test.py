@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from jaxvit import config as config_lib
 from jaxvit import config_checks, models
 from jaxvit.commands import bench
+from tests.helpers import write_npz
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 # Packages that data sources, reports and comparisons need, and rates do not.
@@ -91,3 +93,19 @@ def test_every_job_runs_with_a_tiny_model(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
     assert {path.stem for path in tmp_path.glob("*.json")} == {job.name for job in gpu_bench.JOBS} | {"index"}
+
+
+@pytest.mark.slow
+def test_the_fast_recipe_runs_by_seeds(tmp_path):
+    data = write_npz(tmp_path / "data")
+    words = ["--config.model.layers=(1,1)", "--config.model.channels=(8,8)", "--config.batch_size=16",
+             "--config.num_epochs=2", "--config.dtype=float32"]  # fmt: skip
+    command = [sys.executable, str(ROOT / "tools" / "fast_cifar.py"), str(tmp_path / "out"), "--data", data]
+    subprocess.run([*command, "--seeds", "2", *words], check=True)
+    found = json.loads((tmp_path / "out" / "fast.json").read_text())
+    first, second = found["runs"]
+    assert first["wall_seconds"] == found["wall_seconds_first"] > first["train_seconds"]
+    assert found["wall_seconds_warm"]["mean"] == second["wall_seconds"]
+    assert found["test_accuracy"]["mean"] == pytest.approx((first["test_accuracy"] + second["test_accuracy"]) / 2)
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 2 and "name a new directory" in again.stderr
