@@ -29,7 +29,7 @@ PARTS = (
     ("attention, without its linear layers", r"/attn/(?!.*(qkv|proj)/)"),
     ("linear layers of attention", r"/attn/"),
     ("mlp", r"/mlp/"),
-    ("norms", r"norm"),
+    ("norms", r"norm|/bn"),
     ("embedding and merging", r"patch_embed|downsample|pos_embed"),
     ("convolutions", r"conv"),
     ("head", r"/(head|fc)/"),
@@ -99,7 +99,8 @@ def profile(settings: Settings, batch_size: int, steps: int) -> dict[str, Any]:
     for name, (spent, calls) in seen.items():
         path = asked.get(name, "")
         part = first(PARTS, path, "rest: loss, optimiser, input") if "Transformer" in path or "Net" in path else "rest"
-        kind, way = first(KINDS, f"{name} {path}", "element by element"), "backward" if "transpose(" in path else ""
+        kind = first(KINDS, f"{name} {path.rsplit('/', 1)[-1]}", "element by element")  # not by the module's name
+        way = "backward" if "transpose(" in path else ""
         sums["part"][f"{part} {way}".strip()] += spent / steps
         sums["kind"][kind] += spent / steps
         rows.append({"kernel": name, "seconds": spent / steps, "calls": calls / steps, "path": path[-160:]})
