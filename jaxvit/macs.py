@@ -7,6 +7,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+# Convolutions of jaxvit/models/cpu_conv.py: which of their inputs and output are the outgoing map and the kernel.
+OWN = {
+    "cpu_convolution": (2, 1),
+    "cpu_convolution_input_gradient": (0, 1),
+    "cpu_convolution_kernel_gradient": (1, 2),
+}
+
 
 def by_formula(model: Any) -> Any:
     """The same model without attention kernels: they exist on one platform only, and hide their products."""
@@ -34,6 +41,10 @@ def count_jaxpr(jaxpr: Any) -> int:
             kernel = eqn.invars[1].aval.shape
             spec = eqn.params["dimension_numbers"].rhs_spec  # (out features, in features, *spatial)
             total += math.prod(out) * math.prod(kernel) // kernel[spec[0]]
+        elif eqn.primitive.name in OWN:
+            shapes = [v.aval.shape for v in (*eqn.invars, *eqn.outvars)]
+            outputs, kernel = (shapes[i] for i in OWN[eqn.primitive.name])
+            total += math.prod(outputs) * math.prod(kernel[:3])
         else:
             repeats = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
             for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):

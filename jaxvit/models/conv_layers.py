@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit.errors import UserError, suggest
-from jaxvit.models import cpu_grad
+from jaxvit.models import cpu_conv
 from jaxvit.models.layers import ACTIVATIONS, Array, Dense, Dtype, kaiming_fan_out, torch_uniform
 
 
@@ -52,7 +52,7 @@ def conv(features: int, size: int, name: str, stride: int = 1, padding: int | No
     """A square convolution padded as in PyTorch: `padding` pixels on every side, size // 2 by default."""
     fields = {"use_bias": False, "kernel_init": kaiming_fan_out, **fields}
     padding = size // 2 if padding is None else padding
-    fields["conv_general_dilated"] = cpu_grad.conv_general_dilated
+    fields["conv_general_dilated"] = cpu_conv.conv_general_dilated
     return nn.Conv(features, (size, size), stride, padding=padding, name=name, **fields)
 
 

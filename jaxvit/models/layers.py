@@ -62,7 +62,7 @@ def _is_product(primitive: Any, *_: Any, **params: Any) -> bool:
     if primitive.name == "dot_general":
         (_, _), (batch, _) = params["dimension_numbers"]
         return not batch
-    return primitive.name == "conv_general_dilated"
+    return primitive.name in ("conv_general_dilated", "cpu_convolution")
 
 
 # remat -> what of a block's forward pass is kept for the backward pass (None: only its input)

@@ -1,0 +1,191 @@
+"""Convolutions whose products suit XLA on the CPU, in float32. On other platforms they are `jax.lax`'s own.
+
+XLA computes all three products of a convolution (outputs, gradients of the input and of the kernel) as convolutions. On
+the CPU these are slow where the maps are small, and the gradient of a kernel most of all: its window is the whole map.
+Here each product takes the fastest of the forms measured (docs/PERFORMANCE.md):
+
+    winograd   3x3 with stride 1: 16 matmuls with 4/9 of the work
+    patches    the pixels under each output side by side, [pixels, k k c], and one matmul
+    plain      XLA's own
+
+The three are linear in each argument and each other's transposes, so they are primitives of JAX, bilinear ones: every
+mode of differentiation works, a policy of remat sees one convolution, and a program lowered for a GPU or TPU on a
+machine without one has the convolution of `jax.lax` in it.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from jaxvit.models import cpu_grad, winograd
+from jaxvit.target import platform
+
+Array = jax.Array
+Pair = tuple[int, int]
+NHWC = ("NHWC", "HWIO", "NHWC")
+FEW_PIXELS = 64  # outputs, up to which reading the kernel takes longer than the products
+FEW_CHANNELS = 16  # below, transforms cost more than products
+
+
+def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Any, padding: Any, **kwargs: Any) -> Array:
+    """`jax.lax.conv_general_dilated`, as `flax.linen.Conv` calls it."""
+    if platform() != "cpu" or not suits(lhs, rhs, padding, **kwargs):
+        return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
+    (sh, sw), pads = window_strides, tuple((int(low), int(high)) for low, high in padding)
+    if rhs.shape[:2] == (1, 1) and not any(map(any, pads)):
+        return cpu_grad.matmul(lhs[:, ::sh, ::sw], rhs[0, 0])
+    return convolution(lhs, rhs, (int(sh), int(sw)), pads)
+
+
+def suits(
+    lhs: Array,
+    rhs: Array,
+    padding: Any,
+    *,
+    lhs_dilation: Any = None,
+    rhs_dilation: Any = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    **_: Any,
+) -> bool:
+    """Whether it is a convolution of images without groups and dilation, in float32."""
+    spec = getattr(dimension_numbers, "lhs_spec", None)
+    return (
+        lhs.ndim == 4
+        and lhs.dtype == rhs.dtype == jnp.float32
+        and all(isinstance(n, int) for n in lhs.shape)  # an exported program may leave the batch open
+        and feature_group_count == 1
+        and rhs.shape[3] >= FEW_CHANNELS
+        and not isinstance(padding, str)
+        and (spec is None or tuple(spec) == (0, 3, 1, 2))
+        and all(d is None or d == 1 or tuple(d) == (1, 1) for d in (lhs_dilation, rhs_dilation))
+    )
+
+
+def convolution(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
+    """X [b, h, w, c], kernel [i, j, c, d] -> [b, h', w', d]."""
+    return forward_p.bind(x, kernel, strides=strides, padding=padding, map_size=x.shape[1:3], size=kernel.shape[:2])
+
+
+def plain(x: Array, kernel: Array, *, strides: Pair, padding: tuple[Pair, Pair], **_: Any) -> Array:
+    """XLA's own."""
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=NHWC)
+
+
+def plain_input_gradient(dy: Array, kernel: Array, *, map_size: Pair, **how: Any) -> Array:
+    """XLA's own gradient of the input: dy [b, h', w', d], kernel [i, j, c, d] -> [b, h, w, c]."""
+    x = jax.ShapeDtypeStruct((dy.shape[0], *map_size, kernel.shape[2]), dy.dtype)
+    return jax.linear_transpose(lambda x: plain(x, kernel, **how), x)(dy)[0]
+
+
+def plain_kernel_gradient(x: Array, dy: Array, *, size: Pair, **how: Any) -> Array:
+    """XLA's own gradient of the kernel: x [b, h, w, c], dy [b, h', w', d] -> [i, j, c, d]."""
+    kernel = jax.ShapeDtypeStruct((*size, x.shape[3], dy.shape[3]), x.dtype)
+    return jax.linear_transpose(lambda kernel: plain(x, kernel, **how), kernel)(dy)[0]
+
+
+def fast(x: Array, kernel: Array, **how: Any) -> Array:
+    """The convolution as the CPU likes it."""
+    b, h, w, d = jax.eval_shape(functools.partial(plain, **how), x, kernel).shape
+    if b * h * w <= FEW_PIXELS:  # channels first: the kernel is then read once, as it lies
+        return matmul_of_first(channel_patches(x, **how), kernel.reshape(-1, d)).reshape(b, h, w, d)
+    return winograd.convolution(x, kernel) if for_winograd(x, kernel.shape[3], **how) else plain(x, kernel, **how)
+
+
+def fast_input_gradient(dy: Array, kernel: Array, **how: Any) -> Array:
+    """The gradient of the input as the CPU likes it."""
+    if for_winograd(dy, kernel.shape[2], **how):
+        return winograd.input_gradient(dy, kernel)
+    return plain_input_gradient(dy, kernel, **how)
+
+
+def fast_kernel_gradient(x: Array, dy: Array, **how: Any) -> Array:
+    """The gradient of the kernel as the CPU likes it."""
+    b, h, w, d = dy.shape
+    if for_winograd(x, d, **how) and b * h * w > FEW_PIXELS:
+        return winograd.kernel_gradient(x, dy)
+    columns = patches(x, **how).reshape(b * h * w, -1)
+    return matmul_of_first(columns, dy.reshape(-1, d)).reshape(*how["size"], x.shape[3], d)
+
+
+def for_winograd(x: Array, features: int, *, strides: Pair, padding: tuple[Pair, Pair], size: Pair, **_: Any) -> bool:
+    """Whether it is 3x3 with stride 1 and padding 1, with enough channels."""
+    usual = (strides, padding, size) == ((1, 1), ((1, 1), (1, 1)), (3, 3))
+    return usual and min(x.shape[3], features) >= FEW_CHANNELS
+
+
+def matmul_of_first(a: Array, b: Array) -> Array:
+    """A [n, c], b [n, d] -> [c, d]."""
+    return jax.lax.dot_general(a, b, (((0,), (0,)), ((), ())))
+
+
+def patches(x: Array, *, size: Pair, strides: Pair, padding: tuple[Pair, Pair], **_: Any) -> Array:
+    """The pixels under each output, side by side: [b, h, w, c] -> [b, h', w', i j c]."""
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    return jnp.concatenate([_every(x, (1, 2), at, size, strides) for at in _places(size)], axis=-1)
+
+
+def channel_patches(x: Array, *, size: Pair, strides: Pair, padding: tuple[Pair, Pair], **_: Any) -> Array:
+    """The same with channels first: [b, h, w, c] -> [i j c, b h' w']."""
+    x = jnp.pad(x.transpose(3, 0, 1, 2), ((0, 0), (0, 0), *padding))
+    taps = [_every(x, (2, 3), at, size, strides).reshape(x.shape[0], -1) for at in _places(size)]
+    return jnp.concatenate(taps)
+
+
+def _places(size: Pair) -> list[Pair]:
+    return [(i, j) for i in range(size[0]) for j in range(size[1])]
+
+
+def _every(x: Array, axes: Pair, at: Pair, size: Pair, strides: Pair) -> Array:
+    """What place `at` of the window meets on its way over a padded map."""
+    for axis, start, k, stride in zip(axes, at, size, strides, strict=True):
+        n = (x.shape[axis] - k) // stride + 1
+        x = jax.lax.slice_in_dim(x, start, start + (n - 1) * stride + 1, stride, axis)
+    return x
+
+
+def _primitive(name: str, usual: Callable, on_cpu: Callable) -> Primitive:
+    """A bilinear primitive that is `on_cpu` there and `usual` elsewhere, to which the shapes are those of `usual`."""
+    new = Primitive(name)
+
+    def abstract(a: Any, b: Any, **how: Any) -> Any:
+        out = jax.eval_shape(functools.partial(usual, **how), a, b)
+        return jax.core.ShapedArray(out.shape, out.dtype)
+
+    def batched(args: Any, axes: Any, **how: Any) -> Any:
+        return jax.vmap(functools.partial(usual, **how), axes)(*args), 0
+
+    new.def_impl(jax.jit(lambda a, b, **how: new.bind(a, b, **how), static_argnames=_STATIC))
+    new.def_abstract_eval(abstract)
+    batching.primitive_batchers[new] = batched
+    mlir.register_lowering(new, mlir.lower_fun(usual, multiple_results=False))
+    mlir.register_lowering(new, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu")
+    return new
+
+
+_STATIC = ("strides", "padding", "map_size", "size")
+forward_p = _primitive("cpu_convolution", plain, fast)
+input_gradient_p = _primitive("cpu_convolution_input_gradient", plain_input_gradient, fast_input_gradient)
+kernel_gradient_p = _primitive("cpu_convolution_kernel_gradient", plain_kernel_gradient, fast_kernel_gradient)
+
+# y = x * k:  dx = dy *' k,  dk = x *" dy, and each of the three is a product of the other two's factors.
+ad.defbilinear(
+    forward_p,
+    lambda dy, x, kernel, **how: input_gradient_p.bind(dy, kernel, **how),
+    lambda dy, x, kernel, **how: kernel_gradient_p.bind(x, dy, **how),
+)
+ad.defbilinear(
+    input_gradient_p,
+    lambda dx, dy, kernel, **how: forward_p.bind(dx, kernel, **how),
+    lambda dx, dy, kernel, **how: kernel_gradient_p.bind(dx, dy, **how),
+)
+ad.defbilinear(
+    kernel_gradient_p,
+    lambda dk, x, dy, **how: input_gradient_p.bind(dy, dk, **how),
+    lambda dk, x, dy, **how: forward_p.bind(x, dk, **how),
+)

@@ -1,0 +1,110 @@
+"""Convolutions with products of their own on the CPU: derivatives, precision, where and in which form they are used."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvit import create_model
+from jaxvit.macs import count_jaxpr, count_macs
+from jaxvit.models import cpu_conv
+from jaxvit.target import made_for
+from tests.models.cpu_grad_test import derivatives
+
+ONES = ((1, 1), (1, 1))
+CASES = {  # batch, height, width, channels, features, side of the kernel, stride, padding
+    "winograd": (2, 10, 9, 16, 24, 3, 1, 1),
+    "few pixels": (1, 5, 4, 16, 16, 3, 1, 1),
+    "few channels": (2, 9, 9, 3, 16, 3, 1, 1),
+    "strided": (2, 11, 10, 16, 16, 3, 2, 1),
+    "stem": (2, 23, 20, 3, 16, 7, 2, 3),
+    "5x5": (2, 12, 12, 16, 16, 5, 1, 2),
+    "no padding": (2, 12, 12, 16, 16, 3, 1, 0),
+}
+
+
+def case(name):
+    b, h, w, c, d, size, stride, pad = CASES[name]
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((b, h, w, c), (size, size, c, d)))
+    return x, kernel / (size * c**0.5), {"strides": (stride, stride), "padding": ((pad, pad), (pad, pad))}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_derivative_is_the_usual_one(name):
+    x, kernel, how = case(name)
+    ours = derivatives(lambda x, k: cpu_conv.convolution(x, k, **how), x, kernel)
+    usual = derivatives(functools.partial(cpu_conv.plain, **how), x, kernel)
+    for word, value in usual.items():
+        for a, b in zip(jax.tree.leaves(ours[word]), jax.tree.leaves(value), strict=True):
+            assert jnp.max(jnp.abs(a - b)) <= 1e-5 * jnp.max(jnp.abs(b)), word
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 16, 64), (2, 7, 7, 256)])
+def test_winograd_rounds_no_worse_than_the_usual_form(shape):
+    """Against float64: values and both gradients."""
+    rng, c = np.random.default_rng(0), shape[-1]
+    x, kernel, dy = (rng.standard_normal(s) for s in (shape, (3, 3, c, c), shape))
+
+    def all_of(conv, *arrays):
+        y, back = jax.vjp(conv, *arrays[:2])
+        return y, *back(arrays[2])
+
+    plain = functools.partial(cpu_conv.plain, strides=(1, 1), padding=ONES)
+    short = [jnp.asarray(a, jnp.float32) for a in (x, kernel, dy)]
+    ours = all_of(lambda x, k: cpu_conv.convolution(x, k, (1, 1), ONES), *short)
+    usual = all_of(plain, *short)
+    with jax.enable_x64(True):
+        exact = [np.asarray(a) for a in all_of(plain, *(jnp.asarray(np.asarray(a), jnp.float64) for a in short))]
+    for a, b, true in zip(ours, usual, exact, strict=True):
+        assert np.std(a - true) < 2 * np.std(b - true) and np.std(a - true) < 1e-6 * np.std(true)
+
+
+def test_forms_in_the_program_for_the_cpu_and_for_others():
+    x, kernel, how = case("winograd")
+    traced = jax.jit(lambda x, k: cpu_conv.convolution(x, k, **how)).trace(x, kernel)
+    here, there = (traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu"))
+    assert here.count("dot_general") == 4 and "stablehlo.convolution" not in here
+    assert there.count("stablehlo.convolution") == 1 and "dot_general" not in there
+
+
+def test_where_they_are_used():
+    x, kernel = jnp.zeros((1, 32, 32, 16)), jnp.zeros((3, 3, 16, 16))
+    assert cpu_conv.suits(x, kernel, ONES)
+    assert not cpu_conv.suits(x, kernel, "SAME")
+    assert not cpu_conv.suits(x, kernel, ONES, rhs_dilation=(2, 2))
+    assert not cpu_conv.suits(x, kernel[:, :, :8], ONES, feature_group_count=2)
+    assert not cpu_conv.suits(x, kernel[..., :8], ONES)
+    assert not cpu_conv.suits(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), ONES)
+    model = create_model("resnet18", stem="cifar", image_size=32)
+
+    def count():
+        jaxpr = jax.make_jaxpr(lambda x: model.init(jax.random.key(0), x))(jnp.zeros((1, 32, 32, 3)))
+        return str(jaxpr).count("cpu_convolution["), count_jaxpr(jaxpr.jaxpr)
+
+    own, macs = count()
+    with made_for("tpu"):
+        none, usual = count()
+    assert (own, none) == (17, 0)  # but for three 1x1 shortcuts, which are matmuls
+    assert macs == usual == count_macs(model, (32, 32, 3))
+
+
+def test_both_gradients_count_the_products_of_the_convolution():
+    x, kernel, how = case("strided")
+    y = cpu_conv.plain(x, kernel, **how)
+
+    def gradient(x, kernel):
+        return jax.vjp(lambda x, k: cpu_conv.convolution(x, k, **how), x, kernel)[1](y)
+
+    assert count_jaxpr(jax.make_jaxpr(gradient)(x, kernel).jaxpr) == 3 * y.size * 9 * 16
+
+
+def test_mapped_over_images():
+    x, kernel, how = case("winograd")
+    stack = jnp.stack([x, 2 * x])
+    gradients = jax.vmap(jax.grad(lambda x, k: jnp.sum(cpu_conv.convolution(x, k, **how) ** 2)), (0, None))(
+        stack, kernel
+    )
+    np.testing.assert_allclose(gradients[1], 2 * gradients[0], rtol=1e-4, atol=1e-4)
