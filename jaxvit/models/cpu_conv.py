@@ -19,6 +19,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import ShapedArray
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
@@ -67,17 +69,17 @@ def suits(
     )
 
 
-def convolution(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, Pair]) -> Array:
+def convolution(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, ...]) -> Array:
     """X [b, h, w, c], kernel [i, j, c, d] -> [b, h', w', d]."""
     return forward_p.bind(x, kernel, strides=strides, padding=padding, map_size=x.shape[1:3], size=kernel.shape[:2])
 
 
-def plain(x: Array, kernel: Array, *, strides: Pair, padding: tuple[Pair, Pair], **_: Any) -> Array:
+def plain(x: Array, kernel: Array, *, strides: Pair, padding: tuple[Pair, ...], **_: Any) -> Array:
     """XLA's own."""
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=NHWC)
 
 
-def plain_input_gradient(dy: Array, kernel: Array, *, map_size: Pair, **how: Any) -> Array:
+def plain_input_gradient(dy: Array, kernel: Array, *, map_size: tuple[int, ...], **how: Any) -> Array:
     """XLA's own gradient of the input: dy [b, h', w', d], kernel [i, j, c, d] -> [b, h, w, c]."""
     x = jax.ShapeDtypeStruct((dy.shape[0], *map_size, kernel.shape[2]), dy.dtype)
     return jax.linear_transpose(lambda x: plain(x, kernel, **how), x)(dy)[0]
@@ -113,7 +115,7 @@ def fast_kernel_gradient(x: Array, dy: Array, **how: Any) -> Array:
     return matmul_of_first(columns, dy.reshape(-1, d)).reshape(*how["size"], x.shape[3], d)
 
 
-def for_winograd(x: Array, features: int, *, strides: Pair, padding: tuple[Pair, Pair], size: Pair, **_: Any) -> bool:
+def for_winograd(x: Array, features: int, *, strides: Pair, padding: tuple[Pair, ...], size: Pair, **_: Any) -> bool:
     """Whether it is 3x3 with stride 1 and padding 1, with enough channels."""
     usual = (strides, padding, size) == ((1, 1), ((1, 1), (1, 1)), (3, 3))
     return usual and min(x.shape[3], features) >= FEW_CHANNELS
@@ -124,13 +126,13 @@ def matmul_of_first(a: Array, b: Array) -> Array:
     return jax.lax.dot_general(a, b, (((0,), (0,)), ((), ())))
 
 
-def patches(x: Array, *, size: Pair, strides: Pair, padding: tuple[Pair, Pair], **_: Any) -> Array:
+def patches(x: Array, *, size: Pair, strides: Pair, padding: tuple[Pair, ...], **_: Any) -> Array:
     """The pixels under each output, side by side: [b, h, w, c] -> [b, h', w', i j c]."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     return jnp.concatenate([_every(x, (1, 2), at, size, strides) for at in _places(size)], axis=-1)
 
 
-def channel_patches(x: Array, *, size: Pair, strides: Pair, padding: tuple[Pair, Pair], **_: Any) -> Array:
+def channel_patches(x: Array, *, size: Pair, strides: Pair, padding: tuple[Pair, ...], **_: Any) -> Array:
     """The same with channels first: [b, h, w, c] -> [i j c, b h' w']."""
     x = jnp.pad(x.transpose(3, 0, 1, 2), ((0, 0), (0, 0), *padding))
     taps = [_every(x, (2, 3), at, size, strides).reshape(x.shape[0], -1) for at in _places(size)]
@@ -149,13 +151,28 @@ def _every(x: Array, axes: Pair, at: Pair, size: Pair, strides: Pair) -> Array:
     return x
 
 
+def apart(function: Callable) -> Callable:
+    """The function as a call that XLA does not inline: its arguments and its result are arrays in memory.
+
+    Else XLA fuses what computes an argument (a BatchNorm, its gradient) into each of the many slices that read it, and
+    computes it again for each. An `optimization_barrier` is gone before the CPU's fusion.
+    """
+
+    def called(*args: Array, **how: Any) -> Array:
+        result: Any = set_xla_metadata(jax.jit(functools.partial(function, **how))(*args), inlineable="false")
+        return result
+
+    return called
+
+
 def _primitive(name: str, usual: Callable, on_cpu: Callable) -> Primitive:
     """A bilinear primitive that is `on_cpu` there and `usual` elsewhere, to which the shapes are those of `usual`."""
     new = Primitive(name)
 
     def abstract(a: Any, b: Any, **how: Any) -> Any:
-        out = jax.eval_shape(functools.partial(usual, **how), a, b)
-        return jax.core.ShapedArray(out.shape, out.dtype)
+        shapes = (jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (a, b))
+        out = jax.eval_shape(functools.partial(usual, **how), *shapes)
+        return ShapedArray(out.shape, out.dtype)
 
     def batched(args: Any, axes: Any, **how: Any) -> Any:
         return jax.vmap(functools.partial(usual, **how), axes)(*args), 0
@@ -164,7 +181,7 @@ def _primitive(name: str, usual: Callable, on_cpu: Callable) -> Primitive:
     new.def_abstract_eval(abstract)
     batching.primitive_batchers[new] = batched
     mlir.register_lowering(new, mlir.lower_fun(usual, multiple_results=False))
-    mlir.register_lowering(new, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu")
+    mlir.register_lowering(new, mlir.lower_fun(apart(on_cpu), multiple_results=False), platform="cpu")
     return new
 
 

@@ -74,7 +74,7 @@ def kernel_tiles(kernel: Array) -> list[Array]:
     return [along_columns(G, list(row)) for row in rows]
 
 
-def joined(products: list[Array], map_size: tuple[int, int]) -> Array:
+def joined(products: list[Array], map_size: tuple[int, ...]) -> Array:
     """A' m A, the tiles put together to a map: four times [4, b, th, tw, d] -> [b, h, w, d]."""
     m = products
     rows = m[0] + m[1] + m[2], m[1] - m[2] - m[3]  # A' m
@@ -90,5 +90,5 @@ def along_columns(matrix: np.ndarray, parts: Sequence[Array], axis: int = 0) -> 
     """
     shape = [1] * (parts[0].ndim + 1)
     shape[axis] = len(matrix)
-    terms = [matrix[:, i].reshape(shape) * jnp.expand_dims(part, axis) for i, part in enumerate(parts)]
+    terms = [jnp.expand_dims(part, axis) * matrix[:, i].reshape(shape) for i, part in enumerate(parts)]
     return sum(terms[1:], terms[0])
