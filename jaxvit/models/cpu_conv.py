@@ -96,13 +96,15 @@ def fast(x: Array, kernel: Array, **how: Any) -> Array:
     b, h, w, d = jax.eval_shape(functools.partial(plain, **how), x, kernel).shape
     if b * h * w <= FEW_PIXELS:  # channels first: the kernel is then read once, as it lies
         return matmul_of_first(channel_patches(x, **how), kernel.reshape(-1, d)).reshape(b, h, w, d)
-    return winograd.convolution(x, kernel) if for_winograd(x, kernel.shape[3], **how) else plain(x, kernel, **how)
+    return (
+        apart(winograd.convolution)(x, kernel) if for_winograd(x, kernel.shape[3], **how) else plain(x, kernel, **how)
+    )
 
 
 def fast_input_gradient(dy: Array, kernel: Array, **how: Any) -> Array:
     """The gradient of the input as the CPU likes it."""
     if for_winograd(dy, kernel.shape[2], **how):
-        return winograd.input_gradient(dy, kernel)
+        return apart(winograd.input_gradient)(dy, kernel)
     return plain_input_gradient(dy, kernel, **how)
 
 
@@ -110,7 +112,7 @@ def fast_kernel_gradient(x: Array, dy: Array, **how: Any) -> Array:
     """The gradient of the kernel as the CPU likes it."""
     b, h, w, d = dy.shape
     if for_winograd(x, d, **how) and b * h * w > FEW_PIXELS:
-        return winograd.kernel_gradient(x, dy)
+        return apart(winograd.kernel_gradient)(x, dy)
     columns = patches(x, **how).reshape(b * h * w, -1)
     return matmul_of_first(columns, dy.reshape(-1, d)).reshape(*how["size"], x.shape[3], d)
 
@@ -119,6 +121,21 @@ def for_winograd(x: Array, features: int, *, strides: Pair, padding: tuple[Pair,
     """Whether it is 3x3 with stride 1 and padding 1, with enough channels."""
     usual = (strides, padding, size) == ((1, 1), ((1, 1), (1, 1)), (3, 3))
     return usual and min(x.shape[3], features) >= FEW_CHANNELS
+
+
+def apart(function: Callable[[Array, Array], Array]) -> Callable[[Array, Array], Array]:
+    """The function as a call that XLA does not inline: its arguments and its result are arrays in memory.
+
+    Else XLA fuses what computes an argument (a BatchNorm, its gradient) into each of the many slices that read it, and
+    computes it again for each. An `optimization_barrier` is gone before the CPU's fusion. XLA's own convolutions must
+    stay outside: in such a call they take four times as long.
+    """
+
+    def called(a: Array, b: Array) -> Array:
+        result: Any = set_xla_metadata(jax.jit(function)(a, b), inlineable="false")
+        return result
+
+    return called
 
 
 def matmul_of_first(a: Array, b: Array) -> Array:
@@ -151,20 +168,6 @@ def _every(x: Array, axes: Pair, at: Pair, size: Pair, strides: Pair) -> Array:
     return x
 
 
-def apart(function: Callable) -> Callable:
-    """The function as a call that XLA does not inline: its arguments and its result are arrays in memory.
-
-    Else XLA fuses what computes an argument (a BatchNorm, its gradient) into each of the many slices that read it, and
-    computes it again for each. An `optimization_barrier` is gone before the CPU's fusion.
-    """
-
-    def called(*args: Array, **how: Any) -> Array:
-        result: Any = set_xla_metadata(jax.jit(functools.partial(function, **how))(*args), inlineable="false")
-        return result
-
-    return called
-
-
 def _primitive(name: str, usual: Callable, on_cpu: Callable) -> Primitive:
     """A bilinear primitive that is `on_cpu` there and `usual` elsewhere, to which the shapes are those of `usual`."""
     new = Primitive(name)
@@ -181,7 +184,7 @@ def _primitive(name: str, usual: Callable, on_cpu: Callable) -> Primitive:
     new.def_abstract_eval(abstract)
     batching.primitive_batchers[new] = batched
     mlir.register_lowering(new, mlir.lower_fun(usual, multiple_results=False))
-    mlir.register_lowering(new, mlir.lower_fun(apart(on_cpu), multiple_results=False), platform="cpu")
+    mlir.register_lowering(new, mlir.lower_fun(on_cpu, multiple_results=False), platform="cpu")
     return new
 
 

