@@ -66,12 +66,13 @@ def seconds(function: Any, *args: Any) -> float:
 
 def check(side: int, window: int, heads: int, batch: int, interpret: bool) -> dict[str, Any]:
     """One row."""
-    shift = (window // 2,) * 2 if side > window else (0, 0)
-    keys, row = jax.random.split(jax.random.key(0), 3), {"map": side, "window": window, "heads": heads}
+    half, square = window // 2 if side > window else 0, (window, window)
+    row: dict[str, Any] = {"map": side, "window": window, "heads": heads}
+    keys, shift = jax.random.split(jax.random.key(0), 3), (half, half)
     n, d = window * window, heads * HEAD_DIM
     bias, weights = jax.random.normal(keys[1], (heads, n, n)), jax.random.normal(keys[2], (batch, side, side, d))
-    kernel = partial(window_attention.attend, window=(window,) * 2, shift=shift, interpret=interpret)
-    plain = partial(formula, window=(window,) * 2, shift=shift)
+    kernel = partial(window_attention.attend, window=square, shift=shift, interpret=interpret)
+    plain = partial(formula, window=square, shift=shift)
     for name, dtype in (("float32", jnp.float32), ("bfloat16", jnp.bfloat16)):
         qkv = jax.random.normal(keys[0], (batch, side, side, 3 * d), dtype)
         ours = jax.jit(partial(run, kernel))
