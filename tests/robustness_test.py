@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from jaxvit import interrupt, summary, train, writers
@@ -52,7 +53,17 @@ def test_twenty_damages_are_told_and_mended(tmp_path, monkeypatch):
     assert not wrong, json.dumps(wrong, indent=1)[:3000]
 
 
-def test_a_full_disk_ends_the_run_and_costs_nothing(tmp_path, data_name):
+@pytest.fixture
+def no_new_cache_entries():
+    """Where files are cut off, a program in the compile cache would be too, and stay so for other tests."""
+    word = "jax_persistent_cache_min_compile_time_secs"
+    before = getattr(jax.config, word)
+    jax.config.update(word, 1e9)
+    yield
+    jax.config.update(word, before)
+
+
+def test_a_full_disk_ends_the_run_and_costs_nothing(tmp_path, data_name, no_new_cache_entries):
     config = tiny_config(data_name, num_epochs=3, model__depth=4)
     train.train_and_evaluate(config, tmp_path / "whole")
     with pytest.raises(RunError, match="File too large\n") as caught:

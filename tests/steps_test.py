@@ -328,7 +328,8 @@ def products(jaxpr):
     """Number of matmuls and convolutions in a jaxpr."""
     total = 0
     for equation in jaxpr.eqns:
-        total += equation.primitive.name in ("dot_general", "conv_general_dilated")
+        name = equation.primitive.name
+        total += name in ("dot_general", "conv_general_dilated") or name.startswith("cpu_convolution")
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
             inner = getattr(value, "jaxpr", value)
             total += products(inner) if hasattr(inner, "eqns") else 0
