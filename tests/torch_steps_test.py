@@ -18,6 +18,21 @@ VIT = (
     {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2},
 )
 RESNET = ({"name": "resnet10t", "channels": (8, 8, 16, 16)}, {"channels": (8, 8, 16, 16)})
+SWIN = (
+    {
+        "name": "swin_tiny_patch4_window7_224",
+        "patch_size": 2,
+        "embed_dim": 8,
+        "depths": (2, 2),
+        "num_heads": (1, 2),
+        "window_size": 2,
+    },
+    {"img_size": 8, "patch_size": 2, "embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": 2},
+)
+VGG = (
+    {"name": "vgg11_bn", "cfg": (8, "M", 16, "M"), "mlp_ratio": 1 / 64},
+    {"cfg": (8, "M", 16, "M"), "mlp_ratio": 1 / 64},
+)
 CASES = {
     "asam of the whole batch, accumulated and clipped": (
         VIT,
@@ -33,6 +48,16 @@ CASES = {
         RESNET,
         {"name": "sgd", "weight_decay": 1e-3, "learning_rate": 0.1, "freeze": "early"},
         {"rho": 0.5, "adaptive": True, "start_fraction": 0.2},
+    ),
+    "asam of shifted windows, each quarter its own": (
+        SWIN,
+        {"name": "adamw", "weight_decay": 0.05, "grad_clip_norm": 1.0, "learning_rate": 1e-3},
+        {"rho": 0.5, "adaptive": True, "m": 4},
+    ),
+    "sam of convolutions and linear layers": (
+        VGG,
+        {"name": "sgd", "weight_decay": 1e-3, "learning_rate": 0.02},
+        {"rho": 0.05},
     ),
 }
 STEPS, BATCH = 10, 16
@@ -65,7 +90,10 @@ def compare(models, optimizer, sam, tmp_path):
         stats = {"batch_stats": state.batch_stats} if state.batch_stats else {}
         return pretrained.export(run.model, {"params": params, **stats})
 
-    net = timm.create_model(ours["name"], num_classes=3, **theirs).double()
+    if "cfg" in theirs:  # create_model has its own list of layers
+        net = timm.models.vgg.VGG(num_classes=3, norm_layer=torch.nn.BatchNorm2d, **theirs).double()
+    else:
+        net = timm.create_model(ours["name"], num_classes=3, **theirs).double()
     weights = {key: torch.tensor(np.asarray(value, np.float64)) for key, value in exported(state.params).items()}
     net.load_state_dict(weights, strict=False)
     on = tree.named_leaves(run.trainable)

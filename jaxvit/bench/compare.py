@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -66,21 +67,25 @@ def _ask(python: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yields the answers of `timm_side` as they come."""
     script = Path(__file__).with_name("timm_side.py")
     env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-    try:
-        pipe = subprocess.PIPE
-        process = subprocess.Popen([python, str(script)], stdin=pipe, stdout=pipe, stderr=pipe, env=env, text=True)
-    except OSError as error:
-        raise UserError(f"cannot run --torch-python {python!r}: {error.strerror}") from None
-    assert process.stdin and process.stdout and process.stderr
-    with process:
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:  # a pipe would fill up
         try:
-            process.stdin.write(json.dumps(request))
-            process.stdin.close()
-            for line in process.stdout:
-                yield json.loads(line)
-        except BrokenPipeError:
-            pass
-        said = process.stderr.read().strip().splitlines() or ["no message"]
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(
+                [python, str(script)], stdin=pipe, stdout=pipe, stderr=errors, env=env, text=True
+            )
+        except OSError as error:
+            raise UserError(f"cannot run --torch-python {python!r}: {error.strerror}") from None
+        assert process.stdin and process.stdout
+        with process:
+            try:
+                process.stdin.write(json.dumps(request))
+                process.stdin.close()
+                for line in process.stdout:
+                    yield json.loads(line)
+            except BrokenPipeError:
+                pass
+        errors.seek(0)
+        said = errors.read().strip().splitlines() or ["no message"]
     if process.returncode:
         raise UserError(
             f"timm cannot be measured with {python!r}: {said[-1][:200]}\n--torch-python names another Python"

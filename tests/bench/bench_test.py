@@ -131,6 +131,16 @@ def test_mistakes_end_in_plain_lines(words, said, capsys):
     assert len(lines) <= 2 and said in "\n".join(lines)
 
 
+def test_a_talkative_torch_does_not_block(tmp_path):
+    talker = tmp_path / "python"
+    talker.write_text("#!/bin/sh\nhead -c 500000 /dev/zero | tr '\\0' '\\n' >&2\necho '{\"versions\": {}}'\n")
+    talker.chmod(0o755)
+    compare.check_timm(str(talker))
+    talker.write_text("#!/bin/sh\necho no torch here >&2\nexit 1\n")
+    with pytest.raises(UserError, match="no torch here"):
+        compare.check_timm(str(talker))
+
+
 def test_rates_need_neither_the_trainer_nor_its_packages():
     code = (
         "import sys\n"
