@@ -18,17 +18,8 @@ VIT = (
     {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2},
 )
 RESNET = ({"name": "resnet10t", "channels": (8, 8, 16, 16)}, {"channels": (8, 8, 16, 16)})
-SWIN = (
-    {
-        "name": "swin_tiny_patch4_window7_224",
-        "patch_size": 2,
-        "embed_dim": 8,
-        "depths": (2, 2),
-        "num_heads": (1, 2),
-        "window_size": 2,
-    },
-    {"img_size": 8, "patch_size": 2, "embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": 2},
-)
+GRID = {"patch_size": 2, "embed_dim": 8, "depths": (2, 2), "num_heads": (1, 2), "window_size": 2, "drop_path_rate": 0.0}
+SWIN = ({"name": "swin_tiny_patch4_window7_224", **GRID}, {"img_size": 8, **GRID})
 VGG = (
     {"name": "vgg11_bn", "cfg": (8, "M", 16, "M"), "mlp_ratio": 1 / 64},
     {"cfg": (8, "M", 16, "M"), "mlp_ratio": 1 / 64},
