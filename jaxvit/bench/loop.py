@@ -90,7 +90,8 @@ def write_images(directory: Path, batch_size: int, steps: int, settings: Setting
     size = to_pair(settings.image_size or model.image_size)
     rng = np.random.default_rng(0)
     directory.mkdir(parents=True)
-    for split, n in (("train", batch_size * steps), ("test", CLASSES)):
+    classes = min(CLASSES, batch_size * steps)  # each has a training image
+    for split, n in (("train", batch_size * steps), ("test", classes)):
         images = rng.integers(0, 256, (n, *size, model.in_channels), dtype=np.uint8)
-        np.savez(directory / f"{split}.npz", image=images, label=np.arange(n, dtype=np.int32) % CLASSES)
+        np.savez(directory / f"{split}.npz", image=images, label=np.arange(n, dtype=np.int32) % classes)
     return f"npz:{directory}"

@@ -5,7 +5,7 @@ import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +22,20 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def run(
+    report: dict[str, Any],
     wanted: Sequence[Settings],
     modes: Sequence[str],
     batch_size: int | None,
     effort: Effort,
     say: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
-    """Measures each model in each mode; returns what goes into the JSON."""
-    report: dict[str, Any] = {"environment": environment(), "ceiling_flops": {}, "results": []}
+) -> None:
+    """Measures each model in each mode; `report` becomes what goes into the JSON, row by row."""
+    report.update({"environment": environment(), "ceiling_flops": {}, "results": []})
     for dtype in dict.fromkeys(settings.dtype for settings in wanted):
         say(f"matmul ceiling in {dtype}")
         report["ceiling_flops"][dtype] = matmul_ceiling(dtype, seconds=min(effort.seconds, 1.0))
     for settings in wanted:
-        report["results"] += rows(settings, modes, batch_size, effort, report["ceiling_flops"], say)
-    return report
+        report["results"].extend(rows(settings, modes, batch_size, effort, report["ceiling_flops"], say))
 
 
 def rows(
@@ -45,7 +45,7 @@ def rows(
     effort: Effort,
     ceilings: dict[str, float],
     say: Callable[[str], None],
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """The rows of one model; without a given batch size, inference takes the one found for training."""
 
     def tell(text: str) -> None:
@@ -53,27 +53,23 @@ def rows(
 
     tell("drawing weights")
     subject = make_subject(settings)
-    out = []
     for mode in modes:
         row = measure(subject, mode, batch_size, effort, ceilings.get(settings.dtype), tell)
         batch_size = row["batch_size"]
         paper = on_paper(jax.devices()[0].device_kind, settings.dtype)
         if paper:
             row["share_of_paper"] = row["images_per_second"]["median"] * row["model_flops_per_image"] / paper
-        out.append(
-            {
-                "model": settings.name,
-                "dtype": settings.dtype,
-                "fields": dict(settings.fields),
-                "image_size": list(subject.image_shape[:2]),
-                "parameters": subject.parameters,
-                "gmacs": subject.macs / 1e9,
-                "xla_gmacs": subject.xla_macs() / 1e9,
-                **implementation(subject.model),
-                **row,
-            }
-        )
-    return out
+        yield {
+            "model": settings.name,
+            "dtype": settings.dtype,
+            "fields": dict(settings.fields),
+            "image_size": list(subject.image_shape[:2]),
+            "parameters": subject.parameters,
+            "gmacs": subject.macs / 1e9,
+            "xla_gmacs": subject.xla_macs() / 1e9,
+            **implementation(subject.model),
+            **row,
+        }
 
 
 def implementation(model: Any) -> dict[str, str]:

@@ -38,7 +38,7 @@ def run(argv: list[str]) -> int:
         compare.check_timm(args.torch_python)
     effort = Effort(args.repeats, args.seconds, args.compile_times)
     modes = {"both": ("train", "infer"), "train": ("train",), "infer": ("infer",), "none": ()}[args.mode]
-    found = {}
+    found: dict[str, Any] = {}
     with err.status("") as status:
 
         def say(text: str) -> None:
@@ -48,28 +48,40 @@ def run(argv: list[str]) -> int:
 
         if jax.default_backend() == "cpu" and "bfloat16" in (s.dtype for s in wanted):
             err.print("bfloat16 on a CPU says little about accelerators")
-        found = report.run(wanted, modes, args.batch_size, effort, say)
-        if args.loop:
-            _add_loops(found, wanted, args, say)
-        if args.compare:
-            rows = [row for row in found["results"] if row["mode"] != "loop"]
-            versions, others = compare.timm_rows(
-                rows, python=args.torch_python, compile_too=not args.no_torch_compile,
-                repeats=args.repeats, seconds=args.seconds, say=say,
-            )  # fmt: skip
-            found["timm"] = {"versions": versions, "results": others, "ratios": compare.ratios(rows, others)}
-    report.print_tables(found)
+        try:
+            report.run(found, wanted, modes, args.batch_size, effort, say)
+            if args.loop:
+                _add_loops(found, wanted, args, say)
+            if args.compare:
+                _add_timm(found, args, say)
+        finally:  # what was measured before a model that does not fit, or before Ctrl-C, is kept
+            status.stop()
+            if found.get("results"):
+                report.print_tables(found)
+                if args.json:
+                    writers.write_json(args.json, found)
     worse: list[str] = []
     if baseline is not None:
         found["baseline"], worse = compare.regressions(found, baseline, args.tolerance)
-    if args.json:
-        writers.write_json(args.json, found)
-    if baseline is not None:
+        if args.json:
+            writers.write_json(args.json, found)
         print(f"against {args.baseline}: {len(found['baseline'])} figures compared, {len(worse)} worse by more than "
               f"{args.tolerance:.0%}")  # fmt: skip
     for line in worse:
         print(f"error: {line}", file=sys.stderr)
     return 1 if worse else 0
+
+
+def _add_timm(found: dict[str, Any], args: argparse.Namespace, say: Any) -> None:
+    """Adds timm's rows and the ratios to them."""
+    from jaxvit.bench import compare
+
+    rows = [row for row in found["results"] if row["mode"] != "loop"]
+    versions, others = compare.timm_rows(
+        rows, python=args.torch_python, compile_too=not args.no_torch_compile,
+        repeats=args.repeats, seconds=args.seconds, say=say,
+    )  # fmt: skip
+    found["timm"] = {"versions": versions, "results": others, "ratios": compare.ratios(rows, others)}
 
 
 def _add_loops(found: dict[str, Any], wanted: list[Any], args: argparse.Namespace, say: Any) -> None:

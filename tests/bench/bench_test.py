@@ -21,7 +21,8 @@ QUICK = Effort(repeats=2, seconds=0.02, compile_times="cold")
 
 
 def test_rows_of_a_small_model(capsys):
-    found = report.run([SETTINGS], ("train", "infer"), 2, QUICK)
+    found = {}
+    report.run(found, [SETTINGS], ("train", "infer"), 2, QUICK)
     train, infer = found["results"]
     assert (train["mode"], infer["mode"]) == ("train", "infer")
     for row in (train, infer):
@@ -131,6 +132,34 @@ def test_mistakes_end_in_plain_lines(words, said, capsys):
     assert len(lines) <= 2 and said in "\n".join(lines)
 
 
+def test_what_was_measured_before_an_error_is_kept(tmp_path, capsys, monkeypatch):
+    measured = report.measure
+
+    def fails(subject, mode, *rest):
+        if mode == "infer":
+            raise UserError("does not fit the device at batch 2")
+        return measured(subject, mode, *rest)
+
+    monkeypatch.setattr(report, "measure", fails)
+    words = [word for name, value in TINY for word in ("--field", f"{name}={value}")]
+    words += [
+        "--image-size",
+        "8",
+        "--batch-size",
+        "2",
+        "--repeats",
+        "2",
+        "--seconds",
+        "0.02",
+        "--compile-times",
+        "none",
+    ]
+    assert cli.main(["bench", "--model", "vit_tiny_patch16_224", *words, "--json", str(tmp_path / "a.json")]) == 2
+    said = capsys.readouterr()
+    assert "train" in said.out and "does not fit" in said.err
+    assert [row["mode"] for row in json.loads((tmp_path / "a.json").read_text())["results"]] == ["train"]
+
+
 def test_a_talkative_torch_does_not_block(tmp_path):
     talker = tmp_path / "python"
     talker.write_text("#!/bin/sh\nhead -c 500000 /dev/zero | tr '\\0' '\\n' >&2\necho '{\"versions\": {}}'\n")
@@ -175,6 +204,7 @@ def test_command_with_baseline_and_loop(tmp_path, capsys):
     words = ["bench", "--model", "vit_tiny_patch16_224", "--image-size", "8", "--batch-size", "4", *words]
     words += ["--seconds", "0.1", "--repeats", "2"]
     file = tmp_path / "a.json"
+    assert cli.main([*words, "--mode", "none", "--loop", "--batch-size", "1"]) == 0  # fewer images than classes
     assert cli.main([*words, "--loop", "--json", str(file)]) == 0
     found = json.loads(file.read_text())
     assert [row["mode"] for row in found["results"]] == ["train", "infer", "loop"]
