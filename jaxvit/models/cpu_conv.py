@@ -5,7 +5,7 @@ the CPU these are slow where the maps are small, and the gradient of a kernel mo
 Here each product takes the fastest of the forms measured (docs/PERFORMANCE.md):
 
     winograd   3x3 with stride 1: 16 matmuls with 4/9 of the work
-    patches    the pixels under each output side by side, [pixels, k k c], and one matmul
+    patches    the pixels under each output side by side, and one matmul (one for each row of a kernel's gradient)
     plain      XLA's own
 
 The three are linear in each argument and each other's transposes, so they are primitives of JAX, bilinear ones: every
@@ -31,6 +31,7 @@ Array = jax.Array
 Pair = tuple[int, int]
 NHWC = ("NHWC", "HWIO", "NHWC")
 FEW_PIXELS = 64  # outputs, up to which reading the kernel takes longer than the products
+MANY_PIXELS = 512  # outputs of one image, from which the patches of all of them no longer fit the cache
 FEW_CHANNELS = 16  # below, transforms cost more than products
 
 
@@ -113,8 +114,13 @@ def fast_kernel_gradient(x: Array, dy: Array, **how: Any) -> Array:
     b, h, w, d = dy.shape
     if for_winograd(x, d, **how) and b * h * w > FEW_PIXELS:
         return apart(winograd.kernel_gradient)(x, dy)
-    columns = patches(x, **how).reshape(b * h * w, -1)
-    return matmul_of_first(columns, dy.reshape(-1, d)).reshape(*how["size"], x.shape[3], d)
+    if b == 1 or h * w < MANY_PIXELS:
+        return kernel_gradient_by_rows(x, dy, **how)
+
+    def add(total: Array, image: tuple[Array, Array]) -> tuple[Array, None]:
+        return total + kernel_gradient_by_rows(*(a[None] for a in image), **how), None
+
+    return jax.lax.scan(add, jnp.zeros((*how["size"], x.shape[3], d), x.dtype), (x, dy))[0]
 
 
 def for_winograd(x: Array, features: int, *, strides: Pair, padding: tuple[Pair, ...], size: Pair, **_: Any) -> bool:
@@ -143,29 +149,28 @@ def matmul_of_first(a: Array, b: Array) -> Array:
     return jax.lax.dot_general(a, b, (((0,), (0,)), ((), ())))
 
 
-def patches(x: Array, *, size: Pair, strides: Pair, padding: tuple[Pair, ...], **_: Any) -> Array:
-    """The pixels under each output, side by side: [b, h, w, c] -> [b, h', w', i j c]."""
+def kernel_gradient_by_rows(
+    x: Array, dy: Array, *, size: Pair, strides: Pair, padding: tuple[Pair, ...], **_: Any
+) -> Array:
+    """A matmul for each row of the kernel; what its columns meet lies side by side once for all rows."""
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    return jnp.concatenate([_every(x, (1, 2), at, size, strides) for at in _places(size)], axis=-1)
+    columns = jnp.concatenate(_met(x, 2, size[1], strides[1]), axis=-1)  # [b, h, w', j c]
+    rows = (row.reshape(-1, columns.shape[-1]) for row in _met(columns, 1, size[0], strides[0]))
+    gradient = jnp.stack([matmul_of_first(row, dy.reshape(-1, dy.shape[3])) for row in rows])
+    return gradient.reshape(*size, x.shape[3], dy.shape[3])
 
 
 def channel_patches(x: Array, *, size: Pair, strides: Pair, padding: tuple[Pair, ...], **_: Any) -> Array:
-    """The same with channels first: [b, h, w, c] -> [i j c, b h' w']."""
+    """The pixels under each output, channels first: [b, h, w, c] -> [i j c, b h' w']."""
     x = jnp.pad(x.transpose(3, 0, 1, 2), ((0, 0), (0, 0), *padding))
-    taps = [_every(x, (2, 3), at, size, strides).reshape(x.shape[0], -1) for at in _places(size)]
-    return jnp.concatenate(taps)
+    places = (place for row in _met(x, 2, size[0], strides[0]) for place in _met(row, 3, size[1], strides[1]))
+    return jnp.concatenate([place.reshape(x.shape[0], -1) for place in places])
 
 
-def _places(size: Pair) -> list[Pair]:
-    return [(i, j) for i in range(size[0]) for j in range(size[1])]
-
-
-def _every(x: Array, axes: Pair, at: Pair, size: Pair, strides: Pair) -> Array:
-    """What place `at` of the window meets on its way over a padded map."""
-    for axis, start, k, stride in zip(axes, at, size, strides, strict=True):
-        n = (x.shape[axis] - k) // stride + 1
-        x = jax.lax.slice_in_dim(x, start, start + (n - 1) * stride + 1, stride, axis)
-    return x
+def _met(x: Array, axis: int, size: int, stride: int) -> list[Array]:
+    """What each place of a window meets along one axis, on its way over a padded map."""
+    n = (x.shape[axis] - size) // stride + 1
+    return [jax.lax.slice_in_dim(x, i, i + (n - 1) * stride + 1, stride, axis) for i in range(size)]
 
 
 def _primitive(name: str, usual: Callable, on_cpu: Callable) -> Primitive:
