@@ -27,15 +27,15 @@ G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float
 A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]], np.float32)
 
 
-def convolution(x: Array, kernel: Array) -> Array:
-    """X [b, h, w, c], kernel [3, 3, c, d] -> [b, h, w, d]."""
-    pairs = zip(input_tiles(x), kernel_tiles(kernel), strict=True)
+def convolution(x: Array, kernel: list[Array]) -> Array:
+    """X [b, h, w, c], the tiles of a kernel [3, 3, c, d] -> [b, h, w, d]."""
+    pairs = zip(input_tiles(x), kernel, strict=True)
     return joined([jnp.einsum("jbhwc,jcd->jbhwd", v, u) for v, u in pairs], x.shape[1:3])
 
 
-def input_gradient(dy: Array, kernel: Array) -> Array:
-    """Dy [b, h, w, d], kernel [3, 3, c, d] -> [b, h, w, c]."""
-    pairs = zip(input_tiles(dy), kernel_tiles(kernel[::-1, ::-1]), strict=True)
+def input_gradient(dy: Array, kernel: list[Array]) -> Array:
+    """Dy [b, h, w, d], the tiles of a kernel [3, 3, c, d] turned by 180 degrees -> [b, h, w, c]."""
+    pairs = zip(input_tiles(dy), kernel, strict=True)
     return joined([jnp.einsum("jbhwd,jcd->jbhwc", v, u) for v, u in pairs], dy.shape[1:3])
 
 

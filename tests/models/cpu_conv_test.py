@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxvit import create_model
 from jaxvit.macs import count_jaxpr, count_macs
@@ -14,27 +15,37 @@ from jaxvit.target import made_for
 from tests.models.cpu_grad_test import derivatives
 
 ONES = ((1, 1), (1, 1))
-CASES = {  # batch, height, width, channels, features, side of the kernel, stride, padding
-    "winograd": (2, 10, 9, 16, 24, 3, 1, 1),
-    "few pixels": (1, 5, 4, 16, 16, 3, 1, 1),
-    "few channels": (2, 9, 9, 3, 16, 3, 1, 1),
-    "strided": (2, 11, 10, 16, 16, 3, 2, 1),
-    "stem": (2, 23, 20, 3, 16, 7, 2, 3),
-    "5x5": (2, 12, 12, 16, 16, 5, 1, 2),
-    "no padding": (2, 12, 12, 16, 16, 3, 1, 0),
+CASES = {  # batch, height, width, channels, features, side of the kernel, stride, padding, groups
+    "winograd": (2, 10, 9, 16, 24, 3, 1, 1, 1),
+    "few pixels": (1, 5, 4, 16, 16, 3, 1, 1, 1),
+    "few channels": (2, 9, 9, 3, 16, 3, 1, 1, 1),
+    "strided": (2, 11, 10, 16, 16, 3, 2, 1, 1),
+    "stem": (2, 23, 20, 3, 16, 7, 2, 3, 1),
+    "5x5": (2, 12, 12, 16, 16, 5, 1, 2, 1),
+    "no padding": (2, 12, 12, 16, 16, 3, 1, 0, 1),
+    "grouped": (2, 9, 10, 64, 96, 3, 1, 1, 16),
+    "grouped, strided": (2, 9, 10, 48, 24, 3, 2, 1, 6),
+    "each channel alone": (2, 9, 10, 20, 20, 3, 1, 1, 20),
+    "winograd, some images at a time": (6, 10, 9, 16, 24, 3, 1, 1, 1),
+    "stem, some images at a time": (3, 23, 20, 3, 16, 7, 2, 3, 1),
+    "grouped, some images at a time": (4, 9, 10, 64, 96, 3, 1, 1, 16),
 }
 
 
 def case(name):
-    b, h, w, c, d, size, stride, pad = CASES[name]
-    rng = np.random.default_rng(0)
-    x, kernel = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((b, h, w, c), (size, size, c, d)))
-    return x, kernel / (size * c**0.5), {"strides": (stride, stride), "padding": ((pad, pad), (pad, pad))}
+    b, h, w, c, d, size, stride, pad, groups = CASES[name]
+    rng, c_in = np.random.default_rng(0), c // groups
+    x, kernel = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((b, h, w, c), (size, size, c_in, d)))
+    how = {"strides": (stride, stride), "padding": ((pad, pad), (pad, pad)), "groups": groups}
+    return x, kernel / (size * c_in**0.5), how
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_every_derivative_is_the_usual_one(name):
+def test_every_derivative_is_the_usual_one(name, monkeypatch):
     x, kernel, how = case(name)
+    if "at a time" in name:
+        monkeypatch.setattr(cpu_conv, "PART", 2 * x[0].size)
+        assert cpu_conv.images_a_part(x) == (1 if len(x) == 3 else 2)
     ours = derivatives(lambda x, k: cpu_conv.convolution(x, k, **how), x, kernel)
     usual = derivatives(functools.partial(cpu_conv.plain, **how), x, kernel)
     for word, value in usual.items():
@@ -70,12 +81,34 @@ def test_forms_in_the_program_for_the_cpu_and_for_others():
     assert there.count("stablehlo.convolution") == 1 and "dot_general" not in there
 
 
+def test_over_several_devices_only_gradients_are_sent():
+    """Products of some images at a time would gather the batch."""
+    mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
+    split, whole = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in (("data",), ()))
+    x, kernel = jax.ShapeDtypeStruct((8, 32, 32, 64), jnp.float32), jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float32)
+    _, _, how = case("winograd")
+
+    def loss(kernel, x):
+        return jnp.sum(cpu_conv.convolution(x, kernel, **how) ** 2)
+
+    program = jax.jit(jax.grad(loss), in_shardings=(whole, split), out_shardings=whole).lower(kernel, x)
+    text = program.compile().as_text()
+    assert "all-reduce" in text
+    assert not [word for word in ("all-gather", "all-to-all", "collective-permute") if word in text]
+
+
+def test_images_a_part(monkeypatch):
+    monkeypatch.setattr(cpu_conv, "PART", 400)
+    for images, wanted in {1: 1, 2: 2, 4: 4, 8: 4, 12: 4, 6: 3, 10: 5, 9: 3, 7: 7, 14: 2, 26: 2, 25: 5}.items():
+        assert cpu_conv.images_a_part(jnp.zeros((images, 5, 5, 4)), jnp.zeros((images, 1))) == wanted, images
+
+
 def test_where_they_are_used():
     x, kernel = jnp.zeros((1, 32, 32, 16)), jnp.zeros((3, 3, 16, 16))
     assert cpu_conv.suits(x, kernel, ONES)
     assert not cpu_conv.suits(x, kernel, "SAME")
     assert not cpu_conv.suits(x, kernel, ONES, rhs_dilation=(2, 2))
-    assert not cpu_conv.suits(x, kernel[:, :, :8], ONES, feature_group_count=2)
+    assert cpu_conv.suits(x, kernel[:, :, :8], ONES, feature_group_count=2)
     assert not cpu_conv.suits(x, kernel[..., :8], ONES)
     assert not cpu_conv.suits(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), ONES)
     model = create_model("resnet18", stem="cifar", image_size=32)
