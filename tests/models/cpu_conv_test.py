@@ -124,6 +124,19 @@ def test_where_they_are_used():
     assert macs == usual == count_macs(model, (32, 32, 3))
 
 
+def test_sixteen_bits_are_computed_in_float32():
+    x, kernel, how = case("winograd")
+    x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    given = {"dimension_numbers": jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))}
+    y = cpu_conv.conv_general_dilated(x, kernel, how["strides"], how["padding"], **given)
+    exact = cpu_conv.plain(x.astype(jnp.float32), kernel.astype(jnp.float32), **how)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=2**-8, atol=1e-5)
+    with made_for("tpu"):
+        jaxpr = jax.make_jaxpr(lambda x, k: cpu_conv.conv_general_dilated(x, k, (1, 1), ONES, **given))(x, kernel)
+    assert "f32" not in str(jaxpr)
+
+
 def test_both_gradients_count_the_products_of_the_convolution():
     x, kernel, how = case("strided")
     y = cpu_conv.plain(x, kernel, **how)
