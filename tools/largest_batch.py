@@ -2,8 +2,9 @@
 
     python tools/largest_batch.py --topology h200:1 --model vit_large_patch16_224 swin_base_patch4_window7_224
 
-A step's memory is a line in the batch: two plans (`main.py plan`) give it, a third one confirms the batch where it
-meets `--share` of the device's memory. ViTs are planned with one compiled block. Needs the `cuda` or `tpu` extra.
+A step's memory is nearly a line in the batch: two plans (`main.py plan`) begin it, further ones follow it to `--share`
+of the device's memory. What the file of `--json` has is not planned again. ViTs are planned with one compiled block.
+Needs the `cuda` extra.
 """
 
 import argparse
@@ -19,10 +20,12 @@ sys.path.insert(0, str(ROOT))
 
 from jaxvit.console import table  # noqa: E402
 from jaxvit.models.layers import REMAT_CHOICES  # noqa: E402
+from jaxvit.plan import chips  # noqa: E402
 
 POLICIES = tuple(word for word in REMAT_CHOICES if isinstance(word, str))
 MULTIPLE = 8
 FIRST = (64, 128)
+CLOSE = 0.95  # of the memory that may be used: near enough
 
 
 def plan(args: argparse.Namespace, model: str, remat: str, batch_size: int) -> dict[str, Any]:
@@ -39,25 +42,36 @@ def plan(args: argparse.Namespace, model: str, remat: str, batch_size: int) -> d
         return json.loads(file.read_text())
 
 
-def largest(args: argparse.Namespace, model: str, remat: str) -> dict[str, Any]:
-    """Returns one row: the batch, and what was planned to find it; memory in bytes."""
-    planned = {n: plan(args, model, remat, n) for n in FIRST}
+def largest(args: argparse.Namespace, model: str, remat: str, known: dict[int, int]) -> dict[str, Any]:
+    """Returns one row: the batch, and what was planned to find it; memory in bytes, `known` for some batches."""
+    planned, plans = dict(known), {}
+
+    def look(batch: int) -> None:
+        plans[batch] = plan(args, model, remat, batch)
+        planned[batch] = plans[batch]["memory_bytes"]
+
+    for batch in FIRST:
+        if batch not in planned:
+            look(batch)
+    room = args.share * chips.parse(args.topology).chip.memory
     while True:
         (a, first), (b, second) = sorted(planned.items())[-2:]
-        room = args.share * second["capacity_bytes"]
-        each = (second["memory_bytes"] - first["memory_bytes"]) / (b - a)
-        batch = int((b + (room - second["memory_bytes"]) / each) // MULTIPLE * MULTIPLE)
+        each = (second - first) / (b - a)
+        batch = int((b + (room - second) / each) // MULTIPLE * MULTIPLE)
         if batch in planned:
             break
-        planned[batch] = plan(args, model, remat, batch)
-        if planned[batch]["memory_bytes"] <= room and batch > b:
+        look(batch)
+        if CLOSE * room <= planned[batch] <= room:
             break
-    found = planned[batch]
+    batch = max(n for n, size in planned.items() if size <= room)
+    if batch not in plans:
+        look(batch)
+    found = plans[batch]
     return {
         "model": model, "remat": remat, "topology": args.topology, "dtype": found["dtype"], "batch_size": batch,
-        "memory_bytes": found["memory_bytes"], "memory_an_image_bytes": each, "state_bytes": found["state_bytes"],
+        "memory_bytes": found["memory_bytes"], "state_bytes": found["state_bytes"],
         "step_seconds_at_least": found["step_seconds"], "images_per_second_at_most": found["images_per_second"],
-        "planned": {n: p["memory_bytes"] for n, p in planned.items()},
+        "planned": {str(n): planned[n] for n in sorted(planned)},
     }  # fmt: skip
 
 
@@ -72,19 +86,21 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("override", nargs="*", help="further --config.WORD=VALUE, after --")
     args = parser.parse_args()
+    before = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
+    known = {(r["model"], r["remat"]): {int(n): size for n, size in r["planned"].items()} for r in before}
     rows = []
     for model in args.model:
         for remat in args.remat:
-            rows.append(largest(args, model, remat))
+            rows.append(largest(args, model, remat, known.get((model, remat), {})))
             print(f"{model} {remat}: batch {rows[-1]['batch_size']}", file=sys.stderr)
             if args.json:
                 args.json.write_text(json.dumps(rows, indent=1) + "\n")
     shown = [
         (r["model"], r["remat"], r["batch_size"], f"{r['memory_bytes'] / 2**30:.1f} GiB",
-         f"{r['memory_an_image_bytes'] / 2**20:.0f} MiB", f"{r['images_per_second_at_most']:,.0f}")
+         f"{r['images_per_second_at_most']:,.0f}")
         for r in rows
     ]  # fmt: skip
-    table("", ("model", "remat", "largest batch", "memory", "an image", "images/s at most"), shown)
+    table("", ("model", "remat", "largest batch", "memory", "images/s at most"), shown)
 
 
 if __name__ == "__main__":
