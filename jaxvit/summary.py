@@ -53,6 +53,11 @@ def print_header(run: Run, state: TrainState) -> None:
     )
     if run.batch_size != config.batch_size:
         err.print(f"       batch_size {config.batch_size} is more than there are training images")
+    if config.optim.schedule.warmup_epochs >= config.num_epochs:
+        err.print(
+            f"       optim.schedule.warmup_epochs {config.optim.schedule.warmup_epochs:g} is the whole training: "
+            "the learning rate stays below optim.learning_rate"
+        )
     for word, switch in config_checks.idle(config).items():
         err.print(f"       {word} is not read, as {switch} is off")
 

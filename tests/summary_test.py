@@ -5,6 +5,8 @@ import numpy as np
 from jaxvit import summary
 from jaxvit.data.pipeline import make_feed
 from jaxvit.data.splits import Split
+from jaxvit.run import prepare
+from tests.helpers import tiny_config, write_npz
 
 
 def test_the_mistakes_that_tell_most_are_kept():
@@ -41,3 +43,12 @@ def test_peak_memory_is_that_of_the_process_on_the_cpu():
     block = np.ones(64 * 2**20 // 8)  # 64 MiB that are really written
     assert block.sum() > 0
     assert before["peak_memory_bytes"] <= summary.peak_memory()["peak_memory_bytes"] < 2**40
+
+
+def test_the_header_says_that_warm_up_is_the_whole_training(tmp_path, capsys):
+    data = write_npz(tmp_path / "data")
+    for warmup, said in ((2, True), (1, False)):
+        run, state = prepare(tiny_config(data, optim__schedule__warmup_epochs=warmup), tmp_path / "run")
+        summary.print_header(run, state)
+        run.checkpoints.close()
+        assert ("warmup_epochs 2 is the whole training" in capsys.readouterr().err) == said
