@@ -5,7 +5,8 @@
     ... --config.pretrained=FILE.safetensors     weights from a file instead of the hub
 
 Hardware: one GPU. Cost: 4.6 GMACs an image, forward; 5 epochs.
-Expect: not measured yet; results/WANTED.md.
+Expect: not measured at this size; results/WANTED.md. DeiT-Ti at 96 pixels on 9,000 CIFAR-10 images, 15 minutes of a CPU
+core: 89.3 % of 10,000 test images (results/recipes).
 """
 
 from jaxvit.config import default

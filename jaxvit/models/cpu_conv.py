@@ -103,24 +103,34 @@ def fast(x: Array, kernel: Array, **how: Any) -> Array:
     b, h, w, d = jax.eval_shape(functools.partial(plain, **how), x, kernel).shape
     if b * h * w <= FEW_PIXELS and how["groups"] == 1:  # channels first: the kernel is then read once, as it lies
         return matmul_of_first(channel_patches(x, **how), kernel.reshape(-1, d)).reshape(b, h, w, d)
-    return by_winograd(winograd.convolution, x, kernel, **how) if for_winograd(x, d, **how) else plain(x, kernel, **how)
+    if not for_winograd(x, d, **how):
+        return plain(x, kernel, **how)
+
+    def convolution(x: Array, kernel: Array) -> Array:
+        return by_winograd(winograd.convolution, x, kernel, how["groups"])
+
+    return apart(convolution)(x, kernel)
 
 
 def fast_input_gradient(dy: Array, kernel: Array, **how: Any) -> Array:
     """The gradient of the input as the CPU likes it."""
-    if for_winograd(dy, kernel.shape[2] * how["groups"], **how):
-        return by_winograd(winograd.input_gradient, dy, kernel[::-1, ::-1], **how)
-    return plain_input_gradient(dy, kernel, **how)
+    if not for_winograd(dy, kernel.shape[2] * how["groups"], **how):
+        return plain_input_gradient(dy, kernel, **how)
+
+    def input_gradient(dy: Array, kernel: Array) -> Array:
+        return by_winograd(winograd.input_gradient, dy, kernel[::-1, ::-1], how["groups"])
+
+    return apart(input_gradient)(dy, kernel)
 
 
-def by_winograd(product: Callable, x: Array, kernel: Array, *, groups: int, **_: Any) -> Array:
+def by_winograd(product: Callable, x: Array, kernel: Array, groups: int) -> Array:
     """A product of maps [b, h, w, c] with a kernel -> [b, h, w, d], some images at a time."""
     if groups == 1:
         tiles = winograd.kernel_tiles(kernel)
-        return map_parts(lambda part: apart(product)(part, tiles), x)
+        return map_parts(lambda part: product(part, tiles), x)
     kernels = in_blocks(kernel, groups)
     tiles = jax.vmap(winograd.kernel_tiles)(kernels)
-    y = map_parts(lambda part: apart(jax.vmap(product, (3, 0), 3))(part, tiles), channels_in(x, len(kernels)))
+    y = map_parts(lambda part: jax.vmap(product, (3, 0), 3)(part, tiles), channels_in(x, len(kernels)))
     return y.reshape(*y.shape[:3], -1)
 
 
