@@ -22,10 +22,10 @@ import numpy as np  # noqa: E402
 from jaxvit.allocator import keep_freed_memory  # noqa: E402
 from jaxvit.models import cpu_conv  # noqa: E402
 
-SHAPES = (  # batch, map, channels, features, kernel, stride
-    (16, 32, 64, 64, 3, 1), (16, 16, 128, 128, 3, 1), (16, 8, 256, 256, 3, 1), (16, 4, 512, 512, 3, 1),
-    (16, 16, 128, 256, 3, 2), (4, 56, 64, 64, 3, 1), (4, 14, 256, 256, 3, 1), (4, 56, 64, 256, 1, 1),
-    (4, 224, 3, 64, 7, 2), (1, 8, 256, 256, 3, 1), (1, 4, 512, 512, 3, 1),
+SHAPES = (  # batch, map, channels, features, kernel, stride, groups
+    (16, 32, 64, 64, 3, 1, 1), (64, 32, 64, 64, 3, 1, 1), (16, 8, 256, 256, 3, 1, 1), (16, 4, 512, 512, 3, 1, 1),
+    (16, 16, 128, 256, 3, 2, 1), (4, 56, 64, 64, 3, 1, 1), (32, 56, 64, 64, 3, 1, 1), (4, 56, 64, 256, 1, 1, 1),
+    (4, 224, 3, 64, 7, 2, 1), (1, 4, 512, 512, 3, 1, 1), (2, 56, 128, 128, 3, 1, 32), (2, 56, 256, 256, 3, 2, 32),
 )  # fmt: skip
 PRODUCTS = ("outputs", "input's gradient", "kernel's gradient")
 
@@ -42,9 +42,10 @@ def least(calls: dict[str, Callable[[], Any]], turns: int = 6) -> dict[str, floa
     return found
 
 
-def ours(x: jax.Array, kernel: jax.Array, stride: int, pad: int) -> jax.Array:
+def ours(x: jax.Array, kernel: jax.Array, stride: int, pad: int, groups: int) -> jax.Array:
     """The convolution as the models call it."""
-    return cpu_conv.conv_general_dilated(x, kernel, (stride, stride), ((pad, pad), (pad, pad)))
+    pads = ((pad, pad), (pad, pad))
+    return cpu_conv.conv_general_dilated(x, kernel, (stride, stride), pads, feature_group_count=groups)
 
 
 def compiled(conv: Callable, x: jax.Array, kernel: jax.Array, dy: jax.Array) -> list[Callable[[], Any]]:
@@ -57,7 +58,9 @@ def compiled(conv: Callable, x: jax.Array, kernel: jax.Array, dy: jax.Array) -> 
     return [functools.partial(lambda run, args: jax.block_until_ready(run(*args)), jax.jit(f), a) for f, a in functions]
 
 
-def torchs(x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, pad: int) -> list[Callable[[], Any]]:
+def torchs(
+    x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, pad: int, groups: int
+) -> list[Callable[[], Any]]:
     """The same in PyTorch, channels last."""
     import torch
 
@@ -69,10 +72,10 @@ def torchs(x: jax.Array, kernel: jax.Array, dy: jax.Array, stride: int, pad: int
 
     def back(mask: list[bool]) -> Any:
         return torch.ops.aten.convolution_backward(
-            tdy, tx, weight, None, steps, pads, [1, 1], False, [0, 0], 1, mask
+            tdy, tx, weight, None, steps, pads, [1, 1], False, [0, 0], groups, mask
         )  # fmt: skip
 
-    forward = functools.partial(torch.nn.functional.conv2d, tx, weight, None, steps, pads)
+    forward = functools.partial(torch.nn.functional.conv2d, tx, weight, None, steps, pads, 1, groups)
     return [forward, lambda: back([True, False, False]), lambda: back([False, True, False])]
 
 
@@ -80,25 +83,26 @@ def main() -> None:
     """Prints three lines per shape."""
     keep_freed_memory()
     rng = np.random.default_rng(0)
-    print(
-        f"{'batch, map, channels, features, kernel, stride':<48}{'product':<20}{'XLA':>9}{'ours':>9}{'torch':>9}   ms"
-    )
-    for b, size, c, d, k, stride in SHAPES:
+    columns = "batch, map, channels, features, kernel, stride, groups"
+    print(f"{columns:<56}{'product':<20}{'XLA':>9}{'ours':>9}{'torch':>9}   ms")
+    for b, size, c, d, k, stride, groups in SHAPES:
         pad = k // 2
-        x, kernel = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((b, size, size, c), (k, k, c, d)))
-        how: dict[str, Any] = {"strides": (stride, stride), "padding": ((pad, pad), (pad, pad))}
+        x, kernel = (
+            jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((b, size, size, c), (k, k, c // groups, d))
+        )
+        how: dict[str, Any] = {"strides": (stride, stride), "padding": ((pad, pad), (pad, pad)), "groups": groups}
         usual = functools.partial(cpu_conv.plain, **how)
         dy = usual(x, kernel)
         sides = {
             "XLA": compiled(usual, x, kernel, dy),
-            "ours": compiled(functools.partial(ours, stride=stride, pad=pad), x, kernel, dy),
+            "ours": compiled(functools.partial(ours, stride=stride, pad=pad, groups=groups), x, kernel, dy),
         }
         if importlib.util.find_spec("torch"):
-            sides["torch"] = torchs(x, kernel, dy, stride, pad)
+            sides["torch"] = torchs(x, kernel, dy, stride, pad, groups)
         for i, product in enumerate(PRODUCTS):
             found = least({side: calls[i] for side, calls in sides.items()})
-            shape = f"{b}, {size}x{size}, {c}, {d}, {k}x{k}, {stride}"
-            print(f"{shape:<48}{product:<20}" + "".join(f"{ms:9.1f}" for ms in found.values()), flush=True)
+            shape = f"{b}, {size}x{size}, {c}, {d}, {k}x{k}, {stride}, {groups}"
+            print(f"{shape:<56}{product:<20}" + "".join(f"{ms:9.1f}" for ms in found.values()), flush=True)
 
 
 if __name__ == "__main__":
