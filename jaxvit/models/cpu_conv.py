@@ -39,8 +39,8 @@ FEW_CHANNELS = 16  # below, transforms cost more than products
 def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Any, padding: Any, **kwargs: Any) -> Array:
     """`jax.lax.conv_general_dilated`, as `flax.linen.Conv` calls it; on the CPU in float32 at least."""
     if platform() == "cpu" and lhs.dtype == rhs.dtype and lhs.dtype in (jnp.bfloat16, jnp.float16):
-        wide = (a.astype(jnp.float32) for a in (lhs, rhs))  # XLA's own: 40 times as long
-        return conv_general_dilated(*wide, window_strides, padding, **kwargs).astype(lhs.dtype)
+        x, kernel = lhs.astype(jnp.float32), rhs.astype(jnp.float32)  # XLA's own: 40 times as long
+        return conv_general_dilated(x, kernel, window_strides, padding, **kwargs).astype(lhs.dtype)
     if platform() != "cpu" or not suits(lhs, rhs, padding, **kwargs):
         return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
     (sh, sw), pads = window_strides, tuple((int(low), int(high)) for low, high in padding)
