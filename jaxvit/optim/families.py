@@ -128,15 +128,17 @@ def stage_ids(params: Any, *, family: str | None = None) -> dict[str, int]:
 def layer_ids(params: Any, *, family: str | None = None) -> dict[str, int]:
     """The layer that timm gives each parameter for layer-wise rates: 0 the stem, then the blocks, the head last.
 
-    The last norm counts with the last block; what lies between it and the head counts with the head.
+    Each norm of a VGG is a layer. The last norm of the others counts with the last block; what lies between it and
+    the head counts with the head.
     """
     family = family or family_of(params)
-    total = num_blocks(params, family=family)
-    layers = {path: block + 1 for path, block in block_ids(params, family=family).items()}
-    for path in layers:
-        if place(path, family) == (AFTER,) and re.match(r"norm", path):
-            layers[path] = total
-    return layers
+    where = {path: place(path, family) for path in tree.named_leaves(params)}
+    order = sorted(set(where.values()) - {(STEM,), (AFTER,)})
+    layers = {(STEM,): 0, (AFTER,): len(order) + 1} | {here: i for i, here in enumerate(order, 1)}
+    return {
+        path: len(order) if here == (AFTER,) and re.match(r"norm", path) else layers[here]
+        for path, here in where.items()
+    }
 
 
 def _blocks_only(params: Any, family: str | None) -> dict[str, int]:

@@ -153,6 +153,7 @@ def our_path(name):
         ("swin_tiny_patch4_window7_224", {"embed_dim": 24}),
         ("resnet18", {}),
         ("resnet26d", {}),
+        ("vgg11_bn", {}),
         ("vit_small_patch14_reg4_dinov2", {"depth": 2}),
     ],
 )
