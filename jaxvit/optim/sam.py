@@ -9,6 +9,7 @@ what the optimiser then sees.
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,8 +20,8 @@ from jaxvit import tree
 from jaxvit.errors import UserError, suggest
 
 METHODS = ("sam", "gsam")
-# Kernels and norm scales, by Flax's, Haiku's and PyTorch's names, and arrays that have none; else T = 1.
-ADAPTED = ("kernel", "scale", "w", "weight", "")
+# What PyTorch calls `weight` (kernels, norm scales, embeddings), by its, Flax's and Haiku's names and w1, W_q, wq.
+ADAPTED = re.compile(r"scale|embeddings?|\w*(kernel|weight)\w*|w([a-z]?\d*|_\w+)", re.IGNORECASE)
 GradFn = Callable[..., tuple[Any, Any]]  # (params, *args) -> (value or (value, aux), gradients)
 
 
@@ -45,7 +46,8 @@ def sam_value_and_grad(
     Args:
       loss_fn: (params, *args) -> scalar, or (scalar, aux) with has_aux.
       rho: radius of the perturbation; a number or a traced scalar. The number 0 gives the plain gradient.
-      adaptive: ASAM in place of SAM; which parameters have T = |w| + eta is told by their names, see ADAPTED.
+      adaptive: ASAM in place of SAM; which parameters have T = |w| + eta is told by their names, see ADAPTED, and
+        of arrays without a name by their rank: not those of a lower rank than kernels, as the b of (w, b).
       eta: ASAM's stabiliser, added to |w|.
       has_aux: as in `jax.value_and_grad`.
       argnums: 0, the parameters.
@@ -94,9 +96,13 @@ def sharpness_aware(
 
 def perturbation(params: Any, grads: Any, rho: Any, adaptive: bool = False, eta: float = 0.01) -> Any:
     """The ascent rho T^2 g / ||T g||, float32 or wider; T = 1 without `adaptive`. A zero gradient gives zeros."""
+    ranks = [jnp.ndim(w) for path, w in tree.named_leaves(params).items() if not _name(path)]
+    least = min(2, max(ranks, default=0))
 
     def operator(path: str, w: jax.Array) -> Any:  # T
-        return jnp.abs(_wide(w)) + eta if adaptive and _name(path) in ADAPTED else 1.0
+        name = _name(path)
+        adapted = ADAPTED.fullmatch(name) if name else jnp.ndim(w) >= least
+        return jnp.abs(_wide(w)) + eta if adaptive and adapted else 1.0
 
     t = tree.map_with_path(operator, params)
     tg = jax.tree.map(lambda t, g: t * _wide(g), t, grads)

@@ -78,6 +78,28 @@ def test_asam_knows_kernels_without_flaxs_name(wrap):
     np.testing.assert_allclose(jax.tree.leaves(jax.jit(grad_fn)(wrap(jnp.asarray(w)))[1])[0], desired, rtol=1e-6)
 
 
+KERNEL, BIAS = np.float32([[2, 3]]), np.float32([4])
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"Embed_0": {"embedding": KERNEL}, "temperature": BIAS},
+        {"W1": KERNEL, "b1": BIAS},
+        {"attn": {"w_q": KERNEL, "in_proj_bias": BIAS}},
+        {"rnn": {"weight_ih_l0": KERNEL, "bias_ih_l0": BIAS}},
+        [(KERNEL, BIAS), ()],
+        (KERNEL[0], BIAS[0]),
+    ],
+)
+def test_asam_tells_kernels_and_embeddings_from_biases_however_they_are_called(params):
+    found = sam.perturbation(params, jax.tree.map(np.ones_like, params), 0.5, True, 0.01)
+    kernel, bias = sorted(jax.tree.leaves(found), key=np.size, reverse=True)
+    t = np.array([2.01, 3.01, 1.0])  # |w| + eta, |w| + eta, 1
+    desired = 0.5 * t**2 / np.linalg.norm(t)
+    np.testing.assert_allclose(np.append(kernel, bias), desired, rtol=1e-6)
+
+
 def test_what_value_and_grad_takes_is_taken():
     """Python numbers, a tree without leaves, gradients beyond float32's range, a derivative where all is zero."""
     np.testing.assert_allclose(sam.sam_value_and_grad(lambda x: 2 * x**2, 0.1)(3.0)[1], 4 * 3.1, rtol=1e-6)
