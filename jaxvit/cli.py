@@ -62,8 +62,13 @@ def _warn(message: Warning | str, *_: Any) -> None:
 
 
 def _fail(message: str, code: int, prefix: str = "error: ") -> int:
-    """Prints at most two lines, the first and the last of the message; returns `code`."""
+    """Prints at most two lines, the first and the last of the message; returns `code`.
+
+    Of a long list, whose last line counts what is left out, the second is the last entry with that count.
+    """
     first, *more = [line.strip() for line in message.splitlines() if line.strip()] or ["?"]
+    if more[1:] and more[-1].startswith("... and"):
+        more = [f"{more[-2]} {more[-1]}"]
     print("\n".join([prefix + first, *more[-1:]]), file=sys.stderr)
     return code
 

@@ -21,7 +21,14 @@ class RunError(RuntimeError):
 def suggest(word: str, choices: Iterable[str], *, most: int = 3) -> str:
     """Returns " Did you mean 'a', 'b'?" for the choices nearest to `word`, or "" when none is near."""
     choices = list(choices)
-    near = difflib.get_close_matches(word, choices, n=most, cutoff=0.55)
+    short = [c for c in choices if "_" in c and _initials(c) == word]  # optim.lr for optim.learning_rate
+    near = short or difflib.get_close_matches(word, choices, n=most, cutoff=0.55)
     if not near:  # a missing part of a longer name ("swin_tiny") is the other usual slip
         near = sorted((c for c in choices if word and word.lower() in c.lower()), key=len)[:most]
     return f" Did you mean {', '.join(repr(c) for c in near)}?" if near else ""
+
+
+def _initials(word: str) -> str:
+    """optim.learning_rate -> optim.lr"""
+    section, dot, last = word.rpartition(".")
+    return section + dot + "".join(part[:1] for part in last.split("_"))

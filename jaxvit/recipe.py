@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 from jaxvit import gradients, optim, setup, sharding, steps, thaw
 from jaxvit.config import Config
 from jaxvit.errors import UserError
-from jaxvit.rules import PLATEAU_WORDS
 from jaxvit.state import TrainState, create_state
 
 
@@ -96,8 +95,6 @@ def make_schedule(config: Config, steps_per_epoch: int) -> Callable[[Any], Any]:
     """Step -> learning rate, as the config's section `optim.schedule` says."""
     words = config.optim.schedule.to_dict()
     name = words.pop("name")
-    if name == "plateau":
-        words = {word: value for word, value in words.items() if word not in (*PLATEAU_WORDS, "metric")}
     # A short trial of a long recipe keeps the recipe's shape: the warm-up is never more than half of it.
     words["warmup_epochs"] = min(words["warmup_epochs"], config.num_epochs / 2)
     return optim.make_schedule(

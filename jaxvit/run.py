@@ -186,7 +186,7 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     schedule = schedule or recipe.make_schedule(config, steps_per_epoch)
     gradient = recipe.make_gradient(config, batch_size // mesh.size if mapped else batch_size)
     if config.pretrained is None:  # what names and shapes can tell is checked before anything is compiled
-        shapes = _shapes(config)
+        shapes = parameter_shapes(config)
         recipe.make_optimizer(config, shapes, thaw.masks(shapes, phases)[0], schedule)
     model, variables, origin = _make_model(config)
     if config.dtype == "float64":
@@ -260,7 +260,7 @@ def _check_data(config: Config, dataset: data.Dataset) -> None:
             raise UserError(f"{word} needs validation images; {config.data.name} has none, set data.val_fraction")
 
 
-def _shapes(config: Config) -> Any:
+def parameter_shapes(config: Config) -> Any:
     """The parameters of the model that the config names, as shapes."""
     images = jax.ShapeDtypeStruct((1, *config.data.image_size, config.model.in_channels), jnp.float32)
     return jax.eval_shape(setup.make_model(config).init, jax.random.key(0), images)["params"]

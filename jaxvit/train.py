@@ -94,9 +94,12 @@ def train_and_evaluate(
         determinism.check()
     augment.check(config.augment.to_dict())
     err.quiet = not multihost.is_main()
+    new = not Path(workdir).expanduser().exists()
     path = writers.make_workdir(workdir)
     multihost.barrier("workdir")
     with ExitStack() as stack:
+        if new and multihost.is_main():
+            stack.callback(writers.remove_if_empty, path)
         multihost.by_main(lambda: stack.enter_context(writers.locked(path)))
         if config.lr_find:
             return lr_find.find(config, path)

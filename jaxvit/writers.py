@@ -34,6 +34,12 @@ def make_workdir(workdir: str | os.PathLike[str]) -> Path:
     return path
 
 
+def remove_if_empty(path: Path) -> None:
+    """Removes a directory in which nothing was written, as after a mistake in the config."""
+    with suppress(OSError):
+        path.rmdir()
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON under a temporary name first, so that `path` never holds half a file."""
     replace(path, json_bytes(value))

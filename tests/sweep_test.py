@@ -127,6 +127,9 @@ def test_real_trials_are_runs(given, tmp_path):
         ((("batch_size", "int", 8.5, 16),), "two whole numbers"),
         ((("augment.policy", "choice", None, "randaugmnt"),), "'randaugment'"),
         ((("augment.policy", "choice", None, None),), "expected two or more"),
+        ((("optim.name", "choice", "adamw", "sdg"),), "'sgd'"),
+        ((("optim.schedule.name", "choice", "cosine", "cosin"),), "'cosine'"),
+        ((("optim.lr", "log", 1e-4, 1e-2),), "'optim.learning_rate'"),
         ((("model.depth", "choice", 1, "two"),), "depth='two' has the wrong type"),
         ((("seed", "int", 0, 9),), "decides what is compared"),
         ((("sweep.ranges", "int", 0, 9),), "no config word"),
@@ -155,6 +158,7 @@ def test_mistakes_end_with_two_lines(monkeypatch, capsys, tmp_path):
         ([*argv, "--config.data.val_fraction=0"], "compares on validation images"),
         ([*argv, "--config.sweep.sampler=tpee"], "'tpe'"),
         ([*argv, "--config.lr_find"], "lr_find"),
+        ([*argv, '--config.sweep.ranges=(("optim.freeze", "choice", "none", "lair1"),)'], "matches no parameter"),
     ]
     for words, said in cases:
         assert cli.main(words) == 2

@@ -1,7 +1,7 @@
 """Optimisation: parameters to an optax transformation, a loss to its gradient, a step to a learning rate."""
 
 from jaxvit.optim import ema, plateau, sam
-from jaxvit.optim.factory import at_step, layer_scales, make_optimizer, optimizers
+from jaxvit.optim.factory import at_step, check_name, layer_scales, make_optimizer, optimizers
 from jaxvit.optim.families import family_of, layer_ids
 from jaxvit.optim.masks import (
     decay_mask,
@@ -21,6 +21,7 @@ __all__ = [
     "EarlyStopping",
     "Plateau",
     "at_step",
+    "check_name",
     "decay_mask",
     "describe_trainable",
     "ema",

@@ -56,6 +56,15 @@ def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
     return makers
 
 
+def check_name(name: str) -> None:
+    """Raises UserError unless `make_optimizer` takes this name."""
+    makers = optimizers()
+    if name in UNFIT:
+        raise UserError(f"the optimiser {name!r} cannot be used here: it needs {UNFIT[name]}.")
+    if name not in makers:
+        raise UserError(f"no optimiser {name!r}.{suggest(name, makers)} Any optax alias will do, e.g. adamw, sgd.")
+
+
 def _is_maker(member: Any) -> bool:
     return inspect.isfunction(member) or isinstance(member, functools.partial)  # nadam is adam with an option set
 
@@ -145,11 +154,8 @@ def _alias(
     options: dict[str, Any],
 ) -> list[optax.GradientTransformation]:
     """The alias itself, with the L2 term before it where it has no masked decay of its own."""
+    check_name(name)
     makers = optimizers()
-    if name in UNFIT:
-        raise UserError(f"the optimiser {name!r} cannot be used here: it needs {UNFIT[name]}.")
-    if name not in makers:
-        raise UserError(f"no optimiser {name!r}.{suggest(name, makers)} Any optax alias will do, e.g. adamw, sgd.")
     known = dict(inspect.signature(makers[name]).parameters)
     known.pop("learning_rate")
     rename = ALIASES.get(name, {})
@@ -164,6 +170,9 @@ def _alias(
                 f"the optimiser {name!r} has no option {key!r}; it takes {', '.join(free) or 'none'}."
                 + suggest(key, free)
             )
+        if isinstance(options[key], str) and isinstance(known[key].default, int | float):  # bool is an int
+            wanted = "true or false" if isinstance(known[key].default, bool) else "a number"
+            raise UserError(f"the option {key!r} of {name!r} is {options[key]!r}; expected {wanted}.")
     for key in free:
         if known[key].default is inspect.Parameter.empty and key not in options:
             raise UserError(f"the optimiser {name!r} needs the option {key!r}.")

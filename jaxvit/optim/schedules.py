@@ -66,7 +66,8 @@ def multistep(
 ) -> Schedule:
     """Times gamma at each milestone, in epochs or steps."""
     _require(len(milestones) > 0, "schedule.milestones is empty; give at least one, e.g. [60, 120, 160].")
-    _require(all(m > 0 for m in milestones), f"schedule.milestones {list(milestones)} must be positive.")
+    good = all(isinstance(m, int | float) and 0 < m < math.inf for m in milestones)
+    _require(good, f"schedule.milestones is {list(milestones)}; expected numbers above 0, e.g. [60, 120, 160].")
     _require(gamma > 0, f"schedule.gamma is {gamma}; it must be positive.")
     marks = [round(m * _steps_in(unit, epoch)) for m in milestones]
     passed = lambda step: sum((step >= mark).astype(step.dtype) for mark in marks)  # noqa: E731
@@ -131,6 +132,25 @@ def wsd(
     return lambda step: floor + (rate - floor) * shapes[decay](_part(step - (total - length), length))
 
 
+def plateau(
+    rate: float,
+    floor: float,
+    total: int,
+    epoch: int,
+    *,
+    metric: str | None = None,
+    mode: str | None = None,
+    factor: float | None = None,
+    patience: int | None = None,
+    threshold: float | None = None,
+    threshold_mode: str | None = None,
+    cooldown: int | None = None,
+    min_scale: float | None = None,
+) -> Schedule:
+    """The same rate throughout; the falls come from `optim.Plateau`, which reads the options, as a multiplier."""
+    return constant(rate, floor, total, epoch)
+
+
 # name -> (maker, whether it starts at the warm-up's end)
 SCHEDULES: dict[str, tuple[Callable[..., Schedule], bool]] = {
     "constant": (constant, False),
@@ -142,7 +162,7 @@ SCHEDULES: dict[str, tuple[Callable[..., Schedule], bool]] = {
     "step": (step_decay, False),
     "multistep": (multistep, False),
     "exponential": (exponential, False),
-    "plateau": (constant, False),  # the falls come from optim.plateau, as a multiplier on this
+    "plateau": (plateau, False),
 }
 
 
@@ -174,14 +194,14 @@ def make_schedule(
     Raises:
       UserError: unknown name or option, or a value that makes no sense.
     """
-    if name not in SCHEDULES:
-        raise UserError(f"no schedule {name!r}; expected one of {', '.join(SCHEDULES)}.{suggest(name, SCHEDULES)}")
+    known = schedule_options(name)
     make, after_warmup = SCHEDULES[name]
     options = {key: value for key, value in options.items() if value is not None}
-    known = schedule_options(name)
     for key in options:
         if key not in known:
             takes = f" It takes {', '.join(known)}." if known else ""
+            others = [f"{other!r}" for other in SCHEDULES if key in schedule_options(other)]
+            takes += f" It is one of {', '.join(others)}." if others else ""
             raise UserError(f"the schedule {name!r} has no option {key!r}.{takes}{suggest(key, known)}")
     for word, value in (
         ("learning_rate", learning_rate),
@@ -200,7 +220,7 @@ def make_schedule(
     offset = warmup if after_warmup else 0
     main = make(learning_rate, min_learning_rate, total_steps - offset, steps_per_epoch, **options)
     if name == "onecycle" and warmup:
-        raise UserError("the schedule 'onecycle' has its own warm-up (pct_start); set warmup_steps to 0.")
+        raise UserError("the schedule 'onecycle' has its own warm-up (pct_start); set warmup_epochs to 0.")
 
     def schedule(step: Any) -> Any:
         step = jnp.asarray(step, jnp.float32)
@@ -211,7 +231,9 @@ def make_schedule(
 
 
 def schedule_options(name: str) -> list[str]:
-    """Names of the options that the schedule takes beside the common ones."""
+    """Names of the options that the schedule takes beside the common ones; raises UserError at an unknown name."""
+    if name not in SCHEDULES:
+        raise UserError(f"no schedule {name!r}; expected one of {', '.join(SCHEDULES)}.{suggest(name, SCHEDULES)}")
     return [
         key
         for key, parameter in inspect.signature(SCHEDULES[name][0]).parameters.items()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, models
+from jaxvit import config_checks, models, optim, run
 from jaxvit.config import Config
 from jaxvit.data import augment
 from jaxvit.errors import UserError, suggest
@@ -64,6 +64,19 @@ def read_ranges(config: Config) -> tuple[Range, ...]:
     return tuple(ranges)
 
 
+def check_freezing(ranges: Sequence[Range], resolved: Config) -> None:
+    """Raises UserError where a choice of optim.freeze does not fit the model, unless the model is searched too."""
+    choices = [value for found in ranges if found.word == "optim.freeze" for value in found.values]
+    if not choices or any(found.word.startswith("model.") for found in ranges):
+        return
+    shapes = run.parameter_shapes(resolved)
+    for value in choices:
+        try:
+            optim.freeze_mask(shapes, value)
+        except UserError as error:
+            raise UserError(f"sweep.ranges: {error}") from None
+
+
 def _read(entry: Any, config: Config) -> Range:
     if not isinstance(entry, Sequence) or isinstance(entry, str) or len(entry) < 3:
         raise UserError(f"sweep.ranges has {entry!r}; expected (word, kind, values...), as {EXAMPLE}")
@@ -105,6 +118,8 @@ def _check_value(config: Config, word: str, value: Any) -> None:
         given = apply(config, {word: value})
         config_checks.validate(given)
         augment.check(given.augment.to_dict())
+        optim.check_name(given.optim.name)
+        optim.schedule_options(given.optim.schedule.name)
         if word.startswith("model.") and word != "model.name":
             field = word.removeprefix("model.")
             models.create_model(given.model.name, **{field: given.model[field]})

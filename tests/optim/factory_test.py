@@ -193,6 +193,7 @@ def test_every_alias_takes_schedule_decay_clipping_freezing_and_scale(name):
         ({"layer_decay": 1.5}, "layer_decay is 1.5"),
         ({"b2": 1.5}, "b2 is 1.5"),
         ({"mu_dtype": "bf16"}, "mu_dtype is 'bf16'"),
+        ({"name": "adan", "b3": "abc"}, "option 'b3' of 'adan' is 'abc'; expected a number"),
     ],
 )
 def test_mistakes_are_named(words, message):
