@@ -130,7 +130,8 @@ def test_mistakes_are_named_in_two_lines(files, capsys, monkeypatch, argv, said)
         ("data.name=digit", "'digits'"),
         ("data.name=folder:gone", "no such directory"), ("optim.name=addam", "'adam'"), ("optim.freeze=[", "freeze"),
         ("augment.crop_padding=8", "8x8"), ("parallel.num_devices=999", "999"), ("optim.accum_steps=3", "accum_steps"),
-        ("optim.lr=1", "'optim.learning_rate'"), ("pretrained=gone.safetensors", "no such weight file"), ("optim.mu_dtype=float7", "mu_dtype"),
+        ("optim.lr=1", "'optim.learning_rate'"),
+        ("pretrained=gone.safetensors", "no such weight file"), ("optim.mu_dtype=float7", "mu_dtype"),
     ],
 )  # fmt: skip
 def test_bad_values_leave_no_run(files, capsys, tmp_path, monkeypatch, override, said):
