@@ -198,6 +198,8 @@ def _natural_size(
 
 
 def _per_channel(values: Any, in_channels: int, word: str) -> tuple[float, ...]:
+    if not all(isinstance(v, int | float) for v in values):
+        raise UserError(f"data.{word} is {tuple(values)}; expected numbers, as (0.5, 0.5, 0.5)")
     values = tuple(float(v) for v in values)
     if len(values) == in_channels:
         return values

@@ -53,11 +53,9 @@ def print_header(run: Run, state: TrainState) -> None:
     )
     if run.batch_size != config.batch_size:
         err.print(f"       batch_size {config.batch_size} is more than there are training images")
-    if config.optim.schedule.warmup_epochs >= config.num_epochs:
-        err.print(
-            f"       optim.schedule.warmup_epochs {config.optim.schedule.warmup_epochs:g} is the whole training: "
-            "the learning rate stays below optim.learning_rate"
-        )
+    warmup, most = config.optim.schedule.warmup_epochs, config.num_epochs / 2
+    if warmup > most:  # see recipe.make_schedule
+        err.print(f"       optim.schedule.warmup_epochs {warmup:g} is cut to {most:g}, half of the training")
     for word, switch in config_checks.idle(config).items():
         err.print(f"       {word} is not read, as {switch} is off")
 

@@ -149,6 +149,13 @@ def test_help(capsys, argv):
     assert capsys.readouterr().out.startswith("usage: ")
 
 
+def test_what_normalises_is_numbers(files, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(files)
+    words = ["--config.data.mean=('a',)", "--config.data.std=(1,)"]
+    argv = ["--config", "run.yaml", "--workdir", tmp_path / "new", *words]
+    assert "data.mean is ('a',); expected numbers" in failed(capsys, argv)
+
+
 def test_of_a_long_list_an_entry_is_shown(capsys):
     assert cli._fail("weights do not fit:\n  missing a\n  missing b\n  ... and 7 more", 2) == 2
     assert capsys.readouterr().err.splitlines() == ["error: weights do not fit:", "missing b ... and 7 more"]

@@ -1,8 +1,9 @@
 """What a run says of itself: which images it keeps for pictures, how much memory it took."""
 
 import numpy as np
+import pytest
 
-from jaxvit import summary
+from jaxvit import recipe, summary
 from jaxvit.data.pipeline import make_feed
 from jaxvit.data.splits import Split
 from jaxvit.run import prepare
@@ -45,10 +46,13 @@ def test_peak_memory_is_that_of_the_process_on_the_cpu():
     assert before["peak_memory_bytes"] <= summary.peak_memory()["peak_memory_bytes"] < 2**40
 
 
-def test_the_header_says_that_warm_up_is_the_whole_training(tmp_path, capsys):
+def test_the_header_says_that_the_warm_up_is_cut(tmp_path, capsys):
     data = write_npz(tmp_path / "data")
     for warmup, said in ((2, True), (1, False)):
         run, state = prepare(tiny_config(data, optim__schedule__warmup_epochs=warmup), tmp_path / "run")
         summary.print_header(run, state)
         run.checkpoints.close()
-        assert ("warmup_epochs 2 is the whole training" in capsys.readouterr().err) == said
+        assert ("warmup_epochs 2 is cut to 1, half of the training" in capsys.readouterr().err) == said
+        schedule = recipe.make_schedule(run.config, run.steps_per_epoch)
+        peak = run.config.optim.learning_rate
+        assert float(schedule(run.steps_per_epoch)) == pytest.approx(peak)  # so the peak is reached there

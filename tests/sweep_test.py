@@ -159,6 +159,7 @@ def test_mistakes_end_with_two_lines(monkeypatch, capsys, tmp_path):
         ([*argv, "--config.sweep.sampler=tpee"], "'tpe'"),
         ([*argv, "--config.lr_find"], "lr_find"),
         ([*argv, '--config.sweep.ranges=(("optim.freeze", "choice", "none", "lair1"),)'], "matches no parameter"),
+        ([*argv, "--config.model.layers=(0,)"], "layers"),
     ]
     for words, said in cases:
         assert cli.main(words) == 2

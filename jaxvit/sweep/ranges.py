@@ -64,13 +64,14 @@ def read_ranges(config: Config) -> tuple[Range, ...]:
     return tuple(ranges)
 
 
-def check_freezing(ranges: Sequence[Range], resolved: Config) -> None:
-    """Raises UserError where a choice of optim.freeze does not fit the model, unless the model is searched too."""
-    choices = [value for found in ranges if found.word == "optim.freeze" for value in found.values]
-    if not choices or any(found.word.startswith("model.") for found in ranges):
+def check_model(ranges: Sequence[Range], resolved: Config) -> None:
+    """Raises UserError where the model or a choice of optim.freeze cannot be, unless the model is searched too."""
+    if resolved.pretrained or any(found.word in ("pretrained", "data.image_size") for found in ranges):
+        return
+    if any(found.word.startswith("model.") for found in ranges):
         return
     shapes = run.parameter_shapes(resolved)
-    for value in choices:
+    for value in [value for found in ranges if found.word == "optim.freeze" for value in found.values]:
         try:
             optim.freeze_mask(shapes, value)
         except UserError as error:

@@ -18,7 +18,7 @@ from jaxvit.errors import UserError
 from jaxvit.interrupt import Interrupted
 from jaxvit.rules import MODES
 from jaxvit.sweep import outcome
-from jaxvit.sweep.ranges import Range, apply, check_freezing, label, read_ranges
+from jaxvit.sweep.ranges import Range, apply, check_model, label, read_ranges
 from jaxvit.train import Diverged, train_and_evaluate
 
 MOST_FAILED = 3  # trials at the start that may fail for a reason other than divergence
@@ -51,7 +51,7 @@ def search(config: Config, workdir: str | os.PathLike[str], trials: int, *, comm
     dataset = setup.load_data(config)
     if not len(dataset.val):
         raise UserError(f"a sweep compares on validation images; {config.data.name} has none, set data.val_fraction")
-    check_freezing(ranges, setup.resolve(config, dataset))
+    check_model(ranges, setup.resolve(config, dataset))
     del dataset
     directory = writers.make_workdir(workdir)
     with _alone(directory):
