@@ -55,7 +55,8 @@ def load_teacher(teacher: str, model: str | None, class_names: list[str]) -> Tea
         classifier = inference.from_run(path)
     elif path.exists():
         if model is None:
-            raise UserError(f"distill.teacher {teacher!r} is a weight file; distill.model must say its timm name")
+            wanted = "where it holds weights, distill.model must say their timm name"
+            raise UserError(f"distill.teacher {teacher!r} is no run's workdir; {wanted}")
         classifier = inference.from_name(model, teacher)
     elif setup.pretrained_name(teacher) is not None:
         classifier = inference.from_name(teacher)

@@ -1,6 +1,7 @@
 """What a run says of itself: the lines before and after training, summary.json, the sample images."""
 
 import datetime
+import math
 import os
 import platform
 import shlex
@@ -11,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvit import __version__, config_checks, optim, sharding, tree
+from jaxvit import __version__, config_checks, optim, recipe, sharding, tree
 from jaxvit.console import count, duration, err
 from jaxvit.macs import count_macs
 from jaxvit.run import Run
@@ -58,6 +59,8 @@ def print_header(run: Run, state: TrainState) -> None:
         err.print(f"       optim.schedule.warmup_epochs {warmup:g} is cut to {most:g}, half of the training")
     for word, switch in config_checks.idle(config).items():
         err.print(f"       {word} is not read, as {switch} is off")
+    for sentence in [] if config.fast_dev_run else _without_effect(run):
+        err.print(f"       {sentence}")
 
 
 def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
@@ -151,6 +154,31 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
     if described["fast_dev_run"]:
         err.print("           a dry run of two steps and two batches: its figures say nothing")
     err.print(f"files      {workdir}: config.json, summary.json, metrics.jsonl, predictions.npz, checkpoints, events")
+
+
+def _without_effect(run: Run) -> list[str]:
+    """Sentences on the patience and marks that the training is too short for."""
+    config, rules, schedule = run.config, run.rules, run.config.optim.schedule
+    evaluations, total = (
+        math.ceil(config.num_epochs / config.eval_every_epochs),
+        run.steps_per_epoch * config.num_epochs,
+    )
+    found = []
+    # the first evaluation is the best so far, and nothing follows from the last
+    if rules.early_stopping and rules.early_stopping.patience + 2 > evaluations:
+        found.append(f"early_stopping.patience {rules.early_stopping.patience} is too long for")
+    if rules.plateau and rules.plateau.patience + 3 > evaluations:
+        found.append(f"optim.schedule.patience {rules.plateau.patience} is too long for")
+    found = [f"{words} {evaluations} evaluations: it changes nothing" for words in found]
+    end = total if schedule.unit == "steps" else config.num_epochs
+    late = [mark for mark in schedule.milestones or () if mark >= end]
+    if late:
+        found.append(f"optim.schedule.milestones {late} are not reached: training ends at {end}")
+    if schedule.name in ("step", "exponential"):
+        last = recipe.make_schedule(config, run.steps_per_epoch)(total - 1)
+        if last == np.float32(config.optim.learning_rate):
+            found.append(f"the schedule {schedule.name!r} lowers nothing: training ends before its first fall")
+    return found
 
 
 def _placement(config: Any) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxvit import recipe, summary
+from jaxvit import optim, recipe, summary
 from jaxvit.data.pipeline import make_feed
 from jaxvit.data.splits import Split
 from jaxvit.run import prepare
@@ -56,3 +56,39 @@ def test_the_header_says_that_the_warm_up_is_cut(tmp_path, capsys):
         schedule = recipe.make_schedule(run.config, run.steps_per_epoch)
         peak = run.config.optim.learning_rate
         assert float(schedule(run.steps_per_epoch)) == pytest.approx(peak)  # so the peak is reached there
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"early_stopping__patience": 4}, "early_stopping.patience 4 is too long for 5 evaluations"),
+        ({"early_stopping__patience": 3}, None),
+        ({"early_stopping__patience": 3, "eval_every_epochs": 2}, "patience 3 is too long for 3 evaluations"),
+        ({"optim__schedule__name": "plateau"}, "optim.schedule.patience 10 is too long for 5 evaluations"),
+        ({"optim__schedule__name": "plateau", "optim__schedule__patience": 2}, None),
+        (
+            {"optim__schedule__name": "multistep", "optim__schedule__milestones": (3, 5)},
+            r"milestones [5] are not reached",
+        ),
+        ({"optim__schedule__name": "multistep", "optim__schedule__milestones": (3, 4)}, None),
+        ({"optim__schedule__name": "step"}, "the schedule 'step' lowers nothing"),
+        ({"optim__schedule__name": "step", "optim__schedule__step_size": 4}, None),
+    ],
+)
+def test_the_header_says_what_the_training_is_too_short_for(tmp_path, capsys, words, said):
+    run, state = prepare(tiny_config(write_npz(tmp_path / "data"), num_epochs=5, **words), tmp_path / "run")
+    run.checkpoints.close()
+    summary.print_header(run, state)
+    header = capsys.readouterr().err
+    assert said in header if said else not any(word in header for word in ("too long", "not reached", "lowers nothing"))
+
+
+def test_patience_is_too_long_exactly_when_nothing_can_follow_from_it():
+    for rule, most in ((optim.EarlyStopping, 2), (optim.Plateau, 3)):
+        for patience in (1, 2, 5):
+            made, n = rule(patience=patience), 0
+            state = made.update(made.init(), 0.5)
+            acts = (lambda s: bool(s.stop)) if rule is optim.EarlyStopping else (lambda s: float(s.scale) < 1)
+            while not acts(state):
+                state, n = made.update(state, 0.5), n + 1
+            assert n + 1 + 1 == patience + most  # it acts after n + 1 evaluations, one more must follow

@@ -123,6 +123,8 @@ def make_optimizer(
     for word, value in (("b1", b1), ("b2", b2), ("momentum", momentum)):
         if value is not None and not 0 <= value < 1:
             raise UserError(f"{word} is {value}; it must lie in [0, 1).")
+    if nesterov and momentum == 0:
+        raise UserError("nesterov is True, momentum 0; Nesterov's form needs a momentum above 0.")
     if mu_dtype is not None:
         mu_dtype = _float_type(mu_dtype)
     common = {"b1": b1, "b2": b2, "eps": eps, "momentum": momentum, "nesterov": nesterov, "mu_dtype": mu_dtype}

@@ -42,13 +42,13 @@ class Plateau:
 
     def __post_init__(self):
         """Refuses values that make no sense."""
-        _check_choice("plateau.mode", self.mode, MODES)
-        _check_choice("plateau.threshold_mode", self.threshold_mode, ("rel", "abs"))
-        _check(0 < self.factor < 1, f"plateau.factor is {self.factor}; it must lie between 0 and 1.")
-        _check(self.patience >= 0, f"plateau.patience is {self.patience}; it must be >= 0.")
-        _check(self.cooldown >= 0, f"plateau.cooldown is {self.cooldown}; it must be >= 0.")
-        _check(self.threshold >= 0, f"plateau.threshold is {self.threshold}; it must be >= 0.")
-        _check(0 <= self.min_scale <= 1, f"plateau.min_scale is {self.min_scale}; it must lie in [0, 1].")
+        _check_choice("optim.schedule.mode", self.mode, MODES)
+        _check_choice("optim.schedule.threshold_mode", self.threshold_mode, ("rel", "abs"))
+        _check(0 < self.factor < 1, f"optim.schedule.factor is {self.factor}; it must lie between 0 and 1.")
+        _check(self.patience >= 0, f"optim.schedule.patience is {self.patience}; it must be >= 0.")
+        _check(self.cooldown >= 0, f"optim.schedule.cooldown is {self.cooldown}; it must be >= 0.")
+        _check(self.threshold >= 0, f"optim.schedule.threshold is {self.threshold}; it must be >= 0.")
+        _check(0 <= self.min_scale <= 1, f"optim.schedule.min_scale is {self.min_scale}; it must lie in [0, 1].")
 
     def init(self) -> PlateauState:
         """The state before the first evaluation."""

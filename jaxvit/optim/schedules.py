@@ -33,7 +33,7 @@ def linear(rate: float, floor: float, total: int, epoch: int) -> Schedule:
 
 def polynomial(rate: float, floor: float, total: int, epoch: int, *, power: float = 2.0) -> Schedule:
     """A power of what is left: floor + (rate - floor) (1 - t)^power, t the part of training done."""
-    _require(power > 0, f"schedule.power is {power}; it must be positive.")
+    _require(power > 0, f"optim.schedule.power is {power}; it must be positive.")
     return lambda step: floor + (rate - floor) * (1 - _part(step, total)) ** power
 
 
@@ -48,8 +48,8 @@ def step_decay(
     unit: str = "epochs",
 ) -> Schedule:
     """Times gamma after every `step_size` epochs or steps."""
-    _require(step_size > 0, f"schedule.step_size is {step_size}; it must be positive.")
-    _require(gamma > 0, f"schedule.gamma is {gamma}; it must be positive.")
+    _require(step_size > 0, f"optim.schedule.step_size is {step_size}; it must be positive.")
+    _require(gamma > 0, f"optim.schedule.gamma is {gamma}; it must be positive.")
     every = max(1, round(step_size * _steps_in(unit, epoch)))
     return lambda step: jnp.maximum(rate * gamma ** (step // every), min(floor, rate))
 
@@ -65,10 +65,10 @@ def multistep(
     unit: str = "epochs",
 ) -> Schedule:
     """Times gamma at each milestone, in epochs or steps."""
-    _require(len(milestones) > 0, "schedule.milestones is empty; give at least one, e.g. [60, 120, 160].")
+    _require(len(milestones) > 0, "optim.schedule.milestones is empty; give at least one, e.g. [60, 120, 160].")
     good = all(isinstance(m, int | float) and 0 < m < math.inf for m in milestones)
-    _require(good, f"schedule.milestones is {list(milestones)}; expected numbers above 0, e.g. [60, 120, 160].")
-    _require(gamma > 0, f"schedule.gamma is {gamma}; it must be positive.")
+    _require(good, f"optim.schedule.milestones is {list(milestones)}; expected numbers above 0, e.g. [60, 120, 160].")
+    _require(gamma > 0, f"optim.schedule.gamma is {gamma}; it must be positive.")
     marks = [round(m * _steps_in(unit, epoch)) for m in milestones]
     passed = lambda step: sum((step >= mark).astype(step.dtype) for mark in marks)  # noqa: E731
     return lambda step: jnp.maximum(rate * gamma ** passed(step), min(floor, rate))
@@ -94,9 +94,11 @@ def onecycle(
 
     The end is rate / div_factor / final_div_factor, or the floor where that is higher.
     """
-    _require(0 < pct_start < 1, f"schedule.pct_start is {pct_start}; it must lie between 0 and 1.")
-    _require(div_factor > 0 and final_div_factor > 0, "schedule.div_factor and final_div_factor must be positive.")
-    _require(anneal in ("cos", "linear"), f"schedule.anneal is {anneal!r}; expected 'cos' or 'linear'.")
+    _require(0 < pct_start < 1, f"optim.schedule.pct_start is {pct_start}; it must lie between 0 and 1.")
+    _require(
+        div_factor > 0 and final_div_factor > 0, "optim.schedule.div_factor and final_div_factor must be positive."
+    )
+    _require(anneal in ("cos", "linear"), f"optim.schedule.anneal is {anneal!r}; expected 'cos' or 'linear'.")
     start, end = rate / div_factor, max(floor, rate / div_factor / final_div_factor)
     # as PyTorch: the peak and the end lie on the last step of their phase, not on the one after
     peak, last = pct_start * total - 1, total - 1
@@ -124,10 +126,10 @@ def wsd(
     decay: str = "linear",
 ) -> Schedule:
     """Warm-up, stable, decay: constant, then down to the floor in the last `decay_fraction` (Hu et al. 2024)."""
-    _require(0 < decay_fraction <= 1, f"schedule.decay_fraction is {decay_fraction}; it must lie in (0, 1].")
+    _require(0 < decay_fraction <= 1, f"optim.schedule.decay_fraction is {decay_fraction}; it must lie in (0, 1].")
     shapes = {"linear": lambda t: 1 - t, "cosine": lambda t: (1 + jnp.cos(jnp.pi * t)) / 2}
     shapes["sqrt"] = lambda t: 1 - jnp.sqrt(t)
-    _require(decay in shapes, f"schedule.decay is {decay!r}; expected one of {', '.join(shapes)}.")
+    _require(decay in shapes, f"optim.schedule.decay is {decay!r}; expected one of {', '.join(shapes)}.")
     length = max(1, round(decay_fraction * total))
     return lambda step: floor + (rate - floor) * shapes[decay](_part(step - (total - length), length))
 
@@ -247,7 +249,7 @@ def _part(step: Any, total: int) -> Any:
 
 
 def _steps_in(unit: str, epoch: int) -> int:
-    _require(unit in ("epochs", "steps"), f"schedule.unit is {unit!r}; expected 'epochs' or 'steps'.")
+    _require(unit in ("epochs", "steps"), f"optim.schedule.unit is {unit!r}; expected 'epochs' or 'steps'.")
     return epoch if unit == "epochs" else 1
 
 

@@ -40,9 +40,9 @@ def test_early_stopping_by_hand():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: optim.Plateau(mode="maximum"), "plateau.mode is 'maximum'"),
-        (lambda: optim.Plateau(factor=1.5), "plateau.factor is 1.5"),
-        (lambda: optim.Plateau(patience=-1), "plateau.patience is -1"),
+        (lambda: optim.Plateau(mode="maximum"), "optim.schedule.mode is 'maximum'"),
+        (lambda: optim.Plateau(factor=1.5), "optim.schedule.factor is 1.5"),
+        (lambda: optim.Plateau(patience=-1), "optim.schedule.patience is -1"),
         (lambda: optim.EarlyStopping(patience=0), "early_stopping.patience is 0"),
         (lambda: optim.EarlyStopping(min_delta=-1.0), "early_stopping.min_delta"),
     ],
