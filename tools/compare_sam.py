@@ -2,6 +2,7 @@
 
     python tools/compare_sam.py runs/digits_sam
     python tools/compare_sam.py runs/cifar10_sam --subject cifar10 --data npz:DATA/cifar10 --models cnn
+    python tools/compare_sam.py runs/deit --subject cifar10_finetuned --data npz:DATA/cifar10 --epochs 8 --per-class 100
 
 A SAM step takes two gradients, so the base optimiser is also given twice the epochs: equal epochs compares `base` with
 `sam` and `asam`, equal time `base_2x` with them. rho is the published one (0.05, and 0.5 for ASAM), and a fifth of it
@@ -27,11 +28,14 @@ VIT = {
     "name": "vit_tiny_patch16_224", "patch_size": 4, "embed_dim": 96, "depth": 4, "num_heads": 4,
     "global_pool": "avg", "class_token": False, "drop_path_rate": 0.1,
 }  # fmt: skip
+DEIT = {"name": "deit_tiny_patch16_224", "drop_path_rate": 0.1}
+FINETUNING = {**ADAMW, "learning_rate": 5e-4, "layer_decay": 0.75}  # of configs/finetune_vit.py
 CNN = {"name": "resnet18", "stem": "cifar", "block": "basic"}
 # subject -> {model: (its fields, its optimiser)}
 SUBJECTS = {
     "digits": {"vit": (VIT, ADAMW), "cnn": ({**CNN, "layers": (1, 1), "channels": (16, 32)}, ADAMW)},
     "cifar10": {"vit": (VIT, ADAMW), "cnn": ({**CNN, "layers": (1, 1, 1), "channels": (16, 32, 64)}, SGD)},
+    "cifar10_finetuned": {"deit": (DEIT, FINETUNING)},
 }
 METHODS = {
     "base": {},
@@ -51,7 +55,10 @@ def make_config(args: argparse.Namespace, model: str, method: str, seed: int):
     config.num_epochs = args.epochs * EPOCHS.get(method, 1)
     config.batch_size = 32
     config.model.update(fields)
-    config.data.name = args.data or args.subject
+    if args.subject == "cifar10_finetuned":
+        config.pretrained = args.pretrained
+        config.data.image_size = 64
+    config.data.name = args.data or args.subject.partition("_")[0]
     config.data.per_class = args.per_class
     config.augment.crop_padding = 1 if args.subject == "digits" else 4
     config.augment.flip = args.subject != "digits"
@@ -96,7 +103,8 @@ def main() -> None:
     parser.add_argument("workdir", type=Path)
     parser.add_argument("--subject", choices=SUBJECTS, default="digits")
     parser.add_argument("--data", help="where its images lie, as config.data.name")
-    parser.add_argument("--models", nargs="+", choices=("vit", "cnn"), default=("vit", "cnn"))
+    parser.add_argument("--models", nargs="+", help="those of the subject's that are wanted; default: all")
+    parser.add_argument("--pretrained", default="deit_tiny_patch16_224.fb_in1k", help="or a file of these weights")
     parser.add_argument("--per-class", type=int, help="training images of each class")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=3)
@@ -107,7 +115,7 @@ def main() -> None:
     use_compile_cache()
     rows = []
     for seed in range(args.seeds):
-        for model in args.models:
+        for model in args.models or SUBJECTS[args.subject]:
             for method in METHODS:
                 config = make_config(args, model, method, seed)
                 directory = args.workdir / f"{model}_{method}_{seed}"
