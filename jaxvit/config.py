@@ -159,7 +159,7 @@ def default() -> Config:
     c.sweep.sampler = "tpe"  # or "random"
     c.sweep.pruner = "median"  # stops a trial that is below the median of the others at its epoch; or "none"
     c.sweep.startup_trials = 5  # drawn at random and never stopped
-    c.sweep.startup_epochs = 1  # in which no trial is stopped
+    c.sweep.startup_epochs = 1  # in which no trial is stopped; nor is one in its warm-up
 
     c.parallel = ConfigDict()
     c.parallel.mode = "jit"  # one program over all devices; or "pmap": one a device, their gradients averaged

@@ -68,6 +68,14 @@ def test_the_best_is_found_and_written(monkeypatch, given, tmp_path):
     assert again == rows and not fake.rates
 
 
+def test_no_trial_is_stopped_in_its_warm_up(monkeypatch, given, tmp_path):
+    pytest.importorskip("optuna")
+    given.num_epochs, given.optim.schedule.warmup_epochs = 6, 2.5
+    rows, _ = run(monkeypatch, given, tmp_path / "sweep", 10)
+    pruned = [row["epochs"] for row in rows if row["state"] == "pruned"]
+    assert pruned and min(pruned) == 4
+
+
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(monkeypatch, given, tmp_path):
     pytest.importorskip("optuna")
     _, whole = run(monkeypatch, given, tmp_path / "whole", 5)

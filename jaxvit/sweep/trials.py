@@ -2,6 +2,7 @@
 
 import gc
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -102,7 +103,9 @@ def _open(optuna: Any, config: Config, directory: Path) -> Any:
     words = config.sweep
     pruner = optuna.pruners.NopPruner()
     if words.pruner == "median":
-        pruner = optuna.pruners.MedianPruner(words.startup_trials, n_warmup_steps=words.startup_epochs + 1)
+        # in its warm-up a trial of a low rate is behind, whatever becomes of it
+        startup = max(words.startup_epochs, math.ceil(config.optim.schedule.warmup_epochs))
+        pruner = optuna.pruners.MedianPruner(words.startup_trials, n_warmup_steps=startup + 1)
     direction = {"max": "maximize", "min": "minimize"}[MODES[config.early_stopping.metric]]
     try:
         study = optuna.create_study(
