@@ -32,6 +32,7 @@ UNFIT = {
     "schedule_free_adamw": "another set of weights for evaluation",
     "schedule_free_sgd": "another set of weights for evaluation",
 }
+COUPLED = {"adadelta", "cocob", "dog", "dowg", "lars"}  # their decay is the L2 term
 UNSCHEDULED = {"sm3"}  # takes a number only, and is linear in it
 DEFAULTS: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.9}}
 # what PyTorch or other optimisers call the same thing
@@ -178,14 +179,14 @@ def _alias(
     for key in free:
         if known[key].default is inspect.Parameter.empty and key not in options:
             raise UserError(f"the optimiser {name!r} needs the option {key!r}.")
-    if mask_word and decay_word:
+    if mask_word and decay_word and name not in COUPLED:
         decay = DEFAULT_WEIGHT_DECAY if weight_decay is None else weight_decay
-        if name == "muon":
-            return [makers[name](schedule, **{decay_word: 0.0, **_muon_options(known), **options})] + (
-                [_decoupled_decay(schedule, decay, mask)] if decay else []
-            )
+        if name in ("muon", "adafactor"):
+            off = {decay_word: 0.0, **_muon_options(known)} if name == "muon" else {}
+            decayed = [_decoupled_decay(schedule, decay, mask)] if decay else []
+            return [makers[name](schedule, **off, **options), *decayed]
         return [makers[name](schedule, **{decay_word: decay, mask_word: mask}, **options)]
-    if decay_word:  # a decay that cannot be masked
+    if decay_word:  # a decay that cannot be masked, or the L2 term itself
         options[decay_word] = 0.0
     chain = [optax.add_decayed_weights(weight_decay, mask)] if weight_decay else []
     if name in UNSCHEDULED:
@@ -226,7 +227,7 @@ def _muon_options(known: Any) -> dict[str, Any]:
 
 
 def _decoupled_decay(schedule: Callable[[Any], Any] | float, decay: float, mask: Any) -> optax.GradientTransformation:
-    """Adds -rate * decay * w where the mask is True: for muon, whose Adam half knows no mask."""
+    """Adds -rate * decay * w where the mask is True: muon's Adam half knows no mask, adafactor's decay no rate."""
     rate = schedule if callable(schedule) else lambda step: schedule
 
     def init(params: Any) -> optax.ScaleByScheduleState:

@@ -80,6 +80,29 @@ def test_decay_is_on_kernels_only():
             assert bool(np.any(update != 0)) == path.endswith("kernel"), (name, path)
 
 
+def test_a_decay_of_adafactor_is_times_the_rate():
+    """In optax it is the same share of the weights at any rate, 5 % a step with the default."""
+    zeros = jax.tree.map(np.zeros_like, GRADS)
+    for rate in (0.1, 1e-3):
+        updates = step(optim.make_optimizer(PARAMS, name="adafactor", schedule=rate), grads=zeros)
+        np.testing.assert_allclose(updates["head"]["kernel"], -rate * 0.05 * PARAMS["head"]["kernel"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", sorted(optim.optimizers()))
+def test_without_a_weight_decay_only_a_decoupled_one_is_used(name):
+    """The L2 term would make a weight whose gradient is zero move by more than rate x decay, or less."""
+    options = {"b3": 0.9} if name == "adan" else {}
+    grads = jax.tree.map(np.copy, GRADS)
+    grads["head"]["kernel"][:] = 0
+    plain, usual = (
+        step(optim.make_optimizer(PARAMS, name=name, schedule=0.1, weight_decay=decay, **options), grads=grads)
+        for decay in (0.0, None)
+    )
+    moved = usual["head"]["kernel"] - plain["head"]["kernel"]
+    by = moved / PARAMS["head"]["kernel"]
+    assert name == "lamb" or not moved.any() or np.allclose(by, -0.1 * 0.05, rtol=1e-4)
+
+
 def test_clipping_is_by_the_global_norm_before_anything_else():
     tx = optim.make_optimizer(PARAMS, name="sgd", schedule=1.0, momentum=0.0, grad_clip_norm=0.5)
     np.testing.assert_allclose(norm(step(tx)), 0.5, rtol=1e-5)
