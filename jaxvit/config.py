@@ -272,18 +272,28 @@ def to_dict(config: Config) -> dict[str, Any]:
 def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
     """Returns the words whose values differ between a config and a run's resolved one, as "word: old -> new".
 
-    What a search would vary is no property of a run.
+    What a search would vary is no property of a run; model fields that are not given are those of pretrained weights.
     """
     new, old = flatten(to_dict(given)), flatten(dict(resolved))
     out = []
     for word in sorted(new.keys() | old.keys()):
-        if word.startswith("sweep.") or word in DERIVED and new.get(word) is None:
+        left_open = word in DERIVED or word.startswith("model.") and new.get("pretrained")
+        if word.startswith("sweep.") or left_open and new.get(word) is None:
             continue
         if word.startswith("parallel."):  # where a run is computed, not what it is
             continue
-        if new.get(word) != old.get(word):
+        if new.get(word) != old.get(word) and not _made_of(word, new.get(word), old.get(word)):
             out.append(f"{word}: {old.get(word)} -> {new.get(word)}")
     return out
+
+
+def _made_of(word: str, given: Any, resolved: Any) -> bool:
+    """Whether a value for each side or channel is what a run made of one for all of them, or of their mean."""
+    if word not in ("model.image_size", "data.image_size", "data.mean", "data.std") or not isinstance(resolved, list):
+        return False
+    values = given if isinstance(given, list) else [given]
+    same = len(set(values)) == 1 and resolved == values[:1] * len(resolved)
+    return same or resolved == [sum(values) / len(values)]
 
 
 _KINDS = {

@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvit import inference, train
+from jaxvit import inference, pretrained, train
 from jaxvit.checkpoint import Checkpoints
 from jaxvit.errors import UserError
 from jaxvit.interrupt import Interrupted
+from jaxvit.models import create_model
+from jaxvit.state import init_variables
 from tests.helpers import tiny_config, write_npz
 
 
@@ -117,6 +119,36 @@ def test_finished_run_is_left_alone(tmp_path, data_name, capsys):
     written = (tmp_path / "run/summary.json").stat().st_mtime_ns
     assert train.train_and_evaluate(config, tmp_path / "run") == first
     assert (tmp_path / "run/summary.json").stat().st_mtime_ns == written
+    assert "already finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"data__image_size": 8, "data__mean": (0.5,), "data__std": (0.25, 0.25, 0.25)},
+        {"model__image_size": 8, "model__in_channels": 1, "data__mean": (0.1, 0.1, 0.1), "data__std": (0.2, 0.25, 0.3)},
+    ],
+)
+def test_one_number_for_all_sides_or_channels_is_the_same_config(tmp_path, data_name, words, capsys):
+    config = tiny_config(data_name, num_epochs=1, **words)
+    final = train.train_and_evaluate(config, tmp_path / "run")
+    assert train.train_and_evaluate(config, tmp_path / "run") == final
+    assert "already finished" in capsys.readouterr().err
+    other = tiny_config(data_name, num_epochs=1, **{**words, "data__mean": (0.5, 0.5, 0.4)})
+    with pytest.raises(UserError, match="data.mean"):
+        train.train_and_evaluate(other, tmp_path / "run")
+
+
+def test_fields_that_the_weights_bring_are_the_same_config(tmp_path, data_name, capsys):
+    fields = {"patch_size": 2, "embed_dim": 12, "depth": 1, "num_heads": 3}
+    model = create_model("vit_tiny_patch16_224", num_classes=3, image_size=8, **fields)
+    pretrained.save(model, init_variables(model, jax.random.key(0), (8, 8, 3)), tmp_path / "weights")
+    config = tiny_config(data_name, num_epochs=1, pretrained=str(tmp_path / "weights"))
+    with config.unlocked():
+        config.model = {"name": "vit_tiny_patch16_224"}
+    final = train.train_and_evaluate(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run/config.json").read_text())["model"]["depth"] == 1
+    assert train.train_and_evaluate(config, tmp_path / "run") == final
     assert "already finished" in capsys.readouterr().err
 
 

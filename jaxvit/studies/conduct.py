@@ -144,18 +144,13 @@ class Conductor:
         if self.ledger.status(plan.key) not in led.FINAL or not stored.exists():
             return
         changed = config_lib.differences(plan.config, writers.read_json(stored))
-        changed = [text for text in changed if text.split(":")[0] not in (*MOVABLE, *self._filled_in(plan))]
+        changed = [text for text in changed if text.split(":")[0] not in MOVABLE]
         if changed:
             shown = "; ".join(changed[:2]) + ("; ..." if len(changed) > 2 else "")
             raise UserError(
                 f"row {plan.key} was run with another config ({shown})\n"
                 f"delete {str(self.workdir / plan.key)!r} to run it again, or choose another --workdir"
             )
-
-    @staticmethod
-    def _filled_in(plan: Plan) -> list[str]:
-        """Model fields that a weight file brings, and that a run therefore records without being given them."""
-        return [f"model.{name}" for name in _recorded(plan.config)] if plan.config.pretrained else []
 
     def _teacher_is_known(self, plan: Plan, ready: list[Plan]) -> bool:
         """Whether a run can go into the process of those that are ready: its teacher is none of them."""
@@ -279,12 +274,6 @@ class Conductor:
             return {"status": led.NO_MEMORY, "reason": "killed by the system, as happens when the memory is full"}
         said = f"signal {-code}" if code < 0 else f"exit code {code}"
         return {"status": led.FAILED, "reason": f"its process ended with {said}"}
-
-
-def _recorded(config: Config) -> list[str]:
-    from jaxvit import models
-
-    return list(models.model_fields(config.model.name))
 
 
 def _environment() -> Mapping[str, str]:
