@@ -33,6 +33,7 @@ UNFIT = {
     "schedule_free_sgd": "another set of weights for evaluation",
 }
 COUPLED = {"adadelta", "cocob", "dog", "dowg", "lars"}  # their decay is the L2 term
+NEVER_AT_REST = {"dadapt_adamw", "prodigy"}  # divide by a sum of rate x gradient: at a warm-up's rate of 0, NaN
 UNSCHEDULED = {"sm3"}  # takes a number only, and is linear in it
 DEFAULTS: dict[str, dict[str, Any]] = {"sgd": {"momentum": 0.9}}
 # what PyTorch or other optimisers call the same thing
@@ -191,6 +192,9 @@ def _alias(
     chain = [optax.add_decayed_weights(weight_decay, mask)] if weight_decay else []
     if name in UNSCHEDULED:
         return [*chain, makers[name](1.0, **options), optax.scale_by_learning_rate(schedule, flip_sign=False)]
+    if name in NEVER_AT_REST:
+        rate = schedule if callable(schedule) else lambda step: schedule
+        return [*chain, makers[name](lambda step: jnp.maximum(rate(step), 1e-12), **options)]
     return [*chain, makers[name](schedule, **options)]
 
 

@@ -80,6 +80,18 @@ def test_decay_is_on_kernels_only():
             assert bool(np.any(update != 0)) == path.endswith("kernel"), (name, path)
 
 
+@pytest.mark.parametrize("name", sorted(optim.optimizers()))
+def test_a_warm_up_may_begin_at_a_rate_of_0(name):
+    schedule = optim.make_schedule("cosine", learning_rate=0.01, total_steps=9, steps_per_epoch=3, warmup_steps=3)
+    options = {"b3": 0.9} if name == "adan" else {}
+    tx = optim.make_optimizer(PARAMS, name=name, schedule=schedule, **options)
+    state, params, update = tx.init(PARAMS), PARAMS, jax.jit(tx.update)
+    for _ in range(3):
+        updates, state = update(GRADS, state, params)
+        params = optax.apply_updates(params, updates)
+    chex.assert_tree_all_finite((params, state))
+
+
 def test_a_decay_of_adafactor_is_times_the_rate():
     """In optax it is the same share of the weights at any rate, 5 % a step with the default."""
     zeros = jax.tree.map(np.zeros_like, GRADS)
