@@ -20,9 +20,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxvit import integrity, multihost
+from jaxvit import integrity, multihost, sharding
 from jaxvit.console import err
 from jaxvit.errors import RunError, UserError
 from jaxvit.tree import named_leaves
@@ -89,7 +90,7 @@ class Checkpoints:
             self.delete_after(kind, step - 1)
         best = self._sealing.get("best") if kind == "last" else None
         # A copy: the next step donates these buffers while the save still reads them.
-        tree = jax.tree.map(jnp.copy, tree)
+        tree = jax.tree.map(jnp.copy, _not_empty(tree))
         try:
             self._savers[kind].save(
                 self._step(kind, step),
@@ -202,13 +203,14 @@ class Checkpoints:
                     self._set_aside(kind, int(step), "damaged")
 
     def _restore(self, kind: str, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
+        kept = _not_empty(template)
         # Compared by name first: orbax's own errors run over dozens of lines.
         try:
             with _silence():
-                self._check_leaves(kind, step, template)
+                self._check_leaves(kind, step, kept)
                 restored = self._savers[kind].restore(
                     self._step(kind, step),
-                    args=ocp.args.Composite(state=ocp.args.StandardRestore(template), meta=ocp.args.JsonRestore()),
+                    args=ocp.args.Composite(state=ocp.args.StandardRestore(kept), meta=ocp.args.JsonRestore()),
                 )
         except UserError:
             raise
@@ -217,7 +219,9 @@ class Checkpoints:
                 f"checkpoint {str(self._directory / kind)!r} step {step} is of another model or version: "
                 f"{(str(error).splitlines() or [type(error).__name__])[0][:160]}"
             ) from error
-        return restored["state"], restored["meta"]
+        empty = lambda x: sharding.put(np.zeros(x.shape, x.dtype), x.sharding)  # noqa: E731
+        state = jax.tree.map(lambda x, found: found if x.size else empty(x), template, restored["state"])
+        return state, restored["meta"]
 
     def _seal(self, kind: str, step: int, before: Future | None) -> None:
         """Writes the manifests once orbax has finished, then drops the steps that need not stay."""
@@ -335,6 +339,11 @@ class Checkpoints:
             f"checkpoint {str(self._directory / kind)!r} step {step} could not be saved: {why}\n"
             f"those before it are intact ({newest}); with that mended, the same command goes on there"
         )
+
+
+def _not_empty(tree: Any) -> Any:
+    """The tree without its arrays of no element, which orbax does not save (galore has them)."""
+    return jax.tree.map(lambda x: x if x.size else None, tree)
 
 
 def _own(decide: Callable[[], Any]) -> Any:

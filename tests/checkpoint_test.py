@@ -7,6 +7,7 @@ import shutil
 import time
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -54,6 +55,17 @@ def test_round_trip_and_retention(saved):
     assert checkpoints.steps("last") == [2]
     checkpoints.close()
     assert sorted(p.name for p in (saved / "manifests").iterdir()) == ["last-2.json"]
+
+
+def test_arrays_of_no_element_come_back(tmp_path):
+    """The optimiser galore has one for each bias, and orbax refuses them."""
+    state = {"opt_state": (jnp.zeros((0,)), {"bias": jnp.zeros((2, 0), jnp.int32)}), "step": jnp.int32(7)}
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save("last", 7, state, {})
+    restored, _ = checkpoints.restore("last", jax.eval_shape(lambda: state))
+    checkpoints.close()
+    chex.assert_trees_all_equal(restored, state)
+    chex.assert_trees_all_equal_shapes_and_dtypes(restored, state)
 
 
 def test_a_save_survives_donated_buffers(tmp_path):
