@@ -25,7 +25,10 @@ def steps_per_dispatch(config: Config, feed: Any, steps_per_epoch: int) -> int:
     able = isinstance(feed, Resident) and config.parallel.mode == "jit"
     if wanted is not None:
         if wanted > 1 and not able:
-            raise UserError(f"steps_per_dispatch {wanted} needs images on the device and parallel.mode=jit")
+            needs = (
+                "images on the device, parallel.mode=jit and no teacher whose answers are kept (one without augment.*)"
+            )
+            raise UserError(f"steps_per_dispatch {wanted} needs {needs}")
         return wanted
     height, width = config.data.image_size
     if not able or config.fast_dev_run or platform() == "cpu" or height * width > SMALL:
