@@ -68,8 +68,8 @@ def cutmix_boxes(key: Array, share: Array, size: tuple[int, ...]) -> tuple[Array
     edges = []
     for axis_key, length in zip(jax.random.split(key), (h, w), strict=True):
         centre = jax.random.randint(axis_key, share.shape, 0, length)
-        half = jnp.floor(length * side).astype(jnp.int32) // 2
-        edges.append((jnp.clip(centre - half, 0, length), jnp.clip(centre + half, 0, length)))
+        cut = jnp.floor(length * side).astype(jnp.int32)
+        edges.append((jnp.clip(centre - cut // 2, 0, length), jnp.clip(centre + (cut + 1) // 2, 0, length)))
     (top, bottom), (left, right) = edges
     box = jnp.stack([top, left, bottom - top, right - left], -1)
     return box, (bottom - top) * (right - left) / (h * w)

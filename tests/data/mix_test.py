@@ -69,7 +69,10 @@ def test_cutmix_boxes_before_the_border_cuts_them_have_the_share():
     top, left, h, w = np.asarray(box).T
     inner = (top > 0) & (left > 0) & (top + h < 200) & (left + w < 100)
     assert inner.sum() > 300
-    np.testing.assert_allclose(area[inner], 1 - share[inner], atol=0.04)  # sides are even numbers of pixels
+    for cut, length in ((h, 200), (w, 100)):  # whole pixels, odd numbers of them as well
+        np.testing.assert_array_equal(cut[inner], np.floor(length * np.sqrt(1 - share[inner])))
+        np.testing.assert_array_equal(np.unique(cut[inner] % 2), [0, 1])
+    np.testing.assert_allclose(area[inner], 1 - share[inner], atol=0.02)
     np.testing.assert_allclose(area, h * w / (200 * 100), atol=1e-6)
 
 
