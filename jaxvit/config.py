@@ -272,12 +272,13 @@ def to_dict(config: Config) -> dict[str, Any]:
 def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
     """Returns the words whose values differ between a config and a run's resolved one, as "word: old -> new".
 
-    What a search would vary is no property of a run; model fields that are not given are those of pretrained weights.
+    What a search would vary is no property of a run; weights on the disk may bring model fields that are not given.
     """
     new, old = flatten(to_dict(given)), flatten(dict(resolved))
+    brings = bool(new.get("pretrained")) and Path(new["pretrained"]).expanduser().exists()
     out = []
     for word in sorted(new.keys() | old.keys()):
-        left_open = word in DERIVED or word.startswith("model.") and new.get("pretrained")
+        left_open = word in DERIVED or word.startswith("model.") and brings
         if word.startswith("sweep.") or left_open and new.get(word) is None:
             continue
         if word.startswith("parallel."):  # where a run is computed, not what it is

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from jaxvit import config as config_lib
 from jaxvit import integrity, writers
@@ -31,11 +31,7 @@ def check(config: Config, workdir: Path, force: bool) -> dict[str, Any] | None:
             return None
         changed = config_lib.differences(config, before)
         if changed and not force:
-            shown = "; ".join(changed[:3]) + (f"; {len(changed) - 3} more" if len(changed) > 3 else "")
-            raise UserError(
-                f"workdir {str(workdir)!r} holds a run of another config ({shown})\n"
-                "choose another --workdir, or go on there with the new values by --force"
-            )
+            _refuse(workdir, changed)
         if changed:
             return None
     if not (workdir / "summary.json").exists() or "summary.json" not in (hashes or ["summary.json"]):
@@ -65,9 +61,23 @@ def write_config(workdir: Path, config: Config, class_names: Sequence[str], forc
             f"{str(workdir / 'config.json')!r} is damaged, and the run had another config than this one\n"
             "start with the config that it had, or go on with this one by --force"
         )
+    # Which model fields the weights bring is known only now: one that was given before and is not any more is no such.
+    if not force and has_work(workdir) and not writers.damage(workdir, ["config.json"]):
+        old, new = writers.read_json(workdir / "config.json")["model"], config_lib.to_dict(config)["model"]
+        changed = [f"model.{k}: {old.get(k)} -> {new.get(k)}" for k in sorted(old | new) if old.get(k) != new.get(k)]
+        if changed:
+            _refuse(workdir, changed)
     writers.seal(workdir, files)
     for name, content in files.items():
         writers.replace(workdir / name, content)
+
+
+def _refuse(workdir: Path, changed: Sequence[str]) -> NoReturn:
+    shown = "; ".join(changed[:3]) + (f"; {len(changed) - 3} more" if len(changed) > 3 else "")
+    raise UserError(
+        f"workdir {str(workdir)!r} holds a run of another config ({shown})\n"
+        "choose another --workdir, or go on there with the new values by --force"
+    )
 
 
 def has_work(workdir: Path) -> bool:

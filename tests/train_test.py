@@ -152,6 +152,22 @@ def test_fields_that_the_weights_bring_are_the_same_config(tmp_path, data_name, 
     assert "already finished" in capsys.readouterr().err
 
 
+def test_a_field_that_the_weights_do_not_bring_may_not_be_left_out(tmp_path, data_name):
+    fields = {"patch_size": 2, "embed_dim": 12, "depth": 1, "num_heads": 3}
+    model = create_model("vit_tiny_patch16_224", num_classes=3, image_size=8, **fields)
+    pretrained.save(model, init_variables(model, jax.random.key(0), (8, 8, 3)), tmp_path / "weights")
+    config = tiny_config(data_name, num_epochs=1, pretrained=str(tmp_path / "weights"))
+    with config.unlocked():
+        config.model = {"name": "vit_tiny_patch16_224", "drop_rate": 0.1}
+    train.train_and_evaluate(config, tmp_path / "run")
+    stored = json.loads((tmp_path / "run/config.json").read_text())
+    (tmp_path / "run/summary.json").unlink()  # its end is still to come
+    del config.model.drop_rate
+    with pytest.raises(UserError, match="drop_rate: 0.1 -> "):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert json.loads((tmp_path / "run/config.json").read_text()) == stored
+
+
 def test_other_config_is_refused_unless_told(tmp_path, data_name):
     train.train_and_evaluate(tiny_config(data_name, num_epochs=1), tmp_path / "run")
     longer = tiny_config(data_name, num_epochs=2)
