@@ -3,6 +3,7 @@
     python main.py --config configs/finetune_vit.py --workdir runs/finetune_vit
     ... --config.data.name=folder:PATH           photos, one subfolder a class
     ... --config.pretrained=FILE.safetensors     weights from a file instead of the hub
+    ... --config.optim.sam.rho=0.05              SAM: few images and many epochs, results/cifar10_finetuned_sam
 
 Hardware: one GPU. Cost: 4.6 GMACs an image, forward; 5 epochs.
 Expect: not measured at this size; results/WANTED.md. DeiT-Ti at 96 pixels on 9,000 CIFAR-10 images, 15 minutes of a CPU
