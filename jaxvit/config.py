@@ -293,6 +293,8 @@ def _made_of(word: str, given: Any, resolved: Any) -> bool:
     if word not in ("model.image_size", "data.image_size", "data.mean", "data.std") or not isinstance(resolved, list):
         return False
     values = given if isinstance(given, list) else [given]
+    if not values or not all(isinstance(v, int | float) for v in values):
+        return False
     same = len(set(values)) == 1 and resolved == values[:1] * len(resolved)
     return same or resolved == [sum(values) / len(values)]
 

@@ -134,9 +134,10 @@ def test_one_number_for_all_sides_or_channels_is_the_same_config(tmp_path, data_
     final = train.train_and_evaluate(config, tmp_path / "run")
     assert train.train_and_evaluate(config, tmp_path / "run") == final
     assert "already finished" in capsys.readouterr().err
-    other = tiny_config(data_name, num_epochs=1, **{**words, "data__mean": (0.5, 0.5, 0.4)})
-    with pytest.raises(UserError, match="data.mean"):
-        train.train_and_evaluate(other, tmp_path / "run")
+    for mean in ((0.5, 0.5, 0.4), ("a",), ()):
+        other = tiny_config(data_name, num_epochs=1, **{**words, "data__mean": mean})
+        with pytest.raises(UserError, match="data.mean"):
+            train.train_and_evaluate(other, tmp_path / "run")
 
 
 def test_fields_that_the_weights_bring_are_the_same_config(tmp_path, data_name, capsys):
