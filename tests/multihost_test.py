@@ -44,7 +44,6 @@ def start(config, workdir, processes, devices, *overrides, marked=None):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    environment["PYTHONPATH"] = str(MAIN.parent)
     words = ["--config", str(config), "--workdir", str(workdir), *overrides]
     words += ["--coordinator", f"127.0.0.1:{port}", "--num-processes", str(processes)]
     started = []

@@ -115,7 +115,7 @@ def test_a_full_disk_ends_the_command_with_code_1_and_two_lines(tmp_path, data_n
     disk = tmp_path / "disk"
     disk.mkdir()
     command = [sys.executable, str(ROOT / "main.py"), "--config", str(tmp_path / "run.json")]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    environment = {**os.environ, "XLA_FLAGS": ""}
     subprocess.run([*command, "--workdir", str(tmp_path / "whole")], env=environment, check=True, capture_output=True)
 
     def start(*before):

@@ -17,10 +17,12 @@ import statistics
 import sys
 from pathlib import Path
 
-from jaxvit import summary
-from jaxvit.commands.parser import use_compile_cache
-from jaxvit.config import default
-from jaxvit.train import train_and_evaluate
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from jaxvit import summary  # noqa: E402
+from jaxvit.commands.parser import use_compile_cache  # noqa: E402
+from jaxvit.config import default  # noqa: E402
+from jaxvit.train import train_and_evaluate  # noqa: E402
 
 ADAMW = {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05, "grad_clip_norm": 1.0}
 SGD = {"name": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "nesterov": True}

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, words: list[str], seed: int) -> dict[str, Any]
     command = [sys.executable, str(ROOT / "main.py"), "--config", args.config, "--workdir", str(workdir)]
     command += [f"--config.seed={seed}", *([f"--config.data.name={args.data}"] if args.data else []), *words]
     cache = str((args.out / "cache").resolve())
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": cache}
+    environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": cache}
     begun = time.monotonic()
     subprocess.run(command, env=environment, check=True)
     wall = time.monotonic() - begun

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 TIMES = ("seconds", "log")  # of the meta: how long it took; the log is compared as metrics.jsonl
 JITTER = 0.03  # seconds after an event
 MARKS = {  # what a child reports: (module, class or None, function)
@@ -130,11 +131,8 @@ class Attempt:
         self._read, write = os.pipe()
         command = [sys.executable, __file__, "--child", str(write), "--config", str(config), "--workdir", str(workdir)]
         command += flags
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         with open(log, "ab") as out:
-            self._process = subprocess.Popen(
-                command, stdout=out, stderr=out, pass_fds=[write], env=environment, start_new_session=True
-            )
+            self._process = subprocess.Popen(command, stdout=out, stderr=out, pass_fds=[write], start_new_session=True)
         os.close(write)
         self.marks: list[tuple[str, float]] = []  # (event, seconds since the start)
 

@@ -12,17 +12,20 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import time
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jaxvit import create_model, gradients, optim, steps
-from jaxvit.data.augment import make_augment
-from jaxvit.setup import make_normalise, make_to_float
-from jaxvit.state import create_state, init_variables
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from jaxvit import create_model, gradients, optim, steps  # noqa: E402
+from jaxvit.data.augment import make_augment  # noqa: E402
+from jaxvit.setup import make_normalise, make_to_float  # noqa: E402
+from jaxvit.state import create_state, init_variables  # noqa: E402
 
 CASES = {
     "resnet18": {"batch_size": 32, "image_size": 32, "fields": {"stem": "cifar"}},

@@ -47,7 +47,7 @@ def study_file(directory, epochs=2, text=STUDY):
 
 def environment():
     """Of a child: one device, no hub, a compile cache shared with the tests."""
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu"}
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": "cpu"}
     env["XLA_FLAGS"] = ""
     return env
 
