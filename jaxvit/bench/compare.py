@@ -1,7 +1,9 @@
 """Against timm in a process of its own, and against an earlier measurement."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +28,7 @@ def timm_rows(
     repeats: int,
     seconds: float,
     say: Callable[[str], None] = lambda text: None,
+    done: Callable[[dict[str, Any], list[dict[str, Any]]], None] = lambda versions, rows: None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Measures the same models, batches and types with timm; returns (versions, rows: eager and compiled).
 
@@ -36,6 +39,7 @@ def timm_rows(
       repeats: how often the clock is read.
       seconds: of each rate, about.
       say: hears what is going on.
+      done: is given the versions and the rows so far after each of them.
 
     Raises:
       UserError: that Python has no torch or no timm, or no device of our kind.
@@ -48,13 +52,15 @@ def timm_rows(
         for row in rows
     ]
     words = {"device": TORCH_DEVICES[backend], "compile": compile_too, "repeats": repeats, "seconds": seconds}
-    versions, found = {}, []
+    versions: dict[str, Any] = {}
+    found: list[dict[str, Any]] = []
     for answer in _ask(python or sys.executable, {"jobs": jobs, **words}):
         if "versions" in answer:
             versions = answer["versions"]
             continue
         say(f"timm {answer['name']} {answer['mode']} {'compiled' if answer['compiled'] else 'eager'} done")
         found.append(answer)
+        done(versions, found)
     return versions, found
 
 
@@ -66,30 +72,44 @@ def check_timm(python: str | None) -> None:
 def _ask(python: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yields the answers of `timm_side` as they come."""
     script = Path(__file__).with_name("timm_side.py")
-    env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:  # a pipe would fill up
         try:
             pipe = subprocess.PIPE
             process = subprocess.Popen(
-                [python, str(script)], stdin=pipe, stdout=pipe, stderr=errors, env=env, text=True
+                [python, str(script)], stdin=pipe, stdout=pipe, stderr=errors, text=True, start_new_session=True
             )
         except OSError as error:
             raise UserError(f"cannot run --torch-python {python!r}: {error.strerror}") from None
         assert process.stdin and process.stdout
-        with process:
-            try:
-                process.stdin.write(json.dumps(request))
-                process.stdin.close()
-                for line in process.stdout:
-                    yield json.loads(line)
-            except BrokenPipeError:
-                pass
+        try:
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()  # and left open: its end tells the child that we are gone
+            for line in process.stdout:
+                yield json.loads(line)
+            process.wait()
+        except BrokenPipeError:
+            process.wait()
+        finally:
+            _end(process)
         errors.seek(0)
         said = errors.read().strip().splitlines() or ["no message"]
     if process.returncode:
         raise UserError(
             f"timm cannot be measured with {python!r}: {said[-1][:200]}\n--torch-python names another Python"
         )
+
+
+def _end(process: subprocess.Popen) -> None:
+    """Ends a child and its group, whatever it is doing: nothing of it may stay on the device."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(BrokenPipeError):
+            pipe.close()  # type: ignore[union-attr]
 
 
 def ratios(rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -17,7 +17,13 @@ from jaxvit.bench.measure import Effort, measure
 from jaxvit.bench.subjects import Settings, make_subject
 from jaxvit.console import count, table
 
-FLAGS = ("XLA_FLAGS", "JAX_DEFAULT_MATMUL_PRECISION", "OMP_NUM_THREADS", "MALLOC_MMAP_MAX_")
+FLAGS = (
+    "XLA_FLAGS",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "JAX_DEFAULT_MATMUL_PRECISION",
+    "OMP_NUM_THREADS",
+    "MALLOC_MMAP_MAX_",
+)
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -28,14 +34,17 @@ def run(
     batch_size: int | None,
     effort: Effort,
     say: Callable[[str], None] = lambda text: None,
+    done: Callable[[], None] = lambda: None,
 ) -> None:
-    """Measures each model in each mode; `report` becomes what goes into the JSON, row by row."""
+    """Measures each model in each mode; `report` becomes what goes into the JSON; `done` follows each row."""
     report.update({"environment": environment(), "ceiling_flops": {}, "results": []})
     for dtype in dict.fromkeys(settings.dtype for settings in wanted):
         say(f"matmul ceiling in {dtype}")
         report["ceiling_flops"][dtype] = matmul_ceiling(dtype, seconds=min(effort.seconds, 1.0))
     for settings in wanted:
-        report["results"].extend(rows(settings, modes, batch_size, effort, report["ceiling_flops"], say))
+        for row in rows(settings, modes, batch_size, effort, report["ceiling_flops"], say):
+            report["results"].append(row)
+            done()
 
 
 def rows(

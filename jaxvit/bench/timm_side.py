@@ -1,25 +1,28 @@
 """timm's half of a comparison, run as a file by a Python that has torch and timm: JSON on stdin, JSON on stdout.
 
-    python timm_side.py < request.json
-
-The request: {"jobs": [{"name", "dtype", "mode", "batch_size", "image_size", "fields"}], "device", "compile", "repeats",
-"seconds"}. It imports nothing of jaxvit. What is compared is what people use: channels-last, AdamW (fused where there
-is a fused one), cross-entropy, autocast for training in bfloat16, TF32 allowed (as JAX does by default).
+The request is one line: {"jobs": [{"name", "dtype", "mode", "batch_size", "image_size", "fields"}], "device",
+"compile", "repeats", "seconds"}. The end of stdin says that whoever asked is gone: then this process ends too, with the
+workers of torch.compile, so stdin stays open until all answers are there. It imports nothing of jaxvit. What is
+compared is what people use: channels-last, AdamW (fused where there is a fused one), cross-entropy, autocast for
+training in bfloat16, TF32 allowed (as JAX does by default).
 """
 
 import contextlib
 import importlib
 import json
 import os
+import signal
 import statistics
 import sys
+import threading
 import time
 from typing import Any
 
 
 def main():
     """Answers each job with one line of JSON."""
-    request = json.load(sys.stdin)
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=leave_with_the_parent, daemon=True).start()
     answers, sys.stdout = sys.stdout, sys.stderr
     if os.environ.get("JAXVIT_TORCH_PRELOAD"):  # a module that makes torchvision importable beside a bare torch
         importlib.import_module(os.environ["JAXVIT_TORCH_PRELOAD"])
@@ -48,6 +51,15 @@ def main():
             if compiled:
                 torch._dynamo.reset()
             print(json.dumps(row), file=answers, flush=True)
+
+
+def leave_with_the_parent():
+    """Waits for the end of stdin, which comes also where the parent was killed; then ends the whole group."""
+    while os.read(0, 4096):  # not sys.stdin, whose lock the end of the interpreter would wait for
+        pass
+    if os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
 
 
 def build(torch: Any, timm: Any, job: dict[str, Any]) -> Any:

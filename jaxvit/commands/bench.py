@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import os
 import sys
 from typing import Any
 
@@ -17,12 +18,15 @@ DESCRIPTION = """Measure training and inference of models on this machine, on sy
   %(prog)s --model resnet18 --baseline new.json
 
 Rates are medians of several repeats on one device; MFU is the share of the matmul rate measured here. Compilation is
-timed with an empty cache (cold) and from that cache (warm). Memory is what the device reports, or what XLA plans."""
+timed with an empty cache (cold) and from that cache (warm). Memory is what the device reports, or what XLA plans.
+--json is written anew after each row ("complete" is false until the last one), so that a stopped run keeps its rows."""
 
 
 def run(argv: list[str]) -> int:
     """Runs the command; returns the exit code: 1 where a figure fell behind the baseline."""
     args = _parse(argv)
+    if args.compare:  # JAX would take three quarters of a GPU, and timm needs memory beside it; read by the backend
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     allocator.keep_freed_memory()
     use_compile_cache()
     import jax
@@ -38,7 +42,12 @@ def run(argv: list[str]) -> int:
         compare.check_timm(args.torch_python)
     effort = Effort(args.repeats, args.seconds, args.compile_times)
     modes = {"both": ("train", "infer"), "train": ("train",), "infer": ("infer",), "none": ()}[args.mode]
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"complete": False}
+
+    def keep() -> None:
+        if args.json and found.get("results"):
+            writers.write_json(args.json, found)
+
     with err.status("") as status:
 
         def say(text: str) -> None:
@@ -49,22 +58,21 @@ def run(argv: list[str]) -> int:
         if jax.default_backend() == "cpu" and "bfloat16" in (s.dtype for s in wanted):
             err.print("bfloat16 on a CPU says little about accelerators")
         try:
-            report.run(found, wanted, modes, args.batch_size, effort, say)
+            report.run(found, wanted, modes, args.batch_size, effort, say, keep)
             if args.loop:
-                _add_loops(found, wanted, args, say)
+                _add_loops(found, wanted, args, say, keep)
             if args.compare:
-                _add_timm(found, args, say)
+                _add_timm(found, args, say, keep)
+            found["complete"] = True
         finally:  # what was measured before a model that does not fit, or before Ctrl-C, is kept
             status.stop()
+            keep()
             if found.get("results"):
                 report.print_tables(found)
-                if args.json:
-                    writers.write_json(args.json, found)
     worse: list[str] = []
     if baseline is not None:
         found["baseline"], worse = compare.regressions(found, baseline, args.tolerance)
-        if args.json:
-            writers.write_json(args.json, found)
+        keep()
         print(f"against {args.baseline}: {len(found['baseline'])} figures compared, {len(worse)} worse by more than "
               f"{args.tolerance:.0%}")  # fmt: skip
     for line in worse:
@@ -72,19 +80,22 @@ def run(argv: list[str]) -> int:
     return 1 if worse else 0
 
 
-def _add_timm(found: dict[str, Any], args: argparse.Namespace, say: Any) -> None:
+def _add_timm(found: dict[str, Any], args: argparse.Namespace, say: Any, keep: Any) -> None:
     """Adds timm's rows and the ratios to them."""
     from jaxvit.bench import compare
 
     rows = [row for row in found["results"] if row["mode"] != "loop"]
-    versions, others = compare.timm_rows(
-        rows, python=args.torch_python, compile_too=not args.no_torch_compile,
-        repeats=args.repeats, seconds=args.seconds, say=say,
-    )  # fmt: skip
-    found["timm"] = {"versions": versions, "results": others, "ratios": compare.ratios(rows, others)}
+
+    def done(versions: dict[str, Any], others: list[dict[str, Any]]) -> None:
+        found["timm"] = {"versions": versions, "results": others, "ratios": compare.ratios(rows, others)}
+        keep()
+
+    done({}, [])
+    given = {"repeats": args.repeats, "seconds": args.seconds, "say": say, "done": done}
+    compare.timm_rows(rows, python=args.torch_python, compile_too=not args.no_torch_compile, **given)
 
 
-def _add_loops(found: dict[str, Any], wanted: list[Any], args: argparse.Namespace, say: Any) -> None:
+def _add_loops(found: dict[str, Any], wanted: list[Any], args: argparse.Namespace, say: Any, keep: Any) -> None:
     """Adds a row per model: the loop against its bare step, at the batch size of the training rows."""
     from jaxvit.bench.loop import measure_loop
 
@@ -100,6 +111,7 @@ def _add_loops(found: dict[str, Any], wanted: list[Any], args: argparse.Namespac
         row = measure_loop(settings, batch_size, data_name=args.data, seconds=max(args.seconds, 2.0))
         shared = {"model": settings.name, "dtype": settings.dtype, "fields": dict(settings.fields)}
         found["results"].append({**shared, "image_size": settings.image_size, **row})
+        keep()
 
 
 def _wanted(args: argparse.Namespace) -> list[Any]:
