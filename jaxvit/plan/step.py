@@ -101,10 +101,11 @@ def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) ->
         batch["teacher_logits"] = jax.ShapeDtypeStruct(answers, jnp.float32, sharding=split)
     whole = sharding.replicated(mesh)
     adviser = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), adviser)
-    traced = made[sharp].trace(state, batch, adviser)
+    with _described(mesh, topology):
+        traced = made[sharp].trace(state, batch, adviser)
     begun = time.monotonic()
     try:
-        with _quiet():
+        with _quiet(), _described(mesh, topology):
             compiled = traced.lower().compile()
     except Exception as error:
         used = _used(str(error))
@@ -141,6 +142,11 @@ def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) ->
         compile_seconds=seconds,
         notes=tuple(notes),
     )
+
+
+def _described(mesh: Any, topology: chips.Topology) -> Any:
+    """Lets a kernel of our own know the GPU that it is compiled for, where none is here to be asked."""
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if topology.is_gpu else contextlib.nullcontext()
 
 
 def _used(message: str) -> float | None:

@@ -50,7 +50,7 @@ def memory_bytes(hlo: str) -> float:
     for inside, instructions in program.items():
         if inside in fused or inside not in times:
             continue
-        sizes = {i.name: _in_memory(i.type) for i in instructions}
+        sizes = {i.name: _in_memory(_without_scratch(i)) for i in instructions}
         moved = 0.0
         for i in instructions:
             if i.kind in _FREE or i.kind.endswith("-done"):
@@ -173,6 +173,14 @@ def _collectives(inside: str, instructions: list[_Instruction], devices: int) ->
         if kind == "all-reduce" and inside.startswith("all-reduce-scatter"):  # how the TPU compiler fuses the two
             kind, size = "reduce-scatter", size / group
         yield kind, size, group
+
+
+def _without_scratch(i: _Instruction) -> str:
+    """The type of the results of an instruction; cuBLASLt and cuDNN return their scratch, a row of bytes, as the last.
+
+    cuBLASLt asks for 32 MiB and uses little of it or nothing.
+    """
+    return re.sub(r", [su]8\[\d+\](\{[^}]*\})?\)$", ")", i.type) if i.kind == "custom-call" else i.type
 
 
 def _in_memory(text: str) -> float:

@@ -8,6 +8,7 @@ from jaxvit import create_model, target
 from jaxvit.commands import plan
 from jaxvit.errors import UserError
 from jaxvit.plan import chips, gpus, step
+from tests.helpers import tiny_config
 from tests.models.swin_test import tiny
 
 
@@ -47,10 +48,31 @@ def test_what_is_traced_for_a_gpu_is_not_the_processors_formula():
     assert here != there and target.platform() == "cpu"
 
 
-@pytest.mark.skipif(not any(plan._has(name) for name in gpus.PLUGINS), reason="needs JAX's CUDA packages")
+needs_cuda = pytest.mark.skipif(
+    not any(plan._has(name) for name in gpus.PLUGINS), reason="needs JAX's CUDA packages"
+)  # fmt: skip
+
+
+@needs_cuda
 def test_a_program_is_compiled_for_a_gpu():
     (device,) = step.devices_of(chips.parse("h200:1"))
     placed = jax.sharding.SingleDeviceSharding(device)
     x = jax.ShapeDtypeStruct((64, 64), jnp.bfloat16, sharding=placed)
     compiled = jax.jit(lambda x: jnp.tanh(x @ x)).lower(x).compile()
     assert device.device_kind == "NVIDIA H200" and "bf16[64,64]" in compiled.as_text()
+
+
+@needs_cuda
+@pytest.mark.parametrize("topology", ["h100:1", "h200:2"])
+def test_a_step_with_our_own_kernel_is_planned_where_no_gpu_is(topology, monkeypatch):
+    """JAX 0.11 asks which GPU a kernel is for, of the devices that are here unless it is told."""
+    config = tiny_config("cifar10", dtype="bfloat16", batch_size=4, parallel__num_devices=None)
+    config.model = {"name": "swin_tiny_patch4_window7_224", "depths": (1,), "num_heads": (2,), "window_size": 4,
+                    "embed_dim": 32, "attn_implementation": "pallas"}  # fmt: skip
+    where = chips.parse(topology)
+    programs = []
+    monkeypatch.setattr(step.traffic, "memory_bytes", lambda hlo: programs.append(hlo) or 1.0)
+    with target.made_for("gpu"):
+        found = step.compile_step(config, step.facts.find(config), where)
+    assert found.fits and found.devices == where.chips
+    assert programs[0].count('custom_call_target="__gpu$xla.gpu.triton"') == 2

@@ -46,6 +46,20 @@ ENTRY %main (a: f32[8]) -> f32[8] {
 }
 """
 
+# As XLA writes matmuls and convolutions for a GPU: results and scratch; bytes that are a result, or alone, are data.
+CALLS = """\
+ENTRY %main (a: bf16[64,32], b: bf16[32,16]) -> bf16[64,16] {
+  %a = bf16[64,32]{1,0} parameter(0)
+  %b = bf16[32,16]{1,0} parameter(1)
+  %gemm = (bf16[64,16]{1,0}, s8[33554432]{0}) custom-call(%a, %b), custom_call_target="__cublas$lt$matmul"
+  %dot = bf16[64,16]{1,0} get-tuple-element(%gemm), index=0
+  %conv = (bf16[64,8]{1,0}, u8[4096]{0}) custom-call(%dot), custom_call_target="__cudnn$convForward"
+  %pair = (s8[100]{0}, s8[4,8]{1,0}) custom-call(%dot), custom_call_target="two_results"
+  %whole = u8[64]{0} custom-call(%dot), custom_call_target="one_result"
+  ROOT %out = bf16[64,16]{1,0} negate(%dot)
+}
+"""
+
 
 def test_traffic_is_read_from_the_program():
     found = traffic.count(HLO, 8)
@@ -57,6 +71,11 @@ def test_traffic_is_read_from_the_program():
 def test_loops_count_each_time_and_memory_on_the_chip_not_at_all():
     assert traffic.count(LOOP, 2)["all-reduce"] == {"operations": 5, "bytes": 160.0, "sent": 160.0}
     assert traffic.memory_bytes(LOOP) == (8 + 32) + 5 * (32 + 32)  # the gather, and in the loop one read and one write
+
+
+def test_scratch_of_libraries_is_no_traffic():
+    a, b, dot = 64 * 32 * 2, 32 * 16 * 2, 64 * 16 * 2
+    assert traffic.memory_bytes(CALLS) == (a + b + dot) + (dot + 64 * 8 * 2) + (dot + 132) + (dot + 64) + 2 * dot
 
 
 @pytest.mark.parametrize(
