@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxvit import integrity, multihost, sharding
+from jaxvit import escape, integrity, multihost, sharding
 from jaxvit.console import err
 from jaxvit.errors import RunError, UserError
 from jaxvit.tree import named_leaves
@@ -217,7 +217,7 @@ class Checkpoints:
         except Exception as error:
             raise UserError(
                 f"checkpoint {str(self._directory / kind)!r} step {step} is of another model or version: "
-                f"{(str(error).splitlines() or [type(error).__name__])[0][:160]}"
+                f"{escape.message(error, 160)}"
             ) from error
         empty = lambda x: sharding.put(np.zeros(x.shape, x.dtype), x.sharding)  # noqa: E731
         state = jax.tree.map(lambda x, found: found if x.size else empty(x), template, restored["state"])
@@ -332,7 +332,7 @@ class Checkpoints:
             return error
         if gone := multihost.gone(error):
             return RunError(gone)
-        why = integrity.disk_reason(error) or f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        why = integrity.disk_reason(error) or f"{type(error).__name__}: {escape.message(error, 200)}"
         there = self._complete("last")
         newest = f"the newest is step {there[-1]}" if there else "there is none yet"
         return RunError(

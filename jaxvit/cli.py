@@ -1,17 +1,16 @@
 """The command line: train without a command word, or with one: eval, predict, convert, export, models."""
 
 import argparse
-import csv
 import importlib
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
-from jaxvit import allocator, integrity
+from jaxvit import allocator, escape, integrity
 from jaxvit.commands.parser import Parser, file_to_write, make_parser, positive, use_compile_cache
 from jaxvit.errors import RunError, UserError, suggest
 
@@ -37,6 +36,8 @@ def _guarded(argv: Sequence[str] | None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     for library in ("absl", "huggingface_hub", "jax", "orbax", "tensorboardX"):  # a terminal is for our own lines
         logging.getLogger(library).setLevel(logging.CRITICAL)
+    with suppress(AttributeError):  # a name that the console's encoding does not have must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
@@ -58,7 +59,7 @@ def _guarded(argv: Sequence[str] | None) -> int:
 
 
 def _warn(message: Warning | str, *_: Any) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"warning: {escape.message(str(message), 1000)}", file=sys.stderr)
 
 
 def _fail(message: str, code: int, prefix: str = "error: ") -> int:
@@ -69,7 +70,7 @@ def _fail(message: str, code: int, prefix: str = "error: ") -> int:
     first, *more = [line.strip() for line in message.splitlines() if line.strip()] or ["?"]
     if more[1:] and more[-1].startswith("... and"):
         more = [f"{more[-2]} {more[-1]}"]
-    print("\n".join([prefix + first, *more[-1:]]), file=sys.stderr)
+    print(escape.terminal("\n".join([prefix + first, *more[-1:]])), file=sys.stderr)
     return code
 
 
@@ -77,7 +78,7 @@ def _unforeseen(error: Exception) -> int:
     """Errors of the machine in plain words; of any other, the kind, unless JAXVIT_TRACEBACK asks for all of it."""
     if os.environ.get("JAXVIT_TRACEBACK"):
         raise error
-    said = " ".join(str(error).split())[:300]
+    said = escape.message(error)
     if not isinstance(error, OSError) and integrity.disk_reason(error):
         return _fail(f"{integrity.disk_reason(error)}\n{said}", 1)
     gone = sys.modules["jaxvit.multihost"].gone(error) if "jaxvit.multihost" in sys.modules else None
@@ -141,7 +142,7 @@ def _train(argv: list[str]) -> int:
     try:
         train_and_evaluate(config, args.workdir, force=args.force)
     except interrupt.Interrupted as stop:
-        print(stop, file=sys.stderr)
+        print(escape.terminal(str(stop)), file=sys.stderr)
         return stop.exit_code
     return 0
 
@@ -199,7 +200,7 @@ def _predict(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if not args.images:
         raise UserError("no images; name files or folders")
-    from jaxvit import console, inference
+    from jaxvit import console, inference, writers
 
     paths = inference.find_images(args.images)
     classifier = _classifier(args)
@@ -213,22 +214,8 @@ def _predict(argv: list[str]) -> int:
     columns = ("file", "rank", "label", "name", "probability")
     console.table(classifier.name, columns, shown, left=("file", "name"))
     if args.csv:
-        _write_csv(args.csv, columns, rows)
+        writers.replace(args.csv, escape.csv_bytes(columns, rows))
     return 0
-
-
-def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows(rows)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _models(argv: list[str]) -> int:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict, config_dict, config_flags
 
 from jaxvit import config_files
 from jaxvit.errors import UserError, suggest
+from jaxvit.paths import expand
 
 Config = Any  # a ConfigDict, whose words are attributes that a type checker cannot know
 
@@ -275,7 +276,7 @@ def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
     What a search would vary is no property of a run; weights on the disk may bring model fields that are not given.
     """
     new, old = flatten(to_dict(given)), flatten(dict(resolved))
-    brings = bool(new.get("pretrained")) and Path(new["pretrained"]).expanduser().exists()
+    brings = bool(new.get("pretrained")) and expand(new["pretrained"]).exists()
     out = []
     for word in sorted(new.keys() | old.keys()):
         left_open = word in DERIVED or word.startswith("model.") and brings

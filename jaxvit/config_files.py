@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from ml_collections import ConfigDict
 
+from jaxvit import escape
 from jaxvit.errors import UserError
 
 # No config comes near these; a file of a few lines can be made to stand for billions of values, or to last for hours.
@@ -33,8 +34,8 @@ def run_python(path: Path, argument: str) -> Any:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # whatever a config's code raises is the config's mistake
-        said = " ".join(str(error).split())
-        raise UserError(f"config {str(path)!r} failed: {type(error).__name__}: {said[:300]}") from error
+        said = escape.message(error)
+        raise UserError(f"config {str(path)!r} failed: {type(error).__name__}: {said}") from error
     made: Any = config
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config() of {str(path)!r} returned {type(config).__name__}; expected a ConfigDict")

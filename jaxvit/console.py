@@ -9,10 +9,22 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from jaxvit import escape
+
 # Without markup and emoji: file and class names may look like either.
 _PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
-out = Console(**_PLAIN)  # tables and results
-err = Console(stderr=True, **_PLAIN)  # progress and errors
+
+
+class _Lines(Console):
+    """A console on which names of files and messages of libraries are shown, and steer nothing."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints; characters that a terminal would obey become "?"."""
+        super().print(*(escape.terminal(x) if isinstance(x, str) else x for x in objects), **options)
+
+
+out = _Lines(**_PLAIN)  # tables and results
+err = _Lines(stderr=True, **_PLAIN)  # progress and errors
 WIDEST = 1000  # columns
 HEARTBEAT_SECS = 30.0  # where there is no terminal, a line every so often
 
@@ -23,6 +35,7 @@ class Bar:
     def __init__(self, progress: Progress, title: str, total: int, unit: str):
         """Use `console.bar`."""
         self._progress, self._title, self._total, self._unit = progress, title, total, unit
+        title = escape.terminal(title)
         self._task = progress.add_task(title, total=total, text="")
         self._done, self._begun, self._said = 0, time.monotonic(), time.monotonic()
 
@@ -55,20 +68,20 @@ def bar(title: str, total: int, unit: str = "images"):
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequence[str] = ()) -> None:
     """Prints a table; columns named in `left` are aligned left, the others right. Only a terminal's width folds it."""
-    view = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    view = Table(title=escape.terminal(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        view.add_column(column, justify="left" if column in left else "right", overflow="fold")
+        view.add_column(escape.terminal(column), justify="left" if column in left else "right", overflow="fold")
     for row in rows:
-        view.add_row(*[_printable(str(cell)) for cell in row])
+        view.add_row(*[escape.plain(str(cell), "?") for cell in row])
     target = out if out.is_terminal else Console(width=WIDEST, **_PLAIN)
     with target.capture() as capture:
         target.print(view)
     print("\n".join(line.rstrip() for line in capture.get().splitlines()))  # rich ends the process on a closed pipe
 
 
-def _printable(text: str) -> str:
-    """File names may hold control characters, which a terminal would obey, and bytes that are no text."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+def say(text: str) -> None:
+    """Prints lines on stdout; characters that a terminal would obey become "?"."""
+    print(escape.terminal(text))
 
 
 def duration(seconds: float) -> str:

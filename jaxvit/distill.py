@@ -6,7 +6,6 @@ augmented and the training split lies on the device, it answers once, and its lo
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ from jaxvit.data import augment
 from jaxvit.errors import UserError
 from jaxvit.losses import softmax_cross_entropy
 from jaxvit.models.layers import to_pair
+from jaxvit.paths import expand
 
 Array = jax.Array
 
@@ -50,7 +50,7 @@ def load_teacher(teacher: str, model: str | None, class_names: list[str]) -> Tea
     Raises:
       UserError: there is no such teacher, or it has other classes.
     """
-    path = Path(teacher).expanduser()
+    path = expand(teacher)
     if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
         classifier = inference.from_run(path)
     elif path.exists():

@@ -21,6 +21,7 @@ from jaxvit.config import Config
 from jaxvit.console import bar
 from jaxvit.errors import UserError
 from jaxvit.evaluate import evaluate
+from jaxvit.paths import check_utf8, expand
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -39,9 +40,10 @@ class Classifier:
 
 def from_run(workdir: str | Path) -> Classifier:
     """Returns the best model of a run. Raises UserError where `workdir` is no run or has no checkpoint."""
-    path = Path(workdir).expanduser()
+    path = expand(workdir)
     if not os.fspath(workdir) or not path.is_dir():
         raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory")
+    check_utf8(path, "the run in")
     writers.refuse_damaged(path, ("config.json", "classes.json"))
     config = config_lib.from_mapping(writers.read_json(path / "config.json"))
     class_names = writers.read_json(path / "classes.json", list)
@@ -95,7 +97,7 @@ def find_images(paths: Sequence[str]) -> list[Path]:
     """Returns the files named, and the images in the folders named; raises UserError where there is none."""
     found: list[Path] = []
     for text in paths:
-        path = Path(text).expanduser()
+        path = expand(text)
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
             if not inside:

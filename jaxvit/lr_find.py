@@ -4,7 +4,6 @@ The rate rises by the same factor at each step, from 1e-4 to 1e3 times the confi
 rate at which the smoothed loss falls fastest is suggested.
 """
 
-import csv
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvit import data, writers
+from jaxvit import data, escape, writers
 from jaxvit.config import Config
 from jaxvit.console import bar, err
 from jaxvit.errors import UserError
@@ -86,10 +85,8 @@ def _exploded(losses: list[float]) -> bool:
 
 
 def _report(workdir: Path, rates: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
-    with open(workdir / "lr_find.csv", "w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(("learning_rate", "loss"))
-        rows.writerows(zip(rates.tolist(), losses.tolist(), strict=True))
+    rows = list(zip(rates.tolist(), losses.tolist(), strict=True))
+    writers.replace(workdir / "lr_find.csv", escape.csv_bytes(("learning_rate", "loss"), rows))
     suggestion = suggest_rate(rates, losses)
     finite = np.isfinite(losses)
     least = float(rates[finite][int(smooth(losses[finite]).argmin())])

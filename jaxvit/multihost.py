@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit import interrupt
+from jaxvit import escape, interrupt
 from jaxvit.errors import UserError
 
 HEARTBEAT_SECS = 20  # after so long without a sign of life from one process, the others end
@@ -72,7 +72,7 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
             coordinator, num_processes, process_id, **{k: v for k, v in options.items() if k in known}
         )
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = escape.message(error, 200)
         raise UserError(f"several processes, by {cluster}, did not find each other: {reason}\nsay {_FLAGS}") from None
     finally:
         quiet()
@@ -180,7 +180,7 @@ def gone(error: BaseException) -> str | None:
     said = " ".join(str(error).split())
     if not _joined or not any(words in said for words in _GONE):
         return None
-    return f"another process of this run has ended ({type(error).__name__}: {said[:160]})\n{_AGAIN}"
+    return f"another process of this run has ended ({type(error).__name__}: {escape.message(error, 160)})\n{_AGAIN}"
 
 
 def end(code: int) -> None:

@@ -12,10 +12,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxvit import drawing, escape
 from jaxvit.errors import UserError
 
 FINAL = ("model", "data", "pretrained", "parameters", "trainable_parameters", "gmacs", "train_seconds",
          "seconds_per_epoch", "images_per_second", "peak_memory_bytes")  # fmt: skip
+MOST_NAMES = 60  # beside a confusion matrix
 
 
 class Tracker(Protocol):
@@ -54,7 +56,7 @@ class TensorBoard:
 
     def table(self, step: int, name: str, rows: Mapping[str, Any]) -> None:
         """Words with their values, as Markdown."""
-        lines = [f"| {word} | {_text(value)} |" for word, value in rows.items()]
+        lines = [f"| {escape.markdown(word)} | {escape.markdown(_text(value))} |" for word, value in rows.items()]
         self._writer.add_text(name, "\n".join(["| | |", "| --- | --- |", *lines]), step)
 
     def close(self) -> None:
@@ -78,11 +80,12 @@ class WeightsAndBiases:
         id_file.write_text(json.dumps(known))
         try:
             self._run: Any = wandb.init(
-                project=project, name=name or workdir.resolve().name, dir=str(workdir), config=dict(config), id=known,
+                project=project, name=escape.plain(name or workdir.resolve().name), dir=str(workdir), id=known,
+                config=json.loads(json.dumps(dict(config)), object_hook=_visible),
                 resume="allow", mode=mode, settings=wandb.Settings(silent=True, console="off"),
             )  # fmt: skip
         except Exception as error:  # no key, no network, ...: wandb has exceptions of its own
-            said = " ".join(str(error).split())[:200]
+            said = escape.message(error, 200)
             raise UserError(
                 f"Weights & Biases cannot start: {said}\nrun `wandb login`, or write files: --config.wandb.mode=offline"
             ) from None
@@ -126,6 +129,7 @@ def show(
     logits: np.ndarray,
     labels: np.ndarray,
     index: np.ndarray,
+    class_names: Sequence[str],
 ) -> None:
     """Sends the end of a run: the final table, the sample images, the confusion matrix of the test split.
 
@@ -136,6 +140,7 @@ def show(
       logits: float [n, num_classes], of the test split.
       labels: int [n].
       index: int [n], places in the data set's test split.
+      class_names: of all classes.
     """
     step, said = int(described["final"]["step"]), logits.argmax(axis=-1)
     rows = {word: described.get(word) for word in FINAL} | dict(described["final"])
@@ -143,7 +148,7 @@ def show(
     wrong = np.array([said[at[int(k)]] != labels[at[int(k)]] for k in samples["index"]])
     pictures = {
         "test/samples": mosaic(samples["image"], wrong),
-        "test/confusion": confusion_picture(labels, said, logits.shape[-1]),
+        "test/confusion": confusion_picture(labels, said, class_names),
     }
     for tracker in trackers:
         tracker.scalars(step, {k: v for k, v in described["final"].items() if k.startswith("test/")})
@@ -169,14 +174,36 @@ def mosaic(images: np.ndarray, wrong: np.ndarray, columns: int = 8, border: int 
     return out
 
 
-def confusion_picture(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """The confusion matrix, shares of each true class (rows) from white to black, as a picture uint8 [s, s, 3]."""
-    counts = np.zeros((num_classes, num_classes))
+def confusion_picture(labels: np.ndarray, predictions: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """The confusion matrix with its names, shares of each true class from white to black, as uint8 [h, w, 3]."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    k = len(class_names)
+    counts = np.zeros((k, k))
     np.add.at(counts, (labels, predictions), 1)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    scale = max(1, 400 // num_classes)
-    grey = (255 * (1 - shares**0.5)).astype(np.uint8)  # the root shows rare confusions
-    return np.repeat(np.repeat(grey, scale, 0), scale, 1)[..., None].repeat(3, axis=-1)
+    inches = min(max(0.28 * k, 3.5), 9.0) + 1.5
+    with drawing.style(**{"font.size": 8.0}):
+        figure = Figure(figsize=(inches, inches), dpi=100, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        axis = figure.subplots()
+        axis.imshow(shares**0.5, cmap="Greys", vmin=0, vmax=1, interpolation="none")  # the root shows rare confusions
+        every = -(-k // MOST_NAMES)  # of very many classes, some have their name
+        names = [escape.picture(name, 20) for name in class_names[::every]]
+        axis.set_xticks(range(0, k, every), names, rotation=90)
+        axis.set_yticks(range(0, k, every), names)
+        axis.set(xlabel="predicted", ylabel="true", title="share of each true class" + (" (%)" if k <= 20 else ""))
+        for (i, j), share in np.ndenumerate(shares if k <= 20 else np.zeros((0, 0))):
+            if share >= 0.005:
+                axis.text(j, i, f"{100 * share:.0f}", ha="center", va="center", color="w" if share > 0.3 else "k")
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def _visible(words: dict[str, Any]) -> dict[str, Any]:
+    """Texts without bytes that are not UTF-8, which wandb cannot send."""
+    return {word: escape.plain(value) if isinstance(value, str) else value for word, value in words.items()}
 
 
 def _text(value: Any) -> str:

@@ -32,6 +32,7 @@ from jaxvit.data import augment
 from jaxvit.errors import RunError
 from jaxvit.evaluate import evaluate
 from jaxvit.interrupt import Interrupted, deferred
+from jaxvit.paths import expand
 from jaxvit.run import DRY_RUN_STEPS, Run, prepare
 from jaxvit.state import TrainState, model_variables
 from jaxvit.trackers import make_trackers, show
@@ -94,7 +95,7 @@ def train_and_evaluate(
         determinism.check()
     augment.check(config.augment.to_dict())
     err.quiet = not multihost.is_main()
-    new = not Path(workdir).expanduser().exists()
+    new = not expand(workdir).exists()
     path = writers.make_workdir(workdir)
     multihost.barrier("workdir")
     with ExitStack() as stack:
@@ -368,7 +369,10 @@ def _finish(run: Run, state: TrainState, progress: Progress) -> dict[str, Any]:
         described = summary.describe(run, final, progress)
         writers.write_json(run.workdir / "summary.json", described)
         writers.seal(run.workdir, workdirs.SEALED)
-        show(run.trackers, described, samples, logits, split.labels[readable], split.index[readable])
+        show(
+            run.trackers, described, samples, logits, split.labels[readable], split.index[readable],
+            run.dataset.class_names,
+        )  # fmt: skip
         summary.print_footer(run.workdir, described)
     multihost.barrier("finished")
     return final

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit import integrity
+from jaxvit import integrity, paths
 from jaxvit.console import err
 from jaxvit.errors import RunError, UserError
+from jaxvit.paths import expand
 from jaxvit.trackers import Tracker
 
 
@@ -22,7 +23,8 @@ def make_workdir(workdir: str | os.PathLike[str]) -> Path:
     """Creates a run's directory; raises UserError where it cannot be written."""
     if not os.fspath(workdir):
         raise UserError("workdir is empty; expected a directory, for example runs/digits")
-    path = Path(workdir).expanduser()
+    path = expand(workdir)
+    paths.check_workdir(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe = path / f".write_test.{os.getpid()}"
@@ -46,8 +48,8 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Returns a JSON file's content."""
-    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode()
+    """Returns a JSON file's content, UTF-8. Bytes of names that are not UTF-8 stand as JSON's own escapes."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:

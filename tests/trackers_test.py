@@ -35,7 +35,7 @@ def ending():
     labels, index = np.arange(20) % 3, np.arange(100, 120)
     samples = {"image": rng.integers(0, 255, (9, 8, 8, 3), dtype=np.uint8), "label": labels[:9], "index": index[:9]}
     described = {"model": "test_vit", "parameters": 7, "final": {"step": 40, "test/accuracy": 0.25}}
-    return described, samples, logits, labels, index
+    return described, samples, logits, labels, index, ["cat", "$x^2$", "a|b"]
 
 
 def test_the_end_of_a_run_is_shown():

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from jaxvit import writers
+from jaxvit import escape, writers
 from jaxvit.errors import UserError
 
 KEY = ("model", "fields", "dtype", "image_size", "mode", "batch_size")
@@ -94,9 +94,8 @@ def _ask(python: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         errors.seek(0)
         said = errors.read().strip().splitlines() or ["no message"]
     if process.returncode:
-        raise UserError(
-            f"timm cannot be measured with {python!r}: {said[-1][:200]}\n--torch-python names another Python"
-        )
+        reason = escape.message(said[-1], 200)
+        raise UserError(f"timm cannot be measured with {python!r}: {reason}\n--torch-python names another Python")
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -3,7 +3,6 @@
 import argparse
 import ast
 import os
-import sys
 from typing import Any
 
 from jaxvit import allocator
@@ -31,7 +30,7 @@ def run(argv: list[str]) -> int:
     use_compile_cache()
     import jax
 
-    from jaxvit import writers
+    from jaxvit import console, writers
     from jaxvit.bench import compare, report
     from jaxvit.bench.measure import Effort
     from jaxvit.console import err
@@ -73,10 +72,10 @@ def run(argv: list[str]) -> int:
     if baseline is not None:
         found["baseline"], worse = compare.regressions(found, baseline, args.tolerance)
         keep()
-        print(f"against {args.baseline}: {len(found['baseline'])} figures compared, {len(worse)} worse by more than "
-              f"{args.tolerance:.0%}")  # fmt: skip
+        compared = f"{len(found['baseline'])} figures compared, {len(worse)} worse by more than {args.tolerance:.0%}"
+        console.say(f"against {args.baseline}: {compared}")
     for line in worse:
-        print(f"error: {line}", file=sys.stderr)
+        err.print(f"error: {line}")
     return 1 if worse else 0
 
 

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxvit import escape
 from jaxvit.commands.parser import directory_to_write, make_parser, positive, use_compile_cache
 from jaxvit.errors import UserError, suggest
+from jaxvit.paths import expand
 
 ROLLOUT = "attention_rollout"
 ROWS_A_PAGE = 12
@@ -42,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
         return _print_layers(classifiers)
     pictures = _from_files(paths) + (_from_run(args, classifiers) if args.samples else [])
     columns = [_explain(classifier, pictures, args) for classifier in classifiers]
-    out = Path(args.out or (Path(args.workdir[0]) / "explain" if args.workdir else "explain")).expanduser()
+    out = expand(args.out or (Path(args.workdir[0]) / "explain" if args.workdir else "explain"))
     _write(out, pictures, classifiers, columns, args)
     return 0
 
@@ -95,12 +97,12 @@ def _classifiers(args: argparse.Namespace) -> list[Any]:
 
 
 def _print_layers(classifiers: list[Any]) -> int:
-    from jaxvit import explain
+    from jaxvit import console, explain
 
     for classifier in classifiers:
         default = explain.default_layer(classifier.model)
         for name in explain.layers(classifier.model):
-            print(f"{name}  (default of {classifier.name})" if name == default else name)
+            console.say(f"{name}  (default of {classifier.name})" if name == default else name)
     return 0
 
 
@@ -120,7 +122,7 @@ def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]
     for classifier in classifiers[1:]:
         if classifier.class_names != names:
             raise UserError(f"{classifier.name} and {classifiers[0].name} know different classes; explain them apart")
-    path = Path(args.workdir[0]).expanduser() / "predictions.npz"
+    path = expand(args.workdir[0]) / "predictions.npz"
     if not path.exists():
         raise UserError(f"no {str(path)!r}: the run has not ended; let it end, or name image files instead")
     with np.load(path, allow_pickle=False) as stored:
@@ -148,8 +150,17 @@ def choose(logits: np.ndarray, labels: np.ndarray, only: str, count: int) -> np.
     return found[np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)] if len(found) else found
 
 
-def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace) -> list[tuple[Any, Any, str]]:
-    """(image to show, its map, "name probability" of the class explained) for each picture."""
+class Result(NamedTuple):
+    """What a model makes of a picture."""
+
+    image: Any  # to show
+    map: Any
+    text: str  # name and probability of the class explained
+    wrong: bool = False  # the class is the model's answer, and the picture is of another
+
+
+def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace) -> list[Result]:
+    """A result for each picture."""
     import jax
 
     from jaxvit import data, explain
@@ -173,8 +184,9 @@ def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace)
                 maps = explain.grad_cam(model, variables, images, index, args.method, args.layer)
             shown, maps = overlay.enlarge(overlay.to_display(images, config["mean"], config["std"]), maps)
             for j in range(len(chunk)):
-                text = f"{classifier.class_names[index[j]]}\n{probabilities[j, index[j]]:.1%}"
-                results.append((shown[j], maps[j], text))
+                name, true = classifier.class_names[index[j]], chunk[j].true
+                text = f"{escape.plain(name)}\n{probabilities[j, index[j]]:.1%}"
+                results.append(Result(shown[j], maps[j], text, wanted is None and true is not None and true != name))
             meter.advance(len(chunk))
     return results
 
@@ -196,25 +208,32 @@ def _write(out: Path, pictures: list[Picture], classifiers: list[Any], columns: 
     from jaxvit.explain import overlay
 
     heads = ["image", *_column_names(args, classifiers)]
-    overlays, heats, titles = [], [], []
+    overlays, heats, titles, wrong = [], [], [], []
     for i, picture in enumerate(pictures):
         results = [column[i] for column in columns]
-        image = np.round(255 * results[0][0]).astype(np.uint8)
-        overlays.append([image, *(overlay.overlay(x, m, args.alpha, args.cmap) for x, m, _ in results)])
-        heats.append([image, *(np.round(255 * overlay.colour(m, args.cmap)).astype(np.uint8) for _, m, _ in results)])
+        image = np.round(255 * results[0].image).astype(np.uint8)
+        overlays.append([image, *(overlay.overlay(r.image, r.map, args.alpha, args.cmap) for r in results)])
+        heats.append([image, *(np.round(255 * overlay.colour(r.map, args.cmap)).astype(np.uint8) for r in results)])
         known = f"true: {picture.true}" if picture.true else picture.name
-        titles.append([known, *(text for _, _, text in results)])
+        titles.append([escape.plain(known), *(r.text for r in results)])
+        wrong.append([False, *(r.wrong for r in results)])
     files = []
     for i, stem in enumerate(_stems(pictures)):
-        files += overlay.save(overlay.grid([overlays[i]], [titles[i]], heads, cmap=args.cmap), out / stem)
+        files += overlay.save(
+            overlay.grid([overlays[i]], [titles[i]], heads, cmap=args.cmap, wrong=[wrong[i]]), out / stem
+        )
     for start in range(0, len(pictures), ROWS_A_PAGE):
         page, rows = f"_{start // ROWS_A_PAGE + 1}" if start else "", slice(start, start + ROWS_A_PAGE)
         for name, cells in (("grid", overlays), ("heat", heats)):
-            figure = overlay.grid(cells[rows], titles[rows], heads, cmap=args.cmap)
+            figure = overlay.grid(cells[rows], titles[rows], heads, cmap=args.cmap, wrong=wrong[rows])
             files += overlay.save(figure, out / f"{name}{page}")
     rows = [
-        (picture.name, picture.true or "", *(" ".join(text.split("\n")) for text in texts[1:]))
-        for picture, texts in zip(pictures, titles, strict=True)
+        (
+            picture.name,
+            picture.true or "",
+            *(overlay.WRONG_MARK * column[i].wrong + column[i].text.replace("\n", " ") for column in columns),
+        )
+        for i, picture in enumerate(pictures)
     ]
     columns_ = ("image", "true class", *(head.replace("\n", ".") for head in heads[1:]))
     console.table(f"{args.method}: {len(files)} files in {out}", columns_, rows, left=columns_)
@@ -222,8 +241,8 @@ def _write(out: Path, pictures: list[Picture], classifiers: list[Any], columns: 
 
 def _column_names(args: argparse.Namespace, classifiers: list[Any]) -> list[str]:
     """Model names, the tag on a line of its own; runs of one model by their directories."""
-    names = [classifier.name.replace(".", "\n") for classifier in classifiers]
-    runs = [os.path.basename(os.path.abspath(w)) for w in args.workdir]
+    names = [escape.plain(classifier.name).replace(".", "\n") for classifier in classifiers]
+    runs = [escape.plain(os.path.basename(os.path.abspath(w))) for w in args.workdir]
     return names if len(set(names)) == len(names) else [*runs, *names[len(runs) :]]
 
 
@@ -231,10 +250,10 @@ def _stems(pictures: list[Picture]) -> list[str]:
     """File names of the figures: unlike each other and unlike the grids."""
     taken, stems = {"grid", "heat"}, []
     for picture in pictures:
-        base = stem = re.sub(r"[^\w.-]+", "_", picture.name)
+        base = stem = re.sub(r"[^\w.-]+", "_", picture.name).lstrip(".")[:60]
         number = 2
-        while stem in taken or re.fullmatch(r"(grid|heat)_\d+", stem):
+        while stem.casefold() in taken or re.fullmatch(r"(grid|heat)_\d+", stem):
             stem, number = f"{base}-{number}", number + 1
-        taken.add(stem)
+        taken.add(stem.casefold())  # macOS and Windows take "A" and "a" for one
         stems.append(stem)
     return stems

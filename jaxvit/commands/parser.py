@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from jaxvit import compile_cache
 from jaxvit.errors import UserError
+from jaxvit.paths import expand
 
 
 class Parser(argparse.ArgumentParser):
@@ -53,9 +54,16 @@ def size(text: str) -> int | tuple[int, int]:
     return pixels[0] if len(pixels) == 1 else (pixels[0], pixels[1])
 
 
+def _expanded(text: str) -> Path:
+    try:
+        return expand(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def file_to_write(text: str) -> Path:
     """A file in a directory that is there and can be written to."""
-    path = Path(text).expanduser()
+    path = _expanded(text)
     if not text or path.is_dir():
         raise argparse.ArgumentTypeError(f"cannot write {text!r}: it is a directory; expected a file")
     if not path.parent.is_dir():  # said before the work, not after it
@@ -67,7 +75,7 @@ def file_to_write(text: str) -> Path:
 
 def directory_to_write(text: str) -> Path:
     """A directory, there or not yet, that can be written to."""
-    path = Path(text).expanduser()
+    path = _expanded(text)
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError(f"{text!r} is no directory")
     above = next(p for p in (path, *path.absolute().parents) if p.exists())

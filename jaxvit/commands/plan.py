@@ -89,7 +89,7 @@ def _in_a_process(argv: list[str], topology: Any) -> int:
 
 def _plan(args: Any, rest: list[str], topology: Any) -> int:
     from jaxvit import config as config_lib
-    from jaxvit import config_checks, models, target, writers
+    from jaxvit import config_checks, console, models, target, writers
     from jaxvit.plan import estimate, facts, step
 
     config = config_lib.load(args.config, rest, models.model_fields)
@@ -102,7 +102,7 @@ def _plan(args: Any, rest: list[str], topology: Any) -> int:
     with target.made_for(topology.chip.platform):
         found = step.compile_step(config, facts.find(config, args.num_classes, args.num_train), topology)
     plan = estimate.estimate(found, topology)
-    print("\n".join(estimate.lines(plan)))
+    console.say("\n".join(estimate.lines(plan)))
     if args.json:
         writers.write_json(args.json, plan)
     return 0

@@ -19,9 +19,9 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--augmentations", action="store_true", help="images as the training step changes them")
     args = parser.parse_args(argv)
     use_compile_cache()
-    from jaxvit import reports
+    from jaxvit import console, reports
 
     files = reports.write_report(args.workdir, args.out, deep=args.deep, augmentations=args.augmentations)
     page, *others = files
-    print(f"{page}\n{len(others)} more files beside it: report.md, tables as CSV, figures")
+    console.say(f"{page}\n{len(others)} more files beside it: report.md, tables as CSV, figures")
     return 0

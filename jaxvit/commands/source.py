@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from jaxvit import inference, pretrained, setup
+from jaxvit import console, inference, pretrained, setup
 from jaxvit.console import count
 from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
@@ -103,4 +103,4 @@ def written(target: Path, names: Sequence[str]) -> list[tuple[str, str]]:
 def say(lines: list[tuple[str, str]]) -> None:
     """Prints (word, text) in two columns; control characters in names are not for the terminal."""
     for word, text in lines:
-        print(f"{word:<13}{''.join(c if c.isprintable() else '?' for c in text)}")
+        console.say(f"{word:<13}{text}")

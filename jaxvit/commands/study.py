@@ -1,11 +1,11 @@
 """`study`: all runs of one comparison, and its report."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from jaxvit.commands.parser import directory_to_write, make_parser, positive
 from jaxvit.errors import UserError
+from jaxvit.paths import expand
 
 DESCRIPTION = """Run a comparison, row by row, and write its report: published figures beside ours.
 
@@ -48,14 +48,14 @@ def run(argv: list[str]) -> int:
         return _list_rows(study, file, options)
     if args.workdir is None:
         raise UserError("no --workdir: the directory where the study is kept, for example --workdir runs/study")
-    if args.checkpoints is not None and not Path(args.checkpoints).expanduser().is_dir():
+    if args.checkpoints is not None and not expand(args.checkpoints).is_dir():
         raise UserError(f"--checkpoints {args.checkpoints!r} is no directory")
     rows = [name.strip() for name in args.rows.split(",") if name.strip()] if args.rows else []
     return _run(study, file, args, options, rows)
 
 
 def _run(study: Any, file: Path, args: Any, options: Any, rows: list[str]) -> int:
-    from jaxvit.console import err
+    from jaxvit.console import err, say
     from jaxvit.interrupt import Interrupted
     from jaxvit.studies import conduct, ledger, report
 
@@ -68,14 +68,14 @@ def _run(study: Any, file: Path, args: Any, options: Any, rows: list[str]) -> in
         try:
             record = conduct.run_study(study, file, args.workdir, options, rows=rows, seeds=seeds)
         except Interrupted as stop:
-            print(stop, file=sys.stderr)
+            err.print(str(stop))
             return stop.exit_code
     with err.status("writing the report"):
         page = report.write(study, file, args.workdir, record)
     left = {key: entry for key, entry in record.content["runs"].items() if entry["status"] != ledger.DONE}
     for key, entry in left.items():
         err.print(f"{key}: {entry['status']}: {entry['reason']}")
-    print(page)
+    say(str(page))
     return 1 if left and not args.report_only else 0
 
 

@@ -1,7 +1,6 @@
 """`sweep`: trials over the ranges of a config, each a run, and what came out of them."""
 
 import shlex
-import sys
 from pathlib import Path
 
 from jaxvit.commands.parser import make_parser, positive, use_compile_cache
@@ -31,7 +30,7 @@ def run(argv: list[str]) -> int:
     if args.workdir is None:
         raise UserError("no --workdir: the directory where the sweep is kept, for example --workdir runs/sweep")
     from jaxvit import config as config_lib
-    from jaxvit import models
+    from jaxvit import console, models
     from jaxvit.interrupt import Interrupted
     from jaxvit.sweep import outcome, search
 
@@ -43,7 +42,7 @@ def run(argv: list[str]) -> int:
     try:
         rows = search(config, args.workdir, args.trials, command=command)
     except Interrupted as stop:
-        print(f"{stop}", file=sys.stderr)
+        console.err.print(str(stop))
         return stop.exit_code
     outcome.show(rows, config, Path(args.workdir), command)
     return 0

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import hashlib
 import io
-import sys
 import tarfile
 import tempfile
 import urllib.error
@@ -15,9 +14,11 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from jaxvit.console import err
 from jaxvit.data import tfds_source
 from jaxvit.data.splits import Source
 from jaxvit.errors import UserError
+from jaxvit.paths import expand
 
 MAX_BYTES = 400 * 2**20  # of the archive, packed
 MAX_MEMBER_BYTES = 200 * 2**20  # of one file in it
@@ -93,7 +94,7 @@ def prepare(name: str, data_dir: str | None, archive: str | None = None, *, md5:
             file = stack.enter_context(tempfile.TemporaryFile())
             found = _download(name, spec.url, file)
         else:
-            file, found = _open_local(stack, Path(archive).expanduser())
+            file, found = _open_local(stack, expand(archive))
         expected = md5 or spec.md5
         if found != expected:
             raise UserError(f"{archive or spec.url}: checksum (md5) is {found}; expected {expected}. Not used.")
@@ -189,7 +190,7 @@ def _parse(spec: Archive, contents: dict[str, bytes], where: str) -> tuple[dict[
 def _write(name: str, spec: Archive, splits: dict[str, Any], names: dict[str, list[str]], data_dir: str | None) -> None:
     """Feeds TFDS's own builder with encoded PNG bytes, which its Image feature takes without TensorFlow."""
     target = data_dir or "TFDS's default directory"
-    print(f"preparing {name} in {target}, once (about a minute)", file=sys.stderr)
+    err.print(f"preparing {name} in {target}, once (about a minute)")
     with tfds_source.quiet():
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core import registered

@@ -10,6 +10,7 @@ import numpy as np
 from jaxvit.data.images import DECODE_ERRORS, check, decode, has_image_signature, in_threads, reason
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Source, Split, automatic_test
 from jaxvit.errors import UserError
+from jaxvit.paths import expand
 
 # Files with these endings count as images, whatever they hold; others only where their first bytes say so.
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic")
@@ -32,7 +33,7 @@ def load(path: str, skipped_file: str | os.PathLike | None = None) -> Source:
     class are the test split, the same for every seed. Files that cannot be read are skipped and counted, and
     listed in `skipped_file`; more than 1 % of them is a UserError, as are empty folders and single classes.
     """
-    root = Path(path).expanduser()
+    root = expand(path)
     if not root.is_dir():
         raise UserError(f"folder:{path}: no such directory; expected one with a subfolder per class.")
     folders, notes = _layout(root)

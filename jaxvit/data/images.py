@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from jaxvit import escape
 from jaxvit.errors import UserError
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # the only decoders a file may reach
@@ -145,8 +146,7 @@ def reason(error: BaseException) -> str:
         return "no JPEG, PNG or WebP data"
     if isinstance(error, PermissionError):
         return "no permission to read it"
-    text = (str(error).splitlines() or [""])[0].strip()
-    return text[:120] or type(error).__name__
+    return escape.message(error, 120)
 
 
 def in_threads(

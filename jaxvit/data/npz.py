@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxvit.data.splits import Source, Split, channel_statistics, from_arrays
 from jaxvit.errors import UserError
+from jaxvit.paths import expand
 
 MAX_CLASSES = 100_000  # a larger label is a mistake; its classifier would not fit the memory
 MAX_CHANNELS = 16  # more in the last place means [n, c, h, w]
@@ -17,7 +18,7 @@ def load(path: str) -> Source:
 
     `class_names` in train.npz names the classes; otherwise their number is the largest train label plus one.
     """
-    root = Path(path).expanduser()
+    root = expand(path)
     if not root.is_dir():
         raise UserError(f"npz:{path}: no such directory; expected one with train.npz and test.npz.")
     splits = {}

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from jaxvit import drawing, escape
 from jaxvit.errors import UserError, suggest
 
 # Equal steps of a map look like equal steps, also to the colour-blind and in grey (van der Walt and Smith, 2015).
 COLOUR_MAPS = ("inferno", "viridis", "cividis", "magma", "plasma")
 TEXT_POINTS = 8.0
 CELL_INCHES = 2.2
+WRONG_MARK, WRONG = "✗ ", "#b34700"  # of an answer; vermillion, told apart by colour-blind eyes
 FLOOR = 0.4  # the share of the heat's weight that is there without heat
 
 
@@ -68,15 +70,21 @@ def grid(
     columns: Sequence[str] = (),
     *,
     cmap: str | None = None,
+    wrong: Sequence[Sequence[bool]] | None = None,
 ) -> Any:
     """A figure of pictures [h, w, 3] in rows, each with a title above it, and a head over each column.
 
-    A place may be None. With `cmap` a bar beside the grid says what the colours mean.
+    A place may be None. With `cmap` a bar beside the grid says what the colours mean; `wrong` marks titles.
     """
-    from matplotlib.figure import Figure
-
     if not rows or not rows[0]:
         raise UserError("no pictures to show; expected at least one.")
+    with drawing.style():
+        return _grid(rows, titles, columns, cmap, wrong)
+
+
+def _grid(rows: Any, titles: Any, columns: Any, cmap: str | None, wrong: Any) -> Any:
+    from matplotlib.figure import Figure
+
     across = max(len(row) for row in rows)
     lines = max((text.count("\n") + 1 for row in titles or [] for text in row if text), default=0)
     first = next(p for row in rows for p in row if p is not None)
@@ -93,7 +101,7 @@ def grid(
                 continue
             axis.imshow(row[c], interpolation="nearest")
             title = titles[r][c] if titles else ""
-            _write(axis, title)
+            _write(axis, title, bool(wrong and wrong[r][c]))
             if r == 0 and columns:
                 above = max((text.count("\n") + 1 for text in (titles[0] if titles else []) if text), default=0)
                 _write_head(axis, columns[c], 5 + 10 * above)
@@ -102,9 +110,10 @@ def grid(
     return figure
 
 
-def _write(axis: Any, title: str) -> None:
+def _write(axis: Any, title: str, wrong: bool) -> None:
     if title:
-        axis.set_title(shorten(title), fontsize=TEXT_POINTS, pad=3)
+        mark, colour = (WRONG_MARK, WRONG) if wrong else ("", "#000000")
+        axis.set_title(shorten(mark + title), fontsize=TEXT_POINTS, pad=3, color=colour)
 
 
 def _write_head(axis: Any, head: str, points: float) -> None:
@@ -126,7 +135,7 @@ def _add_bar(figure: Any, axes: Any, cmap: str) -> None:
 
 def shorten(text: str, most: int = 34) -> str:
     """Cuts each line to `most` characters, so that neighbours never overlap."""
-    return "\n".join(line if len(line) <= most else line[: most - 1] + "…" for line in text.splitlines())
+    return "\n".join(escape.picture(line, most) for line in text.split("\n"))
 
 
 def head_grid(image: Any, maps: Any, alpha: float = 0.75, cmap: str = "inferno", across: int = 4) -> Any:
@@ -142,6 +151,11 @@ def head_grid(image: Any, maps: Any, alpha: float = 0.75, cmap: str = "inferno",
 
 def distance_figure(distances: Sequence[Any]) -> Any:
     """Mean attention distance per block, a point per head (Dosovitskiy et al., 2021, figure 7)."""
+    with drawing.style():
+        return _distances(distances)
+
+
+def _distances(distances: Sequence[Any]) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -166,7 +180,8 @@ def save(figure: Any, path: str | Path, formats: Sequence[str] = ("png", "pdf"),
         temporary = target.with_name(f".{target.name}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(temporary, format=suffix, dpi=dpi)
+            with drawing.style():
+                figure.savefig(temporary, format=suffix, dpi=dpi)
             temporary.replace(target)
         except OSError as error:
             raise UserError(f"cannot write {str(target)!r}: {error.strerror}") from None

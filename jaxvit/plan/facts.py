@@ -13,6 +13,7 @@ from jaxvit.config import Config
 from jaxvit.data.folder import SUFFIXES
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Split
 from jaxvit.errors import UserError
+from jaxvit.paths import expand
 
 Shape = tuple[int, int, int]
 # name -> classes, training images, test images, (h, w, c) where all are of one size, else None
@@ -53,10 +54,10 @@ def find(config: Config, num_classes: int | None = None, num_train: int | None =
     """
     kind, _, argument = str(config.data.name).partition(":")
     known = KNOWN.get(argument.partition("/")[0] if kind == "tfds" else kind)
-    if kind == "npz" and (Path(argument).expanduser() / "train.npz").is_file():
-        known = _npz(Path(argument).expanduser())
-    elif kind == "folder" and Path(argument).expanduser().is_dir():
-        known = _folder(Path(argument).expanduser())
+    if kind == "npz" and (expand(argument) / "train.npz").is_file():
+        known = _npz(expand(argument))
+    elif kind == "folder" and expand(argument).is_dir():
+        known = _folder(expand(argument))
     note = None
     if known is None:
         given = num_classes or config.model.get("num_classes")

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxvit import recipe, run, setup, sharding, thaw
+from jaxvit import escape, recipe, run, setup, sharding, thaw
 from jaxvit.config import Config
 from jaxvit.data.augment import make_augment
 from jaxvit.errors import UserError
@@ -59,7 +59,7 @@ def devices_of(topology: chips.Topology) -> list[Any]:
         with _quiet():
             described = topologies.get_topology_desc(platform="tpu", topology_name=topology.name)
     except Exception as error:
-        said = " ".join(str(error).split())[:200]
+        said = escape.message(error, 200)
         raise UserError(f"the compiler does not know the topology {topology.name}: {said}") from None
     return list(described.devices)
 

@@ -1,6 +1,5 @@
 """The teacher of a plan: its model by name, or from a run's config.json, with shapes in place of weights."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ from jaxvit import config as config_lib
 from jaxvit import distill, inference, models, setup, writers
 from jaxvit.config import Config, default
 from jaxvit.errors import UserError
+from jaxvit.paths import expand
 
 LEFT_OUT = "the teacher is left out, its model is not known: its forward pass and its weights are not counted"
 
@@ -39,7 +39,7 @@ def prepare(config: Config, *, resident: bool) -> tuple[dict[str, Any], Any, str
 
 
 def _find(teacher: str, model: str | None, num_classes: int) -> distill.Teacher | None:
-    path = Path(teacher).expanduser()
+    path = expand(teacher)
     if (path / "config.json").is_file():
         theirs = config_lib.from_mapping(writers.read_json(path / "config.json"))
         setup.check_resolved(theirs)

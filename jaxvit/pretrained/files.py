@@ -12,7 +12,9 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from jaxvit import escape
 from jaxvit.errors import UserError
+from jaxvit.paths import expand
 from jaxvit.pretrained import foreign
 
 Tensors = dict[str, np.ndarray]
@@ -56,7 +58,7 @@ def read(path: str | Path, *, source: str = "") -> Checkpoint:
 
     Raises UserError (one or two lines) for a file that is absent, damaged, of an unknown format or unsafe to open.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if not path.exists():
         raise UserError(f"no such weight file: {path}")
     config = config_of(path)
@@ -256,7 +258,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        reason = escape.message(error, 200)
         raise UserError(f"{path} cannot be read safely: it is damaged or holds more than weights.\n{reason}") from None
     if not isinstance(loaded, dict):
         raise UserError(f"{path} holds a {type(loaded).__name__}; expected a state dict of named tensors.")

@@ -11,6 +11,7 @@ import jax
 
 from jaxvit.errors import UserError
 from jaxvit.models.registry import create_model, data_config, model_fields, split_tag, tag_info
+from jaxvit.paths import expand
 from jaxvit.pretrained import adapt, files, foreign, hub, identify, rules
 from jaxvit.pretrained.convert import convert
 
@@ -198,7 +199,7 @@ def _is_size(size: Any) -> bool:
 
 def stored_data_config(name: str, checkpoint: str | Path) -> dict[str, Any]:
     """The preprocessing that local weights of the named model expect, without reading the weights."""
-    config = files.config_of(Path(checkpoint).expanduser())
+    config = files.config_of(expand(checkpoint))
     return own_data_config(name, create_model(name, **saved_fields(name, config)), config)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
 from jaxvit.models.registry import FAMILIES, model_fields, split_tag, tag_info
+from jaxvit.paths import expand
 from jaxvit.pretrained import rules
 from jaxvit.pretrained.convert import export
 from jaxvit.pretrained.loading import DATA_WORDS
@@ -61,7 +62,7 @@ def save(
     tensors = export(model, variables)
     tensors = {key: a if a.dtype == np.int64 else a.astype(np.float32, copy=False) for key, a in tensors.items()}
     config = make_config(model, name, data_config, label_names, licence)
-    directory = Path(directory).expanduser()
+    directory = expand(directory)
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file; expected a directory to write to.")
     content = serialise(tensors, metadata={"format": "pt"})

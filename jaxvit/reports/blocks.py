@@ -44,7 +44,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A PNG with a line above it and lines under it."""
+    """A PNG with lines under it, the first of them bold: above it they would push it down beside its neighbours."""
 
     png: bytes
     title: str = ""

@@ -111,7 +111,7 @@ def scatter(run: RunFiles, classifier: Any, images: TestImages) -> list[Block]:
     shares = reduced.explained_variance_ratio_
     near = TSNE(init="pca", perplexity=min(30, len(x) / 4), random_state=0).fit_transform(x)
     axes = (f"component 1 ({100 * shares[0]:.0f} % of the variance)", f"component 2 ({100 * shares[1]:.0f} %)")
-    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in run.label)
+    name = run.slug
     note = f"Features of {len(x):,} test images before the classifier, coloured by true class."
     return [
         Figure(f"pca_{name}", _points(run, x[:, :2], images.label, "PCA", axes), note),
@@ -212,7 +212,7 @@ def layer_similarity(usable: Sequence[tuple[RunFiles, Any]], images: TestImages)
             f"Linear CKA (Kornblith et al., 2019) between layers over {len(some)} test images: 1 where they say the "
             f"same. Maps are averaged to at most {CELLS}×{CELLS} cells."
         )
-        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{first.label}_{run.label}")
+        name = f"{first.slug}_{run.slug}"
         out.append(Figure(f"cka_{name}", svg, caption))
     return out
 
@@ -282,7 +282,7 @@ def filters(run: RunFiles, classifier: Any) -> list[Block]:
         what = f"{len(shown)} of the {n} filters of {name.removesuffix('/kernel')}"
     shown = np.repeat(shown, 3, axis=-1) if c == 1 else shown
     sheet = _tiles(_unit(shown), 7 if len(shown) <= 28 else 8)
-    slug = "".join(x if x.isalnum() or x in "-_" else "-" for x in run.label)
+    slug = run.slug
     return [Pictures(f"filters_{slug}", [Picture(to_png(sheet, 340))], f"{run.label}: {what}", large=True)]
 
 
@@ -301,7 +301,7 @@ def positions(run: RunFiles, classifier: Any) -> list[Block]:
     chosen = (rows[:, None] * gw + columns[None, :]).reshape(-1)
     maps = (unit[chosen] @ unit.T).reshape(-1, gh, gw)
     sheet = _tiles(_coloured((maps + 1) / 2), len(columns))
-    slug = "".join(x if x.isalnum() or x in "-_" else "-" for x in run.label)
+    slug = run.slug
     caption = (
         f"{run.label}: cosine similarity of position embeddings; each tile is one position against all, "
         "yellow is 1, dark is −1"
@@ -332,7 +332,7 @@ def biases(run: RunFiles, classifier: Any) -> list[Block]:
         sheet = _tiles(_coloured(_unit(maps) / 255.0), min(heads, 6))
         block = name.removesuffix("/attn/relative_position_bias_table")
         pictures.append(Picture(to_png(sheet), block, (f"{heads} heads",)))
-    slug = "".join(x if x.isalnum() or x in "-_" else "-" for x in run.label)
+    slug = run.slug
     caption = (
         f"{run.label}: relative position biases; the middle of a tile is a token's own place, yellow draws attention"
     )

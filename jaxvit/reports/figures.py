@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxvit import drawing, escape
 from jaxvit.reports import numbers
 from jaxvit.reports.runs import RunFiles
 
@@ -21,7 +22,7 @@ MOST_NUMBERS = 20  # classes up to which the cells of a matrix hold their number
 LABEL = 22  # characters of a class or run name in a drawing
 STYLE = {
     "font.size": POINTS, "axes.titlesize": POINTS + 1, "axes.labelsize": POINTS, "xtick.labelsize": POINTS - 1,
-    "ytick.labelsize": POINTS - 1, "legend.fontsize": POINTS - 1, "font.family": "sans-serif",
+    "ytick.labelsize": POINTS - 1, "legend.fontsize": POINTS - 1,
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6,
     "axes.axisbelow": True, "figure.facecolor": PAPER, "axes.facecolor": "none", "legend.frameon": False,
@@ -31,8 +32,8 @@ STYLE = {
 
 
 def shorten(text: str, most: int = LABEL) -> str:
-    """Cuts a name to `most` characters."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+    """A name in a drawing, cut to `most` characters."""
+    return escape.picture(text, most)
 
 
 def look(i: int) -> dict[str, Any]:
@@ -42,11 +43,9 @@ def look(i: int) -> dict[str, Any]:
 
 def draw(make: Callable[[Any], None], size: tuple[float, float] = PANEL, layout: Any = "constrained") -> str:
     """Returns the SVG of what `make(figure)` draws, `size` in inches."""
-    import matplotlib
     from matplotlib.figure import Figure
 
-    style: Any = STYLE
-    with matplotlib.rc_context(style):
+    with drawing.style(**STYLE):
         figure = Figure(figsize=size, layout=layout)
         make(figure)
         buffer = io.StringIO()

@@ -1,7 +1,5 @@
 """Writes a report: index.html with everything inside, report.md with its figures beside it, CSV files."""
 
-import csv
-import io
 import os
 import re
 from collections.abc import Sequence
@@ -9,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from jaxvit import escape
 from jaxvit.errors import UserError
 from jaxvit.reports.blocks import Block, Figure, Pictures, Section, Table, Text
 from jaxvit.reports.figures import COLOURS, GRID, INK, PAPER
@@ -20,7 +19,7 @@ def write(out: Path, title: str, subtitle: str, sections: Sequence[Section]) -> 
     files["report.md"] = markdown(title, subtitle, sections).encode()
     for block in (block for section in sections for block in section.blocks):
         if isinstance(block, Table) and block.csv:
-            files[block.csv[0]] = _csv(block.csv[1], block.csv[2])
+            files[block.csv[0]] = escape.csv_bytes(block.csv[1], block.csv[2])
         elif isinstance(block, Figure):
             files[f"figures/{block.name}.svg"] = block.svg.encode()
         elif isinstance(block, Pictures):
@@ -43,20 +42,12 @@ def _write(path: Path, content: bytes) -> Path:
     return path
 
 
-def _csv(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> bytes:
-    buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer)
-    writer.writerow(columns)
-    writer.writerows(["" if cell is None else cell for cell in row] for row in rows)
-    return buffer.getvalue().encode("utf-8", errors="surrogateescape")
-
-
 def html(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The page, with styles, drawings and pictures inside."""
     import jinja2
 
     text = resources.files("jaxvit.reports").joinpath("page.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_visible)
     counter = iter(range(10**6))
     return environment.from_string(text).render(
         title=title,
@@ -67,11 +58,15 @@ def html(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     )
 
 
+def _visible(value: Any) -> Any:
+    return escape.html(value) if isinstance(value, str) else value
+
+
 def breakable(text: str) -> Any:
     """A name that may be broken after its underscores, slashes and commas."""
-    from markupsafe import Markup, escape
+    from markupsafe import Markup
 
-    return Markup(re.sub(r"([_/,.=-])(?=\w)", r"\1<wbr>", str(escape(text))))  # noqa: S704 - escaped
+    return Markup(re.sub(r"([_/,.=-])(?=\w)", r"\1<wbr>", str(escape.html(text))))  # noqa: S704 - escaped
 
 
 def inline(svg: str, number: int) -> Any:
@@ -97,37 +92,32 @@ def inline(svg: str, number: int) -> Any:
 
 def markdown(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The same in Markdown; drawings are files beside it."""
-    parts = [f"# {_plain(title)}", _plain(subtitle)]
+    parts = [f"# {escape.markdown(title)}", escape.markdown(subtitle)]
     for section in sections:
-        parts.append(f"## {_plain(section.title)}")
+        parts.append(f"## {escape.markdown(section.title)}")
         parts += [_markdown_block(block) for block in section.blocks]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _plain(text: str) -> str:
-    """Text that Markdown leaves as it is."""
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", text.replace("\n", " "))
 
 
 def _markdown_block(block: Block) -> str:
     if isinstance(block, Text):
         if block.kind == "code":
-            return "```\n" + block.text + "\n```"
-        return f"> {_plain(block.text)}" if block.kind == "note" else _plain(block.text)
+            return escape.markdown_code(block.text)
+        return f"> {escape.markdown(block.text)}" if block.kind == "note" else escape.markdown(block.text)
     if isinstance(block, Table):
         return _markdown_table(block)
     if isinstance(block, Figure):
-        return f"![{_plain(block.caption)}](figures/{block.name}.svg)"
+        return f"![{escape.markdown(block.caption)}](figures/{block.name}.svg)"
     cells = [
         f'<img src="figures/{block.name}_{i}.png" width="112"><br>'
-        + "<br>".join(_plain(line) for line in (picture.title, *picture.lines) if line)
+        + "<br>".join(escape.markdown(line) for line in (picture.title, *picture.lines) if line)
         for i, picture in enumerate(block.pictures)
     ]
     across = block.across or min(6, len(cells))
-    heads = [_plain(head) for head in block.columns] or [""] * across
+    heads = [escape.markdown(head) for head in block.columns] or [""] * across
     rows = [cells[i : i + across] for i in range(0, len(cells), across)]
     table = [heads, ["---"] * across, *(row + [""] * (across - len(row)) for row in rows)]
-    return "\n".join([f"{_plain(block.caption)}\n", *("| " + " | ".join(row) + " |" for row in table)])
+    return "\n".join([f"{escape.markdown(block.caption)}\n", *("| " + " | ".join(row) + " |" for row in table)])
 
 
 def _markdown_table(table: Table) -> str:
@@ -135,9 +125,13 @@ def _markdown_table(table: Table) -> str:
         return ""
     rules = [":---" if i < table.left else "---:" for i in range(len(table.columns))]
     rows = [
-        [f"**{_plain(c)}**" if i in table.marked and c else _plain(c) for c in row] for i, row in enumerate(table.rows)
+        [f"**{escape.markdown(c)}**" if i in table.marked and c else escape.markdown(c) for c in row]
+        for i, row in enumerate(table.rows)
     ]
-    lines = [list(map(_plain, table.columns)), rules, *rows]
+    lines = [list(map(escape.markdown, table.columns)), rules, *rows]
     return "\n".join(
-        [*("| " + " | ".join(row) + " |" for row in lines), *([f"\n{_plain(table.caption)}"] * bool(table.caption))]
+        [
+            *("| " + " | ".join(row) + " |" for row in lines),
+            *([f"\n{escape.markdown(table.caption)}"] * bool(table.caption)),
+        ]
     )

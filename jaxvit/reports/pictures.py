@@ -55,7 +55,7 @@ def mistakes(run: RunFiles, probabilities: np.ndarray, images: dict[int, np.ndar
         for k, said, p, true in facts
         if k in images
     ]
-    slug, raw = _slug(run), [[k, names[s], p, names[t]] for k, s, p, t in facts]
+    slug, raw = run.slug, [[k, names[s], p, names[t]] for k, s, p, t in facts]
     table = Table(
         ["test image", "said", "probability", "true"], rows, left=2,
         folded=f"{run.label}: the {len(rows)} most confident mistakes by number" if len(shown) == len(rows) else "",
@@ -64,10 +64,6 @@ def mistakes(run: RunFiles, probabilities: np.ndarray, images: dict[int, np.ndar
     )  # fmt: skip
     pictures = [Pictures(f"mistakes_{slug}", shown, f"{run.label}: the most confident mistakes")] if shown else []
     return [*pictures, table]
-
-
-def _slug(run: RunFiles) -> str:
-    return "".join(c if c.isalnum() or c in "-_" else "-" for c in run.label)
 
 
 def pairs(run: RunFiles, counts: np.ndarray, images: dict[int, np.ndarray]) -> list[Block]:
@@ -91,17 +87,17 @@ def pairs(run: RunFiles, counts: np.ndarray, images: dict[int, np.ndarray]) -> l
     table = Table(
         ["pair", "first taken for second", "second for first", "of their images"], rows,
         f"{run.label}: the most confused pairs of classes.",
-        csv=(f"confused_pairs_{_slug(run)}.csv", ["first", "second", "first_as_second", "second_as_first"], raw),
+        csv=(f"confused_pairs_{run.slug}.csv", ["first", "second", "first_as_second", "second_as_first"], raw),
     )  # fmt: skip
     if shown:
         return [
             table,
-            Pictures(f"pairs_{_slug(run)}", shown[:16], f"{run.label}: images of these pairs that were confused"),
+            Pictures(f"pairs_{run.slug}", shown[:16], f"{run.label}: images of these pairs that were confused"),
         ]
     one_of_each = [_example(run, images, k) for pair in found[:4] for k in pair[:2]]
     one_of_each = [p for p in one_of_each if p is not None]
     return (
-        [table, Pictures(f"pairs_{_slug(run)}", one_of_each, f"{run.label}: what these classes look like")]
+        [table, Pictures(f"pairs_{run.slug}", one_of_each, f"{run.label}: what these classes look like")]
         if one_of_each
         else [table]
     )
@@ -222,4 +218,4 @@ def augmented(run: RunFiles) -> list[Block]:
     pictures = [Picture(to_png(cell)) for row in cells for cell in row]
     heads = ["image", *(f"draw {i + 1}" for i in range(DRAWS))]
     caption = f"{run.label}: test images as the training step would change them; mixing takes place among these images."
-    return [Pictures(f"augmentations_{_slug(run)}", pictures, caption, heads, 1 + DRAWS)]
+    return [Pictures(f"augmentations_{run.slug}", pictures, caption, heads, 1 + DRAWS)]

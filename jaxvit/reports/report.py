@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxvit import escape
 from jaxvit.errors import UserError
+from jaxvit.paths import expand
 from jaxvit.reports import deep as deep_lib
 from jaxvit.reports import figures, numbers, page, pictures, tables
 from jaxvit.reports.blocks import Block, Figure, Section, Table, Text
@@ -37,7 +39,7 @@ def write_report(
     if out is None and len(workdirs) > 1:
         raise UserError("several runs and no --out; expected the directory to write, for example --out runs/report")
     runs = read_runs(workdirs)
-    target = runs[0].path / "report" if out is None else Path(out).expanduser()
+    target = runs[0].path / "report" if out is None else expand(out)
     check_target(target)
     known = [run for run in runs if run.logits is not None]
     images = deep_lib.test_images(runs[0]) if deep else None
@@ -151,7 +153,7 @@ def confusion(runs: Sequence[RunFiles], more: dict[int, np.ndarray] | None) -> l
         counts = numbers.confusion(run.labels, run.predictions, k)
         if order is None:
             order = numbers.similarity_order(counts) if k > MANY else np.arange(k)
-        slug, wide = pictures._slug(run), k > MANY
+        slug, wide = run.slug, k > MANY
         caption = (
             ""
             if not wide
@@ -177,7 +179,7 @@ def classes(runs: Sequence[RunFiles]) -> list[Block]:
         return []
     scores = [numbers.per_class(r.labels, r.predictions, len(r.class_names)) for r in runs]  # type: ignore[arg-type]
     drawn = [
-        Figure(f"classes_{pictures._slug(run)}", figures.class_bars(run, i, s[:, 2]), "")
+        Figure(f"classes_{run.slug}", figures.class_bars(run, i, s[:, 2]), "")
         for i, (run, s) in enumerate(zip(runs, scores, strict=True))
     ]
     rows = [[run.label, *(f"{v:.4f}" for v in s[:, :3].mean(axis=0))] for run, s in zip(runs, scores, strict=True)]
@@ -191,7 +193,7 @@ def calibration(runs: Sequence[RunFiles]) -> list[Block]:
         return []
     results = [numbers.calibration(numbers.softmax(r.logits), r.labels) for r in runs]  # type: ignore[arg-type]
     blocks: list[Block] = [
-        Figure(f"reliability_{pictures._slug(run)}", figures.reliability(run, i, result), "")
+        Figure(f"reliability_{run.slug}", figures.reliability(run, i, result), "")
         for i, (run, result) in enumerate(zip(runs, results, strict=True))
     ]
     rows, raw = [], []
@@ -244,7 +246,7 @@ def augmentation(runs: Sequence[RunFiles], show: bool) -> list[Block]:
 def repeat(runs: Sequence[RunFiles]) -> list[Block]:
     """The commands and the environments."""
     blocks: list[Block] = [
-        Text(("" if len(runs) == 1 else f"# {run.label}\n") + str(run.summary["command"]), "code")
+        Text(("" if len(runs) == 1 else f"# {escape.plain(run.label)}\n") + str(run.summary["command"]), "code")
         for run in runs
         if run.summary.get("command")
     ]

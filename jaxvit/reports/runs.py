@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from jaxvit import config as config_lib
-from jaxvit import writers
+from jaxvit import escape, writers
 from jaxvit.errors import UserError
+from jaxvit.paths import expand
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,11 @@ class RunFiles:
     labels: np.ndarray | None = None  # int [n]
     index: np.ndarray | None = None  # int [n], position in the data set's own test split
     samples: dict[str, np.ndarray] | None = None  # image uint8 [n, h, w, c], label, index
+
+    @property
+    def slug(self) -> str:
+        """The label as part of file names."""
+        return escape.file_name(self.label)
 
     @property
     def fixed_samples(self) -> dict[str, np.ndarray]:
@@ -70,7 +76,7 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[RunFiles]:
 
 
 def _directory(workdir: str | os.PathLike[str]) -> Path:
-    path = Path(workdir).expanduser()
+    path = expand(workdir)
     if not os.fspath(workdir) or not path.is_dir():
         raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory")
     return path.resolve()
@@ -141,7 +147,7 @@ def _read_npz(path: Path, names: Sequence[str], perhaps: Sequence[str] = ()) -> 
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in (*names, *(n for n in perhaps if n in arrays))}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"cannot read {str(path)!r}: {str(error).splitlines()[0]}") from None
+        raise UserError(f"cannot read {str(path)!r}: {escape.message(error)}") from None
 
 
 def _check_predictions(run: RunFiles) -> None:

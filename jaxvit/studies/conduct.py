@@ -17,6 +17,7 @@ from jaxvit.config import Config
 from jaxvit.console import duration, err
 from jaxvit.errors import UserError
 from jaxvit.interrupt import Interrupted, deferred
+from jaxvit.paths import expand
 from jaxvit.studies import ledger as led
 from jaxvit.studies import smoke, weights
 from jaxvit.studies.costs import Cost, cost_of
@@ -77,7 +78,7 @@ def make_plans(
     """The runs in their order, all rows of the first seed first; counts what the rows cost."""
     plans: list[Plan] = []
     kind, _, path = (options.data or "").partition(":")
-    if kind in ("npz", "folder") and not Path(path).expanduser().is_dir():
+    if kind in ("npz", "folder") and not expand(path).is_dir():
         raise UserError(f"--data {options.data}: there is no directory {path!r}")
     source = dataclasses.replace(options, data=None, epochs=None)
     for row in chosen(study, rows):

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, models, tree
+from jaxvit import config_checks, escape, models, tree
 from jaxvit.config import Config
 from jaxvit.errors import UserError, suggest
+from jaxvit.paths import expand
 
 # A figure that a report may publish: its key -> the head of its column. What ours is, `studies/figures.py` says.
 METRICS = {
@@ -95,7 +96,7 @@ def names() -> dict[str, Path]:
 def load(name: str) -> tuple[Study, Path]:
     """Returns (study, its file) by name or by path. Raises UserError where there is none or it makes no sense."""
     known = names()
-    path = Path(name).expanduser() if name.endswith(".py") else known.get(name)
+    path = expand(name) if name.endswith(".py") else known.get(name)
     if path is None:
         where = "" if known else " There is no configs/studies here: run in a checkout, or give the path of a file."
         raise UserError(f"no study {name!r}.{suggest(name, known)}{where}" + (_list(known) if known else ""))
@@ -121,8 +122,8 @@ def _run(path: Path) -> Any:
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # whatever the code of the file raises is its own mistake
-        said = " ".join(str(error).split())
-        raise UserError(f"study {str(path)!r} failed: {type(error).__name__}: {said[:300]}") from error
+        said = escape.message(error)
+        raise UserError(f"study {str(path)!r} failed: {type(error).__name__}: {said}") from error
     finally:
         sys.modules.pop(spec.name, None)
     return getattr(module, "STUDY", None)

@@ -6,6 +6,7 @@ from jaxvit import models, setup
 from jaxvit.config import Config
 from jaxvit.errors import UserError
 from jaxvit.models.registry import tag_info
+from jaxvit.paths import expand
 from jaxvit.pretrained import hub
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")
@@ -18,7 +19,7 @@ class Missing(UserError):
 
 def local(name: str, directory: str | Path) -> Path | None:
     """The file or directory of a timm name: NAME.TAG, or NAME alone, with a weight file's suffix or as a directory."""
-    root, base = Path(directory).expanduser(), models.split_tag(name)[0]
+    root, base = expand(directory), models.split_tag(name)[0]
     for stem in dict.fromkeys((name, base)):
         for path in (root / stem, *(root / f"{stem}{suffix}" for suffix in SUFFIXES)):
             if path.exists():
@@ -32,7 +33,7 @@ def place(config: Config, directory: str | None) -> None:
     if name is None:
         return
     if setup.pretrained_name(name) is None:  # a path
-        if not Path(name).expanduser().exists():
+        if not expand(name).exists():
             raise Missing(f"no weight file {name!r}")
         return
     found = None if directory is None else local(name, directory)

@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from jaxvit import escape
 from jaxvit.errors import UserError
 
 STOPPED_CODE = 75  # a run was interrupted and has saved its state
@@ -28,14 +29,15 @@ def main(argv: list[str]) -> int:
 
     use_compile_cache()
     for job in jobs:
-        print(job["heading"], file=sys.stderr, flush=True)
+        print(escape.terminal(job["heading"]), file=sys.stderr, flush=True)
         begun = time.monotonic()
         sys.argv = job["argv"]  # what summary.json records as the command
         outcome = run(job)
         outcome["seconds"] = time.monotonic() - begun
         _write(Path(job["outcome"]), outcome)
         if outcome["status"] != "done":
-            print(f"{job['key']}: {outcome['status']}: {outcome['reason']}", file=sys.stderr, flush=True)
+            said = f"{job['key']}: {outcome['status']}: {outcome['reason']}"
+            print(escape.terminal(said), file=sys.stderr, flush=True)
         if outcome["status"] == "interrupted":
             return STOPPED_CODE
     return 0
@@ -61,7 +63,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     except UserError as error:
         return {"status": "failed", "reason": " ".join(str(error).split()), "mistake": True}
     except Exception as error:
-        said = " ".join(str(error).split())[:300]
+        said = escape.message(error)
         if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
             return {"status": "out of memory", "reason": said}
         (Path(job["workdir"]) / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
@@ -112,7 +114,7 @@ def _quiet() -> None:
 
     for library in ("absl", "huggingface_hub", "jax", "orbax", "tensorboardX"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    warnings.showwarning = lambda message, *_: print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    warnings.showwarning = lambda message, *_: print(f"warning: {escape.message(str(message), 1000)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

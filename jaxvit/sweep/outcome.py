@@ -1,13 +1,12 @@
 """What came out of a search: a row per trial, as trials.csv, sweep.png, best.json and a table."""
 
-import csv
 import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxvit import console, writers
+from jaxvit import console, drawing, escape, writers
 from jaxvit.config import Config
 from jaxvit.rules import MODES
 from jaxvit.sweep.ranges import Range, label
@@ -63,12 +62,10 @@ def write(
     """Writes trials.csv and best.json; returns the rows."""
     rows, metric = read(study), config.early_stopping.metric
     words = [found.word for found in ranges]
-    with open(directory / "trials.csv", "w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(("trial", "state", f"val/{metric}", "epochs", "seconds", *words, "reason"))
-        for row in rows:
-            given = [row["words"].get(word, "") for word in words]
-            table.writerow((*(row[k] for k in ("trial", "state", "value", "epochs", "seconds")), *given, row["reason"]))
+    columns = ("trial", "state", f"val/{metric}", "epochs", "seconds", *words, "reason")
+    keys = ("trial", "state", "value", "epochs", "seconds")
+    cells = [(*(row[k] for k in keys), *(row["words"].get(word, "") for word in words), row["reason"]) for row in rows]
+    writers.replace(directory / "trials.csv", escape.csv_bytes(columns, cells))
     best = ranked(rows, metric)[:1]
     if best:
         found = {"trial": name(best[0]["trial"]), f"val/{metric}": best[0]["value"], "words": best[0]["words"]}
@@ -99,8 +96,8 @@ def show(rows: Sequence[dict[str, Any]], config: Config, directory: Path, comman
         for row in best[:SHOWN]
     ]
     console.table(f"{len(rows)} trials ({said})", ("trial", f"val/{metric}", "epochs", *words), shown)
-    print(f"\nthe best, {directory / name(best[0]['trial'])}, again:\n{repeat(command, best[0]['words'])}")
-    print(f"all trials: {directory / 'trials.csv'}, picture: {directory / 'sweep.png'}")
+    console.say(f"\nthe best, {directory / name(best[0]['trial'])}, again:\n{repeat(command, best[0]['words'])}")
+    console.say(f"all trials: {directory / 'trials.csv'}, picture: {directory / 'sweep.png'}")
 
 
 def _labels(found: Range) -> list[str]:
@@ -111,6 +108,11 @@ def draw(path: Path, rows: Sequence[dict[str, Any]], ranges: Sequence[Range], me
     """Draws the values in the order of the trials with the best so far, then against each word; nothing for nothing."""
     if not any(row["value"] is not None or row["state"] == "failed" for row in rows):
         return
+    with drawing.style():
+        _draw(path, rows, ranges, metric)
+
+
+def _draw(path: Path, rows: Sequence[dict[str, Any]], ranges: Sequence[Range], metric: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -161,4 +163,4 @@ def _slice(axes: Any, found: Range, rows: Sequence[dict[str, Any]]) -> None:
         low, high = found.values
         axes.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     if found.kind == "choice":
-        axes.set_xticks(range(len(found.values)), [text[:14] for text in _labels(found)], rotation=20)
+        axes.set_xticks(range(len(found.values)), [escape.picture(text, 14) for text in _labels(found)], rotation=20)

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, setup, summary, writers
+from jaxvit import config_checks, escape, setup, summary, writers
 from jaxvit.config import Config
 from jaxvit.console import err
 from jaxvit.errors import UserError
@@ -166,7 +166,7 @@ def _answer(optuna: Any, study: Any, trial: Any, config: Config, ranges: tuple[R
         study.tell(trial, state=states.PRUNED)
         err.print("stopped: below the median of the other trials at this epoch")
     except Exception as error:  # whatever it is, the other trials are not to suffer from it
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = escape.message(error)
         trial.set_user_attr("reason", reason)
         trial.set_user_attr("diverged", isinstance(error, Diverged))
         study.tell(trial, state=states.FAIL)
