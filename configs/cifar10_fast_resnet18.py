@@ -2,13 +2,14 @@
 
     python main.py --config configs/cifar10_fast_resnet18.py --workdir runs/cifar10_fast
     ... --config.data.name=npz:PATH      the same images as arrays
-    python tools/fast_cifar.py OUT       five seeds: seconds with and without compilation, mean and spread
+    python tools/gpu/seeds.py OUT        five seeds: seconds with and without compilation, mean and spread
 
 Images, shuffling and augmentation are on the device. An epoch of 49,000 images is 95 steps, five dispatches of 19, so
 that one program does for all of training; it is evaluated once, at the end. Cost: 0.56 GMACs an image, 30 epochs: 4.9
-PFLOP for the forward and backward passes, 20 s at 73,000 images/s. Expect: not measured yet; the aim is 95 % mean of
-five runs in under 60 s on one H200, compilation included (results/WANTED.md). If 95 % is missed, more epochs first;
-if 60 s, fewer.
+PFLOP for the forward and backward passes, 20 s at 73,000 images/s.
+Expect: the aim is 95 %, mean of five seeds, within 30 s of training each. If 95 % is missed, more epochs first; if
+30 s, fewer.
+Measured: not yet (packet f of results/WANTED.md).
 """
 
 from configs import cifar10_resnet18

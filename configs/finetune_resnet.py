@@ -6,7 +6,7 @@
     ... --config.optim.freeze=early              stages 1 and 2 frozen, the stem trains
 
 Hardware: one GPU. Cost: 1.8 GMACs an image, forward; 10 epochs.
-Expect: not measured yet; results/WANTED.md.
+Expect: not measured yet.
 """
 
 from jaxvit.config import default

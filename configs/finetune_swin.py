@@ -5,7 +5,7 @@
     ... --config.pretrained=FILE.safetensors     weights from a file instead of the hub
 
 Hardware: one GPU. Cost: 4.5 GMACs an image, forward; 5 epochs.
-Expect: not measured yet; results/WANTED.md.
+Expect: not measured yet.
 """
 
 from configs import finetune_vit

@@ -6,7 +6,7 @@
     ... --config.optim.sam.rho=0.05              SAM: few images and many epochs, results/cifar10_finetuned_sam
 
 Hardware: one GPU. Cost: 4.6 GMACs an image, forward; 5 epochs.
-Expect: not measured at this size; results/WANTED.md. DeiT-Ti at 96 pixels on 9,000 CIFAR-10 images, 15 minutes of a CPU
+Expect: not measured at this size. DeiT-Ti at 96 pixels on 9,000 CIFAR-10 images, 15 minutes of a CPU
 core: 89.3 % of 10,000 test images (results/recipes).
 """
 

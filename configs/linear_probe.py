@@ -5,7 +5,7 @@
     ... --config.model.head_hidden_size=512 --config.model.drop_rate=0.2      a hidden layer, "enhanced head"
 
 Hardware: one GPU, or a patient CPU. Cost: 1.25 GMACs an image, forward only; 10 epochs.
-Expect: not measured at this size; results/WANTED.md. On 500 CIFAR-10 images at 96 pixels, a hundred steps on a CPU:
+Expect: not measured at this size. On 500 CIFAR-10 images at 96 pixels, a hundred steps on a CPU:
 41.7 % of 2,000 test images (results/recipes).
 """
 

@@ -4,7 +4,8 @@
     ... --config.data.name=npz:PATH      the same images as arrays
 
 Hardware: one GPU. Cost: 0.63 GMACs an image, forward; 300 epochs.
-Expect: not measured yet (77 % is the aim, about 70 % a public plain run); results/WANTED.md.
+Expect: 77 % is the aim, about 70 % a public plain run.
+Measured: not yet (packet e of results/WANTED.md).
 """
 
 from jaxvit.config import default

@@ -2,7 +2,7 @@
 
     python main.py sweep --config configs/sweep_cifar100_vit.py --trials 40 --workdir runs/sweep_vit
 
-Hardware: one GPU. Cost: 40 trials of at most 60 epochs. Expect: not measured yet; results/WANTED.md. The best words
+Hardware: one GPU. Cost: 40 trials of at most 60 epochs. Expect: not measured yet. The best words
 then go to scratch_vit_cifar at its full length.
 """
 

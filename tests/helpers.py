@@ -1,8 +1,21 @@
-"""A tiny data set and a tiny config, for tests that train."""
+"""A tiny data set and a tiny config, for tests that train; the tools as modules."""
+
+import importlib.util
+from pathlib import Path
 
 import numpy as np
 
 from jaxvit import config as config_lib
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def tool(name):
+    """A file of tools/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def write_npz(directory, *, num_train=48, num_test=20, num_classes=3, size=8, channels=3, seed=0):

@@ -102,17 +102,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", choices=CASES)
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--image-size", type=int)
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--out", type=Path, default=Path("results/step_ratios"))
     args = parser.parse_args()
     case = CASES[args.model]
     batch_size = args.batch_size or case["batch_size"]
-    seconds = measure(args.model, batch_size, case["image_size"], case["fields"], args.repeats)
+    size = args.image_size or case["image_size"]
+    fields = case["fields"] | ({"dtype": jnp.bfloat16} if args.dtype == "bfloat16" else {})
+    seconds = measure(args.model, batch_size, size, fields, args.repeats)
     medians = {method: statistics.median(values) for method, values in seconds.items()}
     ratios = {pair: medians[pair.split(" / ")[0]] / medians[pair.split(" / ")[1]] for pair in LIMITS}
     found = {
         "model": args.model,
-        "image_size": case["image_size"],
+        "image_size": size,
+        "dtype": args.dtype,
         "batch_size": batch_size,
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)),

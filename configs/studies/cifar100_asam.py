@@ -11,6 +11,8 @@ SWIN = {"model.name": "swin_base_patch4_window7_224", "pretrained": "swin_base_p
 DEIT = {"model.name": "deit_tiny_patch16_224", "pretrained": "deit_tiny_patch16_224.fb_in1k"}
 FROZEN = {"optim.freeze": "head_only"}
 ASAM = {"optim.sam.rho": 0.5, "optim.sam.adaptive": True}
+SAM = {"optim.sam.rho": 0.05}
+TWICE = {"num_epochs": 10, "optim.schedule.step_size": 200}  # equal time: SAM takes two gradients a step
 ADAM = {"optim.name": "adam", "optim.learning_rate": 1e-4, "optim.momentum": None}
 ADAMW = ADAM | {"optim.name": "adamw", "optim.weight_decay": 0.05}
 COSINE = {"optim.schedule.name": "cosine", "optim.schedule.step_size": None, "optim.schedule.gamma": None,
@@ -55,6 +57,9 @@ STUDY = Study(
         Row(name="deit_ti_asam", label="DeiT-Ti, ASAM", words=DEIT | ASAM, extra=True),
         Row(name="deit_ti_adamw", label="DeiT-Ti, AdamW", words=DEIT | ADAMW, extra=True),
         Row(name="deit_ti_sgd", label="DeiT-Ti, SGD without ASAM", words=DEIT, extra=True),
+        Row(name="deit_ti_sam", label="DeiT-Ti, SAM", words=DEIT | SAM, extra=True),
+        Row(name="deit_ti_adamw_2x", label="DeiT-Ti, AdamW, twice the epochs", words=DEIT | ADAMW | TWICE, extra=True),
+        Row(name="deit_ti_sgd_2x", label="DeiT-Ti, SGD, twice the epochs", words=DEIT | TWICE, extra=True),
     ],
     reading=(
         "Only the two ASAM rows were trained in the report. ViT-Adam, Swin-Adam and ResNet were public checkpoints, "

@@ -1,10 +1,10 @@
 """timm's half of a comparison, run as a file by a Python that has torch and timm: JSON on stdin, JSON on stdout.
 
 The request is one line: {"jobs": [{"name", "dtype", "mode", "batch_size", "image_size", "fields"}], "device",
-"compile", "repeats", "seconds"}. The end of stdin says that whoever asked is gone: then this process ends too, with the
-workers of torch.compile, so stdin stays open until all answers are there. It imports nothing of jaxvit. What is
-compared is what people use: channels-last, AdamW (fused where there is a fused one), cross-entropy, autocast for
-training in bfloat16, TF32 allowed (as JAX does by default).
+"compile", "repeats", "seconds"} and, where nothing is to be measured eagerly, "eager": false. The end of stdin says
+that whoever asked is gone: then this process ends too, with the workers of torch.compile, so stdin stays open until all
+answers are there. It imports nothing of jaxvit. What is compared is what people use: channels-last, AdamW (fused where
+there is a fused one), cross-entropy, autocast for training in bfloat16, TF32 allowed (as JAX does by default).
 """
 
 import contextlib
@@ -38,8 +38,9 @@ def main():
     kind = torch.cuda.get_device_name(0) if device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     versions = {"torch": torch.__version__, "timm": timm.__version__, "device": kind}
     print(json.dumps({"versions": versions}), file=answers, flush=True)
+    kinds = [False] * request.get("eager", True) + [True] * request["compile"]  # compiled?
     for job in request["jobs"]:
-        for compiled in (False, True) if request["compile"] else (False,):
+        for compiled in kinds:
             row = {**job, "compiled": compiled}
             try:
                 row |= measure(torch, timm, job, device, compiled, request)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.bench.gpu_bench_test import ROOT, tool
+from tests.helpers import ROOT, tool
 
 profile_step = tool("profile_step")
 BACK = "jit(step)/transpose(jvp(SwinTransformer))/layers_0/attn/window_attention_backward/pallas_call"

@@ -1,0 +1,211 @@
+"""The packets, most valuable first; within each its calls, lanes and jobs, most valuable first.
+
+A machine is lent for 15 minutes, its start of one to two included, and a call ends within 10. So the calls of a packet
+take at most 13 minutes together. Guards and minutes are estimates from programs compiled for an H100 without one.
+"""
+
+from tools.gpu.jobs import Call, Job, Model, Packet, Phase
+
+VIT_B, SWIN_T, SWIN_B = "vit_base_patch16_224", "swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224"
+VIT_L, DEIT_TI = "vit_large_patch16_224", "deit_tiny_patch16_224"
+CIFAR = ("stem=cifar", "num_classes=10")
+PALLAS, CUDNN, XLA = "attn_implementation=pallas", "attn_implementation=cudnn", "attn_implementation=xla"
+
+MODELS = {
+    "vit_base": Model(VIT_B, 256),
+    "swin_tiny": Model(SWIN_T, 256),
+    "swin_tiny_pallas": Model(SWIN_T, 256, (PALLAS,)),
+    "resnet18_cifar": Model("resnet18", 2048, CIFAR, 32),
+    "resnet50": Model("resnet50", 512),
+    "deit_tiny": Model(DEIT_TI, 64),
+    "vit_base_xla": Model(VIT_B, 256, (XLA,)),
+    "vit_base_cudnn": Model(VIT_B, 256, (CUDNN,)),
+    "deit_tiny_cudnn": Model(DEIT_TI, 64, (CUDNN,)),
+    "swin_base": Model(SWIN_B, 128),
+    "swin_base_pallas": Model(SWIN_B, 128, (PALLAS,)),
+    "vit_base_scan": Model(VIT_B, 256, ("scan=True",)),
+    # near the largest batch that fits 80 GB, along the line of results/bench/h200_largest_batch.json
+    "vit_large_none": Model(VIT_L, 192, ("scan=True", "remat=none")),
+    "vit_large_dots": Model(VIT_L, 576, ("scan=True", "remat=dots")),
+    "vit_large_block": Model(VIT_L, 2816, ("scan=True", "remat=block")),
+    "swin_base_none": Model(SWIN_B, 480, ("remat=none",)),
+    "swin_base_dots": Model(SWIN_B, 1152, ("remat=dots",)),
+    "swin_base_block": Model(SWIN_B, 2560, ("remat=block",)),
+}
+COMPARED = ("vit_base", "swin_tiny", "resnet18_cifar", "resnet50", "deit_tiny", "swin_base")
+SPEED = ("vit_base", "swin_tiny", "swin_tiny_pallas", "resnet18_cifar", "resnet50", "deit_tiny", "vit_base_cudnn",
+         "swin_base", "swin_base_pallas", "deit_tiny_cudnn", "vit_base_xla")  # fmt: skip
+PROFILED = ("vit_base", "swin_tiny_pallas", "resnet18_cifar", "deit_tiny", "swin_tiny")
+TRAIN = ("--mode", "train")
+
+# The schedule is a constant of the program, so noise is compiled with the same words as the images are trained with.
+CNN = ("--config.data.val_fraction=0.02", "--config.eval_every_epochs=10")
+SAM_LATE = (*CNN, "--config.optim.sam.rho=0.1", "--config.optim.sam.start_fraction=0.5")
+VIT = ("--config.data.val_fraction=0.02", "--config.eval_every_epochs=20")
+TAUGHT = (*VIT, "--config.distill.teacher=TEACHER", "--config.distill.model=resnet18")
+DEIT = ("--config.dtype=bfloat16", f"--config.pretrained=WEIGHTS/{DEIT_TI}.safetensors")
+DEIT_ALL = (*DEIT, "--config.data.val_fraction=0.02")
+BF16 = "--config.dtype=bfloat16"
+DETERMINISTIC = ("--config.deterministic=true", "--config.num_epochs=2")
+
+
+def _measured(names: tuple[str, ...]) -> tuple[Job, ...]:
+    return tuple(Job(name, "bench", name, 110, timm=name in COMPARED) for name in names)
+
+
+def _warmed(names: tuple[str, ...], *words: str) -> tuple[Job, ...]:
+    return tuple(Job(f"warm_{name}", "warm", name, 120, words=words) for name in names)
+
+
+def _profiled(names: tuple[str, ...]) -> tuple[Job, ...]:
+    return tuple(Job(f"profile_{name}", "profile", name, 90) for name in names)
+
+
+def _study(name: str, of: str, data: str, rows: str, *words: str, **more) -> Job:
+    return Job(name, "study", of, 540, data, ("--rows", rows, BF16, *words), **more)
+
+
+def _rows(*names: str) -> str:
+    return ",".join(names)
+
+
+A = Packet("a", "Speed against timm, MFU, the kernels' correctness, profiles", 15, (
+    Call("a1", 560, (
+        Phase(210, (  # side by side: compilations, which are the processors' work
+            _warmed(SPEED),
+            (Job("timm_a", "warm_timm", "vit_base resnet18_cifar", 200),),
+            (Job("timm_b", "warm_timm", "swin_tiny resnet50", 200),),
+            (Job("timm_c", "warm_timm", "deit_tiny swin_base", 200),),
+            (Job("kernels", "kernels", guard=200, words=("--stages", "4")),),
+        )),
+        Phase(560, (_measured(SPEED),)),  # one after the other: rates are of a quiet machine
+    )),
+    Call("a2", 180, (Phase(180, ((*_profiled(PROFILED[:3]), *_measured(SPEED), *_profiled(PROFILED[3:])),)),)),
+), "a2 takes what a1 had no time for")  # fmt: skip
+
+B = Packet("b", "ResNet-18 from scratch on CIFAR-100, 200 epochs: plain, SAM in the last half; the speed run", 15, (
+    Call("b1", 150, (Phase(150, (
+        (Job("warm_r18", "warm_train", "scratch_cnn_cifar", 140, "noise100", CNN, until=r"epoch 1/200 "),),
+        (Job("warm_fast", "warm_train", "cifar100_fast_resnet18", 140, "noise100", until=r"epoch 1/40 "),),
+    )),), ("cifar100:1",)),
+    Call("b2", 560, (
+        Phase(450, (
+            (Job("r18_200", "train", "scratch_cnn_cifar", 440, "cifar100", CNN),
+             Job("teacher", "teacher", "r18_200", 60, env=(("JAX_PLATFORMS", "cpu"),))),
+            (Job("r18_200_sam", "train", "scratch_cnn_cifar", 445, "cifar100", SAM_LATE),),
+        )),
+        Phase(560, ((Job("fast100", "seeds", "cifar100_fast_resnet18", 400, "cifar100",
+                         ("--seeds=5", "--target=0.75")),),)),
+    ), ("cifar100:2",)),
+), "the two trainings share the GPU, so their times are not of one alone; the speed run has it to itself")  # fmt: skip
+
+F = Packet("f", "The CIFAR-10 speed run: five seeds, 95 % mean, all 50,000 images", 8, (
+    Call("f1", 100, (Phase(100, (
+        (Job("warm_fast10", "warm_train", "cifar10_fast_resnet18", 90, "noise10", until=r"epoch 1/30 "),),
+    )),), ("cifar10:1",)),
+    Call("f2", 320, (Phase(320, (
+        (Job("fast10", "seeds", "cifar10_fast_resnet18", 310, "cifar10", ("--seeds=5", "--target=0.95")),),
+    )),), ("cifar10:2",)),
+))  # fmt: skip
+
+E = Packet("e", "A ViT of 9.5 M parameters from scratch on CIFAR-100, 300 epochs", 15, (
+    Call("e1", 110, (Phase(110, (
+        (Job("warm_vit", "warm_train", "scratch_vit_cifar", 100, "noise100", VIT, until=r"epoch 1/300 "),),
+    )),), ("cifar100:1",)),
+    Call("e2", 560, (Phase(560, (
+        (Job("vit_300", "train", "scratch_vit_cifar", 550, "cifar100", VIT, outlives=True),),
+    )),), ("cifar100:2",)),
+    Call("e3", 100, (Phase(100, ((Job("vit_300", "wait", "summary.json", 95),),)),)),
+), "the training outlives its call, and e3 fetches it; on an H200 it ends within e2")  # fmt: skip
+
+T = Packet("t", "The same ViT taught by the ResNet-18 of packet b", 15, (
+    Call("t1", 120, (Phase(120, (
+        (Job("warm_taught", "warm_train", "scratch_vit_cifar", 110, "noise100", TAUGHT, until=r"epoch 1/300 "),),
+    )),), ("cifar100:1", "teacher")),
+    Call("t2", 560, (Phase(560, (
+        (Job("vit_300_taught", "train", "scratch_vit_cifar", 550, "cifar100", TAUGHT, outlives=True),),
+    )),), ("cifar100:2",)),
+    Call("t3", 100, (Phase(100, ((Job("vit_300_taught", "wait", "summary.json", 95),),)),)),
+), "after packet b, whose results bring the teacher; as e, it outlives its call")  # fmt: skip
+
+C1 = Packet("c1", "DeiT-Ti pretrained, CIFAR-10 at 224 px: fine-tuned, data fractions and freezing, distillation", 12, (
+    Call("c1a", 30, (), ("cifar10:1",)),
+    Call("c1b", 560, (Phase(560, (
+        (Job("c10_deit", "train", "cifar10_deit_tiny", 200, "cifar10", DEIT_ALL),
+         _study("fractions", "cifar10_transfer_learning", "cifar10",
+                _rows("deit_ti_100", "deit_ti_50", "deit_ti_20", "deit_ti_10"))),
+        (_study("freezing", "cifar10_transfer_learning", "cifar10",
+                _rows("deit_ti_50_freeze_early", "deit_ti_50_freeze_middle", "deit_ti_50_freeze_last")),),
+        (_study("distillation", "cifar10_vit_distillation", "cifar10",
+                _rows("deit_ti", "small_distilled", "small_scratch"), "--seeds=3"),),
+    )),), ("cifar10:2", "weights")),
+), "three lanes share the GPU: accuracies, no times")  # fmt: skip
+
+C2 = Packet("c2", "DeiT-Ti pretrained, CIFAR-100 at 224 px: fine-tuned; ASAM against AdamW and SGD, three seeds", 12, (
+    Call("c2a", 30, (), ("cifar100:1",)),
+    Call("c2b", 560, (Phase(560, (
+        (Job("c100_deit", "train", "cifar100_deit_tiny", 200, "cifar100", DEIT_ALL),
+         _study("adamw", "cifar100_asam", "cifar100", "deit_ti_adamw", "--seeds=3")),
+        (_study("asam", "cifar100_asam", "cifar100", "deit_ti_asam", "--seeds=3"),),
+        (_study("sgd", "cifar100_asam", "cifar100", "deit_ti_sgd", "--seeds=3"),),
+    )),), ("cifar100:2", "weights")),
+), "three lanes share the GPU: accuracies, no times")  # fmt: skip
+
+C3 = Packet("c3", "The same at equal time: SAM, and AdamW and SGD for twice the epochs, three seeds", 12, (
+    Call("c3a", 30, (), ("cifar100:1",)),
+    Call("c3b", 560, (Phase(560, (
+        (_study("sam", "cifar100_asam", "cifar100", "deit_ti_sam", "--seeds=3"),),
+        (_study("adamw_2x", "cifar100_asam", "cifar100", "deit_ti_adamw_2x", "--seeds=3"),),
+        (_study("sgd_2x", "cifar100_asam", "cifar100", "deit_ti_sgd_2x", "--seeds=3"),),
+    )),), ("cifar100:2", "weights")),
+), "after c2; three lanes share the GPU: accuracies, no times")  # fmt: skip
+
+D = Packet("d", "Study 1, the four smaller rows: ResNet-18 and ViTs from scratch on CIFAR-100", 12, (
+    Call("d1", 30, (), ("cifar100:1",)),
+    Call("d2", 560, (Phase(560, (
+        (_study("cnn_and_small", "cifar100_resnet_vs_vit", "cifar100", _rows("resnet18", "vit_2l_2h_128"),
+                "--config.eval_every_epochs=10", outlives=True),),
+        (_study("middle", "cifar100_resnet_vs_vit", "cifar100", _rows("vit_4l_4h_256", "vit_6l_8h_384"),
+                "--config.eval_every_epochs=10", outlives=True),),
+    )),), ("cifar100:2",)),
+    Call("d3", 100, (Phase(100, (
+        (Job("cnn_and_small", "wait", "report/index.html", 95),),
+        (Job("middle", "wait", "report/index.html", 95),),
+    )),)),
+), "two lanes share the GPU: accuracies, no times; d3 fetches what d2 had no time for")  # fmt: skip
+
+D8 = Packet("d8", "Study 1, its largest row: ViT 8L-8H-512 from scratch on CIFAR-100", 14, (
+    Call("d8a", 30, (), ("cifar100:1",)),
+    Call("d8b", 560, (Phase(560, (
+        (_study("large", "cifar100_resnet_vs_vit", "cifar100", "vit_8l_8h_512", "--config.eval_every_epochs=10",
+                outlives=True),),
+    )),), ("cifar100:2",)),
+    Call("d8c", 150, (Phase(150, ((Job("large", "wait", "report/index.html", 145),),)),)),
+), "as e, it outlives its call")  # fmt: skip
+
+STEPS_R18, STEPS_DEIT = (("--dtype=bfloat16", f"--batch-size={n}") for n in (512, 64))
+LARGEST = ("vit_large_none", "vit_large_dots", "vit_large_block", "swin_base_none", "swin_base_dots", "swin_base_block")
+G = Packet("g", "The same bits twice, start-up, loop, what SAM costs, the largest batches with remat", 12, (
+    Call("g1", 560, (
+        Phase(150, (
+            (Job("bits_1", "train", "cifar10_resnet18", 120, "noise10", DETERMINISTIC),),
+            (Job("bits_2", "train", "cifar10_resnet18", 120, "noise10", DETERMINISTIC,
+                 env=(("JAX_ENABLE_COMPILATION_CACHE", "false"),)),),  # compiled anew, and still the same bits
+            (Job("warm_steps_r18", "warm_steps", "resnet18", 120, words=(*STEPS_R18, "--repeats=1")),
+             Job("warm_steps_deit", "warm_steps", DEIT_TI, 120, words=(*STEPS_DEIT, "--repeats=1"))),
+            _warmed(LARGEST[:5], *TRAIN),
+        )),
+        Phase(560, ((
+            Job("startup", "bench", "vit_base", 110, words=(*TRAIN, "--compile-times", "both")),
+            Job("startup_scan", "bench", "vit_base_scan", 90, words=(*TRAIN, "--compile-times", "both")),
+            Job("loop", "bench", "resnet18_cifar", 90, words=("--mode", "none", "--loop")),
+            Job("steps_resnet18", "step_ratios", "resnet18", 80, words=STEPS_R18),
+            Job("steps_deit_tiny", "step_ratios", DEIT_TI, 80, words=STEPS_DEIT),
+            *(Job(name, "bench", name, 90, words=TRAIN) for name in LARGEST),
+        ),)),
+    )),
+))  # fmt: skip
+
+PACKETS = {packet.name: packet for packet in (A, B, F, E, C1, C2, D, G, T, C3, D8)}
+CALLS = {call.name: (packet, call) for packet in PACKETS.values() for call in packet.calls}
+NOISE = {"noise100": (50_000, 10_000, 100), "noise10": (50_000, 10_000, 10)}  # images of training and test, classes
