@@ -13,7 +13,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from jaxvit import escape, integrity, multihost, sharding
+from jaxvit import escape, integrity, multihost, sharding, waiting
 from jaxvit.console import err
 from jaxvit.errors import RunError, UserError
 from jaxvit.tree import named_leaves
@@ -67,7 +67,6 @@ class Checkpoints:
         self._keep = dict.fromkeys(KINDS, 2) | dict(keep or {})
         self._keep_every = keep_every_steps
         self._savers = {kind: _saver(kind) for kind in KINDS}
-        self._sealer = ThreadPoolExecutor(len(KINDS))
         self._sealing: dict[str, tuple[int, Future]] = {}  # kind -> its save under way
         self._intact: set[tuple[str, int]] = set()  # verified since they were opened
         self._agreed: Callable[[Callable[[], Any]], Any] = _own if read_only else multihost.by_main
@@ -92,13 +91,14 @@ class Checkpoints:
         # A copy: the next step donates these buffers while the save still reads them.
         tree = jax.tree.map(jnp.copy, _not_empty(tree))
         try:
-            self._savers[kind].save(
-                self._step(kind, step),
-                args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)),
-            )
+            with waiting.limited(self._name(kind, step)):
+                self._savers[kind].save(
+                    self._step(kind, step),
+                    args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)),
+                )
         except Exception as error:
             raise self._failed(kind, step, error) from error
-        self._sealing[kind] = step, self._sealer.submit(self._seal, kind, step, best and best[1])
+        self._sealing[kind] = step, waiting.begin(self._seal, kind, step, best and best[1])
 
     def check(self) -> None:
         """Raises the error of a background save that has failed; waits for nothing."""
@@ -125,7 +125,8 @@ class Checkpoints:
         if not steps:
             return None
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._savers[kind].restore(self._step(kind, steps[-1]), args=args)["meta"]
+        with waiting.limited(self._name(kind, steps[-1])):
+            return self._savers[kind].restore(self._step(kind, steps[-1]), args=args)["meta"]
 
     def verify(self) -> None:
         """Checks every step of both kinds; sets the damaged ones aside with a line each."""
@@ -147,13 +148,15 @@ class Checkpoints:
         try:
             self.wait()
         finally:
-            self._sealer.shutdown()
-            for saver in self._savers.values():
-                with _silence(), suppress(Exception):  # an error of a save has been raised above
-                    saver.close()
+            for saver in [] if waiting.stuck else self._savers.values():
+                with _silence(), suppress(Exception), waiting.limited(f"closing {self._directory}"):
+                    saver.close()  # an error of a save has been raised above
 
     def _step(self, kind: str, step: int) -> Path:
         return self._directory / kind / str(step)
+
+    def _name(self, kind: str, step: int) -> str:
+        return f"checkpoint {str(self._directory / kind)!r} step {step}"
 
     def _manifest(self, kind: str, step: int) -> Path:
         return self._directory / "manifests" / f"{kind}-{step}.json"
@@ -206,7 +209,7 @@ class Checkpoints:
         kept = _not_empty(template)
         # Compared by name first: orbax's own errors run over dozens of lines.
         try:
-            with _silence():
+            with _silence(), waiting.limited(self._name(kind, step)):
                 self._check_leaves(kind, step, kept)
                 restored = self._savers[kind].restore(
                     self._step(kind, step),
@@ -216,8 +219,7 @@ class Checkpoints:
             raise
         except Exception as error:
             raise UserError(
-                f"checkpoint {str(self._directory / kind)!r} step {step} is of another model or version: "
-                f"{escape.message(error, 160)}"
+                f"{self._name(kind, step)} is of another model or version: {escape.message(error, 160)}"
             ) from error
         empty = lambda x: sharding.put(np.zeros(x.shape, x.dtype), x.sharding)  # noqa: E731
         state = jax.tree.map(lambda x, found: found if x.size else empty(x), template, restored["state"])
@@ -311,7 +313,7 @@ class Checkpoints:
             if stored.get(name) != wanted.get(name):
                 what = "model" if name.startswith(("params/", "batch_stats/")) else "optimiser"
                 raise UserError(
-                    f"checkpoint {str(self._directory / kind)!r} step {step} is of another {what}: "
+                    f"{self._name(kind, step)} is of another {what}: "
                     f"{name} is {stored.get(name, 'absent')}, expected {wanted.get(name, 'none')}"
                 )
 
@@ -319,7 +321,7 @@ class Checkpoints:
         if kind in self._sealing:
             step, future = self._sealing.pop(kind)
             try:
-                future.result()
+                waiting.result(future, self._name(kind, step))
             except Exception as error:
                 raise self._failed(kind, step, error) from error
 
@@ -336,7 +338,7 @@ class Checkpoints:
         there = self._complete("last")
         newest = f"the newest is step {there[-1]}" if there else "there is none yet"
         return RunError(
-            f"checkpoint {str(self._directory / kind)!r} step {step} could not be saved: {why}\n"
+            f"{self._name(kind, step)} could not be saved: {why}\n"
             f"those before it are intact ({newest}); with that mended, the same command goes on there"
         )
 

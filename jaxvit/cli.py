@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from jaxvit import allocator, escape, integrity
+from jaxvit import allocator, escape, integrity, interrupt, streams
 from jaxvit.commands.parser import Parser, file_to_write, make_parser, positive, use_compile_cache
 from jaxvit.errors import RunError, UserError, suggest
 
@@ -25,9 +25,12 @@ COMMANDS
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 1 a failed run, 2 a mistake of the user, 130/143 interrupted."""
-    code = _guarded(argv)
-    if "jaxvit.multihost" in sys.modules:
-        sys.modules["jaxvit.multihost"].end(code)
+    with streams.guarded():
+        code = _guarded(argv)
+        if "jaxvit.multihost" in sys.modules:
+            sys.modules["jaxvit.multihost"].end(code)
+        if "jaxvit.waiting" in sys.modules and sys.modules["jaxvit.waiting"].stuck:
+            interrupt.leave(code)
     return code
 
 
@@ -121,6 +124,11 @@ def _train(argv: list[str]) -> int:
     if args.workdir is None:
         raise UserError("no --workdir: the directory where the run is kept, for example --workdir runs/digits")
 
+    with interrupt.owned("stopped before anything was to be saved; the same command begins there"):
+        return _train_config(args, rest)
+
+
+def _train_config(args: argparse.Namespace, rest: list[str]) -> int:
     from jaxvit import config as config_lib
     from jaxvit import config_checks, determinism, models, multihost
 
@@ -135,10 +143,8 @@ def _train(argv: list[str]) -> int:
         import jax
 
         jax.config.update("jax_enable_x64", True)
-    from jaxvit import interrupt
     from jaxvit.train import train_and_evaluate
 
-    interrupt.owns_the_process = True
     try:
         train_and_evaluate(config, args.workdir, force=args.force)
     except interrupt.Interrupted as stop:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jaxvit import escape
+from jaxvit import escape, streams
 
 # Without markup and emoji: file and class names may look like either.
 _PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
@@ -24,7 +24,7 @@ class _Lines(Console):
 
 
 out = _Lines(**_PLAIN)  # tables and results
-err = _Lines(stderr=True, **_PLAIN)  # progress and errors
+err = _Lines(file=streams.STDERR, stderr=True, **_PLAIN)  # progress and errors, which nobody needs to read
 WIDEST = 1000  # columns
 HEARTBEAT_SECS = 30.0  # where there is no terminal, a line every so often
 
@@ -32,29 +32,38 @@ HEARTBEAT_SECS = 30.0  # where there is no terminal, a line every so often
 class Bar:
     """One bar: `advance(n, text)` with n of `total` units done since the last call."""
 
-    def __init__(self, progress: Progress, title: str, total: int, unit: str):
+    def __init__(self, progress: Progress | None, title: str, total: int, unit: str):
         """Use `console.bar`."""
         self._progress, self._title, self._total, self._unit = progress, title, total, unit
         title = escape.terminal(title)
-        self._task = progress.add_task(title, total=total, text="")
-        self._done, self._begun, self._said = 0, time.monotonic(), time.monotonic()
+        self._task = progress.add_task(title, total=total, text="") if progress else None
+        self._done, self._untimed, self._begun, self._said = 0, 0, time.monotonic(), time.monotonic()
+
+    def leave_out(self, seconds: float, n: int) -> None:
+        """Takes `seconds` and `n` units out of the rate: a step that was compiled says nothing of those to come."""
+        self._begun += seconds
+        self._untimed += n
 
     def advance(self, n: int, text: str = "") -> None:
         """Counts `n` more units done; `text` stands beside the rate."""
         self._done += n
         now = time.monotonic()
-        rate = self._done / max(now - self._begun, 1e-9)
-        text = f"  {text}  {rate:,.0f} {self._unit}/s" if text else f"  {rate:,.0f} {self._unit}/s"
-        self._progress.update(self._task, advance=n, text=text)
-        if not err.is_terminal and now - self._said > HEARTBEAT_SECS:
+        rate = max(self._done - self._untimed, 0) / max(now - self._begun, 1e-9)
+        text = "".join(f"  {part}" for part in (text, f"{rate:,.0f} {self._unit}/s" if rate else "") if part)
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, advance=n, text=text)
+        elif now - self._said > HEARTBEAT_SECS:
             self._said = now
-            remaining = duration((self._total - self._done) / max(rate, 1e-9))
-            err.print(f"{self._title}: {self._done}/{self._total}  {text.strip()}  {remaining} left")
+            left = f"  {duration((self._total - self._done) / rate)} left" if rate else ""
+            err.print(f"{self._title}: {self._done}/{self._total}{text}{left}")
 
 
 @contextmanager
 def bar(title: str, total: int, unit: str = "images"):
     """A bar that disappears when it is done; without a terminal, a line every half minute."""
+    if not err.is_terminal:  # rich ends even a bar that is switched off with an empty line
+        yield Bar(None, title, total, unit)
+        return
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -62,8 +71,14 @@ def bar(title: str, total: int, unit: str = "images"):
         TextColumn("{task.fields[text]}", markup=False),
         TimeRemainingColumn(compact=True),
     )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+    with Progress(*columns, console=err, transient=True) as progress:
         yield Bar(progress, title, total, unit)
+
+
+def gap() -> None:
+    """An empty line, on a terminal: in a log every line says something."""
+    if err.is_terminal:
+        err.print()
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequence[str] = ()) -> None:

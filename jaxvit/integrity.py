@@ -74,14 +74,19 @@ def differences(directory: Path, wanted: Mapping[str, str], found: Iterable[str]
 
 def disk_reason(error: BaseException) -> str | None:
     """Why a write failed, where the disk is to blame (full, quota, file size limit, read-only), else None."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in _DISK:
-            return os.strerror(seen.errno)
+    walked: list[BaseException] = []
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or any(one is other for other in walked):  # causes may form a ring
+            continue
+        walked.append(one)
+        if isinstance(one, OSError) and one.errno in _DISK:
+            return os.strerror(one.errno)
         for words in _DISK_WORDS:  # TensorStore puts them into errors of its own
-            if words in str(seen):
+            if words in str(one):
                 return f"{words} on device" if words == "No space left" else words
-        seen = seen.__cause__ or seen.__context__
+        waiting += [one.__context__, one.__cause__]  # the cause first
     return None
 
 

@@ -5,7 +5,6 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ from jaxvit.config import Config, default
 from jaxvit.console import err
 from jaxvit.data.augment import make_augment
 from jaxvit.errors import UserError
-from jaxvit.interrupt import at_once
+from jaxvit.interrupt import nothing_to_save, something_to_save
 from jaxvit.rules import Rules, make_rules
 from jaxvit.state import TrainState, ema_variables, init_variables, model_variables
 
@@ -66,6 +65,7 @@ class Run:
     stop: multihost.Stop = dataclasses.field(default_factory=multihost.Stop)  # whether some process got a signal
     compiled: set[tuple[bool, int]] = dataclasses.field(default_factory=set)  # kinds and numbers of steps taken
     compile_seconds: float = 0.0
+    taken: bool = False  # whether this process has taken a step
     phase: int = 0  # the one under way
     lost: int = 0  # training images that could not be read, as reported
 
@@ -145,10 +145,13 @@ class Run:
         if (kind, count) in self.compiled:
             return take()
         begun = time.monotonic()
-        first = not self.compiled  # then nothing has been done that is not on disk
-        waiting = at_once("stopped while compiling; the same command begins there") if first else nullcontext()
-        with err.status("compiling the training step"), waiting:
+        if not self.taken:  # nothing has been done that is not on disk
+            nothing_to_save("stopped while compiling; the same command begins there")
+        with err.status("compiling the training step"):
             result = jax.block_until_ready(take())
+        self.taken = True
+        if self.flag is not None:
+            something_to_save()
         self.compiled.add((kind, count))
         self.compile_seconds += time.monotonic() - begun
         return result

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvit import __version__, config_checks, optim, recipe, sharding, tree
+from jaxvit import __version__, config_checks, console, optim, recipe, sharding, streams, tree
 from jaxvit.console import count, duration, err
 from jaxvit.macs import count_macs
 from jaxvit.run import Run
@@ -97,6 +97,7 @@ def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
         "best": progress.best,
         "final": final,
         "environment": environment(),
+        **({"console_lost": streams.lost} if streams.lost else {}),  # its lines are in console.log
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -135,7 +136,7 @@ def environment() -> dict[str, Any]:
 def print_footer(workdir: Path, described: dict[str, Any]) -> None:
     """Prints the closing summary."""
     final, best = described["final"], described["best"] or {}
-    err.print()
+    console.gap()
     err.print(
         f"{described['model']}: {described['parameters']:,} parameters, {count(1e9 * described['gmacs'])}MACs "
         f"at {described['image_size'][0]}x{described['image_size'][1]}"

@@ -1,6 +1,7 @@
 """`train_and_evaluate(config, workdir)`: the one conductor of a run."""
 
 import dataclasses
+import functools
 import math
 import os
 import time
@@ -17,10 +18,12 @@ from jaxvit import (
     config_checks,
     data,
     determinism,
+    interrupt,
     lr_find,
     micro_batch,
     multihost,
     sharding,
+    streams,
     summary,
     workdirs,
     writers,
@@ -95,13 +98,17 @@ def train_and_evaluate(
         determinism.check()
     augment.check(config.augment.to_dict())
     err.quiet = not multihost.is_main()
+    interrupt.nothing_to_save("stopped before anything was to be saved; the same command begins there")
     new = not expand(workdir).exists()
     path = writers.make_workdir(workdir)
     multihost.barrier("workdir")
     with ExitStack() as stack:
         if new and multihost.is_main():
             stack.callback(writers.remove_if_empty, path)
+            interrupt.before_leaving.append(functools.partial(writers.remove_if_empty, path))
         multihost.by_main(lambda: stack.enter_context(writers.locked(path)))
+        multihost.by_main(lambda: workdirs.inspect(path))
+        stack.enter_context(streams.kept_in(path / streams.NAME))
         if config.lr_find:
             return lr_find.find(config, path)
         return _train(config, path, force, on_evaluation)
@@ -133,6 +140,7 @@ def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
     """The newest intact checkpoint, or the beginning; what is damaged is named."""
     progress = Progress()
     begun = multihost.by_main(lambda: workdirs.has_work(run.workdir))
+    lines = multihost.by_main(lambda: workdirs.lines_of_metrics(run.workdir))
     run.checkpoints.verify()
     if run.checkpoints.steps("last"):
         template = run.template_at(run.checkpoints.steps("last")[-1])
@@ -141,6 +149,9 @@ def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
         err.print(f"resumed at step {int(state.step)} (epoch {progress.epoch + 1})")
     elif begun:
         err.print("no checkpoint is left; the run starts from the beginning")
+    elif lines:
+        ended = f"a run was ended here before its first checkpoint; its {lines} lines of metrics.jsonl are dropped"
+        err.print(f"{ended}, the run starts from the beginning")
     run.checkpoints.delete_after("best", int(state.step))
     if progress.best and progress.best["step"] not in run.checkpoints.steps("best"):
         err.print(f"the best checkpoint so far, of step {progress.best['step']}, is lost; the next best counts")
@@ -236,7 +247,10 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, f
             compiling = run.compile_seconds
             state, step_metrics = run.take_step(first_step + done, state, batch, count)
             run.checkpoints.check()
-            begun += run.compile_seconds - compiling  # does not count as training time
+            compiling = run.compile_seconds - compiling
+            if compiling:  # does not count as training time
+                begun += compiling
+                meter.leave_out(compiling, count * run.batch_size)
             waiting.append((count, step_metrics))
             done += count
             if len(waiting) > 1:

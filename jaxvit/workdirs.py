@@ -1,17 +1,57 @@
 """What a run finds in its directory: nothing, a run to go on with, a finished one, another one, damage."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxvit import config as config_lib
-from jaxvit import integrity, writers
+from jaxvit import integrity, streams, writers
 from jaxvit.checkpoint import Checkpoints
 from jaxvit.config import Config
 from jaxvit.console import err
 from jaxvit.errors import UserError
 
+DIRECTORIES = ("checkpoints", *(f"checkpoints/{n}" for n in ("last", "best", "manifests", "damaged", "replaced")),
+               "events", "wandb")  # fmt: skip
 SEALED = ("config.json", "classes.json", "metrics.jsonl", "predictions.npz", "samples.npz", "summary.json")
+WAYS = {"r": (os.R_OK, "read"), "w": (os.W_OK, "written"), "x": (os.X_OK, "entered")}
+FILES = (*SEALED, integrity.NAME, streams.NAME, "skipped_files.txt", "wandb/id.json")
+
+
+def inspect(workdir: Path) -> None:
+    """Raises UserError where a name that a run uses stands for another kind of thing, or may not be used.
+
+    Said at the start: a library that meets it hours later says it less well, or waits for ever.
+    """
+    for name in DIRECTORIES:
+        _inspect(workdir, workdir / name, True)
+    for kind in ("last", "best"):
+        steps = workdir / "checkpoints" / kind
+        for path in sorted(steps.iterdir()) if steps.is_dir() else []:
+            if path.name.isdecimal():
+                _inspect(workdir, path, True)
+    for name in FILES:
+        _inspect(workdir, workdir / name, False)
+
+
+def _inspect(workdir: Path, path: Path, directory: bool) -> None:
+    expected = "directory" if directory else "file"
+    if not os.path.lexists(path):
+        return
+    if not path.exists():
+        said = f"is a link to {os.readlink(path)!r}, which is not there" if path.is_symlink() else "cannot be followed"
+    elif directory != path.is_dir() or not (directory or path.is_file()):
+        kind = "directory" if path.is_dir() else "file" if path.is_file() else "device or pipe"
+        said = f"is a {kind}; expected a {expected}"
+    else:
+        # files are replaced as a whole, except for the one that grows
+        ways = "rwx" if directory else "rw" if path.name == "metrics.jsonl" else "r"
+        missing = [WAYS[way][1] for way in ways if not os.access(path, WAYS[way][0])]
+        if not missing:
+            return
+        said = f"may not be {' or '.join(missing)} by this user"
+    raise UserError(f"{str(path)!r} {said}\nmove it away, or choose another --workdir than {str(workdir)!r}")
 
 
 def check(config: Config, workdir: Path, force: bool) -> dict[str, Any] | None:
@@ -83,3 +123,9 @@ def _refuse(workdir: Path, changed: Sequence[str]) -> NoReturn:
 def has_work(workdir: Path) -> bool:
     """Whether a run got as far as a checkpoint: one that failed before it has nothing to protect."""
     return (workdir / "summary.json").exists() or any((workdir / "checkpoints" / "last").glob("[0-9]*"))
+
+
+def lines_of_metrics(workdir: Path) -> int:
+    """How many lines metrics.jsonl has."""
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0

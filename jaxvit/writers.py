@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit import integrity, paths
+from jaxvit import integrity, paths, streams
 from jaxvit.console import err
 from jaxvit.errors import RunError, UserError
 from jaxvit.paths import expand
@@ -79,7 +79,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 RUN_FILES = ("config.json", "classes.json", "summary.json", "metrics.jsonl", "predictions.npz", "samples.npz",
-             "skipped_files.txt", "checkpoints", "events", "wandb", integrity.NAME)  # fmt: skip
+             "skipped_files.txt", "checkpoints", "events", "wandb", integrity.NAME, streams.NAME)  # fmt: skip
 
 
 def remove_run(workdir: Path) -> None:
@@ -112,10 +112,9 @@ def locked(workdir: Path):
             raise UserError(f"a run is under way in workdir {str(workdir)!r}; wait for it, or choose another") from None
         except OSError:
             pass  # a file system without locks
-        for left in workdir.glob(".*.tmp"):  # of a process that was killed
-            left.unlink(missing_ok=True)
-        for left in workdir.glob(".write_test.*"):
-            left.unlink(missing_ok=True)
+        for left in [*workdir.glob(".*.tmp"), *workdir.glob(".write_test.*")]:  # of a process that was killed
+            with suppress(OSError):  # a directory of that name is none of ours
+                left.unlink()
         yield
     finally:
         os.close(handle)

@@ -135,7 +135,7 @@ def lost(before: dict[str, dict[str, str]], workdir: Path) -> list[str]:
 
 def one_damage(rng: random.Random, config: Any, base: Path, workdir: Path, expected: dict[str, Any]) -> dict[str, Any]:
     """Damages a copy of a run, gives the command again, and returns what happened and what was wrong with that."""
-    from jaxvit import train
+    from jaxvit import streams, train
     from jaxvit.console import err
     from jaxvit.errors import RunError, UserError
 
@@ -155,7 +155,7 @@ def one_damage(rng: random.Random, config: Any, base: Path, workdir: Path, expec
     except BaseException:
         wrong.append("traceback: " + traceback.format_exc()[-1500:])
     finally:
-        err.file = None  # type: ignore[assignment] - stderr, whatever that is then
+        err.file = streams.STDERR
     lines = [
         line for line in said.getvalue().splitlines() if "damage" in line or "lost" in line or " is made again" in line
     ]

@@ -1,8 +1,10 @@
 """`sweep`: trials over the ranges of a config, each a run, and what came out of them."""
 
+import argparse
 import shlex
 from pathlib import Path
 
+from jaxvit import interrupt
 from jaxvit.commands.parser import make_parser, positive, use_compile_cache
 from jaxvit.errors import UserError, suggest
 
@@ -29,19 +31,23 @@ def run(argv: list[str]) -> int:
         raise UserError("no --config; for example --config configs/sweep_digits.py --workdir runs/sweep")
     if args.workdir is None:
         raise UserError("no --workdir: the directory where the sweep is kept, for example --workdir runs/sweep")
+    with interrupt.owned("stopped; the same command goes on there"):
+        return _search(args, rest, parser.prog)
+
+
+def _search(args: argparse.Namespace, rest: list[str], prog: str) -> int:
     from jaxvit import config as config_lib
     from jaxvit import console, models
-    from jaxvit.interrupt import Interrupted
     from jaxvit.sweep import outcome, search
 
     config = config_lib.load(args.config, rest, models.model_fields)
     use_compile_cache()
-    again = [*parser.prog.removesuffix(" sweep").split(), "--config", args.config]
+    again = [*prog.removesuffix(" sweep").split(), "--config", args.config]
     again += ["--workdir", str(Path(args.workdir) / "best"), *rest]
     command = shlex.join(again)
     try:
         rows = search(config, args.workdir, args.trials, command=command)
-    except Interrupted as stop:
+    except interrupt.Interrupted as stop:
         console.err.print(str(stop))
         return stop.exit_code
     outcome.show(rows, config, Path(args.workdir), command)

@@ -85,9 +85,8 @@ def show(rows: Sequence[dict[str, Any]], config: Config, directory: Path, comman
     counts = {state: sum(row["state"] == state for row in rows) for state in STATES.values()}
     said = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
     if not best:
-        console.err.print(
-            f"\n{len(rows)} trials ({said}), none of them complete; reasons in {directory / 'trials.csv'}"
-        )
+        console.gap()
+        console.err.print(f"{len(rows)} trials ({said}), none of them complete; reasons in {directory / 'trials.csv'}")
         return
     words = list(best[0]["words"])
     form = "{:.2%}" if metric != "loss" else "{:.4f}"

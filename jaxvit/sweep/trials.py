@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, escape, setup, summary, writers
+from jaxvit import config_checks, console, escape, setup, summary, writers
 from jaxvit.config import Config
 from jaxvit.console import err
 from jaxvit.errors import UserError
@@ -61,7 +61,8 @@ def search(config: Config, workdir: str | os.PathLike[str], trials: int, *, comm
             while (done := outcome.finished(study)) < trials:
                 study.sampler = _sampler(optuna, config, done)
                 trial = _next(optuna, study)
-                err.print(f"\ntrial {trial.number} ({done + 1} of {trials})")
+                console.gap()
+                err.print(f"trial {trial.number} ({done + 1} of {trials})")
                 _answer(optuna, study, trial, config, ranges, directory)
                 _give_up(outcome.write(study, config, ranges, directory, command))
         finally:

@@ -1,0 +1,126 @@
+"""A console that goes away costs a run its lines, and nothing else."""
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jaxvit import console, streams, train
+from tests.helpers import tiny_config, write_npz
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Failing(io.StringIO):
+    """A stream that takes `takes` texts and then raises."""
+
+    def __init__(self, takes, error):
+        super().__init__()
+        self.takes, self.error = takes, error
+
+    def write(self, text):
+        if self.takes <= 0:
+            raise self.error
+        self.takes -= 1
+        return super().write(text)
+
+
+ERRORS = {
+    "full disk": OSError(errno.ENOSPC, "No space left on device"),
+    "reader gone": BrokenPipeError(errno.EPIPE, "Broken pipe"),
+    "terminal closed": OSError(errno.EIO, "Input/output error"),
+    "closed": ValueError("I/O operation on closed file."),
+}
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+def test_a_run_whose_console_goes_away_goes_on_and_keeps_its_lines(tmp_path, monkeypatch, error):
+    config = tiny_config(write_npz(tmp_path / "data"), num_epochs=1)
+    with monkeypatch.context() as patch:
+        stream = Failing(2, error)
+        patch.setattr(sys, "stderr", stream)
+        train.train_and_evaluate(config, tmp_path / "run")
+    kept = (tmp_path / "run" / streams.NAME).read_text().splitlines()
+    reason = getattr(error, "strerror", None) or str(error)
+    assert kept[0] == f"the console takes no more lines ({reason}); they go on here"
+    assert kept[1].startswith("model ") and kept[-1].startswith("files ")
+    assert len(stream.getvalue().splitlines()) == 2
+    assert json.loads((tmp_path / "run/summary.json").read_text())["console_lost"] == reason
+    assert streams.lost is None  # of this run alone
+
+
+def test_a_run_without_standard_error_keeps_its_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    train.train_and_evaluate(tiny_config(write_npz(tmp_path / "data"), num_epochs=1), tmp_path / "run")
+    assert "(it is closed)" in (tmp_path / "run" / streams.NAME).read_text().splitlines()[0]
+
+
+def test_a_run_whose_console_stays_says_nothing_of_it(tmp_path):
+    train.train_and_evaluate(tiny_config(write_npz(tmp_path / "data"), num_epochs=1), tmp_path / "run")
+    assert not (tmp_path / "run" / streams.NAME).exists()
+    assert "console_lost" not in json.loads((tmp_path / "run/summary.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code"),
+    [("2>/dev/full", 2), ("2>&-", 2), ("<&- >&- 2>&-", 2)],
+)
+def test_the_exit_code_is_the_commands_own(redirection, code):
+    command = f'"$0" main.py --config no_such.py --workdir x {redirection}'
+    done = subprocess.run(["sh", "-c", command, sys.executable], cwd=ROOT, capture_output=True, timeout=60)
+    assert done.returncode == code
+
+
+def test_a_command_whose_results_cannot_be_written_fails():
+    command = '"$0" main.py models >/dev/full'
+    done = subprocess.run(["sh", "-c", command, sys.executable], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr == "error: No space left on device\n"
+
+
+def test_closed_streams_lead_nowhere_and_not_into_the_next_file():
+    program = (
+        "import os\nfrom jaxvit import streams\n"
+        "with streams.guarded():\n"
+        "    assert os.open('/dev/null', os.O_RDONLY) > 2\n"
+        "    os.write(2, b'a library speaks'); print('a result')\n"
+    )
+    command = '"$0" -c "$1" <&- >&- 2>&-'
+    assert subprocess.run(["sh", "-c", command, sys.executable, program], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_a_log_has_no_empty_lines_and_no_bar(capsys):
+    console.gap()
+    with console.bar("epoch 1/1", 10) as meter:
+        meter.advance(10)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_first_rate_leaves_the_compilation_out(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    with console.bar("epoch 1/1", 1000) as meter:
+        now[0] = 40.0  # the first step, compiled
+        meter.leave_out(40.0, 10)
+        meter.advance(10, "loss 1.0")
+        now[0] = 71.0  # 31 s for the next hundred
+        meter.advance(100)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "epoch 1/1: 10/1000  loss 1.0"
+    assert second == f"epoch 1/1: 110/1000  3 images/s  {console.duration(890 * 31 / 100)} left"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.slow
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&1 | head -2", "<&- >&- 2>&-"])
+def test_a_whole_command_ends_with_0(tmp_path, redirection):
+    words = tiny_config(write_npz(tmp_path / "data"), num_epochs=1).to_dict()
+    (tmp_path / "run.json").write_text(json.dumps(words))
+    command = f'{{ "$0" main.py --config "$1/run.json" --workdir "$1/run"; echo $? >"$1/code"; }} {redirection}'
+    subprocess.run(["sh", "-c", command, sys.executable, str(tmp_path)], cwd=ROOT, timeout=300, capture_output=True)
+    assert (tmp_path / "code").read_text() == "0\n"
+    assert (tmp_path / "run/summary.json").is_file() and (tmp_path / "run" / streams.NAME).is_file()

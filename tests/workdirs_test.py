@@ -1,0 +1,143 @@
+"""What should not be in a workdir is said at the start, in one line and the remedy."""
+
+import os
+import shutil
+import socket
+
+import pytest
+
+from jaxvit import cli, integrity, train, workdirs
+from jaxvit.errors import UserError
+from tests.helpers import tiny_config, write_npz
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    base = tmp_path_factory.mktemp("finished")
+    config = tiny_config(write_npz(base / "data"))
+    train.train_and_evaluate(config, base / "run")
+    return config, base / "run"
+
+
+NAMES = (*workdirs.DIRECTORIES, *workdirs.FILES)
+
+
+def replace(path, how):
+    """Puts a thing of another kind in the place of `path`."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if how == "directory":
+        path.mkdir()
+    elif how == "file":
+        path.write_text("x")
+    elif how == "link":
+        path.symlink_to("nowhere")
+    else:
+        os.mkfifo(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_kind_of_thing_is_refused(tmp_path, finished, name):
+    config, run = finished
+    workdir = tmp_path / "run"
+    shutil.copytree(run, workdir)
+    for how in ("link", "fifo", "file" if name in workdirs.DIRECTORIES else "directory"):
+        replace(workdir / name, how)
+        with pytest.raises(UserError) as caught:
+            train.train_and_evaluate(config, workdir)
+        first, second = str(caught.value).splitlines()
+        assert first.startswith(f"'{workdir / name}' is a ") and second.startswith("move it away")
+    assert run.is_dir()
+
+
+def test_a_step_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "run/checkpoints/last").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/last/6").write_text("x")
+    with pytest.raises(UserError, match="last/6' is a file; expected a directory"):
+        train.train_and_evaluate(tiny_config(write_npz(tmp_path / "data")), tmp_path / "run")
+
+
+def test_links_to_what_is_expected_are_obeyed(tmp_path, finished):
+    config, run = finished
+    workdir = tmp_path / "run"
+    shutil.copytree(run, workdir)
+    shutil.move(workdir / "checkpoints", tmp_path / "elsewhere")
+    (workdir / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    workdirs.inspect(workdir)
+
+
+@pytest.mark.parametrize(
+    ("name", "way", "said"),
+    [
+        ("checkpoints/best", os.W_OK, "may not be written"),
+        ("checkpoints", os.X_OK, "may not be entered"),
+        ("config.json", os.R_OK, "may not be read"),
+        ("metrics.jsonl", os.W_OK, "may not be written"),
+    ],
+)
+def test_what_may_not_be_used_is_refused(finished, monkeypatch, name, way, said):
+    """By the system's answer, as root is refused nothing."""
+    config, run = finished
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, asked: access(path, asked) and (path, asked) != (run / name, way))
+    with pytest.raises(UserError, match=f"{name}' {said} by this user\n"):
+        train.train_and_evaluate(config, run)
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root is refused nothing")
+def test_permissions_are_refused_for_real(tmp_path):
+    (tmp_path / "checkpoints/best").mkdir(parents=True)
+    (tmp_path / "checkpoints/best").chmod(0o500)
+    with pytest.raises(UserError, match="may not be written"):
+        workdirs.inspect(tmp_path)
+
+
+def test_files_that_a_protected_run_has_may_be_read_only(finished, monkeypatch):
+    config, run = finished
+    (run / "predictions.npz").chmod(0o400)
+    assert train.train_and_evaluate(config, run)["test/accuracy"] >= 0
+
+
+def test_a_socket_with_a_temporary_name_does_not_stop_a_run(tmp_path):
+    (tmp_path / "run/.a.tmp").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "run/.b.tmp"))
+    final = train.train_and_evaluate(tiny_config(write_npz(tmp_path / "data"), num_epochs=1), tmp_path / "run")
+    assert "test/accuracy" in final
+
+
+def test_errors_that_form_a_ring_are_walked_once():
+    first, second = RuntimeError("a"), RuntimeError("b")
+    first.__cause__, second.__context__ = second, first
+    assert integrity.disk_reason(first) is None
+    third = OSError(28, "No space left on device")
+    second.__cause__ = third
+    assert integrity.disk_reason(first) == "No space left on device"
+
+
+def test_a_disk_error_behind_a_cause_is_found():
+    error = RuntimeError("a")
+    error.__cause__, error.__context__ = RuntimeError("b"), OSError(28, "full")
+    assert integrity.disk_reason(error) is not None
+
+
+def test_the_command_line_says_it_in_two_lines(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("jaxvit.commands.parser.use_compile_cache", lambda: None)
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/best").write_text("x")
+    (tmp_path / "c.py").write_text("from jaxvit.config import default as get_config\n")
+    assert cli.main(["--config", str(tmp_path / "c.py"), "--workdir", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "best' is a file; expected a directory" in said and said.count("\n") == 2
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_is_begun_anew_with_a_word(tmp_path, capsys):
+    config = tiny_config(write_npz(tmp_path / "data"), num_epochs=1)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/metrics.jsonl").write_text('{"step": 1, "epoch": 1}\n' * 25)
+    train.train_and_evaluate(config, tmp_path / "run")
+    said = capsys.readouterr().err
+    assert "a run was ended here before its first checkpoint; its 25 lines of metrics.jsonl are dropped" in said
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 1
