@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.gpu import jobs, packets, runner
+from tools.gpu import jobs, kit, packets, runner
 from tools.gpu.jobs import Call, Command, Job, Kind, Packet, Phase
 
 WRITES = "import sys; open(sys.argv[1], 'w').write('found')"
@@ -50,6 +50,7 @@ def run(monkeypatch, tmp_path):
         call = Call(name, seconds, phases)
         monkeypatch.setitem(packets.CALLS, name, (Packet(packet, "a test", 5, (call,)), call))
         out = tmp_path / name
+        (tmp_path / "kit" / name).mkdir(parents=True, exist_ok=True)
         argv = [name, "--out", str(out), "--work", str(tmp_path / "work"), "--kit", str(tmp_path / "kit"), *words]
         assert runner.main(argv) == 0
         with tarfile.open(out / "results.tar.gz") as tar:
@@ -143,6 +144,19 @@ def test_only_some_jobs_and_unknown_ones(run, capsys):
     with pytest.raises(SystemExit):
         runner.main(["q1", "--only", "three"])
     assert "q1 has no job three; it has one, two" in capsys.readouterr().err
+
+
+def test_a_call_that_lacks_what_it_needs_does_not_begin(tmp_path, capsys):
+    words = ["b2", "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), "--kit", str(tmp_path / "kit")]
+    with pytest.raises(SystemExit) as stop:
+        runner.main(words)
+    assert stop.value.code == 2 and "`prepare b` fills it" in capsys.readouterr().err
+    (tmp_path / "kit" / "b2").mkdir(parents=True)
+    assert runner.main(words) == 2
+    said = "error: no data/cifar100/train.npz: an earlier call of packet b brings it"
+    assert capsys.readouterr().err.strip() == said
+    assert kit.lacking(tmp_path, [], packets.DEIT) == ["kit/weights/deit_tiny_patch16_224.safetensors"]
+    assert kit.lacking(tmp_path, [], packets.TAUGHT) == ["kit/teacher/config.json"]
 
 
 def test_what_comes_back_keeps_within_its_size(tmp_path, monkeypatch):

@@ -103,7 +103,7 @@ TINY = {
     "vit": ("depth=1", "embed_dim=32", "num_heads=2"),
     "deit": ("depth=1", "embed_dim=48", "num_heads=3"),
     "swin": ("depths=(2,)", "num_heads=(2,)", "embed_dim=16", "window_size=4"),
-    "resnet": ("layers=(1,1)", "channels=(8,8)"),
+    "resnet": ("layers=(1,1,1,1)", "channels=(8,8,8,8)"),  # as many stages as timm's expects
 }
 ON_ANY_MACHINE = {"attn_implementation=pallas": "attn_implementation=interpret"}  # cudnn is mapped below, by name
 TINY_TRAINING = (

@@ -40,6 +40,19 @@ def set_up(
         yield make_noise(work / "data" / name, *noise[name], tiny=tiny) if name in noise else unpack(kit, work, name)
 
 
+def lacking(work: Path, data: Sequence[str], words: Sequence[str]) -> list[str]:
+    """What jobs of these data sets and words need and is not here: better known before the first of them starts."""
+    files = [
+        work / "data" / name / f"{split}.npz" for name in dict.fromkeys(data) if name for split in ("train", "test")
+    ]
+    for word in words:
+        if "=WEIGHTS/" in word:
+            files.append(work / "kit" / "weights" / word.partition("=WEIGHTS/")[2])
+        if word.endswith("=TEACHER"):
+            files.append(work / "kit" / "teacher" / "config.json")
+    return [str(path.relative_to(work)) for path in dict.fromkeys(files) if not path.exists()]
+
+
 def unpack(kit: Path, work: Path, name: str) -> str:
     """Strips of all parts that are here -> data/NAME/{train,test}.npz in the official order; says what there is."""
     import numpy as np
@@ -107,6 +120,7 @@ def commit(brought: Path, root: Path) -> str:
     """The commit that is measured; "with changes" where the code is not what `prepare` has seen."""
     try:
         said = json.loads((brought / "commit.json").read_text())
-        return said["commit"] if said["digest"] == digest(root) else f"{said['commit']} with changes"
+        known = said["digest"] == digest(root) or said["commit"].endswith(" with changes")
+        return said["commit"] if known else f"{said['commit']} with changes"
     except (OSError, ValueError, KeyError):
         return "unknown"

@@ -128,6 +128,11 @@ def main(argv: list[str]) -> int:
                 lacking = set(packets.PACKETS[index["packet"]].jobs()) - set(found)
                 if args.all and lacking:
                     raise Damaged(f"packet {index['packet']} has no result of {', '.join(sorted(lacking))}")
+                for name, content in found.items():
+                    ratios = content["found"].get("timm", {}).get("ratios", [])
+                    errors = [value for entry in ratios for word, value in entry.items() if word.endswith("_error")]
+                    if args.all and errors:
+                        raise Damaged(f"job {name}: timm said {errors[0]}")
             return 0
         tables.check(args.root)
         wanted.check(args.root)

@@ -144,7 +144,7 @@ def run(job: Job, place: Place, clock: Clock, end: float, index: Index, call: st
     """Runs one job and enters what became of it."""
     command, begun = jobs.command(job, place), time.monotonic()
     entry = {"name": job.name, "kind": job.kind, "call": call, "at": round(clock.spent, 1)}
-    entry |= {"command": list(command.argv), "keep": list(command.keep)}
+    entry |= {"command": list(command.argv), "keep": list(command.keep) if jobs.KINDS[job.kind].leaves else []}
     left = min(job.guard, end - begun, clock.end - MARGIN - begun)
     if index.state(job.name) == "done":
         return
@@ -265,16 +265,22 @@ def main(argv: list[str]) -> int:
         for job in (job for phase in phases for lane in phase.lanes for job in lane):
             print(f"{job.name:<24}{job.guard:>4} s  {' '.join(jobs.command(job, place).argv)}")
         return 0
+    brought = args.kit.absolute() / call.name
+    if not brought.is_dir():
+        parser.error(f"no folder {brought}: `prepare {packet.name}` fills it, and it must be brought along")
     begun = time.monotonic()
     clock = Clock(begun, begun + (args.seconds or (7200 if args.tiny else call.seconds)))
     args.out.mkdir(parents=True, exist_ok=True)
     for name in ("site", "data", "runs", "logs", "jaxcache", "kit", "teacher"):
         (place.work / name).mkdir(parents=True, exist_ok=True)
     os.chmod(place.work / "jaxcache", 0o700)
-    brought = args.kit.absolute() / call.name
-    for line in kit.set_up(brought, place.work, [job.data for phase in phases for lane in phase.lanes for job in lane],
-                           packets.NOISE, tiny=args.tiny):  # fmt: skip
+    wanted = [job for phase in phases for lane in phase.lanes for job in lane]
+    data = [job.data for job in wanted]
+    for line in kit.set_up(brought, place.work, data, packets.NOISE, tiny=args.tiny):
         print(f"{clock.spent:7.1f} s  {line}", flush=True)
+    if lacking := kit.lacking(place.work, data, [word for job in wanted for word in job.words]):
+        print(f"error: no {lacking[0]}: an earlier call of packet {packet.name} brings it", file=sys.stderr)
+        return 2
     facts = {"packet": packet.name, "tiny": args.tiny, "commit": kit.commit(brought, ROOT), **machine()}
     index = Index(args.out, place.work, facts)
     try:
