@@ -5,7 +5,6 @@ One function an output, and every place that writes such a text uses it: `termin
 kept as it is: bytes of a path that are not UTF-8 are half surrogate pairs in a str (PEP 383) and lead back to the file.
 """
 
-import bisect
 import csv
 import hashlib
 import io
@@ -54,16 +53,26 @@ def message(error: BaseException | str, most: int = 300) -> str:
 
 
 def picture(text: str, most: int = 200) -> str:
-    """A text for matplotlib, of at most `most` characters, or half as many wide ones.
+    """A text for matplotlib, of at most `most` characters, or half as many wide ones; cut in its middle.
 
     Matplotlib reads mathematics between two dollar signs, and leaves labels that begin with "_" out of legends, so
     that such a one begins with a space here.
     """
     text = plain(text)
-    widths = list(itertools.accumulate(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text))
-    if widths and widths[-1] > most:
-        text = text[: bisect.bisect_right(widths, most - 1)] + "…"
+    if _columns(text) > most:  # names of a kind often differ at their ends
+        end = (most - 1) // 3
+        text = _start(text, most - 1 - end) + "…" + _start(text[::-1], end)[::-1]
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
+
+
+def _columns(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _start(text: str, most: int) -> str:
+    """As much of a text as has the width of `most` characters."""
+    widths = itertools.accumulate(_columns(c) for c in text)
+    return text[: sum(width <= most for width in widths)]
 
 
 def html(text: str) -> Any:

@@ -139,8 +139,9 @@ def test_pictures_show_the_names_and_no_mathematics(tmp_path):
 
 
 def test_wide_letters_count_twice():
-    assert escape.picture("猫" * 30, 22) == "猫" * 10 + "…"
-    assert escape.picture("a" * 30, 22) == "a" * 21 + "…"
+    assert escape.picture("猫" * 30, 22) == "猫" * 7 + "…" + "猫" * 3
+    assert escape.picture("a" * 20 + "b" * 20, 22) == "a" * 14 + "…" + "b" * 7
+    assert escape.picture("a" * 22, 22) == "a" * 22
 
 
 def test_fonts_that_are_not_there_are_not_asked_for():

@@ -56,6 +56,14 @@ def test_a_mosaic_frames_what_is_wrong():
     assert not picture[2:34, 2:50].any()
 
 
+def test_the_confusion_matrix_has_the_names_of_its_classes():
+    labels, said = np.arange(3), np.array([0, 1, 1])
+    one, other = (trackers.confusion_picture(labels, said, names) for names in (["a", "b", "c"], ["a", "b", "longer"]))
+    assert one.shape == other.shape and not np.array_equal(one, other)
+    large = trackers.confusion_picture(np.arange(300), np.arange(300), [str(i) for i in range(300)])
+    assert max(large.shape) <= 1100
+
+
 def test_tensorboard_files_hold_scalars_images_and_the_table(tmp_path):
     board = trackers.TensorBoard(tmp_path)
     board.scalars(3, {"val/loss": 0.5})

@@ -19,6 +19,7 @@ SEQUENTIAL = "magma_r"  # perceptually uniform, light where there is nothing
 POINTS = 9
 PANEL = (4.3, 3.1)  # inches
 MOST_NUMBERS = 20  # classes up to which the cells of a matrix hold their numbers
+FEW = 12  # points up to which each is marked
 LABEL = 22  # characters of a class or run name in a drawing
 STYLE = {
     "font.size": POINTS, "axes.titlesize": POINTS + 1, "axes.labelsize": POINTS, "xtick.labelsize": POINTS - 1,
@@ -54,9 +55,17 @@ def draw(make: Callable[[Any], None], size: tuple[float, float] = PANEL, layout:
     return text[text.index("<svg") :]
 
 
-def _legend(figure: Any, runs: int, entries: int) -> None:
-    if entries > 1 and figure.axes[0].get_legend_handles_labels()[0]:
-        figure.legend(loc="outside lower center", ncols=2 if entries > 3 else entries, handlelength=2.6)
+def _columns(labels: Sequence[str]) -> int:
+    """Columns of a legend that fits the width of a panel."""
+    if len(labels) <= 3 and sum(map(len, labels)) <= 40:
+        return max(len(labels), 1)
+    return 2 if max(map(len, labels)) <= 20 else 1
+
+
+def _legend(figure: Any) -> None:
+    labels = figure.axes[0].get_legend_handles_labels()[1]
+    if len(labels) > 1:
+        figure.legend(loc="outside lower center", ncols=_columns(labels), handlelength=2.6)
 
 
 def _whole_ticks(axis: Any) -> None:
@@ -68,20 +77,36 @@ def _whole_ticks(axis: Any) -> None:
 def _series(lines: Sequence[dict], key: str, scale: float = 1.0, per_epoch: float | None = None) -> tuple[list, list]:
     """Epochs x and values y of the lines that have `key`, without what is not finite.
 
-    With `per_epoch` steps to an epoch, x is where in training a line belongs: an epoch's mean to its middle.
+    x is the epoch of a line, or with `per_epoch` steps to an epoch the place of its step: 1 is the end of the first.
     """
-
-    def place(line: dict) -> float:
-        if not per_epoch:
-            return line["epoch"]
-        return line["step"] / per_epoch - (0.5 if "train/loss" in line else 0.0)
-
     points = sorted(
-        (place(line), scale * line[key])
+        (line["step"] / per_epoch if per_epoch else line["epoch"], scale * line[key])
         for line in lines
         if isinstance(line.get(key), int | float) and math.isfinite(line[key])
     )
     return [x for x, _ in points], [y for _, y in points]
+
+
+def _rates(run: RunFiles, key: str) -> tuple[list, list]:
+    """Learning rates: of single steps where enough of them are recorded, else the means of the epochs."""
+    steps = [line for line in run.lines if "train/batch_loss" in line]
+    if run.epochs and len(steps) >= max(FEW, len(run.epochs)):
+        return _series(steps, key, per_epoch=run.epochs[-1]["step"] / run.epochs[-1]["epoch"])
+    return _series(run.epochs, key)
+
+
+def _floor(series: Sequence[Sequence[float]]) -> float | None:
+    """The lower end of a logarithmic axis, where one is needed: peaks, or a median and its peak, a decade apart.
+
+    A cosine alone, though it ends in zero, needs none: its median is half of its height.
+    """
+    positive = [[y for y in ys if y > 0] for ys in series]
+    if not all(positive):
+        return None
+    peaks = [max(ys) for ys in positive]
+    apart = max(peaks) > 10 * min(peaks)
+    falls = any(peak > 10 * float(np.median(ys)) for peak, ys in zip(peaks, positive, strict=True))
+    return max(min(map(min, positive)), min(peaks) / 1e3) if apart or falls else None
 
 
 # panel: (title, unit, ((key, kind), ...), scale); how a kind looks says KINDS
@@ -109,33 +134,49 @@ def curves(name: str, runs: Sequence[RunFiles]) -> str | None:
     title, unit, keys, scale = CURVES[name]
     drawn = []
     for i, run in enumerate(runs):
-        lines, per_epoch = run.epochs, None
-        if name == "learning_rate" and run.epochs:
-            lines, per_epoch = run.lines, run.epochs[-1]["step"] / run.epochs[-1]["epoch"]
-        drawn += [(i, kind, *_series(lines, key, scale, per_epoch)) for key, kind in keys]
+        read = _rates if name == "learning_rate" else lambda run, key: _series(run.epochs, key, scale)
+        drawn += [(i, kind, *read(run, key)) for key, kind in keys]
     drawn = [entry for entry in drawn if entry[2]]
     if not drawn:
         return None
     alone = len(runs) == 1
+    entries = {i: shorten(runs[i].label, 44 if len(runs) > 1 else 26) for i, *_ in drawn}
 
     def make(figure: Any) -> None:
         axis = figure.subplots()
         for n, (i, kind, x, y) in enumerate(drawn):
             style = look(n if alone else i) | KINDS[kind]
             first = alone or not any(j == i for j, *_ in drawn[:n])
-            label = (KIND_NAMES[kind] if len(keys) > 1 else "") if alone else shorten(runs[i].label, 26)
+            label = KIND_NAMES[kind] if alone and len(keys) > 1 else None
             if not alone and first:  # the legend shows the run's own line, not the dashes of training
-                axis.plot([], [], **look(i), label=label)
-            marker = {"marker": "o", "markersize": 4} if len(x) < 3 else {}
-            axis.plot(x, y, label=label if alone and label else None, **style, **marker)
+                axis.plot([], [], **look(i), label=entries[i])
+            marker = {"marker": "o", "markersize": 3.5} if len(x) <= FEW else {}
+            axis.plot(x, y, label=label, **style, **marker)
         axis.set(xlabel="epoch", ylabel=unit, title=title)
-        _whole_ticks(axis)
-        if name in ("loss", "grad_norm"):
-            axis.set_ylim(bottom=0)
-        _legend(figure, len(runs), len(drawn) if alone else len({i for i, *_ in drawn}))
+        _limits(axis, name, [x for *_, x, _ in drawn], [y for *_, y in drawn])
+        _legend(figure)
 
-    height = PANEL[1] + 0.19 * max(0, math.ceil(len(runs) / 2) - 1)
+    names = list(entries.values())
+    height = PANEL[1] + (0 if alone else 0.19 * (math.ceil(len(names) / _columns(names)) - 1))
     return draw(make, (PANEL[0], height))
+
+
+def _limits(axis: Any, name: str, xs: Sequence[Sequence[float]], ys: Sequence[Sequence[float]]) -> None:
+    """Whole epochs below, values that fill the height; a logarithmic axis where one run would flatten another."""
+    low, high = min(map(min, xs)), max(map(max, xs))
+    if high - low < 1:  # a single epoch
+        axis.set_xlim(math.ceil(low) - 0.6, math.ceil(high) + 0.6)
+    _whole_ticks(axis)
+    floor = _floor(ys) if name in ("learning_rate", "grad_norm") else None
+    if floor:
+        from matplotlib.ticker import FuncFormatter, NullFormatter
+
+        axis.set_yscale("log", nonpositive="mask")
+        axis.set_ylim(bottom=floor / 1.3)
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    elif name != "accuracy":
+        axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))
 
 
 def reliability(run: RunFiles, i: int, result: numbers.Calibration) -> str:
@@ -164,7 +205,7 @@ def matrix(
     names = [shorten(name) for name in names]
     dense = k > MOST_NUMBERS
     points = POINTS - 1 if k <= 12 else (6.5 if not dense else max(4.4, 6.5 - k / 50))
-    cell = max(0.3, 2.9 / k) if not dense else points * 1.22 / 72
+    cell = max(2.9 / k, points * 1.22 / 72 if dense else 0.3)
     margin = max(len(name) for name in names) * points * 0.55 / 72 + 0.4
     side = cell * k
     width, height = margin + side + 0.15, margin + side + 0.62

@@ -45,6 +45,24 @@ def test_figures_of_files_for_two_runs(run, capsys):
     assert "photo1" in said and "%" in said
 
 
+def test_wrong_answers_are_marked(run, capsys):
+    classifier, photo = make_classifier(), Image.open(run / "photo0.png")
+    pictures = [
+        explain_cli.Picture(name, photo, true) for name, true in (("a", "cat"), ("b", "dog"), ("c", "eel"), ("d", None))
+    ]
+    args = explain_cli._arguments(["--workdir", "x"])
+    results = explain_cli._explain(classifier, pictures, args)
+    said = results[0].text.split("\n")[0]
+    assert [r.wrong for r in results] == [said != "cat", said != "dog", said != "eel", False]
+    asked = explain_cli._explain(classifier, pictures, explain_cli._arguments(["--workdir", "x", "--class", "eel"]))
+    assert not any(r.wrong for r in asked)  # eel was asked for; it is no answer
+    explain_cli._write(run / "out", pictures, [classifier], [results], args)
+    assert capsys.readouterr().out.count("✗") == 2
+    pixels = [np.asarray(Image.open(run / "out" / f"{name}.png").convert("RGB")).reshape(-1, 3) for name in "abcd"]
+    vermillion = [bool((p == (0xB3, 0x47, 0x00)).all(-1).any()) for p in pixels]
+    assert vermillion == [r.wrong for r in results]
+
+
 def test_layers_are_listed_with_the_default(run, capsys):
     assert explain_cli.run(["--workdir", str(run / "run"), "--layers"]) == 0
     lines = capsys.readouterr().out.splitlines()

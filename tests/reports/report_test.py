@@ -133,6 +133,13 @@ def test_augmentations_are_shown(tmp_path):
     assert len([f for f in files if f.name.startswith("augmentations_a")]) == 5 * 8
 
 
+def test_pictures_stand_above_their_names(tmp_path):
+    """So that the tops of neighbours align, however many lines a name takes."""
+    page = write_report([write_run(tmp_path / "a", skill=1.0)])[0].read_text(encoding="utf-8")
+    starts = re.findall(r'<div class="picture"><(\w+)', page)
+    assert starts and set(starts) == {"img"}
+
+
 def test_labels_are_the_shortest_that_tell_apart(tmp_path):
     runs = [write_run(tmp_path / a / "run") for a in ("x", "y")]
     assert [run.label for run in read_runs(runs)] == ["x/run", "y/run"]
