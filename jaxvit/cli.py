@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from jaxvit import allocator, escape, integrity, interrupt, streams
-from jaxvit.commands.parser import Parser, file_to_write, make_parser, positive, use_compile_cache
+from jaxvit.commands.parser import Parser, add_weights, file_to_write, make_parser, positive, use_compile_cache
 from jaxvit.errors import RunError, UserError, suggest
 
 EPILOG = """without a command: train
@@ -157,19 +157,20 @@ def _add_classifier(parser: Parser) -> None:
     parser.add_argument("--workdir", metavar="DIR", help="a run: its best checkpoint and its preprocessing")
     parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights (.safetensors, .npz); default: the hub")
+    add_weights(parser)
 
 
 def _classifier(args: argparse.Namespace) -> Any:
     if (args.workdir is None) == (args.model is None):
         raise UserError("give one of --workdir DIR (a run) and --model NAME (with --checkpoint FILE)")
-    if args.workdir is not None and args.checkpoint is not None:
-        raise UserError("--checkpoint goes with --model; a run has its own")
+    if args.workdir is not None and (args.checkpoint is not None or args.weights is not None):
+        raise UserError("--checkpoint and --weights go with --model; a run has its own")
     use_compile_cache()
     from jaxvit import inference
 
     if args.workdir is not None:
         return inference.from_run(args.workdir)
-    return inference.from_name(args.model, args.checkpoint)
+    return inference.from_name(args.model, args.checkpoint, args.weights)
 
 
 def _eval(argv: list[str]) -> int:

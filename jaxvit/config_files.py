@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ from jaxvit.errors import UserError
 MAX_BYTES = 2**20
 MAX_DEPTH = 50
 MAX_VALUES = 100_000
+MAX_DIGITS = 64  # of a number as it is written
+MAX_WHOLE = 2**63  # what the arrays of a program count with
 
 
 def run_python(path: Path, argument: str) -> Any:
@@ -51,13 +54,62 @@ def read_data(path: Path) -> Mapping[str, Any]:
             text = file.read(MAX_BYTES + 1)
         if len(text) > MAX_BYTES:
             raise UserError(f"config {str(path)!r} is longer than {MAX_BYTES} characters")
-        return (json.loads(text) if path.suffix == ".json" else _read_yaml(text)) or {}
+        return (parse_json(text) if path.suffix == ".json" else _read_yaml(text)) or {}
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f" in line {mark.line + 1}" if mark else ""
         raise UserError(f"cannot read config {str(path)!r}: {error.problem or error.context}{where}") from None
     except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"cannot read config {str(path)!r}: {(str(error).splitlines() or ['?'])[0]}") from None
+
+
+def parse_json(text: str) -> Any:
+    """As `json.loads`, for files that need not be well meant: ValueError for numbers that nothing can count with."""
+    return json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_real)
+
+
+def _short(text: str) -> str:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text):,} digits")
+    return text
+
+
+def _whole(text: str) -> int:
+    number = int(_short(text))
+    if not -MAX_WHOLE <= number < MAX_WHOLE:
+        raise ValueError(f"the number {text} does not fit 64 bits")
+    return number
+
+
+def _real(text: str) -> float:
+    number = float(_short(text))
+    if math.isinf(number) and "inf" not in text.lower():
+        raise ValueError(f"the number {text} is too large")
+    return number
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with limits on numbers; 12:30 is not read as 750, which nobody means."""
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if ":" in (text := _short(self.construct_scalar(node))):
+            raise ValueError(f"the number {text} is in base 60; put it in quotes if it is a word")
+        number = super().construct_yaml_int(node)
+        if not -MAX_WHOLE <= number < MAX_WHOLE:
+            raise ValueError(f"the number {text} does not fit 64 bits")
+        return number
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        if ":" in (text := _short(self.construct_scalar(node))):
+            raise ValueError(f"the number {text} is in base 60; put it in quotes if it is a word")
+        number = super().construct_yaml_float(node)
+        if math.isinf(number) and "inf" not in text.lower():
+            raise ValueError(f"the number {text} is too large")
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
 
 
 def _read_yaml(text: str) -> Any:
@@ -67,13 +119,17 @@ def _read_yaml(text: str) -> Any:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise ValueError(f"more than {MAX_DEPTH} levels")
-    loader = yaml.SafeLoader(text)
+    loader = _Loader(text)
     try:
         node = loader.get_single_node()
         if node is None:
             return None
         _count(node, {})
         return loader.construct_document(node)
+    except (ValueError, RecursionError, yaml.YAMLError):
+        raise
+    except Exception as error:  # a tag that its value does not fit: !!timestamp x, !!bool x, !!int ''
+        raise ValueError(f"a value does not fit its tag ({type(error).__name__})") from None
     finally:
         loader.dispose()
 

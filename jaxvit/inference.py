@@ -67,9 +67,12 @@ def from_run(workdir: str | Path) -> Classifier:
     return Classifier(config.model.name, model, variables, class_names, data_config, config)
 
 
-def from_name(name: str, checkpoint: str | None = None) -> Classifier:
-    """Returns a pretrained model by its timm name, with the weights of `checkpoint` (None: of the hub)."""
-    loaded = pretrained.load(name, checkpoint)
+def from_name(name: str, checkpoint: str | None = None, weights: str | None = None) -> Classifier:
+    """Returns a pretrained model by its timm name, with the weights of `checkpoint` (None: of the hub).
+
+    `weights` is "ema" or "raw" where the file holds both.
+    """
+    loaded = pretrained.load(name, checkpoint, weights=weights)
     model: Any = loaded.model
     if model.num_classes < 1:
         raise UserError(f"{name} from {loaded.checkpoint.path} has no classifier, only features")

@@ -1,12 +1,12 @@
 """Trees of arrays seen by name: "blocks_0/attn/qkv/kernel" paths, regex masks, counts, rows for a table."""
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxvit import patterns
 from jaxvit.errors import UserError, suggest
 
 Tree = Any  # a pytree; nested dictionaries in practice
@@ -39,20 +39,18 @@ def unflatten(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def regex_mask(tree: Tree, patterns: str | Iterable[str]) -> Tree:
+def regex_mask(tree: Tree, regexes: str | Iterable[str]) -> Tree:
     """Marks with True each leaf whose path one of the regexes finds (`re.search`).
 
     Raises:
-      UserError: a pattern is no regex, or matches no leaf.
+      UserError: a pattern is no regex, might take for ever, or matches no leaf.
     """
-    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    regexes = [regexes] if isinstance(regexes, str) else list(regexes)
     paths = list(named_leaves(tree))
     hits: set[str] = set()
-    for pattern in patterns:
-        try:
-            found = {path for path in paths if re.search(pattern, path)}
-        except re.error as error:
-            raise UserError(f"{pattern!r} is not a regular expression: {error}.") from None
+    for pattern in regexes:
+        find = patterns.compile(pattern).search
+        found = {path for path in paths if find(path)}
         if not found:
             tops = sorted({path.split("/")[0] for path in paths})
             hint = suggest(pattern, tops) or f" Top names: {', '.join(tops[:12])}."

@@ -12,7 +12,7 @@ LEVELS = {
     "errors": 0, "config": 0, "tree": 0, "losses": 0, "metrics": 0, "sharding": 0, "macs": 0, "console": 0,
     "interrupt": 0, "config_files": 0, "config_checks": 0, "precision": 0, "integrity": 0, "determinism": 0,
     "compile_cache": 0, "allocator": 0, "multihost": 0, "target": 0, "escape": 0, "paths": 0, "drawing": 0,
-    "streams": 0, "waiting": 0,
+    "streams": 0, "waiting": 0, "patterns": 0,
     "models": 1, "optim": 1, "data": 1,
     "pretrained": 2, "state": 2, "thaw": 2, "gradients": 2, "rules": 2,
     "steps": 3, "checkpoint": 3, "writers": 3, "trackers": 3, "setup": 3,

@@ -74,6 +74,19 @@ def repeated(levels):
         (f"data: {{mean: {'[' * 3000}{']' * 3000}}}", "more than 50 levels"),
         (f"seed: 1 #{'x' * 2**20}", "longer than"),
         ("? \n: 3", "is no text"),
+        (f"seed: {'9' * 5000}", "a number of 5,000 digits"),
+        (f"seed: 0x{'f' * 100_000}", "a number of 100,002 digits"),
+        (f"seed: {':'.join(['1'] * 100_000)}", "a number of 199,999 digits"),
+        ("num_epochs: 12:30", "the number 12:30 is in base 60; put it in quotes"),
+        ("optim: {learning_rate: 1:30.5}", "is in base 60"),
+        (f"seed: 1{'0' * 40}", "does not fit 64 bits"),
+        (f"optim: {{learning_rate: 1{'0' * 40}}}", "does not fit 64 bits"),
+        ("optim: {learning_rate: 1.0e+999}", "is too large"),
+        ("model: {name: vit_tiny_patch16_224, drop_rate: 1.0e+999}", "is too large"),
+        ("seed: !!timestamp x", "does not fit its tag"),
+        ("seed: !!bool x", "does not fit its tag"),
+        ("seed: !!int ''", "does not fit its tag"),
+        ("seed: !!int x", "invalid literal"),
     ],
 )
 def test_a_config_cannot_be_made_to_last_for_ever(tmp_path, text, said):
@@ -82,6 +95,27 @@ def test_a_config_cannot_be_made_to_last_for_ever(tmp_path, text, said):
     with pytest.raises(UserError, match=said):
         config_lib.load(str(tmp_path / "run.yaml"))
     assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        (f'{{"seed": {"9" * 5000}}}', "a number of 5,000 digits"),
+        (f'{{"seed": 1{"0" * 40}}}', "does not fit 64 bits"),
+        ('{"optim": {"learning_rate": 1e999}}', "is too large"),
+        (f'{{"optim": {{"learning_rate": 0.{"1" * 9999}}}}}', "a number of 10,001 digits"),
+    ],
+)
+def test_numbers_of_a_json_config_have_limits(tmp_path, text, said):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UserError, match=said):
+        config_lib.load(str(tmp_path / "run.json"))
+
+
+def test_numbers_that_people_write_are_read(tmp_path):
+    (tmp_path / "run.yaml").write_text("seed: 0x1f\nnum_epochs: 1_000\noptim: {learning_rate: 1.0e-3}\n")
+    config = config_lib.load(str(tmp_path / "run.yaml"))
+    assert (config.seed, config.num_epochs, config.optim.learning_rate) == (31, 1000, 1e-3)
 
 
 def test_aliases_are_no_offence(tmp_path):

@@ -1,6 +1,6 @@
 """`convert`: weights of any layout, or a run's best checkpoint, become the two files that timm loads."""
 
-from jaxvit.commands.parser import add_target, check_target, make_parser, not_negative, positive, size
+from jaxvit.commands.parser import add_target, add_weights, check_target, make_parser, not_negative, positive, size
 
 FILES = ("model.safetensors", "config.json")
 DESCRIPTION = """Write model.safetensors and config.json, which timm and jaxvit load.
@@ -16,6 +16,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--from", dest="workdir", metavar="WORKDIR", help="a run: its best checkpoint")
     parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights: a file or a directory; default: the hub")
+    add_weights(parser)
     parser.add_argument("--num-classes", type=not_negative, metavar="N", help="a new classifier; 0: features only")
     parser.add_argument("--image-size", type=size, metavar="N", help="pixels, 224 or 192x256: resamples the positions")
     parser.add_argument("--in-channels", type=positive, metavar="N", help="adapts the first convolution")
@@ -23,7 +24,7 @@ def run(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     from jaxvit.commands import source
 
-    changes = {word: getattr(args, word) for word in ("num_classes", "image_size", "in_channels")}
+    changes = {word: getattr(args, word) for word in ("num_classes", "image_size", "in_channels", "weights")}
     changes = {word: value for word, value in changes.items() if value is not None}
     source.check_choice(args.workdir, args.model, args.checkpoint, "--from")
     target = check_target(args, FILES)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxvit import escape
-from jaxvit.commands.parser import directory_to_write, make_parser, positive, use_compile_cache
+from jaxvit.commands.parser import add_weights, directory_to_write, make_parser, positive, use_compile_cache
 from jaxvit.errors import UserError, suggest
 from jaxvit.paths import expand
 
@@ -54,6 +54,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--workdir", metavar="DIR", action="append", default=[], help="a run; may be given repeatedly")
     parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights (.safetensors, .npz); default: the hub")
+    add_weights(parser)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="files or folders")
     parser.add_argument("--samples", type=positive, metavar="N", help="N images of the first run's test split")
     parser.add_argument("--only", choices=CHOICES, default="all", help="which of them, by the first run's predictions")
@@ -87,13 +88,13 @@ def _check_words(args: argparse.Namespace) -> None:
 def _classifiers(args: argparse.Namespace) -> list[Any]:
     if not args.workdir and args.model is None:
         raise UserError("give --workdir DIR (a run) or --model NAME (with --checkpoint FILE)")
-    if args.checkpoint is not None and args.model is None:
-        raise UserError("--checkpoint goes with --model; a run has its own")
+    if (args.checkpoint is not None or args.weights is not None) and args.model is None:
+        raise UserError("--checkpoint and --weights go with --model; a run has its own")
     use_compile_cache()
     from jaxvit import inference
 
     found = [inference.from_run(workdir) for workdir in args.workdir]
-    return found + ([inference.from_name(args.model, args.checkpoint)] if args.model is not None else [])
+    return found + ([inference.from_name(args.model, args.checkpoint, args.weights)] if args.model is not None else [])
 
 
 def _print_layers(classifiers: list[Any]) -> int:

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxvit.commands.parser import add_target, check_target, make_parser, use_compile_cache
+from jaxvit.commands.parser import add_target, add_weights, check_target, make_parser, use_compile_cache
 
 if TYPE_CHECKING:
     from jaxvit.commands.source import Source
@@ -56,6 +56,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--workdir", metavar="DIR", help="a run: its best checkpoint")
     parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights: a file or a directory; default: the hub")
+    add_weights(parser)
     add_target(parser)
     args = parser.parse_args(argv)
     from jaxvit.commands import source
@@ -64,10 +65,10 @@ def run(argv: list[str]) -> int:
     target = check_target(args, FILES[args.format])
     use_compile_cache()
     if args.workdir is not None:
-        source.check_bare(args.workdir, [args.model, args.checkpoint])
+        source.check_bare(args.workdir, [args.model, args.checkpoint, args.weights])
         given = source.from_run(args.workdir)
     else:
-        given = source.from_file(args.model, args.checkpoint)
+        given = source.from_file(args.model, args.checkpoint, weights=args.weights)
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target if target.is_dir() else target.parent  # on the same file system, where files can be moved
     with tempfile.TemporaryDirectory(prefix=".export-", dir=beside) as name:

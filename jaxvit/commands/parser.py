@@ -86,6 +86,13 @@ def directory_to_write(text: str) -> Path:
     return path
 
 
+def add_weights(parser: Parser) -> None:
+    """The option of a command that reads a weight file."""
+    parser.add_argument(
+        "--weights", choices=("ema", "raw"), help="which of a checkpoint's: averaged or not; default: averaged if there"
+    )
+
+
 def add_target(parser: Parser) -> None:
     """The options of a command that writes files into a directory."""
     parser.add_argument("--to", type=directory_to_write, metavar="DIR", help="the directory to write to")

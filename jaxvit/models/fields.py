@@ -14,6 +14,18 @@ from jaxvit.errors import UserError, suggest
 from jaxvit.models.layers import to_pair
 
 MAY_BE_ZERO = ("num_classes", "reg_tokens")  # every other whole number is at least 1
+# The greatest whole numbers: far above any published model, and low enough to be built before memory or time is gone.
+MOST = {
+    "depth": 1000,
+    "depths": 1000,
+    "layers": 1000,
+    "num_classes": 2**24,
+    "image_size": 2**15,
+    "window_size": 2**15,
+    "patch_size": 2**15,
+}
+MOST_OTHERWISE = 2**16
+MOST_ENTRIES = 4096  # of a list
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 KINDS = {
     int: "a whole number",
@@ -108,6 +120,8 @@ def check_value(field: str, value: Any, kind: Any, choices: Collection[Any] | No
         value = coerce(value, kind)
     except TypeError:
         raise UserError(f"{field}={value!r} has the wrong type; expected {describe(kind)}.") from None
+    if sum(1 for _ in leaves(value)) > MOST_ENTRIES:
+        raise UserError(f"{field} has more than {MOST_ENTRIES} entries.")
     for v in leaves(value):
         if choices is not None and v not in choices:
             known = ", ".join(map(repr, choices))
@@ -122,8 +136,11 @@ def check_value(field: str, value: Any, kind: Any, choices: Collection[Any] | No
         least = 0 if field in MAY_BE_ZERO else 1
         if isinstance(v, int) and v < least:
             raise UserError(f"{field}={value!r} is too small; expected at least {least}.")
-        if field.endswith(("_ratio", "_eps")) and v <= 0:
-            raise UserError(f"{field}={value!r} is not positive.")
+        most = MOST.get(field, MOST_OTHERWISE)
+        if isinstance(v, int) and v > most:
+            raise UserError(f"{field}={value!r} is too large; expected at most {most}.")
+        if field.endswith(("_ratio", "_eps")) and not 0 < v <= MOST_OTHERWISE:
+            raise UserError(f"{field}={value!r} is {'too large' if v > 0 else 'not positive'}.")
     return value
 
 

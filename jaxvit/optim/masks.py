@@ -37,7 +37,7 @@ def freeze_mask(params: Any, freeze: str | Sequence[str] | None, *, family: str 
     """
     if freeze is None or freeze == "none" or (not isinstance(freeze, str) and not list(freeze)):
         return tree.map_with_path(lambda path, leaf: True, params)
-    if isinstance(freeze, str) and (freeze in FREEZE_WORDS or re.fullmatch(r"last_\d+_blocks?", freeze)):
+    if isinstance(freeze, str) and (freeze in FREEZE_WORDS or re.fullmatch(r"last_\d{1,6}_blocks?", freeze)):
         frozen = _frozen_by_word(params, freeze, family or family_of(params))
     else:
         frozen = _frozen_by_pattern(params, freeze)

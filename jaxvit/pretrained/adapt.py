@@ -96,8 +96,9 @@ def adapt(
         notes += _patches(shapes, tensors, method)
     if word == "swin":
         notes += _windows(model, shapes, tensors, windows)
-    notes += _head(model, shapes, tensors, head_init, jax.random.fold_in(key, 1))
-    return tensors, notes
+    dropped = _head(model, shapes, tensors, head_init, jax.random.fold_in(key, 1))
+    notes += _pre_logits(tensors, kept="head.weight" in shapes and not dropped) if word == "vit" else []
+    return tensors, notes + dropped
 
 
 def _stem(model: Any, shapes: dict[str, Any], tensors: Tensors, key: jax.Array) -> list[str]:
@@ -205,6 +206,19 @@ def _head(model: Any, shapes: dict[str, Any], tensors: Tensors, init: str, key: 
             tensors[names[0]] = np.asarray(trunc_normal(key, want)) if normal else np.zeros(want, np.float32)
             tensors[names[1]] = np.zeros(want[:1], np.float32)
     return notes
+
+
+def _pre_logits(tensors: Tensors, *, kept: bool) -> list[str]:
+    """Drops the hidden layer of the first ViTs, which neither timm nor we have, where its classifier goes as well."""
+    had = [name for name in tensors if name.startswith("pre_logits.")]
+    if had and kept:
+        raise UserError(
+            "the classifier of these weights reads a hidden layer, pre_logits, which this model has not: "
+            "its logits would be wrong.\nExpected num_classes=0 (features) or another number (a fresh classifier)."
+        )
+    for name in had:
+        del tensors[name]
+    return ["pre_logits is not loaded"] if had else []
 
 
 def _hidden(model: Any, head: str, shapes: dict[str, Any], tensors: Tensors, key: jax.Array) -> str:

@@ -1,5 +1,6 @@
 """timm's state dict <-> variables: every tensor used or named, every variable filled, or one error with all of it."""
 
+import logging
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 from flax import core, traverse_util
 
 from jaxvit.errors import UserError
-from jaxvit.pretrained import foreign, rules
+from jaxvit.pretrained import rules, wrappers
+
+log = logging.getLogger("jaxvit")
 
 MAX_LINES = 20
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -19,12 +22,21 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 def convert(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """Turns a state dict with timm's names into the model's variables, float32.
 
-    Older layouts (`jaxvit.pretrained.foreign`) are recognised by their keys. NaN and infinite weights are counted in a
-    warning. Raises UserError, before anything is built, with a table of every tensor that is missing, unexpected,
-    misshapen or not made of floats.
+    Older layouts (`jaxvit.pretrained.foreign`) are recognised by their keys, and what training scripts put around
+    weights is taken away, which is logged. NaN and infinite weights are counted in a warning. Raises UserError, before
+    anything is built, with a table of every tensor that is missing, unexpected, misshapen or not made of floats.
     """
     word = rules.family(model)
-    tensors = foreign.to_timm(word, state_dict)
+    tensors, notes = wrappers.unwrap(state_dict)
+    tensors, more = wrappers.to_timm(word, tensors, {rule.name: rule.shape for rule in rules.rules_of(model)})
+    for note in (*notes, *more):
+        log.info("%s: %s", type(model).__name__, note)
+    return assemble(model, tensors)
+
+
+def assemble(model: nn.Module, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """`convert` for tensors that have timm's names already."""
+    word = rules.family(model)
     tensors = {name: array for name, array in tensors.items() if not rules.is_buffer(word, name)}
     todo = rules.rules_of(model)
     _check(todo, tensors, f"the weights do not fit {type(model).__name__}")

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -11,18 +10,15 @@ from jaxvit.pretrained.google import fuse_qkv, google_vit
 
 Tensors = dict[str, np.ndarray]
 
-# A wrapper's key -> where training scripts put the weights; averaged weights first, as timm prefers them.
-NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
-PREFIXES = ("module.", "_orig_mod.", "model.")
-
 # Each table: (pattern, replacement), every row tried in order on every name. A replacement None drops the tensor.
 Table = tuple[tuple[str, str | None], ...]
 
 HF_TRANSFORMER: Table = (
-    (r"^(vit|deit|swin)\.", ""),
+    (r"^(vit|deit|swin|dinov2|dinov2_with_registers)\.", ""),
     (r"^embeddings\.cls_token$", "cls_token"),
     (r"^embeddings\.distillation_token$", "dist_token"),
     (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.register_tokens$", "register_tokens"),
     (r"^embeddings\.mask_token$", None),
     (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
     (r"^embeddings\.norm\.", "patch_embed.norm."),
@@ -37,6 +33,9 @@ HF_TRANSFORMER: Table = (
     (r"\.attention\.\w+\.relative_position_bias_table$", ".attn.relative_position_bias_table"),
     (r"\.intermediate\.dense\.", ".mlp.fc1."),
     (r"\.output\.dense\.", ".mlp.fc2."),
+    (r"\.layer_scale([12])\.lambda1$", r".ls\1.gamma"),
+    (r"\.mlp\.weights_in\.", ".mlp.fc1."),
+    (r"\.mlp\.weights_out\.", ".mlp.fc2."),
     (r"\.layernorm_before\.", ".norm1."),
     (r"\.layernorm_after\.", ".norm2."),
     (r"^layernorm\.", "norm."),
@@ -61,31 +60,24 @@ TORCHVISION_VGG: Table = (
     (r"^classifier\.6\.", "head.fc."),
 )
 DEIT3: Table = ((r"\.gamma_([12])$", r".ls\1.gamma"),)
-
-
-def unwrap(state_dict: Mapping[str, Any]) -> Tensors:
-    """Finds the tensors inside a training script's checkpoint and strips the prefixes of its wrappers.
-
-    Raises UserError for a value that is no array.
-    """
-    for key in NESTED:
-        if isinstance(state_dict.get(key), Mapping):
-            return unwrap(state_dict[key])
-    tensors = {str(name): _array(name, value) for name, value in state_dict.items()}
-    while tensors and (prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), "")):
-        tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
-    return tensors
-
-
-def _array(name: Any, value: Any) -> np.ndarray:
-    array = value if isinstance(value, np.ndarray) else None
-    try:
-        array = np.asarray(value) if array is None else array
-    except Exception as error:
-        raise UserError(f"{name} in the checkpoint is no array: {error}") from None
-    if array.dtype.kind in "OSUM":
-        raise UserError(f"{name} in the checkpoint is {type(value).__name__}; expected an array of numbers.")
-    return array
+DINOV2: Table = ((r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2."))
+# CLIP as OpenAI and OpenCLIP save it: the image tower alone.
+CLIP: Table = (
+    (r"^(?!visual\.)", None),
+    (r"^visual\.", ""),
+    (r"^conv1\.", "patch_embed.proj."),
+    (r"^class_embedding$", "cls_token"),
+    (r"^positional_embedding$", "pos_embed"),
+    (r"^transformer\.resblocks\.", "blocks."),
+    (r"^ln_pre\.", "norm_pre."),
+    (r"^ln_post\.", "norm."),
+    (r"\.ln_([12])\.", r".norm\1."),
+    (r"\.attn\.in_proj_", ".attn.qkv."),
+    (r"\.attn\.out_proj\.", ".attn.proj."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+    (r"^proj$", "head.weight"),
+)
 
 
 def rename(tensors: Tensors, table: Table) -> Tensors:
@@ -125,7 +117,30 @@ def _vit(tensors: Tensors) -> Tensors:
         return google_vit(tensors)
     if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in tensors):
         tensors = fuse_qkv(rename(tensors, HF_TRANSFORMER))
-    return rename(tensors, DEIT3)
+    if "visual.class_embedding" in tensors:
+        tensors = _clip(rename(tensors, CLIP))
+    if "register_tokens" in tensors:
+        tensors = _registers(tensors)
+    return rename(tensors, DEIT3 + DINOV2)
+
+
+def _clip(tensors: Tensors) -> Tensors:
+    """CLIP's tables and tokens lack the leading axes, its projection is a classifier without bias: [d, n]."""
+    added = {"cls_token": (None, None), "pos_embed": (None,)}
+    tensors = {name: array[added[name]] if name in added else array for name, array in tensors.items()}
+    if (head := tensors.get("head.weight")) is not None and head.ndim == 2:
+        tensors |= {"head.weight": head.T, "head.bias": np.zeros(head.shape[1], np.float32)}
+    return tensors
+
+
+def _registers(tensors: Tensors) -> Tensors:
+    """DINOv2 with registers: timm has no position for the class token, so it is added to the token itself."""
+    tensors = dict(tensors)
+    tensors["reg_token"] = tensors.pop("register_tokens")
+    table, token = tensors.get("pos_embed"), tensors.get("cls_token")
+    if table is not None and token is not None and table.ndim == 3:
+        tensors |= {"cls_token": token + table[:, :1], "pos_embed": table[:, 1:]}
+    return tensors
 
 
 def _resnet(tensors: Tensors) -> Tensors:
@@ -152,7 +167,6 @@ LAYOUTS: dict[str, Callable[[Tensors], Tensors]] = {
 }
 
 
-def to_timm(word: str, state_dict: Mapping[str, Any]) -> Tensors:
+def to_timm(word: str, tensors: Mapping[str, np.ndarray]) -> Tensors:
     """Renames any known layout of the family `word` to timm's; names that no table knows are left as they are."""
-    tensors = unwrap(state_dict)
-    return LAYOUTS.get(word, lambda same: same)(tensors)
+    return LAYOUTS.get(word, lambda same: same)(dict(tensors))

@@ -33,6 +33,8 @@ _GOOGLE_TOP = {
     "Transformer/posembed_input/pos_embedding": "pos_embed",
     "Transformer/encoder_norm/scale": "norm.weight",
     "Transformer/encoder_norm/bias": "norm.bias",
+    "pre_logits/kernel": "pre_logits.fc.weight",
+    "pre_logits/bias": "pre_logits.fc.bias",
     "head/kernel": "head.weight",
     "head/bias": "head.bias",
 }
@@ -76,7 +78,7 @@ def google_vit(tensors: Tensors) -> Tensors:
             out[f"attn_pool.{_GOOGLE_MAP_HEAD[head]}"] = _google_array(name, array)
         elif name in _GOOGLE_TOP:
             out[_GOOGLE_TOP[name]] = _google_array(name, array)
-        elif not name.startswith("pre_logits/"):
+        else:
             out[name] = array
     return fuse_qkv(_fuse_map_head(out))
 

@@ -1,5 +1,6 @@
 """Which model a file of weights is for: the part of an error message that helps most."""
 
+import itertools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from jaxvit.models.layers import to_pair
 from jaxvit.models.registry import FAMILIES, split_tag
-from jaxvit.pretrained import foreign
+from jaxvit.pretrained import foreign, wrappers
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -71,9 +72,10 @@ def _comparable(field: str, value: Any) -> Any:
 
 def identify(tensors: Tensors) -> list[str]:
     """The timm names whose depth, widths and options the tensors show, shortest name first; [] if none."""
-    for word, marker in MARKERS.items():
+    for prefix, (word, marker) in itertools.product(("", *wrappers.candidates(tensors)), MARKERS.items()):
+        inside = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
         try:
-            named = foreign.to_timm(word, tensors)
+            named = foreign.to_timm(word, inside)
         except ValueError:
             continue
         if not any(re.search(marker, name) for name in named):

@@ -30,7 +30,7 @@ BUFFERS = {
     "alexnet": (),
     "resnet": (r"\.num_batches_tracked$",),
     "vgg": (r"\.num_batches_tracked$",),
-    "vit": (r"^pre_logits\.", r"^mask_token$"),
+    "vit": (r"^mask_token$", r"^decoder_(embed|pos_embed|blocks|norm|pred)\b"),  # of pretraining: MAE, DINOv2
     "swin": (r"\.relative_position_index$", r"\.attn_mask$", r"\.num_batches_tracked$"),
 }
 # The classifier (a distilled model has two), which a new number of classes replaces, and the first convolution.

@@ -1,10 +1,14 @@
 """Weight files: every format read, every kind of damage answered in plain lines, nothing unpickled."""
 
+import argparse
 import json
+import os
+import pathlib
 import pickle
 import struct
 import sys
 import zipfile
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -13,7 +17,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxvit.errors import UserError
-from jaxvit.pretrained import files, load_pretrained, read
+from jaxvit.pretrained import files, load_pretrained, read, zip_file
 
 TENSORS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -100,6 +104,84 @@ def test_shards(tmp_path):
     assert_plain(tmp_path, "no weight_map")
 
 
+def shards(directory, parts, mapped):
+    for i, names in enumerate(parts, 1):
+        save_file({n: TENSORS[n] for n in names}, directory / f"model-{i:05}-of-{len(parts):05}.safetensors")
+    path = directory / "model.safetensors.index.json"
+    full = {n: f"model-{i:05}-of-{len(parts):05}.safetensors" for n, i in mapped.items()}
+    path.write_text(json.dumps({"weight_map": full}))
+    return path
+
+
+def test_the_index_of_shards_is_obeyed(tmp_path):
+    parts = (["a.weight", "n"], ["a.bias", "n"])
+    shards(tmp_path, parts, {"a.weight": 1, "n": 1, "a.bias": 2})
+    assert_plain(tmp_path, "model-00002-of-00002.safetensors holds 'n', for which .* says 'model-00001-of-00002")
+    shards(tmp_path, parts, {"a.weight": 1, "n": 2, "a.bias": 2})
+    assert_plain(tmp_path, "model-00001-of-00002.safetensors holds 'n', for which .* says 'model-00002-of-00002")
+    shards(tmp_path, (["a.weight", "n"], ["a.bias"]), {"a.weight": 2, "n": 1, "a.bias": 2})
+    assert_plain(tmp_path, "model-00001-of-00002.safetensors holds 'a.weight', for which .* says 'model-00002-of-00002")
+    shards(tmp_path, (["a.weight", "n"], ["a.bias"]), {"a.weight": 1, "n": 1, "a.bias": 2, "b": 2})
+    assert_plain(tmp_path, "says that 'b' is in 'model-00002-of-00002.safetensors', which does not hold it")
+    shards(tmp_path, (["a.weight", "n"], ["a.bias"]), {"a.weight": 1, "a.bias": 2})
+    assert_plain(tmp_path, "holds 'n', for which model.safetensors.index.json does not list it")
+    shards(tmp_path, (["a.weight", "n"], ["a.bias"]), {"a.weight": 1, "a.bias": 2, "n": 1})
+    assert read(tmp_path).tensors.keys() == {"a.weight", "a.bias", "n"}
+    assert_plain(tmp_path / "model-00002-of-00002.safetensors", "is one of 2 parts of the weights.\nName their dir")
+    (tmp_path / "model.safetensors.index.json").unlink()
+    assert_plain(tmp_path, r"without the .index.json that says what is in which")
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    assert_plain(tmp_path, "is one of 2 parts")
+
+
+def test_what_trainers_put_beside_the_weights_is_not_taken_for_them(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for name in ("training_args.bin", "optimizer.pt", "scheduler.pt", "rng_state_0.pth", "optimizer.bin", "scaler.pt"):
+        (tmp_path / name).write_bytes(b"\x80 not weights")
+    assert_plain(tmp_path, "no weights in")
+    for name in ("a.ckpt", "checkpoint-3.pth.tar", "last.pth", "model_best.pth.tar", "pytorch_model.bin"):
+        with (tmp_path / name).open("wb") as file:
+            np.savez(file, **TENSORS)
+        assert read(tmp_path).path.name == name
+    save_file(TENSORS, tmp_path / "model.safetensors")
+    assert read(tmp_path).path.name == "model.safetensors"
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.safetensors")
+    assert_plain(tmp_path / "x.safetensors", "is a pipe, a device or a socket; expected a plain file")
+    assert_plain(tmp_path, "no weights in")
+    os.mkfifo(tmp_path / "model-00001-of-00001.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert_plain(tmp_path, "which is not beside it")
+    assert_plain(Path("/dev/zero"), "is a pipe, a device")
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3"])
+def test_types_that_are_not_supported_are_named(tmp_path, dtype):
+    path = header_file(tmp_path / "x.safetensors", {"a": entry(dtype, (4,))}, b"\0" * 4)
+    assert_plain(path, f"holds 'a' as {dtype}, a type that is not supported.\nExpected F32")
+
+
+def test_bfloat16_in_an_npz_as_jax_programs_write_it(tmp_path):
+    array = np.array([[1, 2.5]], ml_dtypes.bfloat16)
+    np.savez(tmp_path / "x.npz", a=array)
+    helpers.assert_same(read(tmp_path / "x.npz").tensors, {"a": array})
+
+
+def test_an_npz_is_judged_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(zip_file, "FREE_BYTES", 2**20)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in "abc":
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, np.zeros(2**21, np.float32))
+    monkeypatch.setattr(zip_file, "_read_npy", lambda *_: pytest.fail("was unpacked"))
+    assert_plain(tmp_path / "x.npz", "unpacks from 0 MB to 25 MB")
+    with pytest.raises(UserError, match="to 25 MB; the model has room for 1 MB"):
+        load_pretrained(NAME, tmp_path / "x.npz", **FIELDS)
+
+
 GOOD = {"a": entry()}
 DAMAGED = {
     "too short": (b"", 8, "cut short"),
@@ -116,6 +198,9 @@ DAMAGED = {
     "size is not the shape's": ({"a": entry(shape=(2,))}, None, "do not match its shape"),
     "negative": ({"a": entry(shape=(-1,), offsets=(4, 0))}, None, "do not match its shape"),
     "fractions": ({"a": entry(offsets=(0, 4.0))}, None, "do not match its shape"),
+    "huge side beside none": ({"a": entry(shape=(0, 10**30), offsets=(0, 0))}, None, "do not match its shape"),
+    "huge sides beside none": ({"a": entry(shape=(0, 2**40, 2**40), offsets=(0, 0))}, None, "do not match its shape"),
+    "a side of 1e30": ({"a": entry(shape=(0, 1e30), offsets=(0, 0))}, None, "do not match its shape"),
     "huge shape": ({"a": entry(shape=(1 << 62, 1 << 62), offsets=(0, 4))}, None, "do not match its shape"),
     "overlap": ({"a": entry(), "b": entry(offsets=(2, 6))}, None, "overlap"),
     "gap": ({"a": entry(), "b": entry(offsets=(6, 10))}, None, "overlap"),
@@ -197,6 +282,59 @@ def test_pth(tmp_path):
     assert_plain(tmp_path / "bit.pth", "checksum of .* does not match")
     (tmp_path / "cut.pth").write_bytes((tmp_path / "x.pth").read_bytes()[:400])
     assert_plain(tmp_path / "cut.pth", "damaged")
+
+
+@pytest.mark.torch
+def test_a_training_checkpoint_with_its_arguments(tmp_path):
+    torch = pytest.importorskip("torch")
+    args = argparse.Namespace(lr=0.1, model="vit", output=pathlib.Path("runs"), best=np.float64(0.5), nested={"a": []})
+    state = {"model": {"a": torch.ones(2)}, "args": args, "epoch": 3, "optimizer": {"state": {0: {"m": torch.ones(2)}}}}
+    for new in (True, False):
+        torch.save(state, tmp_path / "x.pth", _use_new_zipfile_serialization=new)
+        np.testing.assert_array_equal(read(tmp_path / "x.pth").tensors["a"], np.ones(2))
+    assert "argparse.Namespace" not in map(str, torch.serialization.get_safe_globals())  # allowed here alone
+
+
+@pytest.mark.torch
+def test_what_is_in_the_way_is_named_in_our_words(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"model": {"a": torch.ones(2)}, "criterion": torch.nn.CrossEntropyLoss()}, tmp_path / "x.pth")
+    line = (
+        r"holds a torch\.nn\.modules\.loss\.CrossEntropyLoss beside the weights\.\nSave the weights alone .*state_dict"
+    )
+    assert_plain(tmp_path / "x.pth", line)
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "y.pth")
+    assert_plain(tmp_path / "y.pth", r"holds a torch\.nn\.modules\.linear\.Linear beside")
+    for path in ("x.pth", "y.pth"):
+        with pytest.raises(UserError) as error:
+            read(tmp_path / path)
+        assert "\x1b" not in str(error.value) and "weights_only" not in str(error.value)
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_that_numpy_has_not_are_named(tmp_path):
+    torch = pytest.importorskip("torch")
+    for value, said in (
+        (torch.ones(2).to(torch.float8_e4m3fn), "float8_e4m3fn"),
+        (torch.ones(2, 2).to_sparse(), r"float32 \(sparse_coo\)"),
+        (torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "qint8"),
+    ):
+        torch.save({"a": value}, tmp_path / "x.pth")
+        assert_plain(tmp_path / "x.pth", f"holds 'a' as {said}, a type that is not supported")
+
+
+@pytest.mark.torch
+def test_a_small_storage_may_claim_a_huge_shape(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"head.weight": torch.ones(1).expand(10**6, 10**6)}, tmp_path / "x.pth")
+    with pytest.raises(UserError, match=r"head.weight is \[1000000, 1000000\]|missing"):
+        load_pretrained(NAME, tmp_path / "x.pth", num_classes=3, **FIELDS)
+    twice = {"a": torch.ones(1)}
+    for _ in range(40):
+        twice = {"b": twice, "c": twice}
+    torch.save(twice, tmp_path / "y.pth")
+    assert_plain(tmp_path / "y.pth", "holds more than 1,000,000 values")
 
 
 @pytest.mark.torch

@@ -213,11 +213,11 @@ def test_strange_configs(saved, tmp_path, config, match):
 
 def test_the_preprocessing_of_the_config_counts(saved, tmp_path):
     whole = json.loads((saved["vit"] / "config.json").read_text())
-    whole["pretrained_cfg"] |= {"mean": [0.1, 0.2, 0.3], "crop_pct": 0.77, "interpolation": 3, "input_size": 5}
+    whole["pretrained_cfg"] |= {"mean": [0.1, 0.2, 0.3], "crop_pct": 0.77, "interpolation": "bilinear", "input_size": 5}
     (tmp_path / "config.json").write_text(json.dumps(whole))
     (tmp_path / "model.safetensors").write_bytes((saved["vit"] / "model.safetensors").read_bytes())
     config = load(VIT_NAME, tmp_path).data_config
-    assert (config["mean"], config["crop_pct"], config["interpolation"]) == ((0.1, 0.2, 0.3), 0.77, "bicubic")
+    assert (config["mean"], config["crop_pct"], config["interpolation"]) == ((0.1, 0.2, 0.3), 0.77, "bilinear")
     assert config["image_size"] == (32, 32)
 
 
