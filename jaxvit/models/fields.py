@@ -185,6 +185,9 @@ def check_sizes(values: Mapping[str, Any]) -> None:
                 f"image {h}x{w} is not divisible by patch size {ph}x{pw}; "
                 f"the nearest image_size is {_nearest(h, ph)}x{_nearest(w, pw)}."
             )
+    ratio, width = values.get("mlp_ratio"), values.get("embed_dim")
+    if isinstance(ratio, float | int) and isinstance(width, int) and int(ratio * width) < 1:
+        raise UserError(f"mlp_ratio={ratio} leaves no hidden units of embed_dim={width}.")
     dim, heads = values.get("embed_dim"), values.get("num_heads")
     if isinstance(dim, int) and isinstance(heads, int) and dim % heads:
         raise UserError(f"embed_dim={dim} is not divisible by num_heads={heads}.")

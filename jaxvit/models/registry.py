@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 
 from jaxvit.errors import UserError
-from jaxvit.models import alexnet, conv_layers, fields, resnet, swin, vgg, vit
+from jaxvit.models import alexnet, conv_checks, conv_layers, fields, resnet, swin, vgg, vit
 from jaxvit.models.layers import ACTIVATIONS, REMAT_CHOICES
 from jaxvit.models.tags import data_config, split_tag, tag_info, tag_tables, unknown_name
 
@@ -44,8 +44,8 @@ VGG_CHOICES = CONV_CHOICES | {"norm_layer": (None, *conv_layers.NORMS)}
 
 FAMILIES: dict[str, Family] = {
     "alexnet": Family(alexnet.AlexNet, alexnet.VARIANTS, alexnet.UNSUPPORTED),
-    "vgg": Family(vgg.VGG, vgg.VARIANTS, vgg.UNSUPPORTED, VGG_CHOICES),
-    "resnet": Family(resnet.ResNet, resnet.VARIANTS, resnet.UNSUPPORTED, RESNET_CHOICES),
+    "vgg": Family(vgg.VGG, vgg.VARIANTS, vgg.UNSUPPORTED, VGG_CHOICES, conv_checks.check_vgg),
+    "resnet": Family(resnet.ResNet, resnet.VARIANTS, resnet.UNSUPPORTED, RESNET_CHOICES, conv_checks.check_resnet),
     "vit": Family(vit.VisionTransformer, vit.VARIANTS, vit.UNSUPPORTED, vit.CHOICES | REMAT, vit._check_fields),
     "swin": Family(swin.SwinTransformer, swin.VARIANTS, swin.UNSUPPORTED, swin.CHOICES | REMAT, swin.check_fields),
 }

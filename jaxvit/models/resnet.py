@@ -199,7 +199,7 @@ class ResNet(nn.Module):
         """The stem: a quarter of the resolution, or all of it for "cifar"."""
         act = pick(ACTIVATIONS, "act_layer", self.act_layer)
         norm = functools.partial(pick(NORMS, "norm_layer", self.norm_layer), train=train, dtype=self.dtype)
-        first, width = pick(self._stem_widths(), "stem_type", self.stem_type)
+        first, width = pick(self.stem_widths(), "stem_type", self.stem_type)
         size = pick(STEMS, "stem", self.stem)
         if self.stem == "cifar":
             return act(norm("bn1")(conv(width, size, "conv1", dtype=self.dtype)(images)))
@@ -211,7 +211,7 @@ class ResNet(nn.Module):
             x = conv(width, size, "conv1", 2, dtype=self.dtype)(images)
         return self._stem_pool(act(norm("bn1")(x)), act, norm)
 
-    def _stem_widths(self) -> dict[str, tuple[int, int]]:
+    def stem_widths(self) -> dict[str, tuple[int, int]]:
         """stem_type -> widths of the first convolution and of the stem's output."""
         w = self.stem_width
         return {"": (64, 64), "deep": (w, 2 * w), "deep_tiered": (3 * (w // 4), 2 * w)}
@@ -228,14 +228,19 @@ class ResNet(nn.Module):
             return anti_alias(max_pool(x, 3, 1, 1), self.aa_layer)
         return max_pool(x, 3, 2, 1)
 
-    def blocks(self) -> list[ResidualBlock]:
-        """All blocks in order, named `layer{stage}_{index}`."""
+    def stage_blocks(self) -> tuple[str, ...]:
+        """The word of each stage's blocks. Raises UserError where stages are counted differently."""
         kinds = (self.block,) * len(self.layers) if isinstance(self.block, str) else self.block
         if not len(kinds) == len(self.layers) == len(self.channels):
             raise UserError(
                 f"layers={self.layers}, channels={self.channels} and block={self.block!r} differ in the number of "
                 "stages; expected one entry per stage."
             )
+        return kinds
+
+    def blocks(self) -> list[ResidualBlock]:
+        """All blocks in order, named `layer{stage}_{index}`."""
+        kinds = self.stage_blocks()
         rates = iter(drop_path_rates(self.drop_path_rate, sum(self.layers)))
         shared = {f: getattr(self, f) for f in _SHARED_FIELDS}
         blocks = []

@@ -159,11 +159,12 @@ class VisionTransformer(nn.Module):
         tokens = [jnp.broadcast_to(t.astype(x.dtype), (b, *t.shape[1:])) for t in tokens]
 
         if self.pos_embed == "none":
-            return jnp.concatenate([*tokens, x], axis=1)
-        x = x if self.no_embed_class else jnp.concatenate([*tokens, x], axis=1)
-        x = x + self.position_table((grid[0], grid[1])).astype(x.dtype)
-        x = jnp.concatenate([*tokens, x], axis=1) if self.no_embed_class else x
-        x = nn.Dropout(self.pos_drop_rate)(x, deterministic=not train)
+            x = jnp.concatenate([*tokens, x], axis=1)
+        else:
+            x = x if self.no_embed_class else jnp.concatenate([*tokens, x], axis=1)
+            x = x + self.position_table((grid[0], grid[1])).astype(x.dtype)
+            x = jnp.concatenate([*tokens, x], axis=1) if self.no_embed_class else x
+            x = nn.Dropout(self.pos_drop_rate)(x, deterministic=not train)
         if train and self.patch_drop_rate > 0:
             x = patch_dropout(x, self.make_rng("dropout"), self.patch_drop_rate, self.num_prefix_tokens)
         return x
@@ -268,6 +269,10 @@ def _check_fields(model: VisionTransformer) -> None:
     if model.embed_dim % parts:
         what = "twice num_heads" if parts > model.num_heads else "num_heads"
         raise UserError(f"embed_dim={model.embed_dim} is not divisible by {what}={parts}.")
+    if "parallel_scaling" in model.block_fn and (model.scale_attn_norm or model.scale_mlp_norm):
+        raise UserError(
+            f"block_fn={model.block_fn!r} has no scale norms; expected scale_attn_norm and scale_mlp_norm False."
+        )
     if model.global_pool == "token" and not model.class_token:
         raise UserError("global_pool='token' needs class_token=True; expected e.g. global_pool='avg'.")
     if model.distilled and not (model.global_pool == "token" and model.reg_tokens == 0):

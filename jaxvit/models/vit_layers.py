@@ -125,7 +125,8 @@ def differential(module: Any, q: Array, k: Array, v: Array, *, train: bool) -> A
     start = 0.8 - 0.6 * math.exp(-0.3 * module.index)
     balance = jnp.exp(jnp.sum(q1 * k1)) - jnp.exp(jnp.sum(q2 * k2)) + start
     maps = softmax_weights(q, k).reshape(b, module.num_heads, 2, n, n)
-    x = _mix(module, maps[:, :, 0] - balance * maps[:, :, 1], v, module.attn_drop, train)
+    maps = nn.Dropout(module.attn_drop)(maps, deterministic=not train)  # each map by itself, as timm has it
+    x = _mix(module, maps[:, :, 0] - balance * maps[:, :, 1], v, 0.0, train)
     return nn.RMSNorm(epsilon=1e-5, dtype=x.dtype, name="sub_norm")(x) * (1 - start)
 
 

@@ -26,7 +26,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "resnet": Family(
         mark=r"layer1_0/",
-        stem=r"conv1|bn1",
+        stem=r"conv1|bn1|maxpool",  # resnetrs halves by a convolution named maxpool_0
         blocks=((r"layer(\d+)_(\d+)/", ()),),
         head=r"(fc|head)(_\w+)?/",
         stages=True,

@@ -1,6 +1,7 @@
 """Tests of the vision transformers: shapes, properties, errors, and parity with timm where it is installed."""
 
 import re
+import statistics
 
 import chex
 import flax.linen as nn
@@ -11,7 +12,7 @@ import pytest
 
 from jaxvit.errors import UserError
 from jaxvit.models import vit_layers
-from jaxvit.models.layers import DropPath
+from jaxvit.models.layers import DropPath, trunc_normal
 from jaxvit.models.vit import UNSUPPORTED, VARIANTS, VisionTransformer, _check_fields
 from jaxvit.models.vit_blocks import BLOCKS
 from jaxvit.models.vit_layers import MLPS, Attention, AttentionPoolLatent, LayerScale, PatchEmbed
@@ -176,6 +177,39 @@ def test_training_draws_from_its_key_and_evaluation_does_not(rate):
     jax.eval_shape(model.apply, variables, x)  # asks for no key
 
 
+@pytest.mark.parametrize("pos_embed", ["learn", "none"])
+def test_patches_are_dropped_with_and_without_positions(pos_embed):
+    x = draw((2, 16, 24, 3))
+    model = tiny(depth=1, patch_drop_rate=0.5, pos_embed=pos_embed, global_pool="")
+    variables, rngs = start(model, x), {"dropout": jax.random.key(0)}
+    kept = jax.eval_shape(lambda v: model.apply(v, x, train=True, rngs=rngs), variables)
+    assert (kept.shape[1], jax.eval_shape(model.apply, variables, x).shape[1]) == (1 + 3, 1 + 6)
+
+
+def test_differential_attention_drops_each_of_its_maps():
+    x, n = draw((4, 8, 16)), 8
+    module = Attention(num_heads=2, attn_layer="diff", attn_drop=0.5)
+    params = jax.tree.map(jnp.zeros_like, module.init(jax.random.key(0), x))  # all weights of a map are 1 / n
+    rngs = {"dropout": jax.random.key(1)}
+    _, seen = module.apply(params, x, train=True, rngs=rngs, mutable=["intermediates"])
+    balance = 0.8 - 0.6
+    wanted = np.array([0, 1, -balance, 1 - balance]) * 2 / n
+    found = np.asarray(seen["intermediates"]["attn_weights"][0]).ravel()
+    nearest = np.abs(found[:, None] - wanted).argmin(1)
+    np.testing.assert_allclose(found, wanted[nearest], atol=1e-6)
+    assert (np.bincount(nearest, minlength=4) > found.size / 8).all()  # a quarter of each
+
+
+def test_no_initial_weight_lies_at_the_cut():
+    """This key draws a uniform 0, which timm's and Flax's truncated normal turn into -2, a hundred deviations out."""
+    key, shape = jax.random.key(7), (2**18,)
+    usual = np.asarray(nn.initializers.truncated_normal(stddev=0.02, lower=-100.0, upper=100.0)(key, shape))
+    ours = np.asarray(trunc_normal(key, shape))
+    assert (usual < -1).sum() == 1 and ours.min() > -0.12
+    np.testing.assert_array_equal(ours[usual > -1], usual[usual > -1])
+    np.testing.assert_allclose(ours[usual < -1], 0.02 * statistics.NormalDist().inv_cdf(2**-24), rtol=1e-6)
+
+
 def test_evaluation_is_independent_of_the_batch():
     x = draw((3, 16, 24, 3))
     model = tiny()
@@ -288,6 +322,8 @@ def test_initialisation():
         ({"patch_size": 0}, (16, 24), "patch_size=0 is not positive"),
         ({"depth": -1}, (16, 24), "depth=-1 is negative"),
         ({"drop_path_rate": 1.5}, (16, 24), "not a rate"),
+        ({"block_fn": "parallel_scaling", "scale_attn_norm": True}, (16, 24), "has no scale norms"),
+        ({"block_fn": "diff_parallel_scaling", "scale_mlp_norm": True}, (16, 24), "has no scale norms"),
     ],
 )
 def test_fields_that_do_not_fit(fields, size, words):

@@ -9,6 +9,7 @@ import pytest
 
 from jaxvit import optim, tree
 from jaxvit.errors import UserError
+from jaxvit.models.registry import create_model
 
 
 def named(paths):
@@ -133,6 +134,17 @@ def test_frozen_norms_keep_their_statistics():
     chex.assert_trees_all_equal(kept, {"bn1": new["bn1"], "layer1_0": stats["layer1_0"]})
 
 
+@pytest.mark.parametrize("name", ["resnetrs50", "resnet10t"])
+def test_what_replaces_the_stems_pool_belongs_to_the_stem(name):
+    model = create_model(name, layers=(1, 1, 1, 1), channels=(8, 8, 8, 8), num_classes=3)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    inside = {path for path in tree.named_leaves(params) if not path.startswith(("layer", "fc"))}
+    layers, trains = optim.layer_ids(params), tree.named_leaves(optim.freeze_mask(params, "early_with_stem"))
+    assert {layers[path] for path in inside} == {0} and not any(trains[path] for path in inside)
+    assert not any(tree.named_leaves(optim.freeze_mask(params, "last_1_block"))[path] for path in inside)
+
+
 # --- against timm ------------------------------------------------------------------------------------------------
 
 
@@ -153,6 +165,7 @@ def our_path(name):
         ("swin_tiny_patch4_window7_224", {"embed_dim": 24}),
         ("resnet18", {}),
         ("resnet26d", {}),
+        ("resnetrs50", {}),
         ("vgg11_bn", {}),
         ("vit_small_patch14_reg4_dinov2", {"depth": 2}),
     ],
