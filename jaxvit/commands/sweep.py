@@ -28,7 +28,7 @@ def run(argv: list[str]) -> int:
             known = ["--config", "--trials", "--workdir", "--help"]
             raise UserError(f"no option {text!r}; config words are written --config.WORD=VALUE.{suggest(text, known)}")
     if args.config is None:
-        raise UserError("no --config; for example --config configs/sweep_digits.py --workdir runs/sweep")
+        raise UserError("no --config; for example --config configs/sweep_digits_vit.py --workdir runs/sweep")
     if args.workdir is None:
         raise UserError("no --workdir: the directory where the sweep is kept, for example --workdir runs/sweep")
     with interrupt.owned("stopped; the same command goes on there"):
