@@ -10,7 +10,7 @@ Expect: 97 % is the aim at 224 pixels. 200 steps at 64 pixels: 60 %, and 27 % fr
 Measured: not yet (packet c1 of results/WANTED.md).
 """
 
-from jaxvit.config import default
+from jaxvit.config.default import default
 
 
 def get_config():

@@ -7,7 +7,7 @@ Cost: 0.56 GMACs an image; meant for a GPU (a CPU core trains about ten images a
 Expect: not measured yet on the full data set; see results/.
 """
 
-from jaxvit.config import default
+from jaxvit.config.default import default
 
 
 def get_config():

@@ -6,7 +6,7 @@
 Cost: 0.18 GMACs an image. Expect: not measured yet on the full data set; see results/.
 """
 
-from jaxvit.config import default
+from jaxvit.config.default import default
 
 
 def get_config():

@@ -9,7 +9,7 @@ Hardware: one GPU. Cost: 1.8 GMACs an image, forward; 10 epochs.
 Expect: not measured yet.
 """
 
-from jaxvit.config import default
+from jaxvit.config.default import default
 
 
 def get_config():

@@ -10,7 +10,7 @@ Expect: not measured at this size. DeiT-Ti at 96 pixels on 9,000 CIFAR-10 images
 core: 89.3 % of 10,000 test images (results/recipes).
 """
 
-from jaxvit.config import default
+from jaxvit.config.default import default
 
 
 def get_config():

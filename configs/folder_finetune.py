@@ -6,7 +6,7 @@
 Cost: 4.6 GMACs an image. Expect: depends on the photos; the learning rate suits a few hundred to some thousands.
 """
 
-from jaxvit.config import default
+from jaxvit.config.default import default
 
 
 def get_config():

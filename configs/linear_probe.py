@@ -9,7 +9,7 @@ Expect: not measured at this size. On 500 CIFAR-10 images at 96 pixels, a hundre
 41.7 % of 2,000 test images (results/recipes).
 """
 
-from jaxvit.config import default
+from jaxvit.config.default import default
 
 
 def get_config():

@@ -8,7 +8,7 @@ Expect: 77 % is the aim, about 70 % a public plain run.
 Measured: not yet (packet e of results/WANTED.md).
 """
 
-from jaxvit.config import default
+from jaxvit.config.default import default
 
 
 def get_config():

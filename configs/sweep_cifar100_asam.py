@@ -6,7 +6,7 @@
 Cost: 17.6 GMACs an image, twice for ASAM; 20 trials of at most 5 epochs, meant for a GPU. Expect: not measured yet.
 """
 
-from jaxvit.config import default
+from jaxvit.config.default import default
 
 
 def get_config():

@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from jaxvit import allocator, escape, integrity, interrupt, streams
-from jaxvit.commands.parser import Parser, add_weights, file_to_write, make_parser, positive, use_compile_cache
+from jaxvit.commands.parser import Parser, add_weights, file_to_write, make_parser, positive
 from jaxvit.errors import RunError, UserError, suggest
+from jaxvit.runtime import allocator, compile_cache, escape, interrupt, streams
+from jaxvit.workdir import manifest
 
 EPILOG = """without a command: train
   %(prog)s --config configs/digits_vit.py --workdir runs/digits [--config.optim.learning_rate=1e-3 ...]
@@ -27,9 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 1 a failed run, 2 a mistake of the user, 130/143 interrupted."""
     with streams.guarded():
         code = _guarded(argv)
-        if "jaxvit.multihost" in sys.modules:
-            sys.modules["jaxvit.multihost"].end(code)
-        if "jaxvit.waiting" in sys.modules and sys.modules["jaxvit.waiting"].stuck:
+        if "jaxvit.runtime.multihost" in sys.modules:
+            sys.modules["jaxvit.runtime.multihost"].end(code)
+        if "jaxvit.runtime.waiting" in sys.modules and sys.modules["jaxvit.runtime.waiting"].stuck:
             interrupt.leave(code)
     return code
 
@@ -82,16 +83,16 @@ def _unforeseen(error: Exception) -> int:
     if os.environ.get("JAXVIT_TRACEBACK"):
         raise error
     said = escape.message(error)
-    if not isinstance(error, OSError) and integrity.disk_reason(error):
-        return _fail(f"{integrity.disk_reason(error)}\n{said}", 1)
-    gone = sys.modules["jaxvit.multihost"].gone(error) if "jaxvit.multihost" in sys.modules else None
+    if not isinstance(error, OSError) and manifest.disk_reason(error):
+        return _fail(f"{manifest.disk_reason(error)}\n{said}", 1)
+    gone = sys.modules["jaxvit.runtime.multihost"].gone(error) if "jaxvit.runtime.multihost" in sys.modules else None
     if gone:
         return _fail(gone, 1)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
         return _fail(f"out of memory; try a smaller batch size, image or model\n{said}", 2)
     if isinstance(error, OSError) and error.strerror:  # disk full, no permission, ...
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror}", 1 if integrity.disk_reason(error) else 2)
+        return _fail(f"{where}{error.strerror}", 1 if manifest.disk_reason(error) else 2)
     return _fail(f"{type(error).__name__}: {said}\nunexpected, so perhaps a bug; JAXVIT_TRACEBACK=1 shows where", 1)
 
 
@@ -130,20 +131,22 @@ def _train(argv: list[str]) -> int:
 
 def _train_config(args: argparse.Namespace, rest: list[str]) -> int:
     from jaxvit import config as config_lib
-    from jaxvit import config_checks, determinism, models, multihost
+    from jaxvit import models
+    from jaxvit.config import checks
+    from jaxvit.runtime import determinism, multihost
 
     config = config_lib.load(args.config, rest, models.model_fields)
-    config_checks.validate(config)
+    checks.validate(config)
     if config.deterministic:
         determinism.switch_on()
     multihost.start(args.coordinator, args.num_processes, args.process_id)
-    use_compile_cache()
+    compile_cache.use()
     allocator.keep_freed_memory()
     if config.dtype == "float64":
         import jax
 
         jax.config.update("jax_enable_x64", True)
-    from jaxvit.train import train_and_evaluate
+    from jaxvit.train.loop import train_and_evaluate
 
     try:
         train_and_evaluate(config, args.workdir, force=args.force)
@@ -165,7 +168,7 @@ def _classifier(args: argparse.Namespace) -> Any:
         raise UserError("give one of --workdir DIR (a run) and --model NAME (with --checkpoint FILE)")
     if args.workdir is not None and (args.checkpoint is not None or args.weights is not None):
         raise UserError("--checkpoint and --weights go with --model; a run has its own")
-    use_compile_cache()
+    compile_cache.use()
     from jaxvit import inference
 
     if args.workdir is not None:
@@ -185,7 +188,9 @@ def _eval(argv: list[str]) -> int:
     if args.model is not None and args.data is None:
         raise UserError("--model needs --data, for example --data folder:photos")
     classifier = _classifier(args)
-    from jaxvit import console, inference, writers
+    from jaxvit import inference
+    from jaxvit.runtime import console
+    from jaxvit.workdir import run_files
 
     metrics, n = inference.evaluate_split(
         classifier, args.split, data_name=args.data, batch_size=args.batch_size, data_dir=args.data_dir
@@ -193,7 +198,7 @@ def _eval(argv: list[str]) -> int:
     row = [f"{metrics['accuracy']:.2%}", f"{metrics['top5_accuracy']:.2%}", f"{metrics['loss']:.4f}", f"{n:,}"]
     console.table(f"{classifier.name}, {args.split} split", ("top-1", "top-5", "loss", "images"), [row])
     if args.json:
-        writers.write_json(args.json, {"model": classifier.name, "split": args.split, "images": n, **metrics})
+        run_files.write_json(args.json, {"model": classifier.name, "split": args.split, "images": n, **metrics})
     return 0
 
 
@@ -207,7 +212,9 @@ def _predict(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     if not args.images:
         raise UserError("no images; name files or folders")
-    from jaxvit import console, inference, writers
+    from jaxvit import inference
+    from jaxvit.runtime import console
+    from jaxvit.workdir import run_files
 
     paths = inference.find_images(args.images)
     classifier = _classifier(args)
@@ -221,7 +228,7 @@ def _predict(argv: list[str]) -> int:
     columns = ("file", "rank", "label", "name", "probability")
     console.table(classifier.name, columns, shown, left=("file", "name"))
     if args.csv:
-        writers.replace(args.csv, escape.csv_bytes(columns, rows))
+        run_files.replace(args.csv, escape.csv_bytes(columns, rows))
     return 0
 
 

@@ -15,13 +15,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, data, pretrained, setup, steps, writers
-from jaxvit.checkpoint import Checkpoints
-from jaxvit.config import Config
-from jaxvit.console import bar
+from jaxvit import data, pretrained
+from jaxvit.build import parts
+from jaxvit.config import checks
+from jaxvit.config.default import Config
 from jaxvit.errors import UserError
-from jaxvit.evaluate import evaluate
-from jaxvit.paths import check_utf8, expand
+from jaxvit.runtime.console import bar
+from jaxvit.runtime.paths import check_utf8, expand
+from jaxvit.step import steps
+from jaxvit.step.evaluate import evaluate
+from jaxvit.workdir import run_files
+from jaxvit.workdir.checkpoint import Checkpoints
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -44,17 +48,17 @@ def from_run(workdir: str | Path) -> Classifier:
     if not os.fspath(workdir) or not path.is_dir():
         raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory")
     check_utf8(path, "the run in")
-    writers.refuse_damaged(path, ("config.json", "classes.json"))
-    config = config_lib.from_mapping(writers.read_json(path / "config.json"))
-    class_names = writers.read_json(path / "classes.json", list)
+    run_files.refuse_damaged(path, ("config.json", "classes.json"))
+    config = config_lib.from_mapping(run_files.read_json(path / "config.json"))
+    class_names = run_files.read_json(path / "classes.json", list)
     try:
-        config_checks.validate(config)
-        setup.check_resolved(config)
+        checks.validate(config)
+        parts.check_resolved(config)
         if len(class_names) != config.model.num_classes or not all(isinstance(name, str) for name in class_names):
             raise UserError(f"classes.json does not hold the names of {config.model.num_classes} classes")
     except UserError as error:
         raise UserError(f"the run in {str(path)!r} is damaged: {error}") from None
-    model = setup.make_model(config)
+    model = parts.make_model(config)
     shape = (*config.data.image_size, config.model.in_channels)
     template = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape), jnp.float32))
     checkpoints = Checkpoints(path / "checkpoints", read_only=True)
@@ -140,7 +144,7 @@ def evaluate_split(
         if data_name is not None and data_name != config.data.name:
             config.data.update({"name": data_name, "fraction": 1.0, "per_class": None, "val_fraction": 0.0})
         config.data.update({"dir": options.get("data_dir") or config.data.dir})
-    dataset = setup.load_data(config)
+    dataset = parts.load_data(config)
     split = {"train": dataset.train, "val": dataset.val, "test": dataset.test}[split_name]
     if not len(split):
         raise UserError(f"{config.data.name} has no images in its {split_name} split")
@@ -148,12 +152,12 @@ def evaluate_split(
     split = dataclasses.replace(split, labels=to_label[split.labels])
     shared = {
         "model": classifier.model,
-        "to_float": setup.make_to_float(classifier.data_config["in_channels"]),
-        "normalise": setup.make_normalise(
+        "to_float": parts.make_to_float(classifier.data_config["in_channels"]),
+        "normalise": parts.make_normalise(
             *(config.data[word] for word in ("image_size", "interpolation", "mean", "std"))
         ),
     }
-    feed = setup.make_feed(config, split, crop_mode=classifier.data_config.get("crop_mode", "center"))
+    feed = parts.make_feed(config, split, crop_mode=classifier.data_config.get("crop_mode", "center"))
     size = min(batch_size, len(split))
     with bar(f"evaluating {split_name}", math.ceil(len(split) / size) * size) as meter:
         metrics, *_ = evaluate(

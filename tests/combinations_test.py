@@ -10,8 +10,8 @@ import pytest
 from jaxvit import optim, pretrained, tree
 from jaxvit.errors import UserError
 from jaxvit.models import create_model
-from jaxvit.run import prepare
-from jaxvit.state import ema_variables, init_variables
+from jaxvit.step.state import ema_variables, init_variables
+from jaxvit.train.prepare import prepare
 from tests.helpers import tiny_config, write_npz
 
 VIT = {"name": "vit_tiny_patch16_224", "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}

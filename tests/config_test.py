@@ -3,7 +3,7 @@
 import pytest
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks
+from jaxvit.config import checks
 from jaxvit.errors import UserError
 
 
@@ -74,7 +74,7 @@ def test_bad_overrides_name_the_nearest_word(override, message):
 def test_bad_values_are_refused(override):
     word = override.partition("=")[0]
     with pytest.raises(UserError, match=word.rsplit(".", 1)[-1]):
-        config_checks.validate(apply(f"--config.{override}"))
+        checks.validate(apply(f"--config.{override}"))
 
 
 def test_yaml_and_json_are_data(tmp_path):
@@ -120,9 +120,9 @@ def test_differences_ignore_what_a_run_works_out_itself():
 
 
 def test_words_that_nothing_reads_are_told():
-    assert config_checks.idle(config_lib.default()) == {}
-    assert config_checks.idle(apply("--config.optim.sam.adaptive=true", "--config.ema.warmup=true")) == {
+    assert checks.idle(config_lib.default()) == {}
+    assert checks.idle(apply("--config.optim.sam.adaptive=true", "--config.ema.warmup=true")) == {
         "optim.sam.adaptive": "optim.sam.rho",
         "ema.warmup": "ema.decay",
     }
-    assert config_checks.idle(apply("--config.optim.sam.adaptive=true", "--config.optim.sam.rho=0.5")) == {}
+    assert checks.idle(apply("--config.optim.sam.adaptive=true", "--config.optim.sam.rho=0.5")) == {}

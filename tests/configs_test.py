@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, models, sweep, train
+from jaxvit import models, sweep, train
+from jaxvit.config import checks
 from tests.helpers import write_npz
 
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.py"))
@@ -28,7 +29,7 @@ def test_header_states_the_command_and_what_to_expect(path):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_is_valid(path):
     given = config_lib.load(str(path))
-    config_checks.validate(given)
+    checks.validate(given)
     fields = {k: v for k, v in given.model.items() if k not in ("name", "patch_size")}
     models.create_model(given.model.name, **fields)  # at full size, unless the data decide
     assert ("python main.py sweep" in path.read_text(encoding="utf-8")) == bool(given.sweep.ranges)

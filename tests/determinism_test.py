@@ -5,8 +5,9 @@ import os
 import jax
 import pytest
 
-from jaxvit import determinism, train
+from jaxvit import train
 from jaxvit.errors import UserError
+from jaxvit.runtime import determinism
 from tests.helpers import tiny_config, write_npz
 
 

@@ -8,17 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvit import dispatch, train
-from jaxvit.config import default
+from jaxvit.config.default import default
 from jaxvit.errors import UserError
-from jaxvit.interrupt import Interrupted
-from jaxvit.run import prepare
+from jaxvit.runtime.interrupt import Interrupted
+from jaxvit.train import loop as train
+from jaxvit.train import multi_step
+from jaxvit.train.prepare import prepare
 from tests.helpers import tiny_config, write_npz
 from tests.train_test import final_state, lines
 
 
 def cut(first, last, most, every=None, sharp=()):
-    return list(dispatch.plan(first, last, most, every, lambda step: step in sharp))
+    return list(multi_step.plan(first, last, most, every, lambda step: step in sharp))
 
 
 def test_plans_by_hand():
@@ -40,18 +41,18 @@ def test_the_number_that_suits(data_name, tmp_path, monkeypatch):
     feed = run.feeds["train"]
     run.checkpoints.close()
     config = run.config
-    assert dispatch.steps_per_dispatch(config, feed, 10) == 1  # a CPU
+    assert multi_step.steps_per_dispatch(config, feed, 10) == 1  # a CPU
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert dispatch.steps_per_dispatch(config, feed, 10) == 10
-    assert dispatch.steps_per_dispatch(config, feed, 95) == 19  # an epoch in five alike, so that one program does
-    assert dispatch.steps_per_dispatch(config, feed, 97) == dispatch.MOST  # nothing divides it
-    assert dispatch.steps_per_dispatch(config, feed, 4) == 4
-    assert dispatch.steps_per_dispatch(config, object(), 100) == 1  # streamed
+    assert multi_step.steps_per_dispatch(config, feed, 10) == 10
+    assert multi_step.steps_per_dispatch(config, feed, 95) == 19  # an epoch in five alike, so that one program does
+    assert multi_step.steps_per_dispatch(config, feed, 97) == multi_step.MOST  # nothing divides it
+    assert multi_step.steps_per_dispatch(config, feed, 4) == 4
+    assert multi_step.steps_per_dispatch(config, object(), 100) == 1  # streamed
     config.data.image_size = (224, 224)
-    assert dispatch.steps_per_dispatch(config, feed, 100) == 1
+    assert multi_step.steps_per_dispatch(config, feed, 100) == 1
     config.steps_per_dispatch = 2
     with pytest.raises(UserError, match="needs images on the device"):
-        dispatch.steps_per_dispatch(config, object(), 100)
+        multi_step.steps_per_dispatch(config, object(), 100)
     assert default().steps_per_dispatch is None
 
 
@@ -67,7 +68,7 @@ WORDS = {
 def test_a_run_of_two_steps_at_once_is_the_run_of_single_steps(tmp_path, data_name):
     """Same batches, draws and rates; the sums may be added in another order inside one program."""
     traces = []
-    original = dispatch.make_many
+    original = multi_step.make_many
 
     def counted(step, sharding):
         many = original(step, sharding)
@@ -78,12 +79,12 @@ def test_a_run_of_two_steps_at_once_is_the_run_of_single_steps(tmp_path, data_na
 
         return traced
 
-    dispatch.make_many = counted
+    multi_step.make_many = counted
     try:
         train.train_and_evaluate(tiny_config(data_name, **WORDS), tmp_path / "one")
         train.train_and_evaluate(tiny_config(data_name, steps_per_dispatch=2, **WORDS), tmp_path / "two")
     finally:
-        dispatch.make_many = original
+        multi_step.make_many = original
     assert len(traces) == 1
     one, two = (final_state(tmp_path / name) for name in ("one", "two"))
     assert int(one["step"]) == int(two["step"]) == 10

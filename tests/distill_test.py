@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvit import create_model, data, distill, inference, pretrained, setup, train
+from jaxvit import create_model, data, inference, pretrained, train
+from jaxvit.build import parts
 from jaxvit.errors import UserError
-from jaxvit.state import init_variables
+from jaxvit.step.state import init_variables
+from jaxvit.train import distill
 from tests.helpers import tiny_config, write_npz
 
 
@@ -49,10 +51,10 @@ def taught(tmp_path_factory):
 def test_the_teacher_prepares_images_in_its_own_way(taught):
     name, workdir = taught
     teacher = distill.load_teacher(str(workdir), None, ["0", "1", "2"])
-    config = setup.resolve(tiny_config(name), setup.load_data(tiny_config(name)))
-    split = setup.load_data(config).test
-    feed = setup.make_feed(config, split)
-    cached = distill.teach(feed, teacher, setup.make_to_float(3), batch_size=16)
+    config = parts.resolve(tiny_config(name), parts.load_data(tiny_config(name)))
+    split = parts.load_data(config).test
+    feed = parts.make_feed(config, split)
+    cached = distill.teach(feed, teacher, parts.make_to_float(3), batch_size=16)
     order = np.asarray([5, 3, 8, 1])
     (batch,) = cached.batches(order, 4)
     classifier = inference.from_run(workdir)

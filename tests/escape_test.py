@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvit import cli, console, drawing, escape, trackers, writers
+from jaxvit import cli
 from jaxvit.errors import UserError
 from jaxvit.explain import overlay
 from jaxvit.reports import figures, write_report
 from jaxvit.reports.runs import read_runs
+from jaxvit.runtime import console, drawing, escape
+from jaxvit.workdir import run_files, trackers
 from tests.reports.fake_runs import write_run
 
 # As they come from the names of files: bytes.
@@ -99,8 +101,8 @@ def test_file_names_are_short_and_differ():
 
 def test_json_brings_bytes_back(tmp_path):
     names = [*NAMES, "\ud83d"]
-    writers.write_json(tmp_path / "classes.json", names)
-    assert writers.read_json(tmp_path / "classes.json", list) == names
+    run_files.write_json(tmp_path / "classes.json", names)
+    assert run_files.read_json(tmp_path / "classes.json", list) == names
     assert json.loads((tmp_path / "classes.json").read_text(encoding="utf-8")) == names
 
 
@@ -208,7 +210,7 @@ def test_no_such_user(command, capsys):
 @pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "run [b]", "a*", "what?"])
 def test_a_place_that_no_checkpoint_can_be_written_to_is_refused_first(tmp_path, name):
     with pytest.raises(UserError, match="bytes that are not UTF-8" if "caf" in name else "choose a path without"):
-        writers.make_workdir(tmp_path / name)
+        run_files.make_workdir(tmp_path / name)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxvit import interrupt
+from jaxvit.runtime import interrupt
 
 ROOT = Path(__file__).resolve().parent.parent
 

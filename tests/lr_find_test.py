@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from jaxvit import lr_find, train
+from jaxvit import train
 from jaxvit.errors import UserError
+from jaxvit.train import lr_find
 from tests.helpers import tiny_config, write_npz
 
 

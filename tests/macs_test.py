@@ -4,7 +4,7 @@ import flax.linen as nn
 import pytest
 
 from jaxvit import create_model
-from jaxvit.macs import count_macs
+from jaxvit.models.macs import count_macs
 
 # timm's benchmark tables (results/benchmark-infer-*.csv), GMACs at 224x224.
 PUBLISHED = {

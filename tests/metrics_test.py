@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvit import losses, metrics
+from jaxvit.step import losses, metrics
 
 
 def reference_loss(logits, targets):

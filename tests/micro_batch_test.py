@@ -5,8 +5,9 @@ import json
 import chex
 import pytest
 
-from jaxvit import micro_batch, train
+from jaxvit import train
 from jaxvit.errors import UserError
+from jaxvit.train import micro_batch
 from tests.helpers import tiny_config, write_npz
 from tests.train_test import final_state
 

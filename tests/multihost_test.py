@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from jaxvit import config as config_lib
-from jaxvit import multihost
 from jaxvit.errors import UserError
+from jaxvit.runtime import multihost
 from tests.helpers import write_npz
 from tests.parallel_test import difference, run_config, steps_of
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from jaxvit import create_model, optim, sharding, steps, train, tree
-from jaxvit.data.augment import make_augment
+from jaxvit import create_model, optim, train, tree
+from jaxvit.build.parts import make_to_float
+from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError
-from jaxvit.setup import make_to_float
-from jaxvit.state import create_state
+from jaxvit.runtime import sharding
+from jaxvit.step import steps
+from jaxvit.step.state import create_state
 from tests.helpers import tiny_config, write_npz
 from tests.steps_test import batch as small_batch
 from tests.steps_test import build

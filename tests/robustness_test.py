@@ -13,8 +13,11 @@ from pathlib import Path
 import jax
 import pytest
 
-from jaxvit import interrupt, summary, train, writers
 from jaxvit.errors import RunError, UserError
+from jaxvit.runtime import interrupt
+from jaxvit.train import loop as train
+from jaxvit.train import summary
+from jaxvit.workdir import run_files
 from tests.helpers import tiny_config, write_npz
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +83,7 @@ def test_a_full_disk_ends_the_run_and_costs_nothing(tmp_path, data_name, no_new_
 
 def test_a_second_run_in_the_same_workdir_is_refused(tmp_path, data_name):
     (tmp_path / "run").mkdir()
-    with writers.locked(tmp_path / "run"), pytest.raises(UserError, match="a run is under way"):
+    with run_files.locked(tmp_path / "run"), pytest.raises(UserError, match="a run is under way"):
         train.train_and_evaluate(tiny_config(data_name), tmp_path / "run")
 
 

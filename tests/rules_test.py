@@ -6,7 +6,7 @@ import pytest
 
 from jaxvit import config as config_lib
 from jaxvit.errors import UserError
-from jaxvit.rules import make_rules
+from jaxvit.train.decisions import make_rules
 
 
 def rules(early=None, schedule=None):

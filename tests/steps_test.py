@@ -7,11 +7,13 @@ import numpy as np
 import optax
 import pytest
 
-from jaxvit import create_model, gradients, optim, sharding, steps
-from jaxvit.data.augment import make_augment
+from jaxvit import create_model, optim
+from jaxvit.build.parts import make_normalise, make_to_float
+from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError
-from jaxvit.setup import make_normalise, make_to_float
-from jaxvit.state import create_state, ema_variables, init_variables
+from jaxvit.runtime import sharding
+from jaxvit.step import gradients, steps
+from jaxvit.step.state import create_state, ema_variables, init_variables
 
 MODELS = {
     "vit": ("vit_tiny_patch16_224", {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}),

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxvit import console, streams, train
+from jaxvit import train
+from jaxvit.runtime import console, streams
 from tests.helpers import tiny_config, write_npz
 
 ROOT = Path(__file__).resolve().parent.parent

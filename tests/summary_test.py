@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
-from jaxvit import optim, recipe, summary
+from jaxvit import optim
+from jaxvit.build import recipe
 from jaxvit.data.pipeline import make_feed
 from jaxvit.data.splits import Split
-from jaxvit.run import prepare
+from jaxvit.train import summary
+from jaxvit.train.prepare import prepare
 from tests.helpers import tiny_config, write_npz
 
 

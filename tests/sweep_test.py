@@ -7,9 +7,10 @@ import re
 import numpy as np
 import pytest
 
-from jaxvit import cli, interrupt, sweep, train
+from jaxvit import cli, sweep, train
 from jaxvit import config as config_lib
 from jaxvit.errors import UserError
+from jaxvit.runtime import interrupt
 from jaxvit.sweep import outcome
 from tests.helpers import tiny_config, write_npz
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxvit import train, tree
-from jaxvit.run import prepare
+from jaxvit.train.prepare import prepare
 from tests.helpers import tiny_config, write_npz
 
 WORDS = {

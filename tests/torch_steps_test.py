@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxvit import pretrained, tree
-from jaxvit.run import prepare
+from jaxvit.train.prepare import prepare
 from tests.helpers import tiny_config, write_npz
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]  # compiles three unrolled steps

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from jaxvit import trackers
 from jaxvit.errors import UserError
+from jaxvit.workdir import trackers
 
 
 class Noted:

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvit import inference, pretrained, train
-from jaxvit.checkpoint import Checkpoints
+from jaxvit import inference, pretrained
 from jaxvit.errors import UserError
-from jaxvit.interrupt import Interrupted
 from jaxvit.models import create_model
-from jaxvit.state import init_variables
+from jaxvit.runtime.interrupt import Interrupted
+from jaxvit.step.state import init_variables
+from jaxvit.train import loop as train
+from jaxvit.workdir.checkpoint import Checkpoints
 from tests.helpers import tiny_config, write_npz
 
 
@@ -241,7 +242,7 @@ def test_rollback_goes_on_from_the_last_checkpoint(tmp_path, data_name, monkeypa
             jnp.where(jax.random.uniform(key) < 1 / 6, jnp.nan, 1.0) * images, targets
         )  # fmt: skip
 
-    monkeypatch.setattr("jaxvit.run.make_augment", make_augment)
+    monkeypatch.setattr("jaxvit.train.prepare.make_augment", make_augment)
     config = tiny_config(data_name, num_epochs=3, loss__on_nan="rollback", seed=29)
     train.train_and_evaluate(config, tmp_path / "run")
     state = final_state(tmp_path / "run")
@@ -290,7 +291,7 @@ BAD = [
 
 
 def test_a_bad_augmentation_is_named_before_data_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxvit.setup.load_data", None)
+    monkeypatch.setattr("jaxvit.build.parts.load_data", None)
     with pytest.raises(UserError, match="augment.fill is 2.0; expected a grey value from 0 to 1"):
         train.train_and_evaluate(tiny_config("digits", augment__fill=2.0), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -298,7 +299,7 @@ def test_a_bad_augmentation_is_named_before_data_are_read(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("words, said", BAD, ids=[said[:20] for _, said in BAD])
 def test_contradictions_are_named_before_anything_is_compiled(tmp_path, data_name, words, said, monkeypatch):
-    monkeypatch.setattr("jaxvit.run.init_variables", None)
+    monkeypatch.setattr("jaxvit.train.prepare.init_variables", None)
     with pytest.raises(UserError, match=re.escape(said)) as error:
         train.train_and_evaluate(tiny_config(data_name, **words), tmp_path / "run")
     assert len(str(error.value).splitlines()) <= 2

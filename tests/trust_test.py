@@ -10,11 +10,10 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from jaxvit import compile_cache
 from jaxvit import config as config_lib
-from jaxvit.commands import parser
 from jaxvit.errors import UserError
 from jaxvit.pretrained import files, hub
+from jaxvit.runtime import compile_cache
 
 PACKAGE = Path(config_lib.__file__).parent
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
@@ -130,12 +129,12 @@ def test_the_compile_cache_is_private(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     (tmp_path / "jaxvit" / "xla").mkdir(parents=True)
     os.chmod(tmp_path / "jaxvit" / "xla", 0o777)
-    parser.use_compile_cache()
+    compile_cache.use()
     directory = Path(changed["jax_compilation_cache_dir"])
     assert directory == tmp_path / "jaxvit" / "xla" and stat.S_IMODE(directory.stat().st_mode) == 0o700
     changed.clear()
     monkeypatch.setattr(os, "getuid", lambda: 12345)
-    parser.use_compile_cache()
+    compile_cache.use()
     assert not changed
 
 

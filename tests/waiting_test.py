@@ -5,9 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from jaxvit import interrupt, waiting
-from jaxvit.checkpoint import Checkpoints
 from jaxvit.errors import RunError
+from jaxvit.runtime import interrupt, waiting
+from jaxvit.workdir.checkpoint import Checkpoints
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import socket
 
 import pytest
 
-from jaxvit import cli, integrity, train, workdirs
+from jaxvit import cli, train
 from jaxvit.errors import UserError
+from jaxvit.workdir import manifest, resume
 from tests.helpers import tiny_config, write_npz
 
 
@@ -19,7 +20,7 @@ def finished(tmp_path_factory):
     return config, base / "run"
 
 
-NAMES = (*workdirs.DIRECTORIES, *workdirs.FILES)
+NAMES = (*resume.DIRECTORIES, *resume.FILES)
 
 
 def replace(path, how):
@@ -43,7 +44,7 @@ def test_another_kind_of_thing_is_refused(tmp_path, finished, name):
     config, run = finished
     workdir = tmp_path / "run"
     shutil.copytree(run, workdir)
-    for how in ("link", "fifo", "file" if name in workdirs.DIRECTORIES else "directory"):
+    for how in ("link", "fifo", "file" if name in resume.DIRECTORIES else "directory"):
         replace(workdir / name, how)
         with pytest.raises(UserError) as caught:
             train.train_and_evaluate(config, workdir)
@@ -65,7 +66,7 @@ def test_links_to_what_is_expected_are_obeyed(tmp_path, finished):
     shutil.copytree(run, workdir)
     shutil.move(workdir / "checkpoints", tmp_path / "elsewhere")
     (workdir / "checkpoints").symlink_to(tmp_path / "elsewhere")
-    workdirs.inspect(workdir)
+    resume.inspect(workdir)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_permissions_are_refused_for_real(tmp_path):
     (tmp_path / "checkpoints/best").mkdir(parents=True)
     (tmp_path / "checkpoints/best").chmod(0o500)
     with pytest.raises(UserError, match="may not be written"):
-        workdirs.inspect(tmp_path)
+        resume.inspect(tmp_path)
 
 
 def test_files_that_a_protected_run_has_may_be_read_only(finished, monkeypatch):
@@ -111,16 +112,16 @@ def test_a_socket_with_a_temporary_name_does_not_stop_a_run(tmp_path):
 def test_errors_that_form_a_ring_are_walked_once():
     first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__context__ = second, first
-    assert integrity.disk_reason(first) is None
+    assert manifest.disk_reason(first) is None
     third = OSError(28, "No space left on device")
     second.__cause__ = third
-    assert integrity.disk_reason(first) == "No space left on device"
+    assert manifest.disk_reason(first) == "No space left on device"
 
 
 def test_a_disk_error_behind_a_cause_is_found():
     error = RuntimeError("a")
     error.__cause__, error.__context__ = RuntimeError("b"), OSError(28, "full")
-    assert integrity.disk_reason(error) is not None
+    assert manifest.disk_reason(error) is not None
 
 
 def test_the_command_line_says_it_in_two_lines(tmp_path, capsys, monkeypatch):

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
-from jaxvit.console import table  # noqa: E402
 from jaxvit.models import window_attention  # noqa: E402
 from jaxvit.models.windows import shifted_window_mask, window_partition, window_reverse  # noqa: E402
+from jaxvit.runtime.console import table  # noqa: E402
 
 # map side, window, heads: the stages of Swin-T, Swin-B and Swin-B at 384 pixels
 STAGES = ((56, 7, 3), (28, 7, 6), (14, 7, 12), (7, 7, 24), (56, 7, 4), (7, 7, 32), (96, 12, 4), (12, 12, 32))

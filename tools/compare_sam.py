@@ -19,10 +19,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jaxvit import summary  # noqa: E402
-from jaxvit.commands.parser import use_compile_cache  # noqa: E402
-from jaxvit.config import default  # noqa: E402
-from jaxvit.train import train_and_evaluate  # noqa: E402
+from jaxvit.config.default import default  # noqa: E402
+from jaxvit.runtime import compile_cache
+from jaxvit.train import summary  # noqa: E402
+from jaxvit.train.loop import train_and_evaluate  # noqa: E402
 
 ADAMW = {"name": "adamw", "learning_rate": 2e-3, "weight_decay": 0.05, "grad_clip_norm": 1.0}
 SGD = {"name": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "nesterov": True}
@@ -114,7 +114,7 @@ def main() -> None:
     args = parser.parse_args()
     words = [f"runs/{args.workdir.name}" if word == str(args.workdir) else word for word in sys.argv[1:]]
     args.command = shlex.join(["python", "tools/compare_sam.py", *words])
-    use_compile_cache()
+    compile_cache.use()
     rows = []
     for seed in range(args.seeds):
         for model in args.models or SUBJECTS[args.subject]:

@@ -44,9 +44,10 @@ def prepare_runs(scratch: Path) -> tuple[Any, dict[str, Path], dict[str, Any]]:
     import jax.numpy as jnp
 
     from jaxvit import config as config_lib
-    from jaxvit import summary, train
-    from jaxvit.checkpoint import Checkpoints
-    from jaxvit.interrupt import Interrupted
+    from jaxvit.runtime.interrupt import Interrupted
+    from jaxvit.train import loop as train
+    from jaxvit.train import summary
+    from jaxvit.workdir.checkpoint import Checkpoints
 
     words = config_of("adamw_cosine") | {"num_epochs": 3, "batch_size": 64}
     words["data"] = {"name": "digits", "val_fraction": 0.5}
@@ -85,11 +86,11 @@ def prepare_runs(scratch: Path) -> tuple[Any, dict[str, Path], dict[str, Any]]:
 
 def victims(workdir: Path) -> list[Path]:
     """The files that may be hit: those of checkpoints, and those that the run vouches for."""
-    from jaxvit import workdirs
+    from jaxvit.workdir import resume
 
     found = [p for p in (workdir / "checkpoints").rglob("*") if p.is_file()]
     return sorted(found) + [
-        workdir / name for name in (*workdirs.SEALED, "manifest.json") if (workdir / name).is_file()
+        workdir / name for name in (*resume.SEALED, "manifest.json") if (workdir / name).is_file()
     ]
 
 
@@ -110,34 +111,35 @@ def hit(rng: random.Random, path: Path) -> str:
 
 def intact_steps(workdir: Path) -> dict[str, dict[str, str]]:
     """{"last/8": {file: SHA-256}} of the steps whose files are as their manifest says."""
-    from jaxvit import integrity
+    from jaxvit.workdir import manifest
 
     found = {}
     for step in (workdir / "checkpoints").glob("[lb]*/[0-9]*"):
-        copies = [integrity.read(step / integrity.NAME)]
-        copies.append(integrity.read(workdir / "checkpoints" / "manifests" / f"{step.parent.name}-{step.name}.json"))
+        copies = [manifest.read(step / manifest.NAME)]
+        copies.append(manifest.read(workdir / "checkpoints" / "manifests" / f"{step.parent.name}-{step.name}.json"))
         wanted = next((copy for copy in copies if copy is not None), None)
-        if wanted is not None and not integrity.differences(step, wanted, integrity.files_below(step)):
+        if wanted is not None and not manifest.differences(step, wanted, manifest.files_below(step)):
             found[f"{step.parent.name}/{step.name}"] = wanted
     return found
 
 
 def lost(before: dict[str, dict[str, str]], workdir: Path) -> list[str]:
     """The steps of `before` that are nowhere below checkpoints/ any more."""
-    from jaxvit import integrity
+    from jaxvit.workdir import manifest
 
     there = []
     for inner in (workdir / "checkpoints").rglob("state"):
         step = inner.parent
-        there.append({name: integrity.sha256(step / name) for name in integrity.files_below(step)})
+        there.append({name: manifest.sha256(step / name) for name in manifest.files_below(step)})
     return [name for name, files in before.items() if files not in there]
 
 
 def one_damage(rng: random.Random, config: Any, base: Path, workdir: Path, expected: dict[str, Any]) -> dict[str, Any]:
     """Damages a copy of a run, gives the command again, and returns what happened and what was wrong with that."""
-    from jaxvit import streams, train
-    from jaxvit.console import err
     from jaxvit.errors import RunError, UserError
+    from jaxvit.runtime import streams
+    from jaxvit.runtime.console import err
+    from jaxvit.train import loop as train
 
     shutil.copytree(base, workdir)
     path = rng.choice(victims(workdir))

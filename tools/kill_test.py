@@ -242,7 +242,7 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 def provenance(tool: str = "tools/kill_test.py") -> dict[str, Any]:
     """Returns what a record must say of itself: command, date, commit, hardware and versions."""
-    from jaxvit import summary
+    from jaxvit.train import summary
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)

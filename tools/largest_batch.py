@@ -18,9 +18,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from jaxvit.console import table  # noqa: E402
 from jaxvit.models.layers import REMAT_CHOICES  # noqa: E402
 from jaxvit.plan import chips  # noqa: E402
+from jaxvit.runtime.console import table  # noqa: E402
 
 POLICIES = tuple(word for word in REMAT_CHOICES if isinstance(word, str))
 MULTIPLE = 8

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from jaxvit.bench.clock import timed  # noqa: E402
 from jaxvit.bench.programs import compile_program  # noqa: E402
 from jaxvit.bench.subjects import Settings, make_subject  # noqa: E402
-from jaxvit.data.augment import make_augment  # noqa: E402
+from jaxvit.data.augment.compose import make_augment  # noqa: E402
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from jaxvit.allocator import keep_freed_memory  # noqa: E402
 from jaxvit.models import cpu_conv  # noqa: E402
+from jaxvit.runtime.allocator import keep_freed_memory  # noqa: E402
 
 SHAPES = (  # batch, map, channels, features, kernel, stride, groups
     (16, 32, 64, 64, 3, 1, 1), (64, 32, 64, 64, 3, 1, 1), (16, 8, 256, 256, 3, 1, 1), (16, 4, 512, 512, 3, 1, 1),

@@ -22,10 +22,11 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from jaxvit import create_model, gradients, optim, steps  # noqa: E402
-from jaxvit.data.augment import make_augment  # noqa: E402
-from jaxvit.setup import make_normalise, make_to_float  # noqa: E402
-from jaxvit.state import create_state, init_variables  # noqa: E402
+from jaxvit import create_model, optim
+from jaxvit.build.parts import make_normalise, make_to_float  # noqa: E402
+from jaxvit.data.augment.compose import make_augment  # noqa: E402
+from jaxvit.step import gradients, steps  # noqa: E402
+from jaxvit.step.state import create_state, init_variables  # noqa: E402
 
 CASES = {
     "resnet18": {"batch_size": 32, "image_size": 32, "fields": {"stem": "cifar"}},

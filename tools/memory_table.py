@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax  # noqa: E402
 
 from jaxvit.bench.subjects import Settings, make_subject  # noqa: E402
-from jaxvit.console import table  # noqa: E402
 from jaxvit.models.layers import REMAT_CHOICES  # noqa: E402
+from jaxvit.runtime.console import table  # noqa: E402
 
 POLICIES = tuple(word for word in REMAT_CHOICES if isinstance(word, str))
 

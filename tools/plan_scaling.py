@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from jaxvit.console import table  # noqa: E402
+from jaxvit.runtime.console import table  # noqa: E402
 
 
 def plan(config: Path, topology: str, batch_size: int, overrides: list[str]) -> dict[str, Any]:

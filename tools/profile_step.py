@@ -27,7 +27,7 @@ import jax  # noqa: E402
 
 from jaxvit.bench.programs import compile_program  # noqa: E402
 from jaxvit.bench.subjects import Settings, make_subject  # noqa: E402
-from jaxvit.console import table  # noqa: E402
+from jaxvit.runtime.console import table  # noqa: E402
 
 LEAST_FOUND = 0.8  # of a step's time
 # The first that is found in the path of an instruction's module is its part.

@@ -22,9 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
-from jaxvit import sharding  # noqa: E402
 from jaxvit.bench.subjects import Settings, make_subject  # noqa: E402
-from jaxvit.console import table  # noqa: E402
+from jaxvit.runtime import sharding  # noqa: E402
+from jaxvit.runtime.console import table  # noqa: E402
 
 BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u32": 4, "f16": 2, "pred": 1, "u8": 1}
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")

@@ -13,8 +13,9 @@ from typing import Any
 
 import jax
 
-from jaxvit import escape, writers
 from jaxvit.errors import UserError
+from jaxvit.runtime import escape
+from jaxvit.workdir import run_files
 
 KEY = ("model", "fields", "dtype", "image_size", "mode", "batch_size")
 TORCH_DEVICES = {"cpu": "cpu", "gpu": "cuda"}
@@ -134,7 +135,7 @@ def ratios(rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> 
 
 def read_baseline(path: str) -> dict[str, Any]:
     """Reads what `--json` wrote; raises UserError where the file is not that."""
-    found = writers.read_json(Path(path))
+    found = run_files.read_json(Path(path))
     if not isinstance(found.get("results"), list) or "environment" not in found:
         raise UserError(f"{path!r} is no file that bench --json has written")
     return found

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit import writers
 from jaxvit.bench.clock import timed
 from jaxvit.bench.subjects import DTYPES, Settings
 from jaxvit.errors import UserError
+from jaxvit.workdir import run_files
 
 CLASSES = 10
 
@@ -34,9 +34,9 @@ def measure_loop(
         import tensorboardX  # noqa: F401
 
         from jaxvit import config as config_lib
-        from jaxvit import dispatch
-        from jaxvit.run import prepare
-        from jaxvit.train import train_and_evaluate
+        from jaxvit.train import multi_step
+        from jaxvit.train.loop import train_and_evaluate
+        from jaxvit.train.prepare import prepare
     except ImportError as error:
         raise UserError(f"--loop needs the whole trainer; {error.name} is missing: pip install {error.name}") from None
 
@@ -60,12 +60,12 @@ def measure_loop(
         run.checkpoints.close()
         config.fast_dev_run = run.config.fast_dev_run = False
         steps = max(8, round(seconds / bare.median))
-        many = dispatch.steps_per_dispatch(run.config, run.feeds["train"], steps)
+        many = multi_step.steps_per_dispatch(run.config, run.feeds["train"], steps)
         if data_name is None:
             steps = -(-steps // many) * many
             config.data.name = write_images(directory / "more", batch_size, steps, settings)
         train_and_evaluate(config, directory / "run")
-        done = writers.read_json(directory / "run" / "summary.json")
+        done = run_files.read_json(directory / "run" / "summary.json")
     # The first dispatch compiles and is in no time.
     loop = (done["final"]["step"] - many) * batch_size / done["train_seconds"]
     return {

@@ -15,7 +15,7 @@ from jaxvit import __version__
 from jaxvit.bench.ceiling import matmul_ceiling, on_paper
 from jaxvit.bench.measure import Effort, measure
 from jaxvit.bench.subjects import Settings, make_subject
-from jaxvit.console import count, table
+from jaxvit.runtime.console import count, table
 
 FLAGS = (
     "XLA_FLAGS",

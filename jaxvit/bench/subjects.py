@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvit import gradients, models, optim, steps
+from jaxvit import models, optim
 from jaxvit.errors import UserError
-from jaxvit.macs import by_formula, count_macs
 from jaxvit.models.layers import to_pair
-from jaxvit.state import create_state, init_variables
-from jaxvit.target import made_for
+from jaxvit.models.macs import by_formula, count_macs
+from jaxvit.runtime.platform import made_for
+from jaxvit.step import gradients, steps
+from jaxvit.step.state import create_state, init_variables
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
 HEADS = ("head", "head_dist", "fc")  # classifiers, of which some compute in float32 whatever the rest does

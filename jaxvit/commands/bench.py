@@ -5,9 +5,9 @@ import ast
 import os
 from typing import Any
 
-from jaxvit import allocator
-from jaxvit.commands.parser import file_to_write, make_parser, positive, size, use_compile_cache
+from jaxvit.commands.parser import file_to_write, make_parser, positive, size
 from jaxvit.errors import UserError
+from jaxvit.runtime import allocator, compile_cache
 
 DESCRIPTION = """Measure training and inference of models on this machine, on synthetic images.
 
@@ -27,13 +27,14 @@ def run(argv: list[str]) -> int:
     if args.compare:  # JAX would take three quarters of a GPU, and timm needs memory beside it; read by the backend
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     allocator.keep_freed_memory()
-    use_compile_cache()
+    compile_cache.use()
     import jax
 
-    from jaxvit import console, writers
     from jaxvit.bench import compare, report
     from jaxvit.bench.measure import Effort
-    from jaxvit.console import err
+    from jaxvit.runtime import console
+    from jaxvit.runtime.console import err
+    from jaxvit.workdir import run_files
 
     baseline = compare.read_baseline(args.baseline) if args.baseline else None
     wanted = _wanted(args)
@@ -45,7 +46,7 @@ def run(argv: list[str]) -> int:
 
     def keep() -> None:
         if args.json and found.get("results"):
-            writers.write_json(args.json, found)
+            run_files.write_json(args.json, found)
 
     with err.status("") as status:
 

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxvit import escape
-from jaxvit.commands.parser import add_weights, directory_to_write, make_parser, positive, use_compile_cache
+from jaxvit.commands.parser import add_weights, directory_to_write, make_parser, positive
 from jaxvit.errors import UserError, suggest
-from jaxvit.paths import expand
+from jaxvit.runtime import compile_cache, escape
+from jaxvit.runtime.paths import expand
 
 ROLLOUT = "attention_rollout"
 ROWS_A_PAGE = 12
@@ -90,7 +90,7 @@ def _classifiers(args: argparse.Namespace) -> list[Any]:
         raise UserError("give --workdir DIR (a run) or --model NAME (with --checkpoint FILE)")
     if (args.checkpoint is not None or args.weights is not None) and args.model is None:
         raise UserError("--checkpoint and --weights go with --model; a run has its own")
-    use_compile_cache()
+    compile_cache.use()
     from jaxvit import inference
 
     found = [inference.from_run(workdir) for workdir in args.workdir]
@@ -98,7 +98,8 @@ def _classifiers(args: argparse.Namespace) -> list[Any]:
 
 
 def _print_layers(classifiers: list[Any]) -> int:
-    from jaxvit import console, explain
+    from jaxvit import explain
+    from jaxvit.runtime import console
 
     for classifier in classifiers:
         default = explain.default_layer(classifier.model)
@@ -115,7 +116,7 @@ def _from_files(paths: Sequence[Path]) -> list[Picture]:
 
 def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]:
     """Test images of the first run, chosen by its predictions; UserError where runs are of different classes."""
-    from jaxvit import setup
+    from jaxvit.build import parts
 
     if not args.workdir:
         raise UserError("--samples needs a run: --workdir DIR")
@@ -128,7 +129,7 @@ def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]
         raise UserError(f"no {str(path)!r}: the run has not ended; let it end, or name image files instead")
     with np.load(path, allow_pickle=False) as stored:
         logits, labels, index = (stored[key] for key in ("logits", "labels", "index"))
-    split = setup.load_data(classifiers[0].config).test
+    split = parts.load_data(classifiers[0].config).test
     position = {int(k): i for i, k in enumerate(split.index)}
     chosen = choose(logits, labels, args.only, args.samples)
     if not len(chosen):
@@ -165,8 +166,8 @@ def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace)
     import jax
 
     from jaxvit import data, explain
-    from jaxvit.console import bar
     from jaxvit.explain import overlay
+    from jaxvit.runtime.console import bar
 
     model, variables, config = classifier.model, classifier.variables, classifier.data_config
     wanted = None if args.class_name is None else _class_index(classifier, args.class_name)
@@ -205,8 +206,8 @@ def _class_index(classifier: Any, text: str) -> int:
 
 def _write(out: Path, pictures: list[Picture], classifiers: list[Any], columns: list[Any], args: Any) -> None:
     """A figure per image; pages of overlays (grid) and of pure heat (heat)."""
-    from jaxvit import console
     from jaxvit.explain import overlay
+    from jaxvit.runtime import console
 
     heads = ["image", *_column_names(args, classifiers)]
     overlays, heats, titles, wrong = [], [], [], []

@@ -9,7 +9,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxvit.commands.parser import add_target, add_weights, check_target, make_parser, use_compile_cache
+from jaxvit.commands.parser import add_target, add_weights, check_target, make_parser
+from jaxvit.runtime import compile_cache
 
 if TYPE_CHECKING:
     from jaxvit.commands.source import Source
@@ -63,7 +64,7 @@ def run(argv: list[str]) -> int:
 
     source.check_choice(args.workdir, args.model, args.checkpoint, "--workdir")
     target = check_target(args, FILES[args.format])
-    use_compile_cache()
+    compile_cache.use()
     if args.workdir is not None:
         source.check_bare(args.workdir, [args.model, args.checkpoint, args.weights])
         given = source.from_run(args.workdir)
@@ -139,7 +140,7 @@ def to_stablehlo(model: Any, variables: Any) -> bytes:
 
 def portable(model: Any) -> Any:
     """The model computing in float32, with no kernel that only one platform has."""
-    from jaxvit.macs import by_formula
+    from jaxvit.models.macs import by_formula
 
     model = by_formula(model)
     return model.clone(dtype=None) if hasattr(model, "dtype") else model

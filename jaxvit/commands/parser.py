@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jaxvit import compile_cache
 from jaxvit.errors import UserError
-from jaxvit.paths import expand
+from jaxvit.runtime.paths import expand
 
 
 class Parser(argparse.ArgumentParser):
@@ -107,20 +106,3 @@ def check_target(args: argparse.Namespace, names: Sequence[str]) -> Path:
     if there and not args.force:
         raise UserError(f"{str(args.to)!r} already holds {there[0]!r}; give another --to, or --force to replace it")
     return args.to
-
-
-def use_compile_cache() -> None:
-    """Keeps compiled programs in the user's own cache directory, unless JAX_COMPILATION_CACHE_DIR says where."""
-    import jax
-
-    known: Any = jax.config  # its words are not known to type checkers
-    directory = known.jax_compilation_cache_dir
-    if directory is None:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        directory = os.path.join(base, "jaxvit", "xla")
-        if not compile_cache.make_private(directory):  # compiled programs are code: nobody else may write them
-            return
-        jax.config.update("jax_compilation_cache_dir", directory)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    if os.path.isdir(directory):
-        compile_cache.drop_unfinished(directory)

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from typing import Any
 
-from jaxvit.commands.parser import file_to_write, make_parser, positive, use_compile_cache
+from jaxvit.commands.parser import file_to_write, make_parser, positive
 from jaxvit.errors import UserError, suggest
+from jaxvit.runtime import compile_cache
 
 DESCRIPTION = """Compile the training step of a config for hardware that is not here, and say what it would need.
 
@@ -89,20 +90,23 @@ def _in_a_process(argv: list[str], topology: Any) -> int:
 
 def _plan(args: Any, rest: list[str], topology: Any) -> int:
     from jaxvit import config as config_lib
-    from jaxvit import config_checks, console, models, target, writers
+    from jaxvit import models
+    from jaxvit.config import checks
     from jaxvit.plan import estimate, facts, step
+    from jaxvit.runtime import console, platform
+    from jaxvit.workdir import run_files
 
     config = config_lib.load(args.config, rest, models.model_fields)
-    config_checks.validate(config)
-    use_compile_cache()
+    checks.validate(config)
+    compile_cache.use()
     if config.dtype == "float64":
         import jax
 
         jax.config.update("jax_enable_x64", True)
-    with target.made_for(topology.chip.platform):
+    with platform.made_for(topology.chip.platform):
         found = step.compile_step(config, facts.find(config, args.num_classes, args.num_train), topology)
     plan = estimate.estimate(found, topology)
     console.say("\n".join(estimate.lines(plan)))
     if args.json:
-        writers.write_json(args.json, plan)
+        run_files.write_json(args.json, plan)
     return 0

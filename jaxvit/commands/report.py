@@ -1,6 +1,7 @@
 """`report`: what one run or several have come to, as a page to read, print and hand in."""
 
-from jaxvit.commands.parser import directory_to_write, make_parser, use_compile_cache
+from jaxvit.commands.parser import directory_to_write, make_parser
+from jaxvit.runtime import compile_cache
 
 DESCRIPTION = """Write a report about runs from their files: index.html (everything in one file), report.md, CSV.
 
@@ -18,8 +19,9 @@ def run(argv: list[str]) -> int:
     )
     parser.add_argument("--augmentations", action="store_true", help="images as the training step changes them")
     args = parser.parse_args(argv)
-    use_compile_cache()
-    from jaxvit import console, reports
+    compile_cache.use()
+    from jaxvit import reports
+    from jaxvit.runtime import console
 
     files = reports.write_report(args.workdir, args.out, deep=args.deep, augmentations=args.augmentations)
     page, *others = files

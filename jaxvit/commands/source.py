@@ -8,12 +8,14 @@ from typing import Any
 
 import jax
 
-from jaxvit import console, inference, pretrained, setup
-from jaxvit.console import count
+from jaxvit import inference, pretrained
+from jaxvit.build import parts as setup
 from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
 from jaxvit.models.tags import split_tag, tag_info
 from jaxvit.pretrained.files import sha256
+from jaxvit.runtime import console
+from jaxvit.runtime.console import count
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from jaxvit.commands.parser import directory_to_write, make_parser, positive
 from jaxvit.errors import UserError
-from jaxvit.paths import expand
+from jaxvit.runtime.paths import expand
 
 DESCRIPTION = """Run a comparison, row by row, and write its report: published figures beside ours.
 
@@ -55,8 +55,8 @@ def run(argv: list[str]) -> int:
 
 
 def _run(study: Any, file: Path, args: Any, options: Any, rows: list[str]) -> int:
-    from jaxvit.console import err, say
-    from jaxvit.interrupt import Interrupted
+    from jaxvit.runtime.console import err, say
+    from jaxvit.runtime.interrupt import Interrupted
     from jaxvit.studies import conduct, ledger, report
 
     if args.report_only:
@@ -102,7 +102,7 @@ def _use_cpu() -> None:
 
 
 def _list_studies() -> int:
-    from jaxvit import console
+    from jaxvit.runtime import console
     from jaxvit.studies import study as studies
 
     known = studies.names()
@@ -117,7 +117,7 @@ def _list_studies() -> int:
 
 
 def _list_rows(study: Any, file: Path, options: Any) -> int:
-    from jaxvit import console
+    from jaxvit.runtime import console
     from jaxvit.studies import study as studies
     from jaxvit.studies import weights
 

@@ -4,9 +4,9 @@ import argparse
 import shlex
 from pathlib import Path
 
-from jaxvit import interrupt
-from jaxvit.commands.parser import make_parser, positive, use_compile_cache
+from jaxvit.commands.parser import make_parser, positive
 from jaxvit.errors import UserError, suggest
+from jaxvit.runtime import compile_cache, interrupt
 
 DESCRIPTION = """Search the ranges of config.sweep.ranges for the best validation metric (early_stopping.metric).
 
@@ -37,11 +37,12 @@ def run(argv: list[str]) -> int:
 
 def _search(args: argparse.Namespace, rest: list[str], prog: str) -> int:
     from jaxvit import config as config_lib
-    from jaxvit import console, models
+    from jaxvit import models
+    from jaxvit.runtime import console
     from jaxvit.sweep import outcome, search
 
     config = config_lib.load(args.config, rest, models.model_fields)
-    use_compile_cache()
+    compile_cache.use()
     again = [*prog.removesuffix(" sweep").split(), "--config", args.config]
     again += ["--workdir", str(Path(args.workdir) / "best"), *rest]
     command = shlex.join(again)

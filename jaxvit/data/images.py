@@ -13,8 +13,8 @@ from typing import IO
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from jaxvit import escape
 from jaxvit.errors import UserError
+from jaxvit.runtime import escape
 
 FORMATS = ("JPEG", "PNG", "WEBP")  # the only decoders a file may reach
 MAX_PIXELS = 89_478_485  # Pillow's own limit: larger ones are taken for decompression bombs

@@ -16,7 +16,7 @@ from jaxvit.data.images import DECODE_ERRORS, in_threads
 from jaxvit.data.preprocess import make_transform
 from jaxvit.data.splits import Split, shuffled
 from jaxvit.errors import RunError, UserError
-from jaxvit.sharding import local_rows, put, put_rows
+from jaxvit.runtime.sharding import local_rows, put, put_rows
 
 __all__ = ["Resident", "Streamed", "epoch_order", "make_feed", "make_transform"]
 

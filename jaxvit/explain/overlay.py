@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit import drawing, escape
 from jaxvit.errors import UserError, suggest
+from jaxvit.runtime import drawing, escape
 
 # Equal steps of a map look like equal steps, also to the colour-blind and in grey (van der Walt and Smith, 2015).
 COLOUR_MAPS = ("inferno", "viridis", "cividis", "magma", "plasma")

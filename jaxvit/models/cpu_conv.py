@@ -25,7 +25,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
 from jaxvit.models import cpu_grad, winograd
-from jaxvit.target import platform
+from jaxvit.runtime.platform import platform
 
 Array = jax.Array
 Pair = tuple[int, int]

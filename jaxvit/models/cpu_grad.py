@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxvit.target import platform
+from jaxvit.runtime.platform import platform
 
 Array = jax.Array
 

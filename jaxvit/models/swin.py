@@ -36,7 +36,7 @@ from jaxvit.models.windows import (
     window_reverse,
 )
 from jaxvit.precision import at_least_float32
-from jaxvit.target import platform
+from jaxvit.runtime.platform import platform
 
 KERNELS = ("pallas", "interpret")
 CHOICES: dict[str, tuple[str | None, ...]] = {"attn_implementation": (None, "xla", *KERNELS)}

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvit.models.layers import ACTIVATIONS, Array, Dense, Dtype, Mlp, PatchProjection, trunc_normal
-from jaxvit.target import platform
+from jaxvit.runtime.platform import platform
 
 Norm = Callable[..., nn.Module]  # called with the submodule's name
 

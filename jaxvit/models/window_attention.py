@@ -30,7 +30,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxvit.errors import UserError
 from jaxvit.models.windows import MASK_VALUE, Pair
-from jaxvit.target import platform
+from jaxvit.runtime.platform import platform
 
 Array = jax.Array
 NEVER = -1e30  # the logit of columns that only fill a tile

@@ -4,9 +4,9 @@ import math
 from typing import Any
 
 from jaxvit import models
-from jaxvit.console import count
 from jaxvit.plan.chips import RESERVED, Topology
 from jaxvit.plan.step import Compiled
+from jaxvit.runtime.console import count
 
 GB = 2**30
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from jaxvit import data
-from jaxvit.config import Config
-from jaxvit.data.folder import SUFFIXES
+from jaxvit.config.default import Config
+from jaxvit.data.sources.folder import SUFFIXES
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Split
 from jaxvit.errors import UserError
-from jaxvit.paths import expand
+from jaxvit.runtime.paths import expand
 
 Shape = tuple[int, int, int]
 # name -> classes, training images, test images, (h, w, c) where all are of one size, else None

@@ -13,12 +13,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxvit import escape, recipe, run, setup, sharding, thaw
-from jaxvit.config import Config
-from jaxvit.data.augment import make_augment
+from jaxvit.build import parts as setup
+from jaxvit.build import phases as thaw
+from jaxvit.build import recipe
+from jaxvit.config.default import Config
+from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError
-from jaxvit.macs import count_jaxpr, count_macs
+from jaxvit.models.macs import count_jaxpr, count_macs
 from jaxvit.plan import chips, facts, gpus, teacher, traffic
+from jaxvit.runtime import escape, sharding
+from jaxvit.train import prepare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +78,7 @@ def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) ->
     taught, adviser, said = teacher.prepare(config, resident=kept[0])
     notes += [said] if said else []
     batch_size, parts = recipe.split_batch(config, len(dataset.train))
-    mesh = run.make_mesh(config, batch_size, parts, devices=devices_of(topology))
+    mesh = prepare.make_mesh(config, batch_size, parts, devices=devices_of(topology))
     if mesh.size < topology.chips:
         notes.append(f"a batch of {batch_size} divides over {mesh.size} of the {topology.chips} devices only")
     steps_per_epoch = max(len(dataset.train) // batch_size, 1)

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit import config as config_lib
-from jaxvit import distill, inference, models, setup, writers
-from jaxvit.config import Config, default
+from jaxvit import inference, models
+from jaxvit.build import parts
+from jaxvit.config.default import Config, default
 from jaxvit.errors import UserError
-from jaxvit.paths import expand
+from jaxvit.runtime.paths import expand
+from jaxvit.train import distill
+from jaxvit.workdir import run_files
 
 LEFT_OUT = "the teacher is left out, its model is not known: its forward pass and its weights are not counted"
 
@@ -24,7 +27,7 @@ def prepare(config: Config, *, resident: bool) -> tuple[dict[str, Any], Any, str
     words = config.distill
     if words.teacher is None:
         return {}, None, None
-    fields = {**models.model_fields(config.model.name), **setup.model_fields(config)}
+    fields = {**models.model_fields(config.model.name), **parts.model_fields(config)}
     with config.unlocked():
         config.model.update(distill.check_student(words.mode, fields, config.model.name))
     teacher = _find(words.teacher, words.model, config.model.num_classes)
@@ -41,13 +44,13 @@ def prepare(config: Config, *, resident: bool) -> tuple[dict[str, Any], Any, str
 def _find(teacher: str, model: str | None, num_classes: int) -> distill.Teacher | None:
     path = expand(teacher)
     if (path / "config.json").is_file():
-        theirs = config_lib.from_mapping(writers.read_json(path / "config.json"))
-        setup.check_resolved(theirs)
-        made, name = setup.make_model(theirs), theirs.model.name
+        theirs = config_lib.from_mapping(run_files.read_json(path / "config.json"))
+        parts.check_resolved(theirs)
+        made, name = parts.make_model(theirs), theirs.model.name
         keys = ("image_size", "mean", "std", "crop_pct", "interpolation")
         words = {**{key: theirs.data[key] for key in keys}, "in_channels": theirs.model.in_channels}
     else:
-        name = setup.pretrained_name(teacher) or model
+        name = parts.pretrained_name(teacher) or model
         if name is None:
             return None
         made, words = models.create_model(name), models.data_config(name)

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit import config_files
+from jaxvit.config import files
 from jaxvit.errors import UserError
-from jaxvit.paths import expand
 from jaxvit.pretrained import safetensors_file, torch_file, wrappers, zip_file
+from jaxvit.runtime.paths import expand
 
 Tensors = dict[str, np.ndarray]
 
@@ -101,7 +101,7 @@ def read_config(path: Path) -> dict[str, Any]:
             text = file.read(MAX_CONFIG + 1)
         if len(text) > MAX_CONFIG:
             raise ValueError(f"it is longer than {MAX_CONFIG:,} characters")
-        config = config_files.parse_json(text)
+        config = files.parse_json(text)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}\n{error}") from None
     if not isinstance(config, dict):

@@ -13,9 +13,9 @@ import jax
 
 from jaxvit.errors import UserError
 from jaxvit.models.registry import create_model, model_fields, split_tag, tag_info
-from jaxvit.paths import expand
 from jaxvit.pretrained import adapt, files, hf_config, hub, identify, rules, timm_config, wrappers
 from jaxvit.pretrained.convert import assemble
+from jaxvit.runtime.paths import expand
 
 log = logging.getLogger("jaxvit")
 

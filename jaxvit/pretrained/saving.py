@@ -14,10 +14,10 @@ import numpy as np
 from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
 from jaxvit.models.registry import FAMILIES, model_fields, split_tag, tag_info
-from jaxvit.paths import expand
 from jaxvit.pretrained import rules
 from jaxvit.pretrained.convert import export
 from jaxvit.pretrained.timm_config import DATA_WORDS
+from jaxvit.runtime.paths import expand
 
 # Fields that say how to run or train a model, not what it is.
 RUNTIME = ("dtype", "remat", "scan", "attn_implementation", "distilled_training", "zero_init_last", "dynamic_img_size")

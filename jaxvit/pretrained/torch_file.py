@@ -8,8 +8,8 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxvit import escape
 from jaxvit.errors import UserError
+from jaxvit.runtime import escape
 
 MAX_VALUES = 1_000_000  # of all dictionaries together: a pickle may name the same one twice at every level
 

@@ -38,10 +38,11 @@ class TestImages:
 def test_images(run: RunFiles) -> TestImages | str:
     """Reads the test split of a run's data set; a sentence that says why not where it cannot be read."""
     from jaxvit import config as config_lib
-    from jaxvit import setup, writers
+    from jaxvit.build import parts as setup
+    from jaxvit.workdir import run_files
 
     try:
-        config = config_lib.from_mapping(writers.read_json(run.path / "config.json"))
+        config = config_lib.from_mapping(run_files.read_json(run.path / "config.json"))
         split = setup.load_data(config).test
         feed = setup.make_feed(config, split)
         if run.index is not None and not np.isin(run.index, split.index).all():

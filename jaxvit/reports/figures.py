@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit import drawing, escape
 from jaxvit.reports import numbers
 from jaxvit.reports.runs import RunFiles
+from jaxvit.runtime import drawing, escape
 
 INK, GRID, PAPER = "#24292f", "#d8dee4", "#ffffff"
 # Okabe and Ito (2008), without black and with yellow last: told apart by the colour-blind, on white and on black.

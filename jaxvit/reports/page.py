@@ -7,10 +7,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jaxvit import escape
 from jaxvit.errors import UserError
 from jaxvit.reports.blocks import Block, Figure, Pictures, Section, Table, Text
 from jaxvit.reports.figures import COLOURS, GRID, INK, PAPER
+from jaxvit.runtime import escape
 
 
 def write(out: Path, title: str, subtitle: str, sections: Sequence[Section]) -> list[Path]:

@@ -163,13 +163,13 @@ def prepared(classifier: Any, images: np.ndarray) -> tuple[Any, np.ndarray]:
     """Images uint8 [n, h, w, c] as a classifier takes them: (normalised, the same in [0, 1] before it, RGB)."""
     import jax.numpy as jnp
 
-    from jaxvit import setup
+    from jaxvit.build import parts
     from jaxvit.explain.overlay import to_display
 
     words = classifier.data_config
-    as_float = setup.make_to_float(words["in_channels"])(jnp.asarray(images))
+    as_float = parts.make_to_float(words["in_channels"])(jnp.asarray(images))
     size = tuple(words["image_size"])
-    normalised = setup.make_normalise(size, words["interpolation"], words["mean"], words["std"])(as_float)
+    normalised = parts.make_normalise(size, words["interpolation"], words["mean"], words["std"])(as_float)
     return normalised, to_display(normalised, words["mean"], words["std"])
 
 

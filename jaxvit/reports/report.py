@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit import escape
 from jaxvit.errors import UserError
-from jaxvit.paths import expand
 from jaxvit.reports import deep as deep_lib
 from jaxvit.reports import figures, numbers, page, pictures, tables
 from jaxvit.reports.blocks import Block, Figure, Section, Table, Text
 from jaxvit.reports.runs import RunFiles, read_runs
+from jaxvit.runtime import escape
+from jaxvit.runtime.paths import expand
 
 MANY = 20  # classes from which on a matrix is ordered by similarity and takes the width of the page
 

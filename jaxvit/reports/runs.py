@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from jaxvit import config as config_lib
-from jaxvit import escape, writers
 from jaxvit.errors import UserError
-from jaxvit.paths import expand
+from jaxvit.runtime import escape
+from jaxvit.runtime.paths import expand
+from jaxvit.workdir import run_files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,14 +94,14 @@ def _labels(paths: Sequence[Path]) -> list[str]:
 
 def read_run(path: Path, label: str) -> RunFiles:
     """Returns what the files of a run say; raises UserError where they are missing or damaged."""
-    writers.refuse_damaged(path)
-    config = _flat(writers.read_json(path / "config.json"))
+    run_files.refuse_damaged(path)
+    config = _flat(run_files.read_json(path / "config.json"))
     if "data.name" not in config or "model.name" not in config:
         raise UserError(
             f"{str(path / 'config.json')!r} names no model or no data; is {str(path)!r} the workdir of a run?"
         )
-    class_names = [str(name) for name in writers.read_json(path / "classes.json", list)]
-    summary = writers.read_json(path / "summary.json") if (path / "summary.json").exists() else {}
+    class_names = [str(name) for name in run_files.read_json(path / "classes.json", list)]
+    summary = run_files.read_json(path / "summary.json") if (path / "summary.json").exists() else {}
     lines = _read_lines(path / "metrics.jsonl")
     epochs = [line for line in lines if "train/loss" in line or "val/loss" in line]
     arrays = _read_npz(path / "predictions.npz", ("logits", "labels", "index"))

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit.console import count, duration
 from jaxvit.reports import numbers
 from jaxvit.reports.blocks import Table, Text
 from jaxvit.reports.runs import RunFiles, defaults, same_test_split
+from jaxvit.runtime.console import count, duration
 
 ABSENT = "–"
 HARDEST = 10

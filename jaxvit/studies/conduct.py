@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit import config as config_lib
-from jaxvit import writers
-from jaxvit.config import Config
-from jaxvit.console import duration, err
+from jaxvit.config.default import Config
 from jaxvit.errors import UserError
-from jaxvit.interrupt import Interrupted, deferred
-from jaxvit.paths import expand
+from jaxvit.runtime.console import duration, err
+from jaxvit.runtime.interrupt import Interrupted, deferred
+from jaxvit.runtime.paths import expand
 from jaxvit.studies import ledger as led
 from jaxvit.studies import smoke, weights
 from jaxvit.studies.costs import Cost, cost_of
 from jaxvit.studies.ledger import Ledger
 from jaxvit.studies.study import Options, Row, Study, chosen, names, row_config
 from jaxvit.studies.worker import STOPPED_CODE
+from jaxvit.workdir import run_files
 
 MOVABLE = ("pretrained", "distill.teacher", "data.dir", "data.archive")  # paths: another one is no other experiment
 JOBS = ".jobs"  # directory of what passes between this process and the workers
@@ -54,7 +54,7 @@ def run_study(
       UserError: a mistake in the study or in the options, before anything runs.
       Interrupted: SIGINT or SIGTERM came; the run under way has saved its state.
     """
-    workdir = writers.make_workdir(workdir).resolve()
+    workdir = run_files.make_workdir(workdir).resolve()
     with led.locked(workdir) as lock:
         ledger = open_ledger(study, file, workdir, options)
         ledger.close_open_runs()
@@ -144,7 +144,7 @@ class Conductor:
         stored = self.workdir / plan.key / "config.json"
         if self.ledger.status(plan.key) not in led.FINAL or not stored.exists():
             return
-        changed = config_lib.differences(plan.config, writers.read_json(stored))
+        changed = config_lib.differences(plan.config, run_files.read_json(stored))
         changed = [text for text in changed if text.split(":")[0] not in MOVABLE]
         if changed:
             shown = "; ".join(changed[:2]) + ("; ..." if len(changed) > 2 else "")
@@ -286,7 +286,7 @@ def _environment() -> Mapping[str, str]:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        found = writers.read_json(path)
+        found = run_files.read_json(path)
     except UserError:
         return None
     return found if isinstance(found.get("status"), str) else None

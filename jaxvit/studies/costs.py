@@ -4,10 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxvit import models, setup, tree
-from jaxvit.config import Config
-from jaxvit.macs import count_macs
+from jaxvit import models, tree
+from jaxvit.build import parts
+from jaxvit.config.default import Config
 from jaxvit.models.layers import to_pair
+from jaxvit.models.macs import count_macs
 
 CLASSES = {"cifar100": 100}  # by data.name; all other data of the studies have 10
 SIZES = {"cifar10": 32, "cifar100": 32, "digits": 8}  # pixels
@@ -53,7 +54,7 @@ def cost_of(config: Config) -> Cost:
 
 
 def _is_name(pretrained: str | None) -> bool:
-    return pretrained is not None and setup.pretrained_name(pretrained) is not None
+    return pretrained is not None and parts.pretrained_name(pretrained) is not None
 
 
 def _natural_size(own: int | None, usual: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
@@ -61,5 +62,5 @@ def _natural_size(own: int | None, usual: Mapping[str, Any], given: Mapping[str,
     if own is None or "patch_size" not in usual:
         return own or usual["image_size"]
     patch = max(to_pair(given.get("patch_size", usual["patch_size"])))
-    enough = "patch_size" in given or (own // patch) ** 2 >= setup.FEWEST_PATCHES
+    enough = "patch_size" in given or (own // patch) ** 2 >= parts.FEWEST_PATCHES
     return own if own % patch == 0 and enough else usual["image_size"]

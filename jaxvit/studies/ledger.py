@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxvit import writers
-from jaxvit.console import err
 from jaxvit.errors import UserError
+from jaxvit.runtime.console import err
+from jaxvit.workdir import run_files
 
 FILE = "study.json"
 LOCK = ".study.lock"
@@ -31,7 +31,7 @@ class Ledger:
         self.directory = directory
         path = directory / FILE
         if path.exists():
-            self.content = writers.read_json(path)
+            self.content = run_files.read_json(path)
             if not isinstance(self.content.get("runs"), dict) or not isinstance(self.content.get("options"), dict):
                 raise UserError(f"{str(path)!r} is damaged; expected the record of a study")
             self._compare(name, options)
@@ -43,7 +43,7 @@ class Ledger:
     @classmethod
     def read(cls, directory: Path, name: str) -> "Ledger":
         """The record that is there, whatever options it was made with."""
-        content = writers.read_json(directory / FILE)
+        content = run_files.read_json(directory / FILE)
         options = content.get("options")
         ledger = cls(directory, name, options if isinstance(options, dict) else {})
         ledger.close_open_runs("still running, or its process was killed")
@@ -78,7 +78,7 @@ class Ledger:
 
     def write(self) -> None:
         """Writes study.json."""
-        writers.write_json(self.directory / FILE, self.content)
+        run_files.write_json(self.directory / FILE, self.content)
 
     def close_open_runs(self, reason: str = "its process was killed") -> None:
         """Runs left as running by a process that was killed are interrupted."""

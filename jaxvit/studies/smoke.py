@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit import data, models, pretrained, setup
-from jaxvit.config import Config
+from jaxvit import data, models, pretrained
+from jaxvit.build import parts
+from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 
 TRAIN_IMAGES, TEST_IMAGES = 240, 160  # of all classes together
@@ -79,7 +80,7 @@ def write_data(config: Config, directory: Path) -> str:
     with source.unlocked():
         source.data.update({"fraction": 1.0, "per_class": None, "val_fraction": 0.0})
         source.seed = 0
-    dataset = setup.load_data(source)
+    dataset = parts.load_data(source)
     if dataset.train.images is None:
         raise UserError(f"{config.data.name} is no data of small images; a smoke run takes CIFAR or digits")
     directory.mkdir(parents=True, exist_ok=True)

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, escape, models, tree
-from jaxvit.config import Config
+from jaxvit import models, tree
+from jaxvit.config import checks
+from jaxvit.config.default import Config
 from jaxvit.errors import UserError, suggest
-from jaxvit.paths import expand
+from jaxvit.runtime import escape
+from jaxvit.runtime.paths import expand
 
 # A figure that a report may publish: its key -> the head of its column. What ours is, `studies/figures.py` says.
 METRICS = {
@@ -175,7 +177,7 @@ def row_config(study: Study, file: Path, row: Row, seed: int, options: Options) 
         if options.epochs is not None:
             config.num_epochs = options.epochs
         config = config_lib.override(config, options.overrides, models.model_fields)
-        config_checks.validate(config)
+        checks.validate(config)
         models.create_model(config.model.name, **{k: v for k, v in config.model.items() if k != "name"})
     except UserError as error:
         raise UserError(f"row {row.name!r}: {error}") from None

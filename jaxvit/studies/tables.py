@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit.console import count, duration
 from jaxvit.reports import tables as run_tables
 from jaxvit.reports.blocks import Block, Table, Text
 from jaxvit.reports.runs import RunFiles
+from jaxvit.runtime.console import count, duration
 from jaxvit.studies import ledger as led
 from jaxvit.studies.study import METRICS, Row, Study
 

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from jaxvit import models, setup
-from jaxvit.config import Config
+from jaxvit import models
+from jaxvit.build import parts
+from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.models.registry import tag_info
-from jaxvit.paths import expand
 from jaxvit.pretrained import hub
+from jaxvit.runtime.paths import expand
 
 SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin")
 DATA_WORDS = ("mean", "std", "crop_pct", "interpolation")
@@ -32,7 +33,7 @@ def place(config: Config, directory: str | None) -> None:
     name = config.pretrained
     if name is None:
         return
-    if setup.pretrained_name(name) is None:  # a path
+    if parts.pretrained_name(name) is None:  # a path
         if not expand(name).exists():
             raise Missing(f"no weight file {name!r}")
         return

@@ -14,8 +14,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from jaxvit import escape
 from jaxvit.errors import UserError
+from jaxvit.runtime import escape
 
 STOPPED_CODE = 75  # a run was interrupted and has saved its state
 
@@ -25,9 +25,9 @@ def main(argv: list[str]) -> int:
     _watch_parent()
     jobs = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     _quiet()
-    from jaxvit.commands.parser import use_compile_cache
+    from jaxvit.runtime import compile_cache
 
-    use_compile_cache()
+    compile_cache.use()
     for job in jobs:
         print(escape.terminal(job["heading"]), file=sys.stderr, flush=True)
         begun = time.monotonic()
@@ -46,8 +46,8 @@ def main(argv: list[str]) -> int:
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Trains one run and measures what the study asks for; returns {"status", "reason", ...}."""
     from jaxvit import config as config_lib
-    from jaxvit.interrupt import Interrupted
-    from jaxvit.train import Diverged, train_and_evaluate
+    from jaxvit.runtime.interrupt import Interrupted
+    from jaxvit.train.loop import Diverged, train_and_evaluate
 
     try:
         config = config_lib.from_mapping(job["config"])

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxvit import console, drawing, escape, writers
-from jaxvit.config import Config
-from jaxvit.rules import MODES
+from jaxvit.config.default import Config
+from jaxvit.runtime import console, drawing, escape
 from jaxvit.sweep.ranges import Range, label
+from jaxvit.train.decisions import MODES
+from jaxvit.workdir import run_files
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
 SHOWN = 10  # rows of the table
@@ -65,11 +66,11 @@ def write(
     columns = ("trial", "state", f"val/{metric}", "epochs", "seconds", *words, "reason")
     keys = ("trial", "state", "value", "epochs", "seconds")
     cells = [(*(row[k] for k in keys), *(row["words"].get(word, "") for word in words), row["reason"]) for row in rows]
-    writers.replace(directory / "trials.csv", escape.csv_bytes(columns, cells))
+    run_files.replace(directory / "trials.csv", escape.csv_bytes(columns, cells))
     best = ranked(rows, metric)[:1]
     if best:
         found = {"trial": name(best[0]["trial"]), f"val/{metric}": best[0]["value"], "words": best[0]["words"]}
-        writers.write_json(directory / "best.json", {**found, "command": repeat(command, best[0]["words"])})
+        run_files.write_json(directory / "best.json", {**found, "command": repeat(command, best[0]["words"])})
     return rows
 
 

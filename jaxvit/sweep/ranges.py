@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, models, optim, run
-from jaxvit.config import Config
+from jaxvit import models, optim
+from jaxvit.config import checks
+from jaxvit.config.default import Config
 from jaxvit.data import augment
 from jaxvit.errors import UserError, suggest
+from jaxvit.train import prepare
 
 EXAMPLE = '("optim.learning_rate", "log", 1e-5, 1e-2)'
 KINDS = {
@@ -70,7 +72,7 @@ def check_model(ranges: Sequence[Range], resolved: Config) -> None:
         return
     if any(found.word.startswith("model.") for found in ranges):
         return
-    shapes = run.parameter_shapes(resolved)
+    shapes = prepare.parameter_shapes(resolved)
     for value in [value for found in ranges if found.word == "optim.freeze" for value in found.values]:
         try:
             optim.freeze_mask(shapes, value)
@@ -117,7 +119,7 @@ def _check_word(word: Any, config: Config) -> None:
 def _check_value(config: Config, word: str, value: Any) -> None:
     try:
         given = apply(config, {word: value})
-        config_checks.validate(given)
+        checks.validate(given)
         augment.check(given.augment.to_dict())
         optim.check_name(given.optim.name)
         optim.schedule_options(given.optim.schedule.name)

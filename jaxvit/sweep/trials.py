@@ -12,15 +12,19 @@ from typing import Any
 import jax
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, console, escape, setup, summary, writers
-from jaxvit.config import Config
-from jaxvit.console import err
+from jaxvit.build import parts
+from jaxvit.config import checks
+from jaxvit.config.default import Config
 from jaxvit.errors import UserError
-from jaxvit.interrupt import Interrupted
-from jaxvit.rules import MODES
+from jaxvit.runtime import console, escape
+from jaxvit.runtime.console import err
+from jaxvit.runtime.interrupt import Interrupted
 from jaxvit.sweep import outcome
 from jaxvit.sweep.ranges import Range, apply, check_model, label, read_ranges
-from jaxvit.train import Diverged, train_and_evaluate
+from jaxvit.train import summary
+from jaxvit.train.decisions import MODES
+from jaxvit.train.loop import Diverged, train_and_evaluate
+from jaxvit.workdir import run_files
 
 MOST_FAILED = 3  # trials at the start that may fail for a reason other than divergence
 
@@ -45,16 +49,16 @@ def search(config: Config, workdir: str | os.PathLike[str], trials: int, *, comm
     optuna = _optuna()
     if trials < 1:
         raise UserError(f"trials is {trials}; expected 1 or more")
-    config_checks.validate(config)
+    checks.validate(config)
     ranges = read_ranges(config)
     if config.lr_find:
         raise UserError("lr_find looks for a learning rate in place of training; a sweep trains. Use one of them")
-    dataset = setup.load_data(config)
+    dataset = parts.load_data(config)
     if not len(dataset.val):
         raise UserError(f"a sweep compares on validation images; {config.data.name} has none, set data.val_fraction")
-    check_model(ranges, setup.resolve(config, dataset))
+    check_model(ranges, parts.resolve(config, dataset))
     del dataset
-    directory = writers.make_workdir(workdir)
+    directory = run_files.make_workdir(workdir)
     with _alone(directory):
         study = _open(optuna, config, directory)
         try:

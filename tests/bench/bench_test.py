@@ -185,7 +185,7 @@ def test_the_allocator_keeps_memory():
     """In a process of its own: a second block of the same size is had without the kernel."""
     code = (
         "import resource, numpy as np, sys\n"
-        "from jaxvit.allocator import keep_freed_memory\n"
+        "from jaxvit.runtime.allocator import keep_freed_memory\n"
         "def faults():\n"
         "    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    np.ones(2**22)\n"

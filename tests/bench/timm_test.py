@@ -6,7 +6,7 @@ import pytest
 
 from jaxvit import create_model
 from jaxvit.bench import compare
-from jaxvit.macs import count_macs
+from jaxvit.models.macs import count_macs
 
 torch = pytest.importorskip("torch")
 timm = pytest.importorskip("timm")

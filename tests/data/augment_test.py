@@ -9,7 +9,7 @@ from photos import photos
 from PIL import Image
 
 from jaxvit import config
-from jaxvit.data import augment
+from jaxvit.data.augment import compose as augment
 from jaxvit.errors import UserError
 
 

@@ -9,7 +9,7 @@ import pytest
 from photos import photos
 from PIL import Image, ImageEnhance, ImageOps
 
-from jaxvit.data import colour
+from jaxvit.data.augment import colour
 
 # Largest difference in steps of 1/255. Pillow cuts results down to bytes (1) and, for its blends, has first rounded the
 # grey image or its mean to bytes (1/2 for contrast and colour, each times |1 - factor| <= 0.9).

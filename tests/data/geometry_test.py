@@ -10,7 +10,7 @@ import pytest
 from photos import photos
 from PIL import Image
 
-from jaxvit.data import geometry
+from jaxvit.data.augment import geometry
 
 BILINEAR = Image.Resampling.BILINEAR
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from photos import photos
 
-from jaxvit.data.mix import cutmix_boxes, mix, random_erasing
+from jaxvit.data.augment.mix import cutmix_boxes, mix, random_erasing
 
 
 def _batch(b=64, channels=3):

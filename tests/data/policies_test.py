@@ -8,8 +8,8 @@ import pytest
 from photos import photos
 from PIL import Image, ImageEnhance, ImageOps
 
-from jaxvit.data import policies
-from jaxvit.data.policies import OPS, POLICIES
+from jaxvit.data.augment import policies
+from jaxvit.data.augment.policies import OPS, POLICIES
 
 BILINEAR, GREY = Image.Resampling.BILINEAR, (128, 128, 128)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxvit.data import cifar, load_dataset, tfds_source
+from jaxvit.data import load_dataset
+from jaxvit.data.sources import cifar, tfds_source
 from jaxvit.errors import UserError
 
 pytest.importorskip("array_record")

@@ -9,9 +9,9 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxvit import create_model
-from jaxvit.macs import count_jaxpr, count_macs
 from jaxvit.models import cpu_conv
-from jaxvit.target import made_for
+from jaxvit.models.macs import count_jaxpr, count_macs
+from jaxvit.runtime.platform import made_for
 from tests.models.cpu_grad_test import derivatives
 
 ONES = ((1, 1), (1, 1))

@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxvit import create_model, target
+from jaxvit import create_model
 from jaxvit.commands import plan
 from jaxvit.errors import UserError
 from jaxvit.plan import chips, gpus, step
+from jaxvit.runtime import platform
 from tests.helpers import tiny_config
 from tests.models.swin_test import tiny
 
@@ -41,11 +42,11 @@ def test_what_is_traced_for_a_gpu_is_not_the_processors_formula():
         return str(jax.make_jaxpr(model.apply)(variables, images))
 
     here = traced(model, variables)
-    with target.made_for("gpu"):
+    with platform.made_for("gpu"):
         there = traced(model, variables)
         kernel = tiny(attn_implementation="pallas")
         assert "window_attention_forward" in traced(kernel, jax.eval_shape(kernel.init, jax.random.key(0), images))
-    assert here != there and target.platform() == "cpu"
+    assert here != there and platform.platform() == "cpu"
 
 
 needs_cuda = pytest.mark.skipif(
@@ -72,7 +73,7 @@ def test_a_step_with_our_own_kernel_is_planned_where_no_gpu_is(topology, monkeyp
     where = chips.parse(topology)
     programs = []
     monkeypatch.setattr(step.traffic, "memory_bytes", lambda hlo: programs.append(hlo) or 1.0)
-    with target.made_for("gpu"):
+    with platform.made_for("gpu"):
         found = step.compile_step(config, step.facts.find(config), where)
     assert found.fits and found.devices == where.chips
     assert programs[0].count('custom_call_target="__gpu$xla.gpu.triton"') == 2

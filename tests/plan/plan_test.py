@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from jaxvit import config as config_lib
-from jaxvit import train
 from jaxvit.errors import UserError
 from jaxvit.plan import chips, estimate, facts, step, traffic
+from jaxvit.train import loop as train
 from tests.helpers import tiny_config, write_npz
 
 ROOT = Path(__file__).resolve().parent.parent.parent

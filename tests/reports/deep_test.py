@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxvit.reports import deep, write_report
-from jaxvit.train import train_and_evaluate
+from jaxvit.train.loop import train_and_evaluate
 from tests.helpers import tiny_config, write_npz
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxvit import cli, interrupt, train
+from jaxvit import cli, train
 from jaxvit.errors import UserError
+from jaxvit.runtime import interrupt
 from jaxvit.studies import worker
 from tests.studies.study_test import example
 

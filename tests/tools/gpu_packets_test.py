@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from jaxvit import config as config_lib
-from jaxvit import config_checks, models
+from jaxvit import models
 from jaxvit.bench import timm_side
 from jaxvit.commands import bench
+from jaxvit.config import checks
 from jaxvit.studies import study as studies
 from tools.gpu import jobs, packets, prepare, seeds, tables, wanted
 from tools.gpu.jobs import ROOT, Place
@@ -41,7 +42,7 @@ def test_every_command_line_is_valid(call, job, tiny, monkeypatch):
         at = words.index("--config") + 1
         overrides = [word for word in words if word.startswith("--config.")]
         config = config_lib.load(str(ROOT / words[at]), overrides, models.model_fields)
-        config_checks.validate(config)
+        checks.validate(config)
         assert not tiny or (config.num_epochs == 2 and config.dtype == "float32")
         assert not job.until or re.search(rf"/{config.num_epochs} ", jobs.pattern(job, place))
     elif job.kind == "study":

@@ -1,0 +1,29 @@
+"""The options of a run: declared once with their defaults, read from files and command lines, checked, compared."""
+
+from jaxvit.config.default import (
+    DERIVED,
+    Config,
+    default,
+    differences,
+    expected,
+    flatten,
+    from_mapping,
+    load,
+    override,
+    to_dict,
+    update,
+)
+
+__all__ = [
+    "DERIVED",
+    "Config",
+    "default",
+    "differences",
+    "expected",
+    "flatten",
+    "from_mapping",
+    "load",
+    "override",
+    "to_dict",
+    "update",
+]

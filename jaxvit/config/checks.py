@@ -1,0 +1,88 @@
+"""Which values of a config make sense, as far as that can be said without data or model."""
+
+import math
+
+from jaxvit.config.default import Config, default, expected, flatten
+from jaxvit.errors import UserError, suggest
+
+_POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps", "micro_batch", "steps_per_dispatch",
+             "optim.accum_steps", "optim.learning_rate",
+             "data.per_class", "checkpoint.every_steps", "early_stopping.patience",
+             "parallel.num_devices", "parallel.fsdp", "parallel.tensor",
+             "optim.grad_clip_norm", "data.crop_pct", "optim.eps", "optim.sam.eta",
+             "optim.sam.m", "optim.sam.every", "distill.temperature",
+             "checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.keep_every_steps")  # fmt: skip
+_NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", "data.resident_mb",
+                 "optim.schedule.warmup_epochs",
+                 "optim.schedule.min_learning_rate", "early_stopping.min_delta", "seed", "optim.sam.alpha",
+                 "optim.sam.rho_min", "optim.schedule.patience", "optim.schedule.cooldown",
+                 "sweep.startup_trials", "sweep.startup_epochs")  # fmt: skip
+_WHOLE = {"seed": 2**32, "batch_size": 2**31, "num_epochs": 2**31}  # and their limits, not included
+_UNIT = ("data.val_fraction", "loss.label_smoothing", "optim.b1", "optim.b2", "optim.momentum", "ema.decay",
+         "optim.sam.start_fraction")  # fmt: skip
+_CHOICES = {
+    "dtype": ("float32", "bfloat16", "float64"),
+    "auto_micro_batch": ("auto", "always", "off"),
+    "parallel.mode": ("jit", "pmap"),
+    "loss.on_nan": ("stop", "skip", "rollback"),
+    "wandb.mode": ("online", "offline"),
+    "distill.mode": ("soft", "hard", "token"),
+    "optim.sam.method": ("sam", "gsam"),
+    "early_stopping.metric": ("accuracy", "top5_accuracy", "loss"),
+    "optim.schedule.metric": ("accuracy", "top5_accuracy", "loss"),
+    "optim.schedule.mode": ("max", "min"),
+    "sweep.sampler": ("tpe", "random"),
+    "sweep.pruner": ("median", "none"),
+    "data.interpolation": ("bicubic", "bilinear", "lanczos", "nearest"),
+}
+
+
+def validate(config: Config) -> None:
+    """Checks the values that can be checked without data or model; raises UserError at the first bad one."""
+    values = flatten(config)
+    for word, usual in flatten(default()).items():
+        value = values.get(word)
+        if usual is not None and value is None:
+            raise UserError(f"config word {word} must have a value; expected {expected(word)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{word} is {value}; expected a finite number")
+        if value == "":
+            raise UserError(f"{word} is empty; expected a word, or leave it out")
+    checks = (
+        (_POSITIVE, lambda v: v > 0, "a number above 0"),
+        (_NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
+        (_UNIT, lambda v: 0 <= v < 1, "at least 0 and below 1"),
+        (("data.fraction", "optim.layer_decay", "distill.alpha"), lambda v: 0 < v <= 1, "above 0 and at most 1"),
+    )
+    for words, holds, wanted in checks:
+        for word in words:
+            value = values.get(word)
+            if value is not None and not holds(value):
+                raise UserError(f"{word} is {value}; expected {wanted}")
+    for word, choices in _CHOICES.items():
+        value = values.get(word)
+        if value is not None and value not in choices:
+            raise UserError(f"{word} is {value!r}; expected {' or '.join(choices)}.{suggest(str(value), choices)}")
+    for word, end in _WHOLE.items():
+        if values[word] >= end:
+            raise UserError(f"{word} is {values[word]}; expected less than {end}")
+    if config.parallel.mode == "pmap" and config.parallel.fsdp * config.parallel.tensor > 1:
+        raise UserError("parallel.mode=pmap keeps a whole state on every device; parallel.fsdp and .tensor need jit")
+    if config.augment.repeated > config.batch_size:
+        raise UserError(f"augment.repeated is {config.augment.repeated}; a batch has {config.batch_size} images")
+    if config.batch_size % config.optim.accum_steps:
+        raise UserError(
+            f"batch_size {config.batch_size} does not divide into optim.accum_steps {config.optim.accum_steps}"
+        )
+
+
+def idle(config: Config) -> dict[str, str]:
+    """Words that say something and are not read, as another one is off: {"ema.warmup": "ema.decay"}."""
+    values, usual = flatten(config), flatten(default())
+    return {
+        word: switch
+        for switch in ("optim.sam.rho", "ema.decay", "distill.teacher")
+        if not values[switch]
+        for word in usual
+        if word.startswith(switch.rpartition(".")[0] + ".") and word != switch and values[word] != usual[word]
+    }

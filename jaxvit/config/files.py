@@ -1,0 +1,151 @@
+"""Reads config files: Python, which is run as code, and YAML and JSON, which are data."""
+
+import importlib.util
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ml_collections import ConfigDict
+
+from jaxvit.errors import UserError
+from jaxvit.runtime import escape
+
+# No config comes near these; a file of a few lines can be made to stand for billions of values, or to last for hours.
+MAX_BYTES = 2**20
+MAX_DEPTH = 50
+MAX_VALUES = 100_000
+MAX_DIGITS = 64  # of a number as it is written
+MAX_WHOLE = 2**63  # what the arrays of a program count with
+
+
+def run_python(path: Path, argument: str) -> Any:
+    """Returns what `get_config()` (or `get_config(argument)`) of the file returns, a ConfigDict with a model.name."""
+    spec = importlib.util.spec_from_file_location(f"jaxvit_config_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    root = str(path.absolute().parent.parent)  # so that a config can start from another: `from configs import ...`
+    sys.path.insert(0, root)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"config {str(path)!r} has no function get_config()")
+        config = module.get_config(argument) if argument else module.get_config()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # whatever a config's code raises is the config's mistake
+        said = escape.message(error)
+        raise UserError(f"config {str(path)!r} failed: {type(error).__name__}: {said}") from error
+    made: Any = config
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"get_config() of {str(path)!r} returned {type(config).__name__}; expected a ConfigDict")
+    if "name" not in made.get("model", {}):
+        raise UserError(f"config {str(path)!r} has no model.name; start from jaxvit.config.default()")
+    return config
+
+
+def read_data(path: Path) -> Mapping[str, Any]:
+    """Returns the mapping in a YAML or JSON file, {} for an empty one."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read(MAX_BYTES + 1)
+        if len(text) > MAX_BYTES:
+            raise UserError(f"config {str(path)!r} is longer than {MAX_BYTES} characters")
+        return (parse_json(text) if path.suffix == ".json" else _read_yaml(text)) or {}
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise UserError(f"cannot read config {str(path)!r}: {error.problem or error.context}{where}") from None
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f"cannot read config {str(path)!r}: {(str(error).splitlines() or ['?'])[0]}") from None
+
+
+def parse_json(text: str) -> Any:
+    """As `json.loads`, for files that need not be well meant: ValueError for numbers that nothing can count with."""
+    return json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_real)
+
+
+def _short(text: str) -> str:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"a number of {len(text):,} digits")
+    return text
+
+
+def _whole(text: str) -> int:
+    number = int(_short(text))
+    if not -MAX_WHOLE <= number < MAX_WHOLE:
+        raise ValueError(f"the number {text} does not fit 64 bits")
+    return number
+
+
+def _real(text: str) -> float:
+    number = float(_short(text))
+    if math.isinf(number) and "inf" not in text.lower():
+        raise ValueError(f"the number {text} is too large")
+    return number
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with limits on numbers; 12:30 is not read as 750, which nobody means."""
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if ":" in (text := _short(self.construct_scalar(node))):
+            raise ValueError(f"the number {text} is in base 60; put it in quotes if it is a word")
+        number = super().construct_yaml_int(node)
+        if not -MAX_WHOLE <= number < MAX_WHOLE:
+            raise ValueError(f"the number {text} does not fit 64 bits")
+        return number
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        if ":" in (text := _short(self.construct_scalar(node))):
+            raise ValueError(f"the number {text} is in base 60; put it in quotes if it is a word")
+        number = super().construct_yaml_float(node)
+        if math.isinf(number) and "inf" not in text.lower():
+            raise ValueError(f"the number {text} is too large")
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+
+
+def _read_yaml(text: str) -> Any:
+    """As `yaml.safe_load`, for files that need not be well meant: ValueError where they nest or repeat without end."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"more than {MAX_DEPTH} levels")
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {})
+        return loader.construct_document(node)
+    except (ValueError, RecursionError, yaml.YAMLError):
+        raise
+    except Exception as error:  # a tag that its value does not fit: !!timestamp x, !!bool x, !!int ''
+        raise ValueError(f"a value does not fit its tag ({type(error).__name__})") from None
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, counted: dict[int, int | None]) -> int:
+    """Returns how many values a node stands for, its aliases written out."""
+    if id(node) in counted:
+        known = counted[id(node)]
+        if known is None:
+            raise ValueError("an alias stands within what it names")
+        return known
+    counted[id(node)] = None
+    inside = node.value if isinstance(node, yaml.CollectionNode) else []
+    parts = [part for pair in inside for part in pair] if isinstance(node, yaml.MappingNode) else inside
+    total = 1 + sum(_count(part, counted) for part in parts)
+    if total > MAX_VALUES:
+        raise ValueError(f"more than {MAX_VALUES} values, its aliases written out")
+    counted[id(node)] = total
+    return total

@@ -1,0 +1,5 @@
+"""Data sets by name: `digits`, `cifar10`, `cifar100`, `tfds:NAME`, `folder:PATH`, `npz:PATH`."""
+
+from jaxvit.data.sources.table import NAMES, load_dataset
+
+__all__ = ["NAMES", "load_dataset"]

@@ -1,0 +1,136 @@
+"""Data sets as arrays: a directory with `train.npz`, `test.npz` and, if wanted, `val.npz`."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from jaxvit.data.splits import Source, Split, channel_statistics, from_arrays
+from jaxvit.errors import UserError
+from jaxvit.runtime.paths import expand
+
+MAX_CLASSES = 100_000  # a larger label is a mistake; its classifier would not fit the memory
+MAX_CHANNELS = 16  # more in the last place means [n, c, h, w]
+
+
+def load(path: str) -> Source:
+    """Reads `image` ([n, h, w, c] or [n, h, w]; uint8, or float in [0, 1]) and `label` (int [n]) of each split.
+
+    `class_names` in train.npz names the classes; otherwise their number is the largest train label plus one.
+    """
+    root = expand(path)
+    if not root.is_dir():
+        raise UserError(f"npz:{path}: no such directory; expected one with train.npz and test.npz.")
+    splits = {}
+    class_names = None
+    for name in ("train", "val", "test"):
+        file = root / f"{name}.npz"
+        if not file.is_file():
+            if name == "val":
+                continue
+            raise UserError(f"npz:{path}: {name}.npz is missing; expected train.npz and test.npz.")
+        arrays = _read(file)
+        splits[name] = _split(name, file, arrays)
+        if name == "train" and "class_names" in arrays:
+            class_names = _class_names(file, arrays["class_names"])
+    train = splits["train"]
+    if train.labels.max() >= MAX_CLASSES:
+        raise UserError(f"{root / 'train.npz'}: label {train.labels.max()}; expected at most {MAX_CLASSES - 1}.")
+    if class_names is None:
+        class_names = [str(i) for i in range(int(train.labels.max()) + 1)]
+    if len(class_names) < 2 or len(np.unique(train.labels)) < 2:
+        raise UserError(f"{root / 'train.npz'}: all labels are of one class; a classifier needs two or more.")
+    for name, split in splits.items():
+        _check_against_train(root / f"{name}.npz", split, train, len(class_names))
+    assert train.images is not None
+    _, h, w, c = train.images.shape
+    mean, std = channel_statistics(train.images)
+    return Source(splits, class_names, c, (h, w), mean, std)
+
+
+def _read(file: Path) -> dict[str, np.ndarray]:
+    """Reads the arrays that matter; pickled objects are refused, never loaded."""
+    try:
+        with file.open("rb") as opened:  # numpy leaves a damaged file open
+            stored = np.load(opened, allow_pickle=False)
+            if isinstance(stored, np.ndarray):
+                raise UserError(f"{file}: a single array; expected an archive written by numpy.savez.")
+            return {key: stored[key] for key in ("image", "label", "class_names") if key in stored}
+    except UserError:
+        raise
+    except ValueError as error:
+        if "allow_pickle" in str(error) or "pickle" in str(error):
+            raise UserError(
+                f"{file}: holds pickled Python objects, which are never loaded; expected plain arrays."
+            ) from None
+        raise UserError(f"{file}: cannot be read ({_first_line(error)}).") from None
+    except (OSError, EOFError, KeyError, zipfile.BadZipFile, SyntaxError, MemoryError) as error:
+        raise UserError(f"{file}: cannot be read ({_first_line(error)}).") from None
+    except Exception as error:  # damaged deflate streams raise zlib.error, struct.error and others
+        raise UserError(f"{file}: damaged ({_first_line(error)}).") from None
+
+
+def _split(name: str, file: Path, arrays: dict[str, np.ndarray]) -> Split:
+    for key in ("image", "label"):
+        if key not in arrays:
+            raise UserError(f"{file}: no array {key!r}; expected arrays 'image' and 'label'.")
+    images, labels = _images(file, arrays["image"]), arrays["label"]
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise UserError(f"{file}: label is {labels.dtype} {list(labels.shape)}; expected whole numbers [n].")
+    if len(images) != len(labels):
+        raise UserError(f"{file}: {len(images)} images but {len(labels)} labels; expected one label per image.")
+    if not len(images):
+        raise UserError(f"{file}: no images.")
+    if labels.min() < 0 or labels.max() >= 2**31:
+        bad = labels.min() if labels.min() < 0 else labels.max()
+        raise UserError(f"{file}: label {bad}; expected labels from 0 to the number of classes minus one.")
+    return from_arrays(name, images, labels)
+
+
+def _images(file: Path, images: np.ndarray) -> np.ndarray:
+    """Returns uint8 [n, h, w, c]."""
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or 0 in images.shape[1:]:
+        raise UserError(f"{file}: image has shape {list(images.shape)}; expected [n, h, w, c] or [n, h, w].")
+    if images.shape[-1] > MAX_CHANNELS:
+        raise UserError(
+            f"{file}: image has shape {list(images.shape)}, {images.shape[-1]} channels; expected [n, h, w, c]."
+        )
+    if images.dtype == np.uint8 or not images.size:
+        return np.ascontiguousarray(images, np.uint8)
+    if images.dtype.kind not in "iuf":
+        raise UserError(f"{file}: image is {images.dtype}; expected uint8, or float in [0, 1].")
+    low, high = images.min(), images.max()
+    if images.dtype.kind in "iu":
+        if low < 0 or high > 255:
+            raise UserError(f"{file}: image values from {low} to {high}; expected whole numbers from 0 to 255.")
+        return images.astype(np.uint8)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise UserError(f"{file}: image has values that are not finite; expected floats in [0, 1].")
+    if low < 0 or high > 1:
+        raise UserError(f"{file}: image values from {low:.4g} to {high:.4g}; expected floats in [0, 1], or uint8.")
+    return np.rint(images * images.dtype.type(255)).astype(np.uint8)
+
+
+def _class_names(file: Path, names: np.ndarray) -> list[str]:
+    if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names):
+        raise UserError(f"{file}: class_names must be different strings [num_classes].")
+    return [str(name) for name in names]
+
+
+def _check_against_train(file: Path, split: Split, train: Split, num_classes: int) -> None:
+    assert split.images is not None and train.images is not None
+    if split.labels.max() >= num_classes:
+        raise UserError(
+            f"{file}: label {split.labels.max()}; expected 0 to {num_classes - 1} ({num_classes} classes by train.npz)."
+        )
+    have, want = list(split.images.shape[1:]), list(train.images.shape[1:])
+    if have != want:
+        raise UserError(f"{file}: images are {have}; expected {want} as in train.npz.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

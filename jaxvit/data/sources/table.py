@@ -1,0 +1,104 @@
+"""Names to data sets: `digits`, `cifar10`, `cifar100`, `tfds:NAME`, `folder:PATH`, `npz:PATH`."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxvit.data.sources import cifar, digits, folder, npz, tfds_source
+from jaxvit.data.splits import Dataset, Source, Split, hold_out, limit
+from jaxvit.errors import UserError, suggest
+
+__all__ = ["Dataset", "NAMES", "Split", "load_dataset"]
+
+NAMES = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH")
+
+_PLAIN: dict[str, Callable[..., Source]] = {
+    "digits": lambda **_: digits.load(),
+    "cifar10": lambda **options: cifar.load("cifar10", options["data_dir"], options["archive"]),
+    "cifar100": lambda **options: cifar.load("cifar100", options["data_dir"], options["archive"]),
+}
+_WITH_ARGUMENT: dict[str, Callable[..., Source]] = {
+    "tfds": lambda argument, **options: tfds_source.load(argument, options["data_dir"]),
+    "folder": lambda argument, **options: folder.load(argument, options["skipped_file"]),
+    "npz": lambda argument, **_: npz.load(argument),
+}
+
+
+def load_dataset(
+    name: str,
+    *,
+    seed: int = 0,
+    fraction: float = 1.0,
+    per_class: int | None = None,
+    val_fraction: float = 0.1,
+    data_dir: str | None = None,
+    archive: str | None = None,
+    skipped_file: str | None = None,
+) -> Dataset:
+    """Returns the data set called `name`, with validation drawn and the train split limited.
+
+    Validation is the source's own where it has train, val and test; otherwise a stratified `val_fraction` of
+    train that depends on the seed. `fraction` and `per_class` then limit train: stratified, deterministic in the
+    seed, and nested (10 % lies within 20 %). The test split is the same for every seed.
+
+    Args:
+      name: one of NAMES.
+      seed: of the validation split and of the limits.
+      fraction: share of the train split to use, in (0, 1].
+      per_class: largest number of train images per class, or None.
+      val_fraction: share of train held out for validation, in [0, 1); 0 gives an empty split.
+      data_dir: where TFDS data sets lie (TFDS's own default if None).
+      archive: local official CIFAR binary archive, for `cifar10` and `cifar100`.
+      skipped_file: where `folder:` lists the files it could not read, one per line with the reason.
+    """
+    if isinstance(val_fraction, bool) or not 0 <= val_fraction < 1:
+        raise UserError(f"data.val_fraction is {val_fraction}; expected a number from 0 to below 1.")
+    limit(np.zeros(1, np.int32), fraction=fraction, per_class=per_class, seed=seed)  # refuse before reading
+    source = _load_source(name, data_dir=data_dir, archive=archive, skipped_file=skipped_file)
+    train, test = source.splits["train"], source.splits["test"]
+    notes = list(source.notes)
+    val = source.splits.get("val")
+    if val is None:
+        train, val = _draw_validation(train, val_fraction * source.val_scale, seed)
+        if val_fraction:
+            notes.append(f"validation: {len(val)} images drawn from train (stratified, seed {seed})")
+    positions, note = limit(train.labels, fraction=fraction, per_class=per_class, seed=seed)
+    if note:
+        notes.append(note)
+    if len(positions) < len(train):
+        notes.append(f"train: {len(positions)} of {len(train)} images used (stratified, seed {seed})")
+        train = train.take(positions)
+    return Dataset(
+        name=name,
+        train=train,
+        val=val,
+        test=test,
+        class_names=source.class_names,
+        in_channels=source.in_channels,
+        image_size=source.image_size,
+        mean=source.mean,
+        std=source.std,
+        notes=notes,
+    )
+
+
+def _load_source(name: str, **options) -> Source:
+    if not isinstance(name, str):
+        raise UserError(f"data.name is {name!r}; expected one of {', '.join(NAMES)}.")
+    if name in _PLAIN:
+        return _PLAIN[name](**options)
+    kind, colon, argument = name.partition(":")
+    if colon and kind in _WITH_ARGUMENT:
+        if not argument:
+            raise UserError(f"data.name is {name!r} with nothing after the colon; expected one of {', '.join(NAMES)}.")
+        return _WITH_ARGUMENT[kind](argument, **options)
+    choices = [n.partition(":")[0] for n in NAMES]
+    raise UserError(f"no data source {name!r}; expected one of {', '.join(NAMES)}.{suggest(kind, choices)}")
+
+
+def _draw_validation(train: Split, val_fraction: float, seed: int) -> tuple[Split, Split]:
+    count = round(val_fraction * len(train))
+    if val_fraction > 0:
+        count = max(count, 1)
+    kept, held_out = hold_out(train.labels, count, seed, 1)
+    return train.take(kept), train.take(held_out, "val")

@@ -1,0 +1,59 @@
+"""One pass over a split: every example exactly once, at any batch size."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxvit.runtime import sharding
+from jaxvit.step import metrics
+
+
+def evaluate(
+    eval_step: Callable,
+    variables: Any,
+    feed: Any,
+    batch_size: int,
+    *,
+    keep_logits: bool = False,
+    max_steps: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> tuple[dict[str, float], np.ndarray | None, np.ndarray | None]:
+    """Returns the means of `metrics.batch_sums` over a split and, if asked for, logits and their positions in it.
+
+    Args:
+      eval_step: a compiled step of `steps.make_eval_step`.
+      variables: what the model is applied with.
+      feed: the split (`jaxvit.data.Resident` or `Streamed`).
+      batch_size: images a step; the last batch is padded and masked.
+      keep_logits: return them, float32 [n, num_classes], in the split's order; what could not be read is left out.
+      max_steps: stop early, for a dry run.
+      progress: called with the number of images done, after each batch.
+    """
+    order = np.arange(len(feed))
+    if max_steps is not None:
+        order = order[: max_steps * batch_size]
+    totals: dict[str, float] = {}
+    logits, masks = [], []
+    waiting: list[Any] = []
+
+    def fetch(item: Any) -> None:  # results are fetched one batch late, while the device computes the next
+        sums, batch_logits, mask = sharding.fetch(item)
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0.0) + float(value)
+        if keep_logits:
+            logits.append(batch_logits[mask])
+            masks.append(mask)
+        if progress is not None:
+            progress(int(totals["count"]))
+
+    for batch in feed.batches(order, batch_size, pad=True):
+        sums, batch_logits = eval_step(variables, batch)
+        waiting.append((sums, *((batch_logits, batch["mask"]) if keep_logits else (None, None))))
+        if len(waiting) > 1:
+            fetch(waiting.pop(0))
+    for item in waiting:
+        fetch(item)
+    if not keep_logits:
+        return metrics.divide(totals), None, None
+    return metrics.divide(totals), np.concatenate(logits), np.flatnonzero(np.concatenate(masks))

@@ -1,0 +1,5 @@
+"""`train_and_evaluate(config, workdir)`: one run, from its config to its summary."""
+
+from jaxvit.train.loop import Diverged, Progress, train_and_evaluate
+
+__all__ = ["Diverged", "Progress", "train_and_evaluate"]

@@ -1,0 +1,383 @@
+"""`train_and_evaluate(config, workdir)`: the one conductor of a run."""
+
+import dataclasses
+import functools
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxvit import config as config_lib
+from jaxvit import data
+from jaxvit.config import checks
+from jaxvit.config.default import Config
+from jaxvit.data import augment
+from jaxvit.errors import RunError
+from jaxvit.runtime import determinism, interrupt, multihost, sharding, streams
+from jaxvit.runtime.console import bar, err
+from jaxvit.runtime.interrupt import Interrupted, deferred
+from jaxvit.runtime.paths import expand
+from jaxvit.step.evaluate import evaluate
+from jaxvit.step.state import TrainState, model_variables
+from jaxvit.train import lr_find, micro_batch, summary
+from jaxvit.train.prepare import DRY_RUN_STEPS, Run, prepare
+from jaxvit.workdir import resume, run_files
+from jaxvit.workdir.checkpoint import NoCheckpoint
+from jaxvit.workdir.trackers import make_trackers, show
+
+STEP_SCALARS = {"loss": "train/batch_loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm"}
+
+
+MAX_SKIPPED = 10  # steps in a row
+MAX_ROLLBACKS = 5
+
+
+class Diverged(RunError):
+    """The loss or the gradient became NaN or infinite."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands, beside its TrainState; stored with each checkpoint as JSON."""
+
+    epoch: int = 0  # epochs finished
+    epoch_step: int = 0  # steps finished of the epoch under way
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)  # of the epoch's step metrics
+    best: dict[str, Any] | None = None  # metrics of the best evaluation so far
+    rules: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # what early stopping and plateau remember
+    stopped_early: bool = False
+    counted: int = 0  # steps of the epoch whose metrics are in `sums`: all but the skipped
+    skipped: int = 0  # steps whose loss or gradient was not finite, in the whole run
+    skipped_in_row: int = 0
+    rollbacks: int = 0
+    log: str = ""  # metrics.jsonl so far, packed
+    seconds: float = 0.0  # spent in training steps
+
+
+def train_and_evaluate(
+    config: Config,
+    workdir: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    on_evaluation: Callable[[int, dict[str, float]], None] | None = None,
+) -> dict[str, Any]:
+    """Trains what `config` describes, evaluates the best checkpoint on the test split, returns the final metrics.
+
+    A run that was interrupted goes on where its last checkpoint stands; a finished one returns its metrics at once.
+    With `config.lr_find` it only looks for a learning rate.
+
+    Args:
+      config: starts from `jaxvit.config.default()`.
+      workdir: the only place that is written; see the README for the files.
+      force: go on in a workdir whose run had another config.
+      on_evaluation: called with (epochs done, the validation metrics that decide) after each evaluation and its
+        checkpoint; what it raises ends the run.
+
+    Raises:
+      UserError: a mistake in the config, or a workdir that belongs to another config.
+      Interrupted: SIGINT or SIGTERM came; the state is saved.
+      Diverged: the loss became NaN or infinite.
+    """
+    checks.validate(config)
+    if config.deterministic:
+        determinism.check()
+    augment.check(config.augment.to_dict())
+    err.quiet = not multihost.is_main()
+    interrupt.nothing_to_save("stopped before anything was to be saved; the same command begins there")
+    new = not expand(workdir).exists()
+    path = run_files.make_workdir(workdir)
+    multihost.barrier("workdir")
+    with ExitStack() as stack:
+        if new and multihost.is_main():
+            stack.callback(run_files.remove_if_empty, path)
+            interrupt.before_leaving.append(functools.partial(run_files.remove_if_empty, path))
+        multihost.by_main(lambda: stack.enter_context(run_files.locked(path)))
+        multihost.by_main(lambda: resume.inspect(path))
+        stack.enter_context(streams.kept_in(path / streams.NAME))
+        if config.lr_find:
+            return lr_find.find(config, path)
+        return _train(config, path, force, on_evaluation)
+
+
+def _train(config: Config, path: Path, force: bool, on_evaluation: Any) -> dict[str, Any]:
+    finished = multihost.by_main(lambda: resume.check(config, path, force))
+    if finished is not None:
+        err.print(f"already finished: {path}  (test accuracy {finished['test/accuracy']:.2%}); nothing to do")
+        return finished
+    run, state = prepare(micro_batch.kept(config, path), path)
+    multihost.by_main(lambda: resume.write_config(run.workdir, run.config, run.dataset.class_names, force))
+    summary.print_header(run, state)
+    try:
+        with deferred() as flag:
+            run.flag = flag
+            state, progress = _resume(run, state)
+            step, words = int(state.step), config_lib.to_dict(run.config)
+            multihost.by_main(lambda: run.trackers.extend(make_trackers(path, step, words)))
+            state, progress = _fit(run, state, progress, flag, on_evaluation or (lambda epoch, val: None))
+            return _finish(run, state, progress)
+    finally:
+        run.checkpoints.close()
+        for tracker in run.trackers:
+            tracker.close()
+
+
+def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
+    """The newest intact checkpoint, or the beginning; what is damaged is named."""
+    progress = Progress()
+    begun = multihost.by_main(lambda: resume.has_work(run.workdir))
+    lines = multihost.by_main(lambda: resume.lines_of_metrics(run.workdir))
+    run.checkpoints.verify()
+    if run.checkpoints.steps("last"):
+        template = run.template_at(run.checkpoints.steps("last")[-1])
+        state, meta = run.checkpoints.restore("last", template)
+        progress = Progress(**meta)
+        err.print(f"resumed at step {int(state.step)} (epoch {progress.epoch + 1})")
+    elif begun:
+        err.print("no checkpoint is left; the run starts from the beginning")
+    elif lines:
+        ended = f"a run was ended here before its first checkpoint; its {lines} lines of metrics.jsonl are dropped"
+        err.print(f"{ended}, the run starts from the beginning")
+    run.checkpoints.delete_after("best", int(state.step))
+    if progress.best and progress.best["step"] not in run.checkpoints.steps("best"):
+        err.print(f"the best checkpoint so far, of step {progress.best['step']}, is lost; the next best counts")
+        progress.best = run.checkpoints.meta("best")
+    return state, progress
+
+
+def _fit(
+    run: Run, state: TrainState, progress: Progress, flag: Any, on_evaluation: Callable[[int, dict[str, float]], None]
+) -> tuple[TrainState, Progress]:
+    """Runs the epochs that are left, with evaluation, metrics and checkpoints."""
+    if run.config.loss.on_nan == "rollback" and not run.checkpoints.steps("last"):
+        run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress))
+    while True:
+        make = run_files.MetricsWriter if multihost.is_main() else run_files.NoWriter
+        writer = make(run.workdir, log=progress.log, trackers=run.trackers)
+        try:
+            while progress.epoch < run.config.num_epochs and not progress.stopped_early:
+                state = run.enter(progress.epoch, state)
+                state = _train_epoch(run, state, progress, writer, flag)
+                progress.epoch += 1
+                try:
+                    state, val = _end_epoch(run, state, progress, writer)
+                except Interrupted:  # in an evaluation, which is begun anew
+                    progress.epoch, progress.epoch_step = progress.epoch - 1, run.steps_per_epoch
+                    _save(run, state, progress, writer)
+                    run.checkpoints.wait()
+                    raise
+                if val:
+                    on_evaluation(progress.epoch, val)
+            return state, progress
+        except Diverged as error:
+            if run.config.loss.on_nan != "rollback" or progress.rollbacks >= MAX_ROLLBACKS:
+                raise
+            err.print(f"{error}; going back there")
+            state, progress = _roll_back(run, state, progress)
+        finally:
+            writer.close()
+
+
+def _roll_back(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
+    """Returns the last checkpoint, to go on with half the learning rate and with other draws."""
+    run.checkpoints.wait()
+    steps = run.checkpoints.steps("last")
+    state, meta = run.checkpoints.restore("last", run.template_at(steps[-1]))
+    before, progress = progress, Progress(**meta)
+    progress.rollbacks = before.rollbacks + 1
+    key = jax.random.fold_in(jax.random.key(run.config.seed), progress.rollbacks)
+    key = sharding.put(jax.random.key_data(key), state.key.sharding)
+    run.checkpoints.delete_after("best", int(state.step))
+    return _scaled(run, state.replace(key=key), progress), progress
+
+
+def _scaled(run: Run, state: TrainState, progress: Progress) -> TrainState:
+    """The state with the multiplier on the learning rate that the run's history asks for."""
+    scale = run.rules.lr_scale(progress.rules) * 0.5**progress.rollbacks
+    return state.replace(lr_scale=sharding.put(np.float32(scale), state.lr_scale.sharding))
+
+
+def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, flag: Any) -> TrainState:
+    config = run.config
+    # The order comes from (seed, epoch) alone, so a resumed run sees the images that it would have seen.
+    order = data.epoch_order(config.seed, progress.epoch, len(run.dataset.train), repeats=config.augment.repeated)
+    order = order[: run.steps_per_epoch * run.batch_size]
+    first_step = progress.epoch * run.steps_per_epoch
+    waiting: list[Any] = []
+
+    def fetch(meter: Any) -> None:  # metrics are read late: the device is busy with the next step by then
+        count, found = waiting.pop(0)
+        found = jax.device_get(found)
+        for i in range(count):
+            count_step(meter, {name: float(value[i] if count > 1 else value) for name, value in found.items()})
+
+    def count_step(meter: Any, step_metrics: dict[str, float]) -> None:
+        progress.epoch_step += 1
+        step = first_step + progress.epoch_step
+        if not (math.isfinite(step_metrics["loss"]) and math.isfinite(step_metrics["grad_norm"])):
+            _not_finite(run, progress, step, step_metrics)
+            return
+        progress.counted, progress.skipped_in_row = progress.counted + 1, 0
+        for name, value in step_metrics.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value
+        if step % config.log_every_steps == 0 and run.steps_per_epoch > config.log_every_steps:
+            scalars = {STEP_SCALARS[name]: value for name, value in step_metrics.items() if name in STEP_SCALARS}
+            writer.write(step, scalars, epoch=progress.epoch + 1)
+        loss, accuracy = (progress.sums[name] / progress.counted for name in ("loss", "accuracy"))
+        meter.advance(run.batch_size, f"loss {loss:.3f}  accuracy {accuracy:.1%}")
+
+    begun, before = time.monotonic(), progress.seconds
+    with bar(f"epoch {progress.epoch + 1}/{config.num_epochs}", len(order)) as meter:
+        done = progress.epoch_step
+        for count, batch in run.dispatches(order, progress.epoch, done):
+            compiling = run.compile_seconds
+            state, step_metrics = run.take_step(first_step + done, state, batch, count)
+            run.checkpoints.check()
+            compiling = run.compile_seconds - compiling
+            if compiling:  # does not count as training time
+                begun += compiling
+                meter.leave_out(compiling, count * run.batch_size)
+            waiting.append((count, step_metrics))
+            done += count
+            if len(waiting) > 1:
+                fetch(meter)
+            progress.seconds = before + time.monotonic() - begun
+            every = config.checkpoint.every_steps
+            signum = run.stop(flag.signum)
+            if signum is not None or (every and (first_step + done) % every == 0 and done < run.steps_per_epoch):
+                while waiting:
+                    fetch(meter)
+                _save(run, state, progress, writer)
+            if signum is not None:
+                run.checkpoints.wait()
+                raise Interrupted(signum, f"stopped at step {first_step + done}; the same command goes on there")
+        while waiting:
+            fetch(meter)
+    progress.seconds = before + time.monotonic() - begun
+    return state
+
+
+def _not_finite(run: Run, progress: Progress, step: int, step_metrics: dict[str, float]) -> None:
+    """Counts a skipped step; raises Diverged where steps are not skipped, or too many were."""
+    progress.skipped, progress.skipped_in_row = progress.skipped + 1, progress.skipped_in_row + 1
+    if run.config.loss.on_nan == "skip" and progress.skipped_in_row <= MAX_SKIPPED:
+        err.print(f"step {step} skipped: loss {step_metrics['loss']}, gradient norm {step_metrics['grad_norm']}")
+        return
+    raise Diverged(
+        f"loss is {step_metrics['loss']} at step {step} (learning rate {step_metrics['learning_rate']:.3g}, "
+        f"gradient norm {step_metrics['grad_norm']:.3g}); last checkpoint: {_last_checkpoint(run)}"
+    )
+
+
+def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> tuple[TrainState, dict[str, float]]:
+    """Evaluates on the validation split when that is due, applies the rules, saves the state and the best.
+
+    Returns the state and the metrics that decide, if any.
+    """
+    config, step = run.config, int(state.step)
+    train = {f"train/{name}": total / max(progress.counted, 1) for name, total in progress.sums.items()}
+    line = f"epoch {progress.epoch}/{config.num_epochs}  loss {train.get('train/loss', math.nan):.3f}  "
+    line += f"accuracy {train.get('train/accuracy', math.nan):.2%}"
+    val: dict[str, float] = {}
+    decisive: dict[str, float] = {}
+    better = "val" not in run.feeds  # without validation the last checkpoint is the one to use
+    if "val" in run.feeds and (progress.epoch % config.eval_every_epochs == 0 or progress.epoch == config.num_epochs):
+        for prefix, variables in run.weights(state).items():  # raw first; the average, where it is on, decides
+            decisive, *_ = _evaluate(run, variables, "val")
+            val |= {f"{prefix}/{name}": value for name, value in decisive.items()}
+            line += f"  | {prefix} loss {decisive['loss']:.3f}  accuracy {decisive['accuracy']:.2%}"
+        better = run.rules.better(decisive, progress.best and summary.decisive(progress.best))
+        line += " *" if better else ""
+        progress.rules = run.rules.update(progress.rules, decisive)
+        progress.stopped_early = run.rules.stops(progress.rules)
+        state = _scaled(run, state, progress)
+    if better:
+        progress.best = {"step": step, "epoch": progress.epoch, **train, **val}
+        run.checkpoints.save("best", step, run.final_weights(state), progress.best)
+    writer.write(step, {**train, **val}, epoch=progress.epoch)
+    rate = run.steps_per_epoch * run.batch_size * progress.epoch / max(progress.seconds, 1e-9)
+    err.print(f"{line}  {rate:,.0f} images/s")
+    lost = len(run.feeds["train"].unreadable)
+    if lost > run.lost:
+        err.print(f"{lost} training images could not be read so far; they have no part in a step")
+        run.lost = lost
+    if progress.stopped_early:
+        err.print(f"stopped early: no improvement in {config.early_stopping.patience} evaluations")
+    progress.epoch_step, progress.sums, progress.counted = 0, {}, 0
+    _save(run, state, progress, writer, renew=True)
+    return state, decisive
+
+
+def _save(run: Run, state: TrainState, progress: Progress, writer: Any, *, renew: bool = False) -> None:
+    """Saves the state to go on from; `renew` also where one of before the evaluation is there."""
+    progress.log = writer.log
+    run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress), renew=renew)
+
+
+def _last_checkpoint(run: Run) -> str:
+    there = run.checkpoints.steps("last")
+    return f"step {there[-1]} in {run.workdir / 'checkpoints'}" if there else "none"
+
+
+def _evaluate(run: Run, variables: Any, split: str, *, keep_logits: bool = False) -> tuple[dict[str, float], Any, Any]:
+    feed = run.feeds[split]
+    with bar(f"evaluating {split}", len(feed)) as meter:
+        done = 0
+
+        def report(n: int) -> None:
+            nonlocal done
+            meter.advance(n - done)
+            done = n
+            signum = None if run.flag is None else run.stop(run.flag.signum)
+            if signum is not None:
+                raise Interrupted(signum, f"stopped while evaluating {split}; the same command goes on there")
+
+        return evaluate(
+            run.eval_step,
+            variables,
+            feed,
+            run.eval_batch_size,
+            keep_logits=keep_logits,
+            max_steps=DRY_RUN_STEPS if run.config.fast_dev_run else None,
+            progress=report,
+        )
+
+
+def _finish(run: Run, state: TrainState, progress: Progress) -> dict[str, Any]:
+    """Evaluates the best checkpoint on the test split and writes predictions, samples and the summary."""
+    run.checkpoints.wait()
+    try:
+        variables, progress.best = run.checkpoints.restore("best", model_variables(state))
+    except NoCheckpoint as error:
+        err.print(f"{error}; the last weights are tested in its place")
+        variables, progress.best = run.final_weights(state), {"step": int(state.step), "epoch": progress.epoch}
+    best = progress.best or {}
+    test, logits, readable = _evaluate(run, variables, "test", keep_logits=True)
+    split = run.dataset.test
+    samples = summary.sample_images(run.feeds["test"], split, readable, logits, run.eval_batch_size)
+    final = {f"test/{name}": value for name, value in test.items()}
+    final |= {name: value for name, value in best.items() if name.startswith("val")}
+    final |= {"best_epoch": best["epoch"], "epochs": progress.epoch, "step": int(state.step)}
+    if multihost.is_main():
+        run_files.write_npz(
+            run.workdir / "predictions.npz",
+            logits=logits.astype(np.float32),
+            labels=split.labels[readable],
+            index=split.index[readable],
+        )
+        run_files.write_npz(run.workdir / "samples.npz", **samples)
+        described = summary.describe(run, final, progress)
+        run_files.write_json(run.workdir / "summary.json", described)
+        run_files.seal(run.workdir, resume.SEALED)
+        show(
+            run.trackers, described, samples, logits, split.labels[readable], split.index[readable],
+            run.dataset.class_names,
+        )  # fmt: skip
+        summary.print_footer(run.workdir, described)
+    multihost.barrier("finished")
+    return final

@@ -1,0 +1,104 @@
+"""How large a part of a batch fits the device: chosen from XLA's memory analysis, before the first step."""
+
+import contextlib
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxvit.config.default import Config
+from jaxvit.errors import UserError
+from jaxvit.runtime.console import err
+from jaxvit.workdir import resume, run_files
+
+SHARE = 0.92  # of the device's memory that a step may plan for: the data set and fragmentation need the rest
+
+
+def device_limit() -> int | None:
+    """Bytes of the first device that are still free for a step, or None where it does not say (CPU)."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if "bytes_limit" not in stats:
+        return None
+    return int(SHARE * stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+
+
+def planned_bytes(step: Callable, args: tuple[Any, ...]) -> int:
+    """Bytes that a compiled step needs beside its arguments: temporaries and results that reuse no argument."""
+    found: Any = step.lower(*args).compile().memory_analysis()
+    return int(found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes)
+
+
+def kept(config: Config, workdir: Path) -> Config:
+    """The config with the `micro_batch` that a run in `workdir` was begun with, where it is left open here."""
+    before = workdir / "config.json"
+    if config.micro_batch is None and before.exists() and resume.has_work(workdir):
+        found: dict[str, Any] = {}
+        with contextlib.suppress(UserError):  # a damaged one is dealt with where the run begins
+            found = run_files.read_json(before)
+        if found.get("micro_batch") and found.get("batch_size") == config.batch_size:
+            config = copy.deepcopy(config)
+            config.micro_batch = found["micro_batch"]
+    return config
+
+
+def is_left_to_us(config: Config) -> bool:
+    """Whether the config leaves the size of the parts open."""
+    cut = config.optim.accum_steps > 1 or config.micro_batch or config.optim.sam.m
+    return config.auto_micro_batch != "off" and config.parallel.mode == "jit" and not cut
+
+
+def sizes(batch_size: int, parts_of_mesh: int) -> list[int]:
+    """Numbers of equal parts to try: each at least twice the one before, as every try is a compilation."""
+    found: list[int] = []
+    for parts in range(1, batch_size // parts_of_mesh + 1):
+        if batch_size % (parts * parts_of_mesh) == 0 and (not found or parts >= 2 * found[-1]):
+            found.append(parts)
+    return found
+
+
+def fit(
+    config: Config,
+    batch_size: int,
+    parts_of_mesh: int,
+    batch_stats: Any,
+    make_step: Callable[[int], tuple[Callable, tuple[Any, ...]]],
+) -> int:
+    """Returns in how many parts a step computes its batch so that it fits.
+
+    Args:
+      config: the run's.
+      batch_size: images a step.
+      parts_of_mesh: over how many devices a part is split.
+      batch_stats: not empty where the model has BatchNorm, whose result the size of the parts changes.
+      make_step: number of parts -> (the jitted step, its arguments or their shapes).
+
+    Raises:
+      UserError: it does not fit and may not be cut, or does not fit even image by image.
+    """
+    limit = device_limit()
+    if limit is None or not is_left_to_us(config):
+        return 1
+    need = 0
+    for parts in sizes(batch_size, parts_of_mesh):
+        need = planned_bytes(*make_step(parts))
+        if need <= limit:
+            break
+        if batch_stats and config.auto_micro_batch != "always":
+            raise UserError(
+                f"batch_size {batch_size} needs {_gib(need)}, {_gib(limit)} are free; BatchNorm forbids parts\n"
+                "give a smaller batch_size, or auto_micro_batch=always to compute it in parts all the same"
+            )
+    else:
+        raise UserError(f"one image a device needs {_gib(need)}, {_gib(limit)} are free; use a smaller model or image")
+    if parts > 1:
+        err.print(
+            f"train  batch {batch_size} in {parts} parts of {batch_size // parts}, which need {_gib(need)} of the "
+            f"{_gib(limit)} that are free"
+        )
+    return parts
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"

@@ -1,0 +1,253 @@
+"""What a run says of itself: the lines before and after training, summary.json, the sample images."""
+
+import datetime
+import math
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxvit import __version__, optim, tree
+from jaxvit.build import recipe
+from jaxvit.config import checks
+from jaxvit.models.macs import count_macs
+from jaxvit.runtime import console, sharding, streams
+from jaxvit.runtime.console import count, duration, err
+from jaxvit.step.state import TrainState
+from jaxvit.train.prepare import Run
+
+NUM_SAMPLES = 32  # evenly over the test split
+NUM_MISTAKES = 16  # the most confident ones
+NUM_CONFUSIONS = 8  # the most frequent (true, predicted), two images of each
+
+
+def print_header(run: Run, state: TrainState) -> None:
+    """Prints what is about to be trained on what."""
+    config, dataset = run.config, run.dataset
+    h, w = config.data.image_size
+    channels = config.model.in_channels
+    for note in dataset.notes:
+        err.print(f"data   {note}")
+    sizes = ", ".join(
+        f"{len(split):,} {split.name}" for split in (dataset.train, dataset.val, dataset.test) if len(split)
+    )
+    kinds = {feed.kind for feed in run.feeds.values()}
+    err.print(f"data   {config.data.name}: {sizes}; {len(dataset.class_names)} classes ({' and '.join(sorted(kinds))})")
+    macs = count_macs(run.model, (h, w, channels))
+    start = f"from {config.pretrained}" if config.pretrained else "from scratch"
+    err.print(
+        f"model  {config.model.name} {start}: {tree.count(state.params):,} parameters, "
+        f"{count(macs)}MACs at {h}x{w}x{channels}, {config.dtype}"
+    )
+    if run.origin:
+        for note in run.origin["notes"]:
+            err.print(f"       {note}")
+        licence = f", licence {run.origin['licence']}" if run.origin["licence"] else ""
+        err.print(f"       weights SHA-256 {run.origin['sha256'][:16]}...{licence}")
+    err.print(f"       {optim.describe_trainable(state.params, run.trainable)}")
+    devices = jax.devices()
+    err.print(
+        f"train  {config.num_epochs} epochs of {run.steps_per_epoch} steps, batch {run.batch_size}, "
+        f"{_method(config)}, on {config.parallel.num_devices} x {devices[0].device_kind}{_placement(config)}"
+    )
+    if run.batch_size != config.batch_size:
+        err.print(f"       batch_size {config.batch_size} is more than there are training images")
+    warmup, most = config.optim.schedule.warmup_epochs, config.num_epochs / 2
+    if warmup > most:  # see recipe.make_schedule
+        err.print(f"       optim.schedule.warmup_epochs {warmup:g} is cut to {most:g}, half of the training")
+    for word, switch in checks.idle(config).items():
+        err.print(f"       {word} is not read, as {switch} is off")
+    for sentence in [] if config.fast_dev_run else _without_effect(run):
+        err.print(f"       {sentence}")
+
+
+def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
+    """Returns the content of summary.json; times in seconds, accuracies as fractions, 1 GMAC = 2 GFLOP."""
+    config = run.config
+    h, w = config.data.image_size
+    shapes = jax.eval_shape(run.model.init, jax.random.key(0), np.zeros((1, h, w, config.model.in_channels), "float32"))
+    trained, whole = optim.split_trainable(shapes["params"], run.trainable)[0], shapes["params"]
+    images = run.steps_per_epoch * run.batch_size * progress.epoch
+    return {
+        "model": config.model.name,
+        "fast_dev_run": config.fast_dev_run,
+        "pretrained": config.pretrained,
+        "weights": run.origin or None,
+        "parameters": tree.count(whole),
+        "trainable_parameters": tree.count(trained),
+        "gmacs": count_macs(run.model, (h, w, config.model.in_channels)) / 1e9,
+        "image_size": [h, w],
+        "data": config.data.name,
+        "num_train": len(run.dataset.train),
+        "num_val": len(run.dataset.val),
+        "num_test": len(run.dataset.test),
+        "num_classes": len(run.dataset.class_names),
+        "epochs": progress.epoch,
+        "stopped_early": progress.stopped_early,
+        "skipped_steps": progress.skipped,
+        "rollbacks": progress.rollbacks,
+        "batch_size": run.batch_size,
+        "compile_seconds": run.compile_seconds,
+        "train_seconds": progress.seconds,
+        "seconds_per_epoch": progress.seconds / max(progress.epoch, 1),
+        "images_per_second": images / max(progress.seconds, 1e-9),
+        **peak_memory(),
+        "best": progress.best,
+        "final": final,
+        "environment": environment(),
+        **({"console_lost": streams.lost} if streams.lost else {}),  # its lines are in console.log
+        "command": shlex.join([Path(sys.executable).name, *sys.argv]),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def peak_memory() -> dict[str, Any]:
+    """Returns the most memory in use so far: of the fullest device, or, on the CPU, of the process."""
+    stats = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
+    if peaks:
+        return {"peak_memory_bytes": max(peaks), "peak_memory_of": "device"}
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return {}
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {"peak_memory_bytes": peak, "peak_memory_of": "process"}
+
+
+def environment() -> dict[str, Any]:
+    """Returns versions and hardware."""
+    from importlib.metadata import version
+
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "jaxvit": __version__,
+        **{name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")},
+    }
+
+
+def print_footer(workdir: Path, described: dict[str, Any]) -> None:
+    """Prints the closing summary."""
+    final, best = described["final"], described["best"] or {}
+    console.gap()
+    err.print(
+        f"{described['model']}: {described['parameters']:,} parameters, {count(1e9 * described['gmacs'])}MACs "
+        f"at {described['image_size'][0]}x{described['image_size'][1]}"
+    )
+    err.print(
+        f"training   {duration(described['train_seconds'])} for {described['epochs']} epochs, "
+        f"{duration(described['seconds_per_epoch'])} each, {described['images_per_second']:,.0f} images/s "
+        f"(first step with compilation: {duration(described['compile_seconds'])})"
+    )
+    if "val/accuracy" in best:
+        err.print(f"validation {decisive(best)['accuracy']:.2%} at epoch {best['epoch']}, the best checkpoint")
+    err.print(
+        f"test       {final['test/accuracy']:.2%} over {described['num_test']:,} images, "
+        f"loss {final['test/loss']:.4f}, top-5 {final['test/top5_accuracy']:.2%}"
+    )
+    if described["fast_dev_run"]:
+        err.print("           a dry run of two steps and two batches: its figures say nothing")
+    err.print(f"files      {workdir}: config.json, summary.json, metrics.jsonl, predictions.npz, checkpoints, events")
+
+
+def _without_effect(run: Run) -> list[str]:
+    """Sentences on the patience and marks that the training is too short for."""
+    config, rules, schedule = run.config, run.rules, run.config.optim.schedule
+    evaluations, total = (
+        math.ceil(config.num_epochs / config.eval_every_epochs),
+        run.steps_per_epoch * config.num_epochs,
+    )
+    found = []
+    # the first evaluation is the best so far, and nothing follows from the last
+    if rules.early_stopping and rules.early_stopping.patience + 2 > evaluations:
+        found.append(f"early_stopping.patience {rules.early_stopping.patience} is too long for")
+    if rules.plateau and rules.plateau.patience + 3 > evaluations:
+        found.append(f"optim.schedule.patience {rules.plateau.patience} is too long for")
+    found = [f"{words} {evaluations} evaluations: it changes nothing" for words in found]
+    end = total if schedule.unit == "steps" else config.num_epochs
+    late = [mark for mark in schedule.milestones or () if mark >= end]
+    if late:
+        found.append(f"optim.schedule.milestones {late} are not reached: training ends at {end}")
+    if schedule.name in ("step", "exponential"):
+        last = recipe.make_schedule(config, run.steps_per_epoch)(total - 1)
+        if last == np.float32(config.optim.learning_rate):
+            found.append(f"the schedule {schedule.name!r} lowers nothing: training ends before its first fall")
+    return found
+
+
+def _placement(config: Any) -> str:
+    """What is unusual about where the run is computed."""
+    p, processes = config.parallel, jax.process_count()
+    words = [f"{axis} {p[axis]}" for axis in ("fsdp", "tensor") if p[axis] > 1]
+    words += ["pmap"] if p.mode == "pmap" else []
+    words += [f"{processes} processes"] if processes > 1 else []
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _method(config: Any) -> str:
+    """The optimiser and what is around it, in a few words."""
+    sam, words = config.optim.sam, [config.optim.name]
+    if sam.rho:
+        words.append(f"{'a' if sam.adaptive else ''}{sam.method} (rho {sam.rho:g})")
+    if config.ema.decay:
+        words.append(f"average of the weights ({config.ema.decay:g})")
+    if config.distill.teacher:
+        words.append(f"{config.distill.mode} distillation")
+    return " + ".join(words)
+
+
+def decisive(metrics: dict[str, float]) -> dict[str, float]:
+    """The validation metrics that choose, without their prefix: of the averaged weights where there are such."""
+    prefix = "val_ema/" if "val_ema/loss" in metrics else "val/"
+    return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
+
+
+def sample_images(
+    feed: Any, split: Any, positions: np.ndarray, logits: np.ndarray, size: int = 1
+) -> dict[str, np.ndarray]:
+    """Returns a few images of a split as the model's feed holds them: image uint8 [n, h, w, c], label, index.
+
+    The first `fixed` of them lie evenly over the split and are the same for every run of these data; the others are
+    mistakes that tell most.
+
+    Args:
+      feed: of the split.
+      split: its labels and the places of its images in the data set.
+      positions: of the readable images, int [m].
+      logits: float [m, num_classes], theirs.
+      size: a batch size that divides over the devices.
+    """
+    even = np.linspace(0, len(positions) - 1, min(NUM_SAMPLES, len(positions))).astype(int)
+    telling = np.setdiff1d(telling_mistakes(logits, split.labels[positions]), even)
+    chosen = positions[np.concatenate([even, telling])]
+    batch = next(iter(feed.batches(chosen, -(-len(chosen) // size) * size, pad=True)))
+    return {
+        "image": sharding.fetch(batch["image"])[: len(chosen)],
+        "label": split.labels[chosen],
+        "index": split.index[chosen],
+        "fixed": np.asarray(len(even)),
+    }
+
+
+def telling_mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Positions of the most confident mistakes and of examples of the most frequent confusions, int [k]."""
+    said = logits.argmax(axis=-1)
+    wrong = np.flatnonzero(said != labels)
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    doubt = np.exp(shifted).sum(axis=-1)  # 1 / the probability of what was said
+    chosen = list(wrong[np.argsort(doubt[wrong], kind="stable")][:NUM_MISTAKES])
+    kinds, counts = np.unique(labels[wrong].astype(np.int64) * logits.shape[-1] + said[wrong], return_counts=True)
+    for kind in kinds[np.argsort(-counts, kind="stable")][:NUM_CONFUSIONS]:
+        true, predicted = divmod(int(kind), logits.shape[-1])
+        chosen += list(wrong[(labels[wrong] == true) & (said[wrong] == predicted)][:2])
+    return np.unique(np.asarray(chosen, np.int64))

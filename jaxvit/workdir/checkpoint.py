@@ -1,0 +1,394 @@
+"""Checkpoints of a run through orbax: the newest states to go on from, and the best by validation metric.
+
+Neither orbax nor TensorStore keeps a checksum of the values: a flipped bit is restored without a word. So each step has
+a manifest with the SHA-256 of its files, in two copies, written when the save is complete and checked before every
+restore. A step without one was cut off, one that differs is damaged; both are set aside and the newest intact one is
+used. Where several processes train, all of them save their parts; process 0 alone decides and moves files.
+"""
+
+import gc
+import itertools
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from jaxvit.errors import RunError, UserError
+from jaxvit.runtime import escape, multihost, sharding, waiting
+from jaxvit.runtime.console import err
+from jaxvit.tree import named_leaves
+from jaxvit.workdir import manifest as integrity
+
+KINDS = ("last", "best")
+_TEMPORARY = ".orbax-checkpoint-tmp"
+
+
+class NoCheckpoint(UserError):
+    """There is no step that is complete and intact."""
+
+
+class Checkpoints:
+    """`<directory>/last/<step>` and `<directory>/best/<step>`, each a tree of arrays and a JSON object `meta`.
+
+    Saves run in the background; orbax writes under a temporary name and renames, so that a killed save leaves no
+    step behind. An error of a background save is raised by the next call. What is found damaged is moved to
+    `damaged/` and stays there; what was cut off, or will be made again, waits in `replaced/` for a newer step.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        read_only: bool = False,
+        keep: Mapping[str, int] | None = None,
+        keep_every_steps: int | None = None,
+    ):
+        """Opens the directory, which need not exist; `read_only` creates and moves nothing.
+
+        Args:
+          directory: of the checkpoints.
+          read_only: for those who only restore.
+          keep: the number of newest steps that stay, by kind; 2 each where nothing is said.
+          keep_every_steps: beside those, the first "last" step in each so many steps stays.
+        """
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports each of its phases there
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and its lost tasks there, where a save fails
+        _ignore_closed_loops()
+        self._directory, self._read_only = directory.absolute(), read_only
+        self._keep = dict.fromkeys(KINDS, 2) | dict(keep or {})
+        self._keep_every = keep_every_steps
+        self._savers = {kind: _saver(kind) for kind in KINDS}
+        self._sealing: dict[str, tuple[int, Future]] = {}  # kind -> its save under way
+        self._intact: set[tuple[str, int]] = set()  # verified since they were opened
+        self._agreed: Callable[[Callable[[], Any]], Any] = _own if read_only else multihost.by_main
+        if not read_only:
+            self._agreed(self._tidy)
+
+    def steps(self, kind: str) -> list[int]:
+        """The complete steps, oldest first; a save under way is waited for."""
+        self._wait_for(kind)
+        return self._agreed(lambda: self._complete(kind))
+
+    def save(self, kind: str, step: int, tree: Any, meta: dict[str, Any], *, renew: bool = False) -> None:
+        """Saves in the background; a step that is there already is left as it is, or replaced with `renew`.
+
+        A "last" step is complete only after the "best" one under way: what it says of the best is then on disk.
+        """
+        if step in self.steps(kind):
+            if not renew:
+                return
+            self.delete_after(kind, step - 1)
+        best = self._sealing.get("best") if kind == "last" else None
+        # A copy: the next step donates these buffers while the save still reads them.
+        tree = jax.tree.map(jnp.copy, _not_empty(tree))
+        try:
+            with waiting.limited(self._name(kind, step)):
+                self._savers[kind].save(
+                    self._step(kind, step),
+                    args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)),
+                )
+        except Exception as error:
+            raise self._failed(kind, step, error) from error
+        self._sealing[kind] = step, waiting.begin(self._seal, kind, step, best and best[1])
+
+    def check(self) -> None:
+        """Raises the error of a background save that has failed; waits for nothing."""
+        for kind, (_, future) in list(self._sealing.items()):
+            if future.done():
+                self._wait_for(kind)
+
+    def restore(self, kind: str, template: Any) -> tuple[Any, dict[str, Any]]:
+        """Returns (tree, meta) of the newest intact step, placed like `template`.
+
+        Raises:
+          NoCheckpoint: there is none.
+          UserError: it does not fit the model.
+        """
+        self._wait_for(kind)
+        step, said = self._agreed(lambda: self._newest_intact(kind))
+        if step is None:
+            raise NoCheckpoint(said)
+        return self._restore(kind, step, template)
+
+    def meta(self, kind: str) -> dict[str, Any] | None:
+        """Returns the meta of the newest step, or None."""
+        steps = self.steps(kind)
+        if not steps:
+            return None
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        with waiting.limited(self._name(kind, steps[-1])):
+            return self._savers[kind].restore(self._step(kind, steps[-1]), args=args)["meta"]
+
+    def verify(self) -> None:
+        """Checks every step of both kinds; sets the damaged ones aside with a line each."""
+        self.wait()
+        self._agreed(self._verify)
+
+    def delete_after(self, kind: str, step: int) -> None:
+        """Puts the steps newer than `step` away: those that a resumed run will make again."""
+        self._wait_for(kind)
+        self._agreed(lambda: self._put_away(kind, [n for n in self._complete(kind) if n > step]))
+
+    def wait(self) -> None:
+        """Waits for background saves; raises their errors."""
+        for kind in KINDS:
+            self._wait_for(kind)
+
+    def close(self) -> None:
+        """Waits and closes."""
+        try:
+            self.wait()
+        finally:
+            for saver in [] if waiting.stuck else self._savers.values():
+                with _silence(), suppress(Exception), waiting.limited(f"closing {self._directory}"):
+                    saver.close()  # an error of a save has been raised above
+
+    def _step(self, kind: str, step: int) -> Path:
+        return self._directory / kind / str(step)
+
+    def _name(self, kind: str, step: int) -> str:
+        return f"checkpoint {str(self._directory / kind)!r} step {step}"
+
+    def _manifest(self, kind: str, step: int) -> Path:
+        return self._directory / "manifests" / f"{kind}-{step}.json"
+
+    def _complete(self, kind: str) -> list[int]:
+        return [step for step in _numbered(self._directory / kind) if self._is_complete(kind, step)]
+
+    def _newest_intact(self, kind: str) -> tuple[int | None, str]:
+        """Returns (step, "") or (None, why there is none); damaged steps are reported."""
+        what, why = "no checkpoint", "has the run been started?"
+        for step in reversed(self._complete(kind)):
+            damage = self._damage(kind, step)
+            if damage is None:
+                return step, ""
+            what, why = "no intact checkpoint", f"step {step} is damaged: {damage}"
+            self._report(kind, step, damage)
+        return None, f"{what} in {str(self._directory / kind)!r}; {why}"
+
+    def _verify(self) -> None:
+        for kind in KINDS:
+            for step in self._complete(kind):
+                damage = self._damage(kind, step)
+                if damage is not None:
+                    self._report(kind, step, damage)
+
+    def _put_away(self, kind: str, steps: Sequence[int]) -> None:
+        for step in steps:
+            self._set_aside(kind, step, "replaced")
+
+    def _is_complete(self, kind: str, step: int) -> bool:
+        return any(path.is_file() for path in (self._manifest(kind, step), self._step(kind, step) / integrity.NAME))
+
+    def _tidy(self) -> None:
+        """Clears up after a process that was killed, and names steps that have vanished."""
+        for kind in KINDS:
+            for left in (self._directory / kind).glob(f"*{_TEMPORARY}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            there = _numbered(self._directory / kind)
+            for step in there:
+                if not self._is_complete(kind, step):
+                    err.print(f"checkpoint {kind}/{step} was cut off before it was complete; it is not used")
+                    self._set_aside(kind, step, "replaced")
+            for manifest in (self._directory / "manifests").glob(f"{kind}-*.json"):
+                step = manifest.stem.rpartition("-")[2]
+                if step.isdecimal() and int(step) not in there:
+                    err.print(f"checkpoint {kind}/{step} is damaged (its directory is missing)")
+                    self._set_aside(kind, int(step), "damaged")
+
+    def _restore(self, kind: str, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
+        kept = _not_empty(template)
+        # Compared by name first: orbax's own errors run over dozens of lines.
+        try:
+            with _silence(), waiting.limited(self._name(kind, step)):
+                self._check_leaves(kind, step, kept)
+                restored = self._savers[kind].restore(
+                    self._step(kind, step),
+                    args=ocp.args.Composite(state=ocp.args.StandardRestore(kept), meta=ocp.args.JsonRestore()),
+                )
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"{self._name(kind, step)} is of another model or version: {escape.message(error, 160)}"
+            ) from error
+        empty = lambda x: sharding.put(np.zeros(x.shape, x.dtype), x.sharding)  # noqa: E731
+        state = jax.tree.map(lambda x, found: found if x.size else empty(x), template, restored["state"])
+        return state, restored["meta"]
+
+    def _seal(self, kind: str, step: int, before: Future | None) -> None:
+        """Writes the manifests once orbax has finished, then drops the steps that need not stay."""
+        self._savers[kind].wait_until_finished()
+        if before is not None:
+            before.result()
+        if not multihost.is_main():
+            return
+        directory, manifest = self._step(kind, step), self._manifest(kind, step)
+        hashes = {name: integrity.sha256(directory / name) for name in integrity.files_below(directory)}
+        manifest.parent.mkdir(exist_ok=True)
+        integrity.write(directory / integrity.NAME, hashes)
+        integrity.write(manifest, hashes)
+        self._intact.add((kind, step))
+        self._put_away(kind, self._surplus(kind))
+        for old in (self._directory / "replaced").glob(f"{kind}-*"):
+            number = old.name.removeprefix(f"{kind}-").partition(".")[0]
+            if number.isdecimal() and int(number) <= step:
+                shutil.rmtree(old, ignore_errors=True)
+
+    def _surplus(self, kind: str) -> list[int]:
+        steps = self._complete(kind)
+        kept = set(steps[-self._keep[kind] :])
+        if kind == "last" and self._keep_every:
+            first = {}
+            for step in steps:
+                first.setdefault(step // self._keep_every, step)
+            kept |= set(first.values())
+        return [step for step in steps if step not in kept]
+
+    def _damage(self, kind: str, step: int) -> str | None:
+        """Says which file is not as it was saved, or None. One intact copy of the manifest is enough."""
+        if (kind, step) in self._intact:
+            return None
+        directory = self._step(kind, step)
+        paths = {f"manifests/{kind}-{step}.json": self._manifest(kind, step)}
+        paths[f"{kind}/{step}/{integrity.NAME}"] = directory / integrity.NAME
+        copies = {name: integrity.read(path) for name, path in paths.items()}
+        good = [copy for copy in copies.values() if copy is not None]
+        if not good:
+            return f"{next(iter(paths))} has changed"
+        said = integrity.differences(directory, good[0], integrity.files_below(directory))
+        if said:
+            return said[0] if len(said) == 1 else f"{said[0]} and {len(said) - 1} more"
+        for name, copy in copies.items():
+            if copy is not None:
+                continue
+            mended = "not used" if self._read_only else "written anew"
+            err.print(f"{self._directory / name} is damaged or missing; it is {mended}, its second copy counts")
+            if not self._read_only:
+                paths[name].parent.mkdir(exist_ok=True)
+                integrity.write(paths[name], good[0])
+        self._intact.add((kind, step))
+        return None
+
+    def _report(self, kind: str, step: int, damage: str) -> None:
+        aside = "not used" if self._read_only else "set aside"
+        err.print(f"checkpoint {kind}/{step} is damaged ({damage}); it is {aside}, the newest intact one counts")
+        if not self._read_only:
+            self._set_aside(kind, step, "damaged")
+
+    def _set_aside(self, kind: str, step: int, where: str) -> None:
+        """Moves a step to `damaged/` or `replaced/`, in one stroke."""
+        aside = self._directory / where
+        aside.mkdir(exist_ok=True)
+        number = next(n for n in itertools.count() if not (aside / f"{kind}-{step}.{n}").exists())
+        self._intact.discard((kind, step))
+        target, manifest = aside / f"{kind}-{step}.{number}", self._manifest(kind, step)
+        if where == "damaged" and manifest.exists():
+            target.mkdir()
+            manifest.rename(target / "manifest.outside.json")
+            target = target / "step"
+        manifest.unlink(missing_ok=True)
+        if self._step(kind, step).exists():
+            self._step(kind, step).rename(target)
+
+    def _check_leaves(self, kind: str, step: int, template: Any) -> None:
+        with ocp.StandardCheckpointer() as checkpointer:
+            metadata = checkpointer.metadata(self._step(kind, step) / "state").item_metadata
+        if metadata is None:
+            raise ValueError("its metadata cannot be read")
+        stored, wanted = (
+            {name: list(leaf.shape) for name, leaf in named_leaves(tree).items()}
+            for tree in (dict(metadata.tree), template)
+        )
+        for name in sorted(stored.keys() | wanted.keys(), key=lambda name: (not name.startswith("params/"), name)):
+            if stored.get(name) != wanted.get(name):
+                what = "model" if name.startswith(("params/", "batch_stats/")) else "optimiser"
+                raise UserError(
+                    f"{self._name(kind, step)} is of another {what}: "
+                    f"{name} is {stored.get(name, 'absent')}, expected {wanted.get(name, 'none')}"
+                )
+
+    def _wait_for(self, kind: str) -> None:
+        if kind in self._sealing:
+            step, future = self._sealing.pop(kind)
+            try:
+                waiting.result(future, self._name(kind, step))
+            except Exception as error:
+                raise self._failed(kind, step, error) from error
+
+    def _failed(self, kind: str, step: int, error: Exception) -> RunError:
+        """The error of a save, in two lines; what it has written so far is removed."""
+        if multihost.is_main():
+            for left in (self._directory / kind).glob(f"*{_TEMPORARY}*"):
+                shutil.rmtree(left, ignore_errors=True)
+        if isinstance(error, RunError):
+            return error
+        if gone := multihost.gone(error):
+            return RunError(gone)
+        why = integrity.disk_reason(error) or f"{type(error).__name__}: {escape.message(error, 200)}"
+        there = self._complete("last")
+        newest = f"the newest is step {there[-1]}" if there else "there is none yet"
+        return RunError(
+            f"{self._name(kind, step)} could not be saved: {why}\n"
+            f"those before it are intact ({newest}); with that mended, the same command goes on there"
+        )
+
+
+def _not_empty(tree: Any) -> Any:
+    """The tree without its arrays of no element, which orbax does not save (galore has them)."""
+    return jax.tree.map(lambda x: x if x.size else None, tree)
+
+
+def _own(decide: Callable[[], Any]) -> Any:
+    return decide()
+
+
+def _saver(kind: str) -> ocp.AsyncCheckpointer:
+    options = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=kind)
+    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), multiprocessing_options=options)
+
+
+def _ignore_closed_loops() -> None:
+    """When a save or a restore fails, TensorStore's threads still call on the event loop that orbax has closed."""
+    before = sys.unraisablehook
+    if getattr(before, "ignores_closed_loops", False):
+        return
+
+    def hook(unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
+            before(unraisable)
+
+    hook.ignores_closed_loops = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
+
+
+@contextmanager
+def _silence():
+    """Orbax leaves coroutines behind when a restore fails, of which Python complains once they are collected."""
+    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*never awaited", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", category=ResourceWarning)
+        try:
+            yield
+        except BaseException:
+            gc.collect()
+            raise
+        finally:
+            sys.unraisablehook = hook
+
+
+def _numbered(directory: Path) -> list[int]:
+    if not directory.is_dir():
+        return []
+    return sorted(int(path.name) for path in directory.iterdir() if path.name.isdigit() and path.is_dir())

@@ -1,0 +1,132 @@
+"""What a run finds in its directory: nothing, a run to go on with, a finished one, another one, damage."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jaxvit import config as config_lib
+from jaxvit.config.default import Config
+from jaxvit.errors import UserError
+from jaxvit.runtime import streams
+from jaxvit.runtime.console import err
+from jaxvit.workdir import manifest, run_files
+from jaxvit.workdir.checkpoint import Checkpoints
+
+DIRECTORIES = ("checkpoints", *(f"checkpoints/{n}" for n in ("last", "best", "manifests", "damaged", "replaced")),
+               "events", "wandb")  # fmt: skip
+SEALED = ("config.json", "classes.json", "metrics.jsonl", "predictions.npz", "samples.npz", "summary.json")
+WAYS = {"r": (os.R_OK, "read"), "w": (os.W_OK, "written"), "x": (os.X_OK, "entered")}
+FILES = (*SEALED, manifest.NAME, streams.NAME, "skipped_files.txt", "wandb/id.json")
+
+
+def inspect(workdir: Path) -> None:
+    """Raises UserError where a name that a run uses stands for another kind of thing, or may not be used.
+
+    Said at the start: a library that meets it hours later says it less well, or waits for ever.
+    """
+    for name in DIRECTORIES:
+        _inspect(workdir, workdir / name, True)
+    for kind in ("last", "best"):
+        steps = workdir / "checkpoints" / kind
+        for path in sorted(steps.iterdir()) if steps.is_dir() else []:
+            if path.name.isdecimal():
+                _inspect(workdir, path, True)
+    for name in FILES:
+        _inspect(workdir, workdir / name, False)
+
+
+def _inspect(workdir: Path, path: Path, directory: bool) -> None:
+    expected = "directory" if directory else "file"
+    if not os.path.lexists(path):
+        return
+    if not path.exists():
+        said = f"is a link to {os.readlink(path)!r}, which is not there" if path.is_symlink() else "cannot be followed"
+    elif directory != path.is_dir() or not (directory or path.is_file()):
+        kind = "directory" if path.is_dir() else "file" if path.is_file() else "device or pipe"
+        said = f"is a {kind}; expected a {expected}"
+    else:
+        # files are replaced as a whole, except for the one that grows
+        ways = "rwx" if directory else "rw" if path.name == "metrics.jsonl" else "r"
+        missing = [WAYS[way][1] for way in ways if not os.access(path, WAYS[way][0])]
+        if not missing:
+            return
+        said = f"may not be {' or '.join(missing)} by this user"
+    raise UserError(f"{str(path)!r} {said}\nmove it away, or choose another --workdir than {str(workdir)!r}")
+
+
+def check(config: Config, workdir: Path, force: bool) -> dict[str, Any] | None:
+    """Returns the metrics of a finished run of this config; refuses a workdir of another one."""
+    if not has_work(workdir):
+        return None
+    hashes, damage = run_files.sealed(workdir), run_files.damage(workdir)
+    if not hashes:
+        err.print(f"{workdir / 'manifest.json'} is damaged or missing; the files beside it are not verified")
+    for said in damage.values():
+        err.print(f"{workdir}: {said} since the run wrote it; it is made again")
+    if "config.json" not in damage:
+        before = run_files.read_json(workdir / "config.json")
+        if before.get("fast_dev_run") and not config.fast_dev_run:
+            err.print(f"removing the dry run in {workdir}")
+            run_files.remove_run(workdir)
+            return None
+        changed = config_lib.differences(config, before)
+        if changed and not force:
+            _refuse(workdir, changed)
+        if changed:
+            return None
+    if not (workdir / "summary.json").exists() or "summary.json" not in (hashes or ["summary.json"]):
+        return None
+    if damage and any((workdir / "checkpoints" / "last").glob("[0-9]*")):
+        return None  # it goes through its end once more
+    if damage:
+        raise UserError(
+            f"{'; '.join(damage.values())} in {str(workdir)!r}\nthere is no checkpoint to make it again from"
+        )
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    checkpoints.verify()
+    checkpoints.close()
+    return run_files.read_json(workdir / "summary.json").get("final")
+
+
+def write_config(workdir: Path, config: Config, class_names: Sequence[str], force: bool) -> None:
+    """Writes what a run is known by; refuses to go on where the config of before is damaged and was another one."""
+    files = {
+        "config.json": run_files.json_bytes(config_lib.to_dict(config)),
+        "classes.json": run_files.json_bytes(list(class_names)),
+    }
+    before = run_files.sealed(workdir).get("config.json")
+    other = before is not None and manifest.sha256_bytes(files["config.json"]) != before
+    if other and not force and has_work(workdir) and run_files.damage(workdir, ["config.json"]):
+        raise UserError(
+            f"{str(workdir / 'config.json')!r} is damaged, and the run had another config than this one\n"
+            "start with the config that it had, or go on with this one by --force"
+        )
+    # Which model fields the weights bring is known only now: one that was given before and is not any more is no such.
+    if not force and has_work(workdir) and not run_files.damage(workdir, ["config.json"]):
+        old, new = run_files.read_json(workdir / "config.json")["model"], config_lib.to_dict(config)["model"]
+        changed = [f"model.{k}: {old.get(k)} -> {new.get(k)}" for k in sorted(old | new) if old.get(k) != new.get(k)]
+        if changed:
+            _refuse(workdir, changed)
+    run_files.seal(workdir, files)
+    for name, content in files.items():
+        run_files.replace(workdir / name, content)
+
+
+def _refuse(workdir: Path, changed: Sequence[str]) -> NoReturn:
+    shown = "; ".join(changed[:3]) + (f"; {len(changed) - 3} more" if len(changed) > 3 else "")
+    raise UserError(
+        f"workdir {str(workdir)!r} holds a run of another config ({shown})\n"
+        "choose another --workdir, or go on there with the new values by --force"
+    )
+
+
+def has_work(workdir: Path) -> bool:
+    """Whether a run got as far as a checkpoint: one that failed before it has nothing to protect."""
+    return (workdir / "summary.json").exists() or any((workdir / "checkpoints" / "last").glob("[0-9]*"))
+
+
+def lines_of_metrics(workdir: Path) -> int:
+    """How many lines metrics.jsonl has."""
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.is_file() else 0

@@ -1,0 +1,233 @@
+"""A run's files: metrics.jsonl, TensorBoard events, JSON and npz files that are whole or not there."""
+
+import base64
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxvit.errors import RunError, UserError
+from jaxvit.runtime import paths, streams
+from jaxvit.runtime.console import err
+from jaxvit.runtime.paths import expand
+from jaxvit.workdir import manifest
+from jaxvit.workdir.trackers import Tracker
+
+
+def make_workdir(workdir: str | os.PathLike[str]) -> Path:
+    """Creates a run's directory; raises UserError where it cannot be written."""
+    if not os.fspath(workdir):
+        raise UserError("workdir is empty; expected a directory, for example runs/digits")
+    path = expand(workdir)
+    paths.check_workdir(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write_test.{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot write to workdir {str(path)!r}: {reason}") from None
+    return path
+
+
+def remove_if_empty(path: Path) -> None:
+    """Removes a directory in which nothing was written, as after a mistake in the config."""
+    with suppress(OSError):
+        path.rmdir()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON under a temporary name first, so that `path` never holds half a file."""
+    replace(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Returns a JSON file's content, UTF-8. Bytes of names that are not UTF-8 stand as JSON's own escapes."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
+
+
+def write_npz(path: Path, **arrays: np.ndarray) -> None:
+    """Writes arrays, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _not_written(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path, kind: type = dict) -> Any:
+    """Reads a JSON object, or a list; raises UserError when the file is missing or damaged."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"no file {str(path)!r}; is {str(path.parent)!r} the workdir of a run?") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read {str(path)!r}: {error}") from None
+    if not isinstance(value, kind):
+        raise UserError(f"{str(path)!r} is damaged: it holds no {'object' if kind is dict else kind.__name__}")
+    return value
+
+
+RUN_FILES = ("config.json", "classes.json", "summary.json", "metrics.jsonl", "predictions.npz", "samples.npz",
+             "skipped_files.txt", "checkpoints", "events", "wandb", manifest.NAME, streams.NAME)  # fmt: skip
+
+
+def remove_run(workdir: Path) -> None:
+    """Removes a run's own files from its directory, and nothing else."""
+    for name in RUN_FILES:
+        path = workdir / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(workdir: Path):
+    """Keeps a second process out of a run's directory; the system frees the lock when this one ends in any way.
+
+    Raises:
+      UserError: a run is under way there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    handle = os.open(workdir, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"a run is under way in workdir {str(workdir)!r}; wait for it, or choose another") from None
+        except OSError:
+            pass  # a file system without locks
+        for left in [*workdir.glob(".*.tmp"), *workdir.glob(".write_test.*")]:  # of a process that was killed
+            with suppress(OSError):  # a directory of that name is none of ours
+                left.unlink()
+        yield
+    finally:
+        os.close(handle)
+
+
+def seal(workdir: Path, files: Mapping[str, bytes] | Sequence[str]) -> None:
+    """Records the SHA-256 of a run's files in its manifest.json: of contents to be written, or of files by name."""
+    hashes = (
+        {name: manifest.sha256_bytes(content) for name, content in files.items()}
+        if isinstance(files, Mapping)
+        else {name: manifest.sha256(workdir / name) for name in files}
+    )
+    try:
+        manifest.write(workdir / manifest.NAME, hashes)
+    except OSError as error:
+        raise _not_written(workdir / manifest.NAME, error) from None
+
+
+def sealed(workdir: Path) -> dict[str, str]:
+    """Returns {name: SHA-256} of manifest.json, {} where there is none or it is damaged."""
+    return manifest.read(workdir / manifest.NAME) or {}
+
+
+def damage(workdir: Path, names: Sequence[str] | None = None) -> dict[str, str]:
+    """Returns {name: "name has changed"} for the files of a run that are not as it wrote them."""
+    hashes = {name: value for name, value in sealed(workdir).items() if names is None or name in names}
+    there = [name for name in hashes if (workdir / name).is_file()]
+    said = manifest.differences(workdir, hashes, there)
+    return {line.partition(" ")[0]: line for line in said}
+
+
+def refuse_damaged(workdir: Path, names: Sequence[str] | None = None) -> None:
+    """Raises UserError where one of a run's files is not as the run wrote it."""
+    for said in damage(workdir, names).values():
+        raise UserError(
+            f"{said} since the run in {str(workdir)!r} wrote it (SHA-256 differs)\n"
+            f"the training command makes it again; to trust it as it is, delete {manifest.NAME} there"
+        )
+
+
+class MetricsWriter:
+    """Appends scalars to metrics.jsonl, one object a line, and hands them on to the trackers.
+
+    `log` is the file's content so far, packed. It is kept in the checkpoints: a resumed run opens the writer with the
+    log stored there, which drops the lines that will be written again and mends a file that has lost or changed some.
+    """
+
+    def __init__(self, workdir: Path, *, log: str = "", trackers: Sequence[Tracker] = ()):
+        self._path = workdir / "metrics.jsonl"
+        content = zlib.decompress(base64.b64decode(log)) if log else b""
+        before = self._path.read_bytes() if self._path.is_file() else None
+        if log and (before is None or not before.startswith(content)):
+            kept = ""
+            if before:
+                kept = f"; the damaged one is now {self._path.name}.damaged"
+                os.replace(self._path, self._path.with_name(f"{self._path.name}.damaged"))
+            err.print(f"{self._path} was damaged or missing; it is restored from the checkpoint{kept}")
+        if before is None or before != content:
+            replace(self._path, content)
+        self._file = open(self._path, "ab")  # noqa: SIM115 - open for as long as the run
+        self._trackers = trackers
+
+    @property
+    def log(self) -> str:
+        """The lines so far, packed."""
+        return base64.b64encode(zlib.compress(self._path.read_bytes())).decode()
+
+    def write(self, step: int, scalars: Mapping[str, float], **fields: Any) -> None:
+        """Writes one line {"step", **fields, **scalars}."""
+        try:
+            self._file.write((json.dumps({"step": step, **fields, **scalars}) + "\n").encode())
+            self._file.flush()
+        except OSError as error:
+            raise _not_written(self._path, error) from None
+        for tracker in self._trackers:
+            tracker.scalars(step, scalars)
+
+    def close(self) -> None:
+        """Flushes and closes metrics.jsonl; the trackers stay open."""
+        with suppress(OSError):  # what could not be written has been said
+            self._file.close()
+
+
+class NoWriter:
+    """A MetricsWriter that writes nothing: for all processes but the first."""
+
+    log = ""
+
+    def __init__(self, workdir: Path, **_: Any):
+        """As MetricsWriter."""
+
+    def write(self, step: int, scalars: Mapping[str, float], **fields: Any) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Writes a file under a temporary name first, so that `path` never holds half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _not_written(path, error) from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _not_written(path: Path, error: OSError) -> Exception:
+    full = manifest.disk_reason(error)
+    if full:
+        return RunError(f"cannot write {str(path)!r}: {full}\nwith that mended, the same command goes on")
+    return UserError(f"cannot write {str(path)!r}: {error.strerror}")
