@@ -3,6 +3,7 @@
 import pytest
 
 from jaxvit import config as config_lib
+from jaxvit import models
 from jaxvit.config import checks
 from jaxvit.errors import UserError
 
@@ -126,3 +127,25 @@ def test_words_that_nothing_reads_are_told():
         "ema.warmup": "ema.decay",
     }
     assert checks.idle(apply("--config.optim.sam.adaptive=true", "--config.optim.sam.rho=0.5")) == {}
+
+
+SWIN = ["--config.model.name=swin_tiny_patch4_window7_224"]
+
+
+def test_a_recipe_is_given_another_family_by_leaving_fields_out(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from jaxvit.config import default\n"
+        "def get_config():\n  c = default()\n  c.model.name = 'resnet18'\n  c.model.stem = 'cifar'\n  return c\n"
+    )
+    with pytest.raises(UserError) as caught:
+        config_lib.load(str(path), SWIN, models.model_fields)
+    first, second = str(caught.value).splitlines()
+    assert f"swin_tiny_patch4_window7_224 has no field 'stem', which '{path}' sets." in first
+    assert second == "--config.model.stem=None leaves it out"
+    config = config_lib.load(str(path), [*SWIN, "--config.model.stem=None"], models.model_fields)
+    assert config.model.to_dict() == {"name": "swin_tiny_patch4_window7_224"}
+    config = config_lib.load(str(path), ["--config.model.stem=None"], models.model_fields)  # of its own family too
+    assert "stem" not in config.model
+    with pytest.raises(UserError, match="no field 'stemm'. Did you mean 'stem'"):
+        config_lib.load(str(path), ["--config.model.stemm=None"], models.model_fields)

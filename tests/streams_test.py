@@ -41,6 +41,7 @@ ERRORS = {
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 def test_a_run_whose_console_goes_away_goes_on_and_keeps_its_lines(tmp_path, monkeypatch, error):
+    streams._forget()  # what other tests of this process have lost
     config = tiny_config(write_npz(tmp_path / "data"), num_epochs=1)
     with monkeypatch.context() as patch:
         stream = Failing(2, error)

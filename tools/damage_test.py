@@ -89,9 +89,7 @@ def victims(workdir: Path) -> list[Path]:
     from jaxvit.workdir import resume
 
     found = [p for p in (workdir / "checkpoints").rglob("*") if p.is_file()]
-    return sorted(found) + [
-        workdir / name for name in (*resume.SEALED, "manifest.json") if (workdir / name).is_file()
-    ]
+    return sorted(found) + [workdir / name for name in (*resume.SEALED, "manifest.json") if (workdir / name).is_file()]
 
 
 def hit(rng: random.Random, path: Path) -> str:

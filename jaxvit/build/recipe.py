@@ -3,6 +3,7 @@
 All of it can be made from shapes alone, as a plan for absent hardware does.
 """
 
+import copy
 import dataclasses
 import functools
 import math
@@ -92,6 +93,15 @@ def make_phases(
 
     trains = thaw.masks(variables["params"], phases)
     return [make_phase(epoch, mask) for (epoch, _), mask in zip(phases, trains, strict=True)]
+
+
+def check(config: Config) -> None:
+    """Raises UserError where the optimiser or the schedule has no such option, whatever the model and the data are."""
+    make_schedule(config, 1000)
+    config = copy.deepcopy(config)
+    config.optim.layer_decay = None  # of the model's own layers
+    params = {"head": {"kernel": jax.ShapeDtypeStruct((2, 2), "float32")}}
+    make_optimizer(config, params, {"head": {"kernel": True}}, lambda step: config.optim.learning_rate)
 
 
 def make_schedule(config: Config, steps_per_epoch: int) -> Callable[[Any], Any]:

@@ -1,8 +1,14 @@
-"""Which values of a config make sense, as far as that can be said without data or model."""
+"""Which options, values and names of a config can be, as far as that can be said before data or weights are read."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
-from jaxvit.config.default import Config, default, expected, flatten
+from ml_collections import ConfigDict
+
+from jaxvit import models, optim
+from jaxvit.config.default import OPEN, Config, default, expected, flatten, from_mapping, unknown
+from jaxvit.data import augment
 from jaxvit.errors import UserError, suggest
 
 _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps", "micro_batch", "steps_per_dispatch",
@@ -35,10 +41,46 @@ _CHOICES = {
     "sweep.pruner": ("median", "none"),
     "data.interpolation": ("bicubic", "bilinear", "lanczos", "nearest"),
 }
+_WHY = {
+    ("dtype", "float16"): "its gradients need a loss scale, which is not built in; bfloat16 has the range of float32",
+}
 
 
 def validate(config: Config) -> None:
-    """Checks the values that can be checked without data or model; raises UserError at the first bad one."""
+    """Checks a config, wherever it came from, before anything is read or made.
+
+    Raises:
+      UserError: the first option that there is not, that is missing, or whose type, value or name cannot be.
+    """
+    check_words(config)
+    _check_values(config)
+    augment.check(config.augment.to_dict())
+    optim.check_name(config.optim.name)
+    optim.schedule_options(config.optim.schedule.name)
+    models.check_fields(config.model.name, {k: v for k, v in config.model.items() if k != "name" and v is not None})
+
+
+def check_words(config: Config) -> None:
+    """Raises UserError for an option that nothing reads, one that is missing, or a value of the wrong type."""
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"the config is a {type(config).__name__}; expected a ConfigDict, from jaxvit.config.default()")
+    values = config.to_dict()
+    for word in flatten(values):
+        if word not in flatten(default()) and not word.startswith(OPEN):
+            raise unknown(word)
+    _check_sections(values, default().to_dict(), "")
+    from_mapping(values)
+
+
+def _check_sections(values: Mapping[str, Any], usual: Mapping[str, Any], prefix: str) -> None:
+    for name, value in usual.items():
+        if name not in values:
+            raise UserError(f"the config has no {prefix}{name}; start from jaxvit.config.default()")
+        if isinstance(value, Mapping) and isinstance(values[name], Mapping):
+            _check_sections(values[name], value, f"{prefix}{name}.")
+
+
+def _check_values(config: Config) -> None:
     values = flatten(config)
     for word, usual in flatten(default()).items():
         value = values.get(word)
@@ -62,7 +104,15 @@ def validate(config: Config) -> None:
     for word, choices in _CHOICES.items():
         value = values.get(word)
         if value is not None and value not in choices:
-            raise UserError(f"{word} is {value!r}; expected {' or '.join(choices)}.{suggest(str(value), choices)}")
+            why = _WHY.get((word, value))
+            why = f" ({why})" if why else suggest(str(value), choices)
+            raise UserError(f"{word} is {value!r}; expected {' or '.join(choices)}.{why}")
+    for word in ("data.image_size", "model.image_size"):
+        value = values.get(word)
+        sides = value if isinstance(value, list | tuple) else (value,)
+        whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
+        if value is not None and not (whole and len(sides) == (2 if sides is value else 1)):
+            raise UserError(f"{word} is {value!r}; expected pixels, as 32, or height and width, as (32, 48)")
     for word, end in _WHOLE.items():
         if values[word] >= end:
             raise UserError(f"{word} is {values[word]}; expected less than {end}")

@@ -199,15 +199,28 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
         raise UserError(f"no config file {file!r}.{suggest(file, map(str, Path(file).parent.glob('*.py')))}")
     if Path(file).suffix == ".py":
         config = files.run_python(Path(file), argument)
-        known = flatten(default())
-        unknown = [w for w in flatten(config) if w not in known and not w.startswith(("model.", _OPTIONS))]
-        if unknown:
-            raise UserError(f"no config word {unknown[0]!r}.{suggest(unknown[0], known)}")
+        strange = [w for w in flatten(config) if w not in flatten(default()) and not w.startswith(OPEN)]
+        if strange:
+            raise unknown(strange[0])
     elif Path(file).suffix in (".yaml", ".yml", ".json"):
         config = from_mapping(files.read_data(Path(file)))
     else:
         raise UserError(f"config {file!r} is of no known kind; expected .py, .yaml, .yml or .json")
-    return override(config, overrides, model_fields)
+    config = override(config, overrides, model_fields)
+    if model_fields is not None:
+        fields = set(model_fields(config.model.name))
+        for field, value in config.model.items():
+            if field not in fields and field != "name" and value is not None:
+                raise UserError(
+                    f"{config.model.name} has no field {field!r}, which {path!r} sets.{suggest(field, fields)}\n"
+                    f"--config.model.{field}=None leaves it out"
+                )
+    return config
+
+
+def unknown(word: str) -> UserError:
+    """The error for an option that there is not."""
+    return UserError(f"no config word {word!r}.{suggest(word, flatten(default())) or _WORDS_HINT}")
 
 
 def from_mapping(values: Mapping[str, Any]) -> Config:
@@ -236,6 +249,8 @@ def override(config: Config, overrides: Sequence[str], model_fields=None) -> Con
         if word.startswith("model.") and word not in ("model.name",) and model_fields is not None:
             field = word.removeprefix("model.")
             fields = set(model_fields(config.model.name))
+            if field in config.model and (word, "None") in zip(words, values, strict=True):
+                continue  # left out below: it may be of another family
             if field not in fields:
                 near = suggest(field, fields) or f" Its fields: {', '.join(sorted(fields - {'name', 'parent'}))}."
                 raise UserError(f"{config.model.name} has no field {field!r}.{near}")
@@ -249,6 +264,10 @@ def override(config: Config, overrides: Sequence[str], model_fields=None) -> Con
     for word in nones:  # flags would read the text "None"
         if flatten(default()).get(word) is not None:
             raise UserError(f"config word {word} must have a value; None is not one")
+        if word.startswith("model."):  # the same as if it had not been set
+            with config.unlocked():
+                del config.model[word.removeprefix("model.")]
+            continue
         _set(config, word, None)
     flag_values = flags.FlagValues()
     # The flag's own objects are read here, hence the explicit argv.
@@ -305,6 +324,7 @@ _KINDS = {
     tuple: "values in brackets, as (0.5, 0.5, 0.5)", ConfigDict: "words with values",
 }  # fmt: skip
 _OPTIONS = "optim.options."
+OPEN = ("model.", _OPTIONS)  # below them stands what the chosen model and optimiser take
 _WORDS_HINT = " jaxvit/config/default.py lists the words there are."
 
 
@@ -358,7 +378,7 @@ def _update(config: Config, values: Mapping[str, Any], prefix: str) -> None:
         elif prefix in ("model.", _OPTIONS):  # checked against the chosen model when it is created
             config[name] = tuple(value) if isinstance(value, list) else value
         else:
-            raise UserError(f"no config word {word!r}.{suggest(word, flatten(default())) or _WORDS_HINT}")
+            raise unknown(word)
 
 
 def expected(word: str) -> str:

@@ -14,8 +14,8 @@ from jaxvit.models.layers import ACTIVATIONS, REMAT_CHOICES
 from jaxvit.models.tags import data_config, split_tag, tag_info, tag_tables, unknown_name
 
 __all__ = [
-    "FAMILIES", "Family", "create_model", "data_config", "list_models", "model_entry", "model_fields", "split_tag",
-    "tag_info",
+    "FAMILIES", "Family", "check_fields", "create_model", "data_config", "list_models", "model_entry",
+    "model_fields", "split_tag", "tag_info",
 ]  # fmt: skip
 
 
@@ -111,13 +111,24 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
     """
     family, values = model_entry(name)
     kinds = fields.field_kinds(family.model)
-    for field, value in overrides.items():
-        fields.check_name(field, kinds, family.model.__name__)
-        if value is None and fields.refuses_none(kinds[field]):
-            continue
-        values[field] = fields.check_value(field, value, kinds[field], family.choices.get(field))
+    values |= check_fields(name, overrides)
     fields.check_sizes({field: values.get(field, getattr(family.model, field)) for field in kinds})
     model = family.model(**values)
     if family.check is not None:
         family.check(model)
     return model
+
+
+def check_fields(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the given fields of the named model as its class wants them, without those that None leaves out.
+
+    Raises UserError for an unknown name or field and for a value that cannot be; whether they fit each other depends
+    on the image size, and is for `create_model`.
+    """
+    family, _ = model_entry(name)
+    kinds, checked = fields.field_kinds(family.model), {}
+    for field, value in given.items():
+        fields.check_name(field, kinds, family.model.__name__)
+        if value is not None or not fields.refuses_none(kinds[field]):
+            checked[field] = fields.check_value(field, value, kinds[field], family.choices.get(field))
+    return checked

@@ -96,18 +96,25 @@ def guarded() -> Iterator[None]:
         for stream in (sys.stdout, before[1]):
             _settle(stream)
         sys.stdout, sys.stderr = before
+        _forget()
 
 
 @contextlib.contextmanager
 def kept_in(path: Path) -> Iterator[None]:
     """Within it the lines that standard error does not take are appended to a file, whose first line says why."""
-    global _file, lost
+    global _file
     _file = path
     try:
         yield
     finally:
-        _file = lost = None
-        _waiting.clear()
+        _file = None
+        _forget()
+
+
+def _forget() -> None:
+    global lost
+    lost = None
+    _waiting.clear()
 
 
 def _settle(stream: Any) -> None:

@@ -9,7 +9,6 @@ from jaxvit import config as config_lib
 from jaxvit import models, optim
 from jaxvit.config import checks
 from jaxvit.config.default import Config
-from jaxvit.data import augment
 from jaxvit.errors import UserError, suggest
 from jaxvit.train import prepare
 
@@ -120,9 +119,6 @@ def _check_value(config: Config, word: str, value: Any) -> None:
     try:
         given = apply(config, {word: value})
         checks.validate(given)
-        augment.check(given.augment.to_dict())
-        optim.check_name(given.optim.name)
-        optim.schedule_options(given.optim.schedule.name)
         if word.startswith("model.") and word != "model.name":
             field = word.removeprefix("model.")
             models.create_model(given.model.name, **{field: given.model[field]})

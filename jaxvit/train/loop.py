@@ -17,7 +17,6 @@ from jaxvit import config as config_lib
 from jaxvit import data
 from jaxvit.config import checks
 from jaxvit.config.default import Config
-from jaxvit.data import augment
 from jaxvit.errors import RunError
 from jaxvit.runtime import determinism, interrupt, multihost, sharding, streams
 from jaxvit.runtime.console import bar, err
@@ -87,7 +86,6 @@ def train_and_evaluate(
     checks.validate(config)
     if config.deterministic:
         determinism.check()
-    augment.check(config.augment.to_dict())
     err.quiet = not multihost.is_main()
     interrupt.nothing_to_save("stopped before anything was to be saved; the same command begins there")
     new = not expand(workdir).exists()

@@ -19,10 +19,11 @@ from jaxvit.build import phases as thaw
 from jaxvit.build import recipe
 from jaxvit.config.default import Config, default
 from jaxvit.data.augment.compose import make_augment
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import multihost, sharding
 from jaxvit.runtime.console import err
 from jaxvit.runtime.interrupt import nothing_to_save, something_to_save
+from jaxvit.runtime.paths import expand
 from jaxvit.step import steps
 from jaxvit.step.state import TrainState, ema_variables, init_variables, model_variables
 from jaxvit.train import distill, micro_batch, multi_step
@@ -165,6 +166,8 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     rules = make_rules(given.early_stopping, given.optim.schedule)
     augment = make_augment(given.augment.to_dict())
     phases = thaw.read_phases(given.optim.freeze, given.optim.unfreeze, given.num_epochs)
+    recipe.check(given)
+    _check_sources(given)
     dataset = setup.load_data(given, skipped_file=workdir / "skipped_files.txt" if multihost.is_main() else None)
     config = setup.resolve(given, dataset)
     _check_data(config, dataset)
@@ -240,6 +243,18 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
         arrange=(lambda order: sharding.dealt(order, batch_size, mesh)) if mapped else (lambda order: order),
     )
     return run, state
+
+
+def _check_sources(config: Config) -> None:
+    """Raises UserError where the weights that the config names are not there, before data are read for them."""
+    for word, value in (("pretrained", config.pretrained), ("distill.teacher", config.distill.teacher)):
+        if value is None or setup.pretrained_name(value) is not None:
+            continue
+        if not expand(value).exists():
+            near = suggest(value, models.list_models(pretrained=True))
+            raise UserError(f"{word} is {value!r}; expected a file or directory that is there, or a timm name.{near}")
+    if config.distill.model is not None:
+        models.model_fields(config.distill.model)
 
 
 def _check_data(config: Config, dataset: data.Dataset) -> None:

@@ -1,0 +1,106 @@
+"""A wrong config is refused alike from the command line, from a file and from Python, before anything is read."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from jaxvit import cli, data, train
+from jaxvit import config as config_lib
+from jaxvit.errors import UserError
+from tests.helpers import tiny_config
+
+# word, value as YAML has it, what is said
+WRONG = [
+    ("optim.learnig_rate", 1.0, "no config word 'optim.learnig_rate'. Did you mean 'optim.learning_rate'"),
+    ("learning_rate", 1.0, "optim.learning_rate"),
+    ("optim.sam.roh", 0.1, "optim.sam.rho"),
+    ("batch_size", "many", "batch_size is 'many'; expected a whole number"),
+    ("optim.learning_rate", -1.0, "optim.learning_rate is -1.0; expected a number above 0"),
+    ("model.name", "resnet81", "Did you mean 'resnet"),
+    ("model.dept", 3, "no field 'dept'"),
+    ("model.depth", "three", "depth='three' has the wrong type; expected a whole number"),
+    ("optim.name", "adamm", "no optimiser 'adamm'. Did you mean 'adam"),
+    ("optim.schedule.name", "cosin", "no schedule 'cosin'"),
+    ("optim.schedule.step_size", 3, "step_size"),
+    ("optim.options.b9", 0.5, "no option 'b9'"),
+    ("early_stopping.metric", "acuracy", "Did you mean 'accuracy'"),
+    ("dtype", "float16", "its gradients need a loss scale, which is not built in; bfloat16 has the range of float32"),
+    ("data.image_size", "32x48", "expected pixels, as 32, or height and width, as (32, 48)"),
+    ("model.image_size", "32x48", "expected pixels, as 32, or height and width, as (32, 48)"),
+    ("pretrained", "deit_tiny_patch16_225", "pretrained is 'deit_tiny_patch16_225'; expected a file or directory"),
+    ("distill.teacher", "no_such_run", "distill.teacher is 'no_such_run'; expected a file or directory"),
+    ("augment.policy", "randaug", "randaugment"),
+]  # fmt: skip
+IDS = [f"{word}={value}" for word, value, _ in WRONG]
+
+
+def nothing_is_read(*args, **words):
+    raise AssertionError("data were read")
+
+
+@pytest.fixture(autouse=True)
+def no_data(monkeypatch):
+    monkeypatch.setattr(data, "load_dataset", nothing_is_read)
+
+
+def put(config, word, value):
+    *parents, name = word.split(".")
+    with config.unlocked(), config.ignore_type():
+        for parent in parents:
+            config = config[parent]
+        config[name] = value
+
+
+@pytest.mark.parametrize(("word", "value", "said"), WRONG, ids=IDS)
+def test_from_python(tmp_path, word, value, said):
+    config = tiny_config("digits")
+    put(config, word, value)
+    with pytest.raises(UserError) as caught:
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert said in str(caught.value) and len(str(caught.value).splitlines()) <= 2
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("word", "value", "said"), WRONG, ids=IDS)
+def test_from_a_file_and_on_the_command_line(tmp_path, capsys, word, value, said):
+    plain = config_lib.to_dict(tiny_config("digits"))
+    (tmp_path / "good.json").write_text(json.dumps(plain))
+    *parents, name = word.split(".")
+    section = plain
+    for parent in parents:
+        section = section[parent]
+    section[name] = value
+    (tmp_path / "bad.json").write_text(json.dumps(plain))
+    for argv in (["bad.json"], ["good.json", f"--config.{word}={value}"]):
+        argv = ["--config", str(tmp_path / argv[0]), "--workdir", str(tmp_path / "run"), *argv[1:]]
+        assert cli.main(argv) == 2
+        printed = capsys.readouterr().err
+        assert said in printed or "three" in printed and "wrong type" in printed
+        assert printed.startswith("error: ") and len(printed.splitlines()) <= 2
+        assert not (tmp_path / "run").exists()
+
+
+def test_what_is_no_config_or_not_a_whole_one_is_refused(tmp_path):
+    with pytest.raises(UserError, match="the config is a dict; expected a ConfigDict"):
+        train.train_and_evaluate({"seed": 0}, tmp_path / "run")
+    bare = ConfigDict({"seed": 0, "model": {"name": "resnet18"}})
+    with pytest.raises(UserError, match="the config has no .*; start from jaxvit.config.default"):
+        train.train_and_evaluate(bare, tmp_path / "run")
+    config = tiny_config("digits")
+    with config.unlocked():
+        del config.optim.sam.eta
+    with pytest.raises(UserError, match="the config has no optim.sam.eta"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    config = tiny_config("digits")
+    with config.unlocked(), config.ignore_type():
+        config.optim.sam = 0.1
+    with pytest.raises(UserError, match="optim.sam"):
+        train.train_and_evaluate(config, tmp_path / "run")
+
+
+def test_a_good_config_comes_as_far_as_the_data(tmp_path):
+    config = tiny_config("digits", optim__name="lion", optim__layer_decay=0.8, model__drop_path_rate=None)
+    config.model.patch_size = 5  # divides no default size: that is the data's matter
+    with pytest.raises(AssertionError, match="data were read"):
+        train.train_and_evaluate(config, tmp_path / "run")
