@@ -132,11 +132,11 @@ def _train(argv: list[str]) -> int:
 def _train_config(args: argparse.Namespace, rest: list[str]) -> int:
     from jaxvit import config as config_lib
     from jaxvit import models
-    from jaxvit.config import checks
+    from jaxvit.build import checks
     from jaxvit.runtime import determinism, multihost
 
     config = config_lib.load(args.config, rest, models.model_fields)
-    checks.validate(config)
+    checks.check(config)
     if config.deterministic:
         determinism.switch_on()
     multihost.start(args.coordinator, args.num_processes, args.process_id)

@@ -16,8 +16,7 @@ import numpy as np
 
 from jaxvit import config as config_lib
 from jaxvit import data, pretrained
-from jaxvit.build import parts
-from jaxvit.config import checks
+from jaxvit.build import checks, parts
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.runtime.console import bar
@@ -52,7 +51,7 @@ def from_run(workdir: str | Path) -> Classifier:
     config = config_lib.from_mapping(run_files.read_json(path / "config.json"))
     class_names = run_files.read_json(path / "classes.json", list)
     try:
-        checks.validate(config)
+        checks.check(config)
         parts.check_resolved(config)
         if len(class_names) != config.model.num_classes or not all(isinstance(name, str) for name in class_names):
             raise UserError(f"classes.json does not hold the names of {config.model.num_classes} classes")

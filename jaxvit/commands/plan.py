@@ -91,13 +91,13 @@ def _in_a_process(argv: list[str], topology: Any) -> int:
 def _plan(args: Any, rest: list[str], topology: Any) -> int:
     from jaxvit import config as config_lib
     from jaxvit import models
-    from jaxvit.config import checks
+    from jaxvit.build import checks
     from jaxvit.plan import estimate, facts, step
     from jaxvit.runtime import console, platform
     from jaxvit.workdir import run_files
 
     config = config_lib.load(args.config, rest, models.model_fields)
-    checks.validate(config)
+    checks.check(config)
     compile_cache.use()
     if config.dtype == "float64":
         import jax

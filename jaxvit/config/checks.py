@@ -1,4 +1,4 @@
-"""Which options, values and names of a config can be, as far as that can be said before data or weights are read."""
+"""Which options and values of a config can be, as far as that can be said without data or model."""
 
 import math
 from collections.abc import Mapping
@@ -6,9 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvit import models, optim
 from jaxvit.config.default import OPEN, Config, default, expected, flatten, from_mapping, unknown
-from jaxvit.data import augment
 from jaxvit.errors import UserError, suggest
 
 _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps", "micro_batch", "steps_per_dispatch",
@@ -47,17 +45,9 @@ _WHY = {
 
 
 def validate(config: Config) -> None:
-    """Checks a config, wherever it came from, before anything is read or made.
-
-    Raises:
-      UserError: the first option that there is not, that is missing, or whose type, value or name cannot be.
-    """
+    """Checks options, types and values; raises UserError at the first that cannot be. Names: `build.checks.check`."""
     check_words(config)
     _check_values(config)
-    augment.check(config.augment.to_dict())
-    optim.check_name(config.optim.name)
-    optim.schedule_options(config.optim.schedule.name)
-    models.check_fields(config.model.name, {k: v for k, v in config.model.items() if k != "name" and v is not None})
 
 
 def check_words(config: Config) -> None:

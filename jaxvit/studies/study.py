@@ -13,7 +13,7 @@ from typing import Any
 
 from jaxvit import config as config_lib
 from jaxvit import models, tree
-from jaxvit.config import checks
+from jaxvit.build import checks
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import escape
@@ -177,7 +177,7 @@ def row_config(study: Study, file: Path, row: Row, seed: int, options: Options) 
         if options.epochs is not None:
             config.num_epochs = options.epochs
         config = config_lib.override(config, options.overrides, models.model_fields)
-        checks.validate(config)
+        checks.check(config)
         models.create_model(config.model.name, **{k: v for k, v in config.model.items() if k != "name"})
     except UserError as error:
         raise UserError(f"row {row.name!r}: {error}") from None

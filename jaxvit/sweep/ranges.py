@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from jaxvit import config as config_lib
 from jaxvit import models, optim
-from jaxvit.config import checks
+from jaxvit.build import checks
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError, suggest
 from jaxvit.train import prepare
@@ -118,7 +118,7 @@ def _check_word(word: Any, config: Config) -> None:
 def _check_value(config: Config, word: str, value: Any) -> None:
     try:
         given = apply(config, {word: value})
-        checks.validate(given)
+        checks.check(given)
         if word.startswith("model.") and word != "model.name":
             field = word.removeprefix("model.")
             models.create_model(given.model.name, **{field: given.model[field]})

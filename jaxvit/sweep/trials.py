@@ -12,8 +12,7 @@ from typing import Any
 import jax
 
 from jaxvit import config as config_lib
-from jaxvit.build import parts
-from jaxvit.config import checks
+from jaxvit.build import checks, parts
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.runtime import console, escape
@@ -49,7 +48,7 @@ def search(config: Config, workdir: str | os.PathLike[str], trials: int, *, comm
     optuna = _optuna()
     if trials < 1:
         raise UserError(f"trials is {trials}; expected 1 or more")
-    checks.validate(config)
+    checks.check(config)
     ranges = read_ranges(config)
     if config.lr_find:
         raise UserError("lr_find looks for a learning rate in place of training; a sweep trains. Use one of them")

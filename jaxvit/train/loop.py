@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxvit import config as config_lib
 from jaxvit import data
-from jaxvit.config import checks
+from jaxvit.build import checks
 from jaxvit.config.default import Config
 from jaxvit.errors import RunError
 from jaxvit.runtime import determinism, interrupt, multihost, sharding, streams
@@ -83,7 +83,7 @@ def train_and_evaluate(
       Interrupted: SIGINT or SIGTERM came; the state is saved.
       Diverged: the loss became NaN or infinite.
     """
-    checks.validate(config)
+    checks.check(config)
     if config.deterministic:
         determinism.check()
     err.quiet = not multihost.is_main()
