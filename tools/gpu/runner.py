@@ -145,7 +145,7 @@ def run(job: Job, place: Place, clock: Clock, end: float, index: Index, call: st
     command, begun = jobs.command(job, place), time.monotonic()
     entry = {"name": job.name, "kind": job.kind, "call": call, "at": round(clock.spent, 1)}
     entry |= {"command": list(command.argv), "keep": list(command.keep) if jobs.KINDS[job.kind].leaves else []}
-    left = min(job.guard, end - begun, clock.end - MARGIN - begun)
+    left = min(_guard(job, place), end - begun, clock.end - MARGIN - begun)
     if index.state(job.name) == "done":
         return
     if left < max(LEAST, WORTHWHILE * job.guard) and not place.tiny:
@@ -168,6 +168,11 @@ def run(job: Job, place: Place, clock: Clock, end: float, index: Index, call: st
         entry["said"] = log.read_text(errors="replace").splitlines()[-3:]
     index.add(entry)
     print(f"{entry['at']:7.1f} s  {job.name:<24}{state}  {entry['seconds']} s", flush=True)
+
+
+def _guard(job: Job, place: Place) -> float:
+    """Seconds until a job is stopped; in a rehearsal many, but few until the next call has to fetch what outlives."""
+    return job.guard if not place.tiny else 5 if job.outlives else 10 * job.guard
 
 
 def _watch(process: subprocess.Popen, job: Job, place: Place, log: Path, end: float) -> str:
