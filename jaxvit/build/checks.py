@@ -1,0 +1,19 @@
+"""The one check of a config, whichever way it comes in, before data or weights are read or anything is made."""
+
+from jaxvit import models, optim
+from jaxvit.config import checks
+from jaxvit.config.default import Config
+from jaxvit.data import augment
+
+
+def check(config: Config) -> None:
+    """Checks options, types, values and the names of models, their fields, optimisers, schedules and policies.
+
+    Raises:
+      UserError: the first that cannot be, with the nearest one that can.
+    """
+    checks.validate(config)
+    augment.check(config.augment.to_dict())
+    optim.check_name(config.optim.name)
+    optim.schedule_options(config.optim.schedule.name)
+    models.check_fields(config.model.name, {k: v for k, v in config.model.items() if k != "name" and v is not None})
