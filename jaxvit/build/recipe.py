@@ -13,12 +13,13 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxvit.step import gradients, steps
 from jaxvit import optim
-from jaxvit.build import parts as setup, phases as thaw
-from jaxvit.runtime import sharding
+from jaxvit.build import parts as setup
+from jaxvit.build import phases as thaw
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
+from jaxvit.runtime import sharding
+from jaxvit.step import gradients, steps
 from jaxvit.step.state import TrainState, create_state
 
 
