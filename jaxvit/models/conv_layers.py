@@ -56,11 +56,55 @@ def conv(features: int, size: int, name: str, stride: int = 1, padding: int | No
     return nn.Conv(features, (size, size), stride, padding=padding, name=name, **fields)
 
 
+class BatchNorm(nn.BatchNorm):
+    """BatchNorm over the last axis whose batch statistics suit the platform: [..., c] -> same.
+
+    On a CPU they take two passes, the second over x - mean, as a cache is near and digits are kept. On a GPU or TPU one
+    pass sums x and x^2: the maps are then read once, which is what bounds a training there. Statistics are of float32
+    or wider on both. The choice falls when the program is lowered, so that one exported on a laptop is fast elsewhere.
+    """
+
+    @nn.compact
+    def __call__(self, x: Array, use_running_average: bool | None = None) -> Array:
+        """Normalises by the batch, or by the running average."""
+        at_rest = nn.merge_param("use_running_average", self.use_running_average, use_running_average)
+        shape = x.shape[-1:]
+        mean_ = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        var_ = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+        if at_rest:
+            mean, var = mean_.value, var_.value
+        else:
+            wide = x.astype(jnp.promote_types(self.dtype or x.dtype, jnp.float32))
+            mean = wide.mean(tuple(range(x.ndim - 1)))
+            var = jax.lax.platform_dependent(wide, mean, cpu=two_pass_variance, default=one_pass_variance)
+            if not self.is_initializing():
+                mean_.value = self.momentum * mean_.value + (1 - self.momentum) * mean
+                var_.value = self.momentum * var_.value + (1 - self.momentum) * var
+        scale = self.param("scale", self.scale_init, shape, self.param_dtype)
+        bias = self.param("bias", self.bias_init, shape, self.param_dtype)
+        mean, var, wide_scale, wide_bias = (_over_maps(v, x.ndim) for v in (mean, var, scale, bias))
+        y = (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * wide_scale) + wide_bias
+        return y.astype(self.dtype or jnp.result_type(x, scale, bias))
+
+
+def _over_maps(values: Array, rank: int) -> Array:
+    """[c] -> [1, ..., 1, c]."""
+    return jnp.expand_dims(values, tuple(range(rank - 1)))
+
+
+def two_pass_variance(x: Array, mean: Array) -> Array:
+    """The variance over all axes but the last about the mean [c]: [..., c] -> [c]."""
+    return jnp.square(x - _over_maps(mean, x.ndim)).mean(tuple(range(x.ndim - 1)))
+
+
+def one_pass_variance(x: Array, mean: Array) -> Array:
+    """The same from the mean of x^2, which is summed together with x; below 0, which rounding may give, it is 0."""
+    return jnp.maximum(0.0, jnp.square(x).mean(tuple(range(x.ndim - 1))) - jnp.square(mean))
+
+
 def batch_norm(name: str, *, train: bool, dtype: Dtype = None, scale_init: Callable = nn.initializers.ones):
     """BatchNorm as torch.nn.BatchNorm2d has it (its momentum 0.1 is 0.9 in Flax)."""
-    norm = nn.BatchNorm(
-        momentum=0.9, epsilon=1e-5, use_fast_variance=False, dtype=dtype, scale_init=scale_init, name=name
-    )
+    norm = BatchNorm(momentum=0.9, epsilon=1e-5, dtype=dtype, scale_init=scale_init, name=name)
     # an argument of the call, where an interceptor can overrule it: a frozen norm always uses its running average
     return functools.partial(norm, use_running_average=not train)
 

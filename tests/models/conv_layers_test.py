@@ -136,3 +136,44 @@ def test_mistakes_are_answered():
         conv_layers.check_images(feature_map(4, 4, 1), 3, 1, "ResNet")
     with pytest.raises(UserError, match=r"expected \[batch, height, width, channels\]"):
         conv_layers.check_images(jnp.zeros((4, 4, 3)), 3, 1, "ResNet")
+
+
+def test_batch_norm_equals_flax_and_keeps_the_statistics_in_float32():
+    x = jax.random.normal(jax.random.key(0), (6, 5, 4, 3)) * 3 + 2
+    for dtype in (jnp.float32, jnp.bfloat16):
+        ours = conv_layers.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=dtype)
+        flax = nn.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=dtype, use_fast_variance=False)
+        variables = flax.init(jax.random.key(1), x, use_running_average=False)
+        chex.assert_trees_all_equal(variables, ours.init(jax.random.key(1), x, use_running_average=False))
+        for at_rest in (False, True):
+            given, wanted = (
+                layer.apply(variables, x.astype(dtype), use_running_average=at_rest, mutable=["batch_stats"])
+                for layer in (ours, flax)
+            )
+            chex.assert_trees_all_equal(given, wanted)
+            assert given[1]["batch_stats"]["var"].dtype == jnp.float32
+
+
+def test_batch_norm_reads_the_maps_once_on_accelerators_alone():
+    """The form is chosen when the program is lowered: in one pass nothing is subtracted before it is squared."""
+    norm = conv_layers.BatchNorm(momentum=0.9, epsilon=1e-5)
+    x = jnp.ones((4, 3, 3, 2))
+    variables = norm.init(jax.random.key(0), x, use_running_average=False)
+
+    def loss(x):
+        y, _ = norm.apply(variables, x, use_running_average=False, mutable=["batch_stats"])
+        return jnp.sum(y**3)
+
+    traced = jax.jit(jax.value_and_grad(loss)).trace(x)
+    maximum = {p: traced.lower(lowering_platforms=(p,)).as_text().count("stablehlo.maximum") for p in ("cpu", "cuda")}
+    assert maximum == {"cpu": 0, "cuda": 1}  # the clip of the variance
+
+
+@pytest.mark.parametrize("mean, std", [(0.0, 1.0), (5.0, 0.5), (3.0, 0.0)])
+def test_the_variance_in_one_pass(mean, std):
+    x = np.random.default_rng(0).normal(mean, std, (64, 8, 8, 3)).astype(np.float32)
+    wide = x.astype(np.float64)
+    for variance, eps in ((conv_layers.one_pass_variance, 4e-6), (conv_layers.two_pass_variance, 1e-6)):
+        found = variance(jnp.asarray(x), jnp.asarray(x).mean((0, 1, 2)))
+        np.testing.assert_allclose(found, wide.var((0, 1, 2)), atol=eps * (mean**2 + std**2))
+        assert (np.asarray(found) >= 0).all()
