@@ -4,6 +4,7 @@ import errno
 import os
 import random
 import shutil
+import threading
 import time
 
 import chex
@@ -200,4 +201,36 @@ def test_another_model_is_named(saved):
     other = {"params": {"b": {"kernel": np.zeros((4, 3), np.float32)}}, "step": jnp.int32(0)}
     with pytest.raises(UserError, match="of another model: params/a/kernel"):
         checkpoints.restore("last", other)
+    checkpoints.close()
+
+
+def test_the_best_that_a_state_names_stays(tmp_path):
+    """Best weights are saved more often than states: to go on from a state, those of its time are needed."""
+    checkpoints = Checkpoints(tmp_path, keep={"last": 1, "best": 1})
+    checkpoints.save("best", 2, tree(2), {})
+    checkpoints.save("best", 4, tree(4), {})
+    checkpoints.save("last", 5, tree(5), {})
+    for step in (6, 7, 8):
+        checkpoints.save("best", step, tree(step), {})
+    assert checkpoints.steps("best") == [4, 8]
+    checkpoints.save("last", 9, tree(9), {})
+    checkpoints.wait()
+    checkpoints.save("best", 10, tree(10), {})
+    assert checkpoints.steps("best") == [8, 10]
+    checkpoints.close()
+
+
+def test_a_save_waits_for_nothing(tmp_path, monkeypatch):
+    """Neither for the arrays to come from the device nor for the disk; the next one of its kind waits."""
+    go_on = threading.Event()
+    original = ocp.AsyncCheckpointer.save
+    monkeypatch.setattr(ocp.AsyncCheckpointer, "save", lambda *a, **k: (go_on.wait(60), original(*a, **k)))
+    checkpoints = Checkpoints(tmp_path)
+    state = tree(1)
+    checkpoints.save("last", 1, state, {})
+    state["params"]["a"]["kernel"].delete()  # the next step has begun
+    assert checkpoints.is_saving("last") and not checkpoints.is_saving("best")
+    go_on.set()
+    assert checkpoints.steps("last") == [1] and not checkpoints.is_saving("last")
+    chex.assert_trees_all_equal(checkpoints.restore("last", tree(0))[0], tree(1))
     checkpoints.close()

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxvit import config as config_lib
 from jaxvit import inference, pretrained
 from jaxvit.errors import UserError
 from jaxvit.models import create_model
@@ -102,6 +103,85 @@ def test_resume_equals_uninterrupted(tmp_path, data_name, after, monkeypatch):
     assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
     with np.load(tmp_path / "whole/predictions.npz") as a, np.load(tmp_path / "parts/predictions.npz") as b:
         np.testing.assert_array_equal(a["logits"], b["logits"])
+
+
+class Clock:
+    """Seconds that pass only when an epoch is evaluated."""
+
+    now = 0.0
+
+    @classmethod
+    def monotonic(cls):
+        return cls.now
+
+
+def saves_of(monkeypatch, tmp_path, data_name, seconds_an_epoch, **words):
+    """The steps whose states a run of six epochs of two steps saved."""
+    saves, clock = [], type("Clock", (Clock,), {})
+    save, evaluate = Checkpoints.save, train.evaluate
+
+    def saved(self, kind, step, *args, **kwargs):
+        saves.extend([step] if kind == "last" else [])
+        save(self, kind, step, *args, **kwargs)
+        self.wait()
+
+    def evaluated(*args, **kwargs):
+        clock.now += seconds_an_epoch
+        return evaluate(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", saved)
+        patch.setattr(train, "evaluate", evaluated)
+        patch.setattr(train, "time", clock)
+        patch.setattr("jaxvit.train.prepare.time", clock)
+        train.train_and_evaluate(tiny_config(data_name, num_epochs=6, **words), tmp_path)
+    return saves
+
+
+def test_states_are_saved_as_often_as_the_config_says(tmp_path, data_name, monkeypatch):
+    cases = {
+        "default": ({}, [2, 8, 12]),  # 10 s an epoch: the first, then not before 30 s have passed, and the end
+        "seconds": ({"checkpoint__min_seconds": 0.0}, [2, 4, 6, 8, 10, 12]),
+        "epochs": ({"checkpoint__min_seconds": 0.0, "checkpoint__every_epochs": 4}, [8, 12]),
+        "steps": ({"checkpoint__every_steps": 3}, [2, 3, 6, 9, 12]),
+        "keep": ({"checkpoint__keep_every_steps": 5}, [2, 6, 10, 12]),
+        "rollback": ({"loss__on_nan": "rollback"}, [0, 2, 4, 6, 8, 10, 12]),
+    }  # fmt: skip
+    for name, (words, steps) in cases.items():
+        assert saves_of(monkeypatch, tmp_path / name, data_name, 10, **words) == steps, name
+
+
+def test_a_run_killed_between_two_states_goes_on_with_the_same_bits(tmp_path, data_name, monkeypatch):
+    """The best weights of after the state are made again, those that the state names are there."""
+    config = tiny_config(data_name, num_epochs=6, optim__learning_rate=1e-2, early_stopping__metric="loss")
+    train.train_and_evaluate(config, tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    def kill(epoch, _):
+        if epoch == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train.train_and_evaluate(config, tmp_path / "parts", on_evaluation=kill)
+    checkpoints = Checkpoints(tmp_path / "parts/checkpoints")
+    assert checkpoints.steps("last") == [2] and checkpoints.steps("best")[0] == 2 < checkpoints.steps("best")[-1]
+    checkpoints.close()
+    train.train_and_evaluate(config, tmp_path / "parts")
+    chex.assert_trees_all_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+    assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
+    with np.load(tmp_path / "whole/predictions.npz") as a, np.load(tmp_path / "parts/predictions.npz") as b:
+        np.testing.assert_array_equal(a["logits"], b["logits"])
+
+
+def test_a_word_that_the_version_of_a_run_did_not_have_is_its_default(data_name):
+    config = tiny_config(data_name)
+    stored = config_lib.to_dict(config)
+    del stored["checkpoint"]["min_seconds"]
+    assert config_lib.differences(config, stored) == []
+    config.checkpoint.min_seconds = 1.0
+    assert config_lib.differences(config, stored) == ["checkpoint.min_seconds: 30.0 -> 1.0"]
 
 
 def test_same_seed_same_bits_other_seed_other_bits(tmp_path, data_name):
@@ -243,7 +323,7 @@ def test_rollback_goes_on_from_the_last_checkpoint(tmp_path, data_name, monkeypa
         )  # fmt: skip
 
     monkeypatch.setattr("jaxvit.train.prepare.make_augment", make_augment)
-    config = tiny_config(data_name, num_epochs=3, loss__on_nan="rollback", seed=29)
+    config = tiny_config(data_name, num_epochs=3, loss__on_nan="rollback", seed=29, checkpoint__min_seconds=0.0)
     train.train_and_evaluate(config, tmp_path / "run")
     state = final_state(tmp_path / "run")
     assert state["lr_scale"] == 0.5

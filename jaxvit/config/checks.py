@@ -11,7 +11,7 @@ from jaxvit.errors import UserError, suggest
 
 _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps", "micro_batch", "steps_per_dispatch",
              "optim.accum_steps", "optim.learning_rate",
-             "data.per_class", "checkpoint.every_steps", "early_stopping.patience",
+             "data.per_class", "checkpoint.every_steps", "checkpoint.every_epochs", "early_stopping.patience",
              "parallel.num_devices", "parallel.fsdp", "parallel.tensor",
              "optim.grad_clip_norm", "data.crop_pct", "optim.eps", "optim.sam.eta",
              "optim.sam.m", "optim.sam.every", "distill.temperature",
@@ -20,7 +20,7 @@ _NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", 
                  "optim.schedule.warmup_epochs",
                  "optim.schedule.min_learning_rate", "early_stopping.min_delta", "seed", "optim.sam.alpha",
                  "optim.sam.rho_min", "optim.schedule.patience", "optim.schedule.cooldown",
-                 "sweep.startup_trials", "sweep.startup_epochs")  # fmt: skip
+                 "checkpoint.min_seconds", "sweep.startup_trials", "sweep.startup_epochs")  # fmt: skip
 _WHOLE = {"seed": 2**32, "batch_size": 2**31, "num_epochs": 2**31}  # and their limits, not included
 _UNIT = ("data.val_fraction", "loss.label_smoothing", "optim.b1", "optim.b2", "optim.momentum", "ema.decay",
          "optim.sam.start_fraction")  # fmt: skip

@@ -174,7 +174,11 @@ def default() -> Config:
     c.wandb.mode = "online"  # or "offline": files for `wandb sync`
 
     c.checkpoint = ConfigDict()
-    c.checkpoint.every_steps = optional(int)  # None = at each evaluation
+    c.checkpoint.every_steps = optional(
+        int
+    )  # a state within epochs after each so many steps; None = between epochs only
+    c.checkpoint.every_epochs = 1  # a state after each so many epochs; one at the end and at a signal in any case
+    c.checkpoint.min_seconds = 30.0  # sooner than this after the last state an epoch's end saves none; 0 = each does
     c.checkpoint.keep_last = 2  # newest states that stay
     c.checkpoint.keep_best = 2  # best weights that stay
     c.checkpoint.keep_every_steps = optional(int)  # the first state in each so many steps stays for good
@@ -294,7 +298,7 @@ def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
 
     What a search would vary is no property of a run; weights on the disk may bring model fields that are not given.
     """
-    new, old = flatten(to_dict(given)), flatten(dict(resolved))
+    new, old = flatten(to_dict(given)), flatten(to_dict(default())) | flatten(dict(resolved))  # words of later versions
     brings = bool(new.get("pretrained")) and expand(new["pretrained"]).exists()
     out = []
     for word in sorted(new.keys() | old.keys()):

@@ -75,8 +75,8 @@ def train_and_evaluate(
       config: starts from `jaxvit.config.default()`.
       workdir: the only place that is written; see the README for the files.
       force: go on in a workdir whose run had another config.
-      on_evaluation: called with (epochs done, the validation metrics that decide) after each evaluation and its
-        checkpoint; what it raises ends the run.
+      on_evaluation: called with (epochs done, the validation metrics that decide) after each evaluation; what it
+        raises ends the run.
 
     Raises:
       UserError: a mistake in the config, or a workdir that belongs to another config.
@@ -134,7 +134,7 @@ def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
     if run.checkpoints.steps("last"):
         template = run.template_at(run.checkpoints.steps("last")[-1])
         state, meta = run.checkpoints.restore("last", template)
-        progress = Progress(**meta)
+        progress, run.saved = Progress(**meta), (int(state.step), time.monotonic())
         err.print(f"resumed at step {int(state.step)} (epoch {progress.epoch + 1})")
     elif begun:
         err.print("no checkpoint is left; the run starts from the beginning")
@@ -273,7 +273,7 @@ def _not_finite(run: Run, progress: Progress, step: int, step_metrics: dict[str,
 
 
 def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> tuple[TrainState, dict[str, float]]:
-    """Evaluates on the validation split when that is due, applies the rules, saves the state and the best.
+    """Evaluates on the validation split when that is due, applies the rules, saves the best, and the state when due.
 
     Returns the state and the metrics that decide, if any.
     """
@@ -307,13 +307,16 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> 
     if progress.stopped_early:
         err.print(f"stopped early: no improvement in {config.early_stopping.patience} evaluations")
     progress.epoch_step, progress.sums, progress.counted = 0, {}, 0
-    _save(run, state, progress, writer, renew=True)
+    ended = progress.epoch == config.num_epochs or progress.stopped_early
+    if ended or run.is_save_due(step, progress.epoch):
+        _save(run, state, progress, writer, renew=True)
     return state, decisive
 
 
 def _save(run: Run, state: TrainState, progress: Progress, writer: Any, *, renew: bool = False) -> None:
     """Saves the state to go on from; `renew` also where one of before the evaluation is there."""
     progress.log = writer.log
+    run.saved = int(state.step), time.monotonic()
     run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress), renew=renew)
 
 

@@ -61,6 +61,7 @@ class Run:
     taken: bool = False  # whether this process has taken a step
     phase: int = 0  # the one under way
     lost: int = 0  # training images that could not be read, as reported
+    saved: tuple[int, float] | None = None  # the newest state of this process: its step, and when it was saved
 
     @property
     def trainable(self) -> Any:
@@ -148,6 +149,25 @@ class Run:
         self.compiled.add((kind, count))
         self.compile_seconds += time.monotonic() - begun
         return result
+
+    def is_save_due(self, step: int, epoch: int) -> bool:
+        """Whether the end of `epoch`, of which more follow, is to save a state.
+
+        A rollback must find the same state whatever the clock says, and a state that stays is the first after a
+        multiple of `keep_every_steps`: there min_seconds does not count.
+        """
+        words = self.config.checkpoint
+        if words.every_steps and step % words.every_steps == 0:
+            return True
+        if epoch % words.every_epochs:
+            return False
+        if self.saved is None or not words.min_seconds or self.config.loss.on_nan == "rollback":
+            return True
+        before, at = self.saved
+        if words.keep_every_steps and before // words.keep_every_steps != step // words.keep_every_steps:
+            return True
+        late = lambda: time.monotonic() - at >= words.min_seconds and not self.checkpoints.is_saving("last")  # noqa: E731
+        return multihost.by_main(late)
 
     def weights(self, state: TrainState) -> dict[str, Any]:
         """The variables to evaluate by the prefix of their metrics: the raw ones, and the average where it is on."""

@@ -6,15 +6,13 @@ restore. A step without one was cut off, one that differs is damaged; both are s
 used. Where several processes train, all of them save their parts; process 0 alone decides and moves files.
 """
 
-import gc
 import itertools
 import logging
 import shutil
-import sys
-import warnings
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from jaxvit.runtime import escape, multihost, sharding, waiting
 from jaxvit.runtime.console import err
 from jaxvit.tree import named_leaves
 from jaxvit.workdir import manifest as integrity
+from jaxvit.workdir import orbax_quirks
 
 KINDS = ("last", "best")
 _TEMPORARY = ".orbax-checkpoint-tmp"
@@ -40,9 +39,10 @@ class NoCheckpoint(UserError):
 class Checkpoints:
     """`<directory>/last/<step>` and `<directory>/best/<step>`, each a tree of arrays and a JSON object `meta`.
 
-    Saves run in the background; orbax writes under a temporary name and renames, so that a killed save leaves no
-    step behind. An error of a background save is raised by the next call. What is found damaged is moved to
-    `damaged/` and stays there; what was cut off, or will be made again, waits in `replaced/` for a newer step.
+    Saves run in the background: the device copies the arrays in one program and goes on, a thread fetches and writes
+    them. Orbax writes under a temporary name and renames, so that a killed save leaves no step behind. An error of a
+    background save is raised by the next call. What is found damaged is moved to `damaged/` and stays there; what was
+    cut off, or will be made again, waits in `replaced/` for a newer step.
     """
 
     def __init__(
@@ -63,11 +63,12 @@ class Checkpoints:
         """
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports each of its phases there
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and its lost tasks there, where a save fails
-        _ignore_closed_loops()
+        orbax_quirks.ignore_closed_loops()
         self._directory, self._read_only = directory.absolute(), read_only
         self._keep = dict.fromkeys(KINDS, 2) | dict(keep or {})
         self._keep_every = keep_every_steps
-        self._savers = {kind: _saver(kind) for kind in KINDS}
+        self._savers = {kind: orbax_quirks.saver(kind) for kind in KINDS}
+        self._one_at_a_time = threading.Lock()  # orbax numbers its saves: two begun at once would get one number
         self._sealing: dict[str, tuple[int, Future]] = {}  # kind -> its save under way
         self._intact: set[tuple[str, int]] = set()  # verified since they were opened
         self._agreed: Callable[[Callable[[], Any]], Any] = _own if read_only else multihost.by_main
@@ -89,17 +90,30 @@ class Checkpoints:
                 return
             self.delete_after(kind, step - 1)
         best = self._sealing.get("best") if kind == "last" else None
-        # A copy: the next step donates these buffers while the save still reads them.
-        tree = jax.tree.map(jnp.copy, _not_empty(tree))
-        try:
+        tree = _copied(_not_empty(tree))
+
+        def write() -> None:
+            args = ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
+            with self._one_at_a_time:
+                self._savers[kind].save(self._step(kind, step), args=args)
+
+        def write_and_seal() -> None:
+            write()
+            self._seal(kind, step, best and best[1])
+
+        if jax.process_count() == 1:
+            self._sealing[kind] = step, waiting.begin(write_and_seal)
+            return
+        try:  # all processes meet in it: in the order of the calls
             with waiting.limited(self._name(kind, step)):
-                self._savers[kind].save(
-                    self._step(kind, step),
-                    args=ocp.args.Composite(state=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)),
-                )
+                write()
         except Exception as error:
             raise self._failed(kind, step, error) from error
         self._sealing[kind] = step, waiting.begin(self._seal, kind, step, best and best[1])
+
+    def is_saving(self, kind: str) -> bool:
+        """Whether a save of this kind is under way, which the next one would wait for."""
+        return kind in self._sealing and not self._sealing[kind][1].done()
 
     def check(self) -> None:
         """Raises the error of a background save that has failed; waits for nothing."""
@@ -150,7 +164,7 @@ class Checkpoints:
             self.wait()
         finally:
             for saver in [] if waiting.stuck else self._savers.values():
-                with _silence(), suppress(Exception), waiting.limited(f"closing {self._directory}"):
+                with orbax_quirks.silence(), suppress(Exception), waiting.limited(f"closing {self._directory}"):
                     saver.close()  # an error of a save has been raised above
 
     def _step(self, kind: str, step: int) -> Path:
@@ -210,7 +224,7 @@ class Checkpoints:
         kept = _not_empty(template)
         # Compared by name first: orbax's own errors run over dozens of lines.
         try:
-            with _silence(), waiting.limited(self._name(kind, step)):
+            with orbax_quirks.silence(), waiting.limited(self._name(kind, step)):
                 self._check_leaves(kind, step, kept)
                 restored = self._savers[kind].restore(
                     self._step(kind, step),
@@ -248,6 +262,10 @@ class Checkpoints:
     def _surplus(self, kind: str) -> list[int]:
         steps = self._complete(kind)
         kept = set(steps[-self._keep[kind] :])
+        if kind == "best":  # states are saved less often: the best weights at the time of each are those that it names
+            saving = self._sealing.get("last")
+            states = {*self._complete("last")[-self._keep["last"] :], *([saving[0]] if saving else [])}
+            kept |= {max(n for n in steps if n <= state) for state in states if steps[0] <= state}
         if kind == "last" and self._keep_every:
             first = {}
             for step in steps:
@@ -344,6 +362,12 @@ class Checkpoints:
         )
 
 
+@jax.jit
+def _copied(tree: Any) -> Any:
+    """A copy in one program: the next step donates these buffers while the save still reads them."""
+    return jax.tree.map(jnp.copy, tree)
+
+
 def _not_empty(tree: Any) -> Any:
     """The tree without its arrays of no element, which orbax does not save (galore has them)."""
     return jax.tree.map(lambda x: x if x.size else None, tree)
@@ -351,41 +375,6 @@ def _not_empty(tree: Any) -> Any:
 
 def _own(decide: Callable[[], Any]) -> Any:
     return decide()
-
-
-def _saver(kind: str) -> ocp.AsyncCheckpointer:
-    options = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=kind)
-    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), multiprocessing_options=options)
-
-
-def _ignore_closed_loops() -> None:
-    """When a save or a restore fails, TensorStore's threads still call on the event loop that orbax has closed."""
-    before = sys.unraisablehook
-    if getattr(before, "ignores_closed_loops", False):
-        return
-
-    def hook(unraisable: Any) -> None:
-        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == "Event loop is closed"):
-            before(unraisable)
-
-    hook.ignores_closed_loops = True  # type: ignore[attr-defined]
-    sys.unraisablehook = hook
-
-
-@contextmanager
-def _silence():
-    """Orbax leaves coroutines behind when a restore fails, of which Python complains once they are collected."""
-    hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*never awaited", category=RuntimeWarning)
-        warnings.filterwarnings("ignore", category=ResourceWarning)
-        try:
-            yield
-        except BaseException:
-            gc.collect()
-            raise
-        finally:
-            sys.unraisablehook = hook
 
 
 def _numbered(directory: Path) -> list[int]:
