@@ -242,11 +242,21 @@ def _scale(figure: Any, image: Any, place: Any, shares: bool) -> None:
     bar.ax.grid(False)
 
 
+def luminance(colour: Any) -> float:
+    """Relative luminance of an sRGB colour in [0, 1] (WCAG 2.1)."""
+    colour = np.asarray(colour)
+    linear = np.where(colour <= 0.04045, colour / 12.92, ((colour + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
 def _write_cells(axis: Any, values: np.ndarray, norm: Any, shares: bool, points: float) -> None:
+    from matplotlib import colormaps
+
+    cmap = colormaps[SEQUENTIAL]
     for (i, j), v in np.ndenumerate(values):
         text = (f"{100 * v:.0f}" if v >= 0.005 else "") if shares else (f"{v:g}" if v else "")
         if text:
-            ink = "#ffffff" if norm(v) > 0.55 else "#000000"
+            ink = "#000000" if luminance(cmap(norm(v))[:3]) > 0.179 else "#ffffff"  # the better contrast of the two
             size = min(points, points * 3.4 / max(len(text), 3))
             axis.text(j, i, text, ha="center", va="center", color=ink, fontsize=size)
 

@@ -101,3 +101,17 @@ def test_a_matrix_is_as_wide_as_its_title(axes, k):
     figure = axes[0].figure
     figure.draw_without_rendering()
     assert axes[0].title.get_window_extent().x1 <= figure.bbox.x1
+
+
+def test_numbers_stand_out_from_their_cells(axes):
+    """A contrast of 4.5:1 (WCAG 2.1, 1.4.3) at every share."""
+    figures.matrix(np.linspace(0.01, 1, 100).reshape(10, 10), [str(i) for i in range(10)], "a run", shares=True)
+    (image,) = axes[0].images
+    cells = image.to_rgba(image.get_array())[..., :3]
+    linear = np.where(cells <= 0.04045, cells / 12.92, ((cells + 0.055) / 1.055) ** 2.4) @ [0.2126, 0.7152, 0.0722]
+    assert len(axes[0].texts) == 100
+    for text in axes[0].texts:
+        x, y = map(int, text.get_position())
+        ink = {"#000000": 0.0, "#ffffff": 1.0}[text.get_color()]
+        high, low = max(ink, linear[y, x]), min(ink, linear[y, x])
+        assert (high + 0.05) / (low + 0.05) > 4.5
