@@ -219,7 +219,8 @@ def _predict(argv: list[str]) -> int:
     paths = inference.find_images(args.images)
     classifier = _classifier(args)
     names, rows = classifier.class_names, []
-    for path, probabilities in inference.predict(classifier, paths, args.batch_size):
+    bad: list[tuple[str, str]] = []
+    for path, probabilities in inference.predict(classifier, paths, args.batch_size, bad):
         order = probabilities.argsort(kind="stable")[::-1][: args.top]
         rows += [(str(path), rank, int(k), names[k], float(probabilities[k])) for rank, k in enumerate(order, 1)]
     base = os.path.commonpath([path.absolute().parent for path in paths])  # short names on the screen, whole in the CSV
@@ -229,7 +230,7 @@ def _predict(argv: list[str]) -> int:
     console.table(classifier.name, columns, shown, left=("file", "name"))
     if args.csv:
         run_files.replace(args.csv, escape.csv_bytes(columns, rows))
-    return 0
+    return inference.say_skipped(bad, len(paths), args.csv and args.csv.with_suffix(".skipped.txt"))
 
 
 def _models(argv: list[str]) -> int:

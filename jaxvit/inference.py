@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -13,20 +14,23 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from jaxvit import config as config_lib
 from jaxvit import data, pretrained
 from jaxvit.build import checks, parts
 from jaxvit.config.default import Config
+from jaxvit.data import files, formats
 from jaxvit.errors import UserError
-from jaxvit.runtime.console import bar
+from jaxvit.runtime import escape
+from jaxvit.runtime.console import bar, err
 from jaxvit.runtime.paths import check_utf8, expand
 from jaxvit.step import steps
 from jaxvit.step.evaluate import evaluate
 from jaxvit.workdir import run_files
 from jaxvit.workdir.checkpoint import Checkpoints
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SHOWN = 20  # unreadable files that are listed by name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,14 +104,14 @@ def imagenet_classes() -> list[tuple[str, str]]:
 
 
 def find_images(paths: Sequence[str]) -> list[Path]:
-    """Returns the files named, and the images in the folders named; raises UserError where there is none."""
+    """Returns the files named, and the images in the folders named, without hidden ones; UserError where none is."""
     found: list[Path] = []
     for text in paths:
         path = expand(text)
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            inside = files.image_files(path)
             if not inside:
-                raise UserError(f"no images in folder {text!r}; expected {', '.join(IMAGE_SUFFIXES)} files")
+                raise UserError(f"no images in folder {text!r}; expected {formats.read_formats()} files")
             found += inside
         elif path.is_file():
             found.append(path)
@@ -116,16 +120,56 @@ def find_images(paths: Sequence[str]) -> list[Path]:
     return found
 
 
-def predict(classifier: Classifier, paths: Sequence[Path], batch_size: int = 32) -> Iterator[tuple[Path, np.ndarray]]:
-    """Yields (path, probabilities [num_classes]) in order; raises UserError at the first unreadable image."""
+def read_images(paths: Sequence[Path], bad: list[tuple[str, str]]) -> Iterator[tuple[Path, Image.Image]]:
+    """Yields (path, image) of the files that can be read; the others are added to `bad` as (path, why).
+
+    Raises UserError at the end where none of them can be read.
+    """
+    before, said = len(bad), ""
+    for path in paths:
+        try:
+            yield path, data.open_image(path)
+        except UserError as error:
+            said = said or str(error)
+            bad.append((str(path), str(error).removeprefix(f"{path}: ").removeprefix("not a readable image: ")))
+    if paths and len(bad) - before == len(paths):
+        more = f"\nnor can the other {len(paths) - 1} be read" if len(paths) > 1 else ""
+        raise UserError(said + more)
+
+
+def say_skipped(bad: Sequence[tuple[str, str]], total: int, listed: Path | None = None) -> int:
+    """Says which files could not be read; returns the exit code: 0, or 1 where they are more than 1 % of `total`.
+
+    `listed` is a file for all of them, which is taken away where there are none.
+    """
+    if listed is not None:
+        files.write_skipped(listed, bad)
+    if not bad:
+        return 0
+    for name, why in bad[:SHOWN]:
+        err.print(escape.terminal(f"skipped {name}: {why}"))
+    more = f", {len(bad) - SHOWN} more than these" if len(bad) > SHOWN else ""
+    err.print(f"{len(bad)} of {total} image files cannot be read{more}" + (f"; listed in {listed}" if listed else ""))
+    return 1 if len(bad) > files.MAX_BAD * total else 0
+
+
+def predict(
+    classifier: Classifier, paths: Sequence[Path], batch_size: int = 32, bad: list[tuple[str, str]] | None = None
+) -> Iterator[tuple[Path, np.ndarray]]:
+    """Yields (path, probabilities [num_classes]) of the images that can be read, in order.
+
+    The others are added to `bad` as (path, why); without that list, and where none can be read, a UserError is raised.
+    """
     apply = jax.jit(lambda variables, images: jax.nn.softmax(classifier.model.apply(variables, images), axis=-1))
     size = min(batch_size, len(paths))
     with bar("predicting", len(paths)) as meter:
-        for i in range(0, len(paths), size):
-            chunk = paths[i : i + size]
-            images = np.stack([data.preprocess(data.open_image(p), classifier.data_config) for p in chunk])
-            padded = np.concatenate([images, np.zeros((size - len(chunk), *images.shape[1:]), images.dtype)])
-            yield from zip(chunk, np.asarray(apply(classifier.variables, padded))[: len(chunk)], strict=True)
+        images = ((p, data.open_image(p)) for p in paths) if bad is None else read_images(paths, bad)
+        ready = ((path, data.preprocess(image, classifier.data_config)) for path, image in images)
+        while chunk := list(itertools.islice(ready, size)):
+            batch = np.stack([image for _, image in chunk])
+            batch = np.concatenate([batch, np.zeros((size - len(chunk), *batch.shape[1:]), batch.dtype)])
+            probabilities = np.asarray(apply(classifier.variables, batch))[: len(chunk)]
+            yield from zip((path for path, _ in chunk), probabilities, strict=True)
             meter.advance(len(chunk))
 
 

@@ -45,7 +45,8 @@ def test_a_run_leaves_its_files(tmp_path, data_name):
     final = train.train_and_evaluate(tiny_config(data_name), tmp_path / "run")
     workdir = tmp_path / "run"
     with np.load(workdir / "predictions.npz") as predictions:
-        assert sorted(predictions.files) == ["index", "labels", "logits"]
+        assert sorted(predictions.files) == ["index", "labels", "logits", "names"]
+        assert predictions["names"].tolist() == [f"test.npz[{i}]" for i in range(20)]
         chex.assert_shape(predictions["logits"], (20, 3))
         np.testing.assert_array_equal(predictions["index"], np.arange(20))
         np.testing.assert_array_equal(predictions["labels"], np.arange(20) % 3)

@@ -36,6 +36,8 @@ def load_data(config: Config, skipped_file: str | os.PathLike[str] | None = None
         data_dir=d.dir,
         archive=d.archive,
         skipped_file=None if skipped_file is None else str(skipped_file),
+        test_limit=d.test_limit,
+        max_bad_fraction=d.max_bad_fraction,
     )
 
 

@@ -23,13 +23,14 @@ CHOICES = ("all", "right", "wrong", "most_confused")
 class Picture(NamedTuple):
     """One image to explain: its name, the image as read, and its true class where that is known."""
 
-    name: str
+    name: str  # of its file, or its place in a data set
     image: Any
     true: str | None = None
+    stem: str = ""  # of its figure's file
 
 
 def run(argv: Sequence[str]) -> int:
-    """Runs the command; returns 0. Raises UserError on mistakes."""
+    """Runs the command; returns 0, or 1 where too many files cannot be read. Raises UserError on mistakes."""
     args = _arguments(list(argv))
     _check_words(args)
     if not args.layers and not args.images and not args.samples:
@@ -42,11 +43,12 @@ def run(argv: Sequence[str]) -> int:
     classifiers = _classifiers(args)
     if args.layers:
         return _print_layers(classifiers)
-    pictures = _from_files(paths) + (_from_run(args, classifiers) if args.samples else [])
+    bad: list[tuple[str, str]] = []
+    pictures = _from_files(paths, bad) + (_from_run(args, classifiers) if args.samples else [])
     columns = [_explain(classifier, pictures, args) for classifier in classifiers]
     out = expand(args.out or (Path(args.workdir[0]) / "explain" if args.workdir else "explain"))
     _write(out, pictures, classifiers, columns, args)
-    return 0
+    return inference.say_skipped(bad, len(paths))
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
@@ -108,10 +110,12 @@ def _print_layers(classifiers: list[Any]) -> int:
     return 0
 
 
-def _from_files(paths: Sequence[Path]) -> list[Picture]:
-    from jaxvit import data
+def _from_files(paths: Sequence[Path], bad: list[tuple[str, str]]) -> list[Picture]:
+    """The images that can be read; the others go to `bad`, and where there are no others this is a UserError."""
+    from jaxvit import inference
 
-    return [Picture(path.stem, data.open_image(path)) for path in paths]
+    read = inference.read_images(paths, bad)
+    return [Picture(str(path), image, stem=path.stem) for path, image in read]
 
 
 def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]:
@@ -134,9 +138,17 @@ def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]
     chosen = choose(logits, labels, args.only, args.samples)
     if not len(chosen):
         raise UserError(f"no test image is {args.only}; expected another --only")
+    places = [position[int(index[i])] for i in chosen]
+    found = split.image_names(places)
     return [
-        Picture(f"test_{int(index[i])}", split.read(position[int(index[i])]), names[int(labels[i])]) for i in chosen
+        Picture(str(name), split.read(place), names[int(labels[i])], _stem(str(name)))
+        for name, place, i in zip(found, places, chosen, strict=True)
     ]
+
+
+def _stem(name: str) -> str:
+    """Of a figure: "bee/003.jpg" -> "bee_003", "test.npz[30]" -> "test.npz_30"."""
+    return name.rstrip("]").replace("[", "_") if name.endswith("]") else os.path.splitext(name)[0].replace("/", "_")
 
 
 def choose(logits: np.ndarray, labels: np.ndarray, only: str, count: int) -> np.ndarray:
@@ -216,8 +228,8 @@ def _write(out: Path, pictures: list[Picture], classifiers: list[Any], columns: 
         image = np.round(255 * results[0].image).astype(np.uint8)
         overlays.append([image, *(overlay.overlay(r.image, r.map, args.alpha, args.cmap) for r in results)])
         heats.append([image, *(np.round(255 * overlay.colour(r.map, args.cmap)).astype(np.uint8) for r in results)])
-        known = f"true: {picture.true}" if picture.true else picture.name
-        titles.append([escape.plain(known), *(r.text for r in results)])
+        known = [os.path.basename(picture.name), *([f"true: {picture.true}"] if picture.true else [])]
+        titles.append(["\n".join(map(escape.plain, known)), *(r.text for r in results)])
         wrong.append([False, *(r.wrong for r in results)])
     files = []
     for i, stem in enumerate(_stems(pictures)):
@@ -252,7 +264,7 @@ def _stems(pictures: list[Picture]) -> list[str]:
     """File names of the figures: unlike each other and unlike the grids."""
     taken, stems = {"grid", "heat"}, []
     for picture in pictures:
-        base = stem = re.sub(r"[^\w.-]+", "_", picture.name).lstrip(".")[:60]
+        base = stem = re.sub(r"[^\w.-]+", "_", picture.stem or picture.name).lstrip(".")[:60]
         number = 2
         while stem.casefold() in taken or re.fullmatch(r"(grid|heat)_\d+", stem):
             stem, number = f"{base}-{number}", number + 1

@@ -60,6 +60,8 @@ def default() -> Config:
     c.data.fraction = 1.0  # share of the training split, stratified
     c.data.per_class = optional(int)  # at most so many training images a class
     c.data.val_fraction = 0.1  # share of the training split held out for validation
+    c.data.test_limit = optional(int)  # at most so many test images; None = all
+    c.data.max_bad_fraction = 0.01  # share of the files of folder:PATH that may be unreadable
     c.data.resident_mb = 2048  # a split of at most this size (MiB, uint8) is kept on the device
 
     c.augment = ConfigDict()

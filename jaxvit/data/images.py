@@ -8,17 +8,17 @@ import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from jaxvit.data import formats
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape
 
-FORMATS = ("JPEG", "PNG", "WEBP")  # the only decoders a file may reach
-MAX_PIXELS = 89_478_485  # Pillow's own limit: larger ones are taken for decompression bombs
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n")
+ORIENTATION = 0x0112  # EXIF's
+TILE = 2**20  # pixels that are converted at once: large images must not be copied several times
 
 # All that Pillow raises on files that are damaged, hostile or no images at all.
 DECODE_ERRORS = (
@@ -44,44 +44,76 @@ DECODE_ERRORS = (
 def to_rgb(image: Image.Image) -> Image.Image:
     """Returns the image in mode RGB: transparency on white, 16-bit and float scaled to 8 bits, first frame only."""
     if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        image = _deep_to_grey(image)
-    if image.mode == "La":  # premultiplied: Pillow goes to RGBA only by way of LA
-        image = image.convert("LA")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(white, image)
+        scale = _scale(image)
+        return _in_tiles(image, lambda tile: _deep_to_grey(tile, scale))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return _in_tiles(image, _on_white)
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def _deep_to_grey(image: Image.Image) -> Image.Image:
-    """Returns 16-bit, 32-bit and float grey as 8-bit grey; the range is that of the format, not of the image."""
-    values = np.asarray(image).astype(np.float64)
+def _in_tiles(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """Returns the image in mode RGB, converted piece by piece."""
+    w, h = image.size
+    across = max(min(w, TILE), 1)
+    down = max(TILE // across, 1)
+    if w <= across and h <= down:
+        return convert(image).convert("RGB")
+    out = Image.new("RGB", image.size)
+    for top in range(0, h, down):
+        for left in range(0, w, across):
+            tile = image.crop((left, top, min(left + across, w), min(top + down, h)))
+            out.paste(convert(tile), (left, top))
+    return out
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    if image.mode == "La":  # premultiplied: Pillow goes to RGBA only by way of LA
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+
+
+def _scale(image: Image.Image) -> float:
+    """The factor from deep grey values to 8 bits: by the range of the format, not of the image."""
+    if image.mode.startswith("I;"):
+        return 255.0 / 65535.0
+    extrema: Any = image.getextrema()
     if image.mode == "F":
-        scale = 255.0 if values.max(initial=0.0) <= 1.0 else 1.0
-    else:  # "I" holds 16-bit files in most readers
-        scale = 255.0 / 65535.0 if image.mode != "I" or values.max(initial=0.0) > 255 else 1.0
+        return 255.0 if extrema[1] <= 1.0 else 1.0
+    return 255.0 / 65535.0 if extrema[1] > 255 else 1.0  # "I" holds 16-bit files in most readers
+
+
+def _deep_to_grey(image: Image.Image, scale: float) -> Image.Image:
+    """Returns 16-bit, 32-bit and float grey as 8-bit grey."""
+    values = np.asarray(image).astype(np.float64)
     return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
 
 
-def decode(path: str | Path | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def upright(image: Image.Image, *, in_place: bool = False) -> Image.Image:
+    """Returns the image turned as its EXIF orientation says, or itself where that says nothing or is damaged."""
+    with contextlib.suppress(*DECODE_ERRORS):  # damaged EXIF does not make a damaged image
+        if image.getexif().get(ORIENTATION, 1) != 1:
+            turned = ImageOps.exif_transpose(image, in_place=in_place)
+            return image if turned is None else turned
+    return image
+
+
+def decode(path: str | Path | IO[bytes]) -> Image.Image:
     """Returns the file's first frame, decoded in full, upright (EXIF orientation) and in mode RGB.
 
     The format is taken from the content, never from the name. Raises one of DECODE_ERRORS.
     """
-    with _opened(path, max_pixels) as image:
+    with _opened(path) as image:
         image.load()
-        with contextlib.suppress(*DECODE_ERRORS):  # damaged EXIF does not make a damaged image
-            image = ImageOps.exif_transpose(image)
-        return to_rgb(image)
+        return to_rgb(upright(image, in_place=True))
 
 
-def check(path: str | Path, *, full: bool, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def check(path: str | Path, *, full: bool) -> tuple[int, int]:
     """Returns (h, w) as stored; raises one of DECODE_ERRORS where the file would not decode.
 
     Decodes all of the file, or, with `full=False`, only where its end is not what its format asks for.
     """
-    with _opened(path, max_pixels) as image:
+    with _opened(path) as image:
         size = image.height, image.width
         if full or not _ends_well(Path(path), image.format):
             image.draft(None, (1, 1))  # JPEG at an eighth of the size: all bytes are read, little is computed
@@ -89,32 +121,38 @@ def check(path: str | Path, *, full: bool, max_pixels: int = MAX_PIXELS) -> tupl
     return size
 
 
-def has_image_signature(path: Path) -> bool:
-    """Returns whether the first bytes are those of a JPEG, PNG or WebP file; False for what is no plain file."""
-    if not path.is_file():
-        return False
+def _opened(path: str | Path | IO[bytes]) -> Image.Image:
+    """Reads the header only, by the decoder of the content, and refuses what would take too much memory or time."""
+    if isinstance(path, str | Path):
+        if os.path.exists(path) and not os.path.isfile(path):
+            raise OSError("not a plain file")  # opening a pipe would wait for ever
+        with open(path, "rb") as file:
+            name = _format(file)
+    else:
+        name = _format(path)
+    image = Image.open(path, formats=(name,))
     try:
-        with path.open("rb") as file:
-            head = file.read(12)
-    except OSError:
-        return False
-    return head.startswith(SIGNATURES) or (head[:4] == b"RIFF" and head[8:] == b"WEBP")
-
-
-def _opened(path: str | Path | IO[bytes], max_pixels: int) -> Image.Image:
-    """Reads the header only, of the allowed formats, and refuses what is too large to decode."""
-    if isinstance(path, str | Path) and os.path.exists(path) and not os.path.isfile(path):
-        raise OSError("not a plain file")  # opening a pipe would wait for ever
-    image = Image.open(path, formats=FORMATS)
-    if image.width * image.height > max_pixels:
-        pixels = f"{image.width}x{image.height} pixels"
+        formats.check_pixels(name, image.mode, image.width, image.height)
+        if name == "JPEG" and image.fp is not None:
+            formats.check_scans(image.fp, image.width, image.height)
+    except ValueError:
         image.close()
-        raise ValueError(f"{pixels}, more than {max_pixels:,}")
+        raise
     return image
 
 
+def _format(file: IO[bytes]) -> str:
+    """Returns the decoder for a file; raises NotReadable where there is none or the file is too large."""
+    num_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    name = formats.decoder(file.read(formats.HEAD))
+    file.seek(0)
+    formats.check_bytes(num_bytes)
+    return name
+
+
 def _ends_well(path: Path, image_format: str | None) -> bool:
-    """Returns whether the file's end is the one its format prescribes."""
+    """Returns whether the file's end is the one its format prescribes; False where it prescribes none."""
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
@@ -122,7 +160,8 @@ def _ends_well(path: Path, image_format: str | None) -> bool:
         tail = file.read()
     if image_format == "WEBP":
         return int.from_bytes(head[4:8], "little") + 8 == size
-    return tail.endswith(b"\xff\xd9" if image_format == "JPEG" else b"IEND\xaeB`\x82")
+    ends = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+    return image_format in ends and tail.endswith(ends[image_format])
 
 
 def open_image(path: str | Path) -> Image.Image:
@@ -137,13 +176,13 @@ def open_image(path: str | Path) -> Image.Image:
             warnings.simplefilter("ignore")  # odd EXIF is no reason to stop
             return decode(path)
     except DECODE_ERRORS as error:
-        raise UserError(f"{path}: not a readable image: {reason(error)}; expected JPEG, PNG or WebP.") from None
+        raise UserError(f"{path}: not a readable image: {reason(error)}.") from None
 
 
 def reason(error: BaseException) -> str:
     """Returns why a file could not be decoded, in a few plain words on one line."""
-    if isinstance(error, UnidentifiedImageError):
-        return "no JPEG, PNG or WebP data"
+    if isinstance(error, UnidentifiedImageError):  # the format is right, and nothing after it
+        return "damaged: its header cannot be read"
     if isinstance(error, PermissionError):
         return "no permission to read it"
     return escape.message(error, 120)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from jaxvit.data.images import to_rgb
+from jaxvit.data.images import to_rgb, upright
 from jaxvit.errors import UserError, suggest
 
 INTERPOLATIONS = {
@@ -25,6 +25,9 @@ MAX_ASPECT = 32  # of what is resized, to the crop's own: a line of 60,000 x 1 p
 
 def preprocess(image: Image.Image, data_config: Mapping[str, Any]) -> np.ndarray:
     """Returns float32 [h, w, c], ready for the model: timm's evaluation transform, to the rounding.
+
+    An image with an EXIF orientation, as phones write it, is turned upright first, as everywhere in jaxvit (timm
+    leaves it on its side). An image that was turned by hand must not say the old orientation any more.
 
     `data_config` has image_size, mean, std and, optionally, in_channels, crop_pct, interpolation, crop_mode.
     """
@@ -51,6 +54,7 @@ def make_transform(
 ) -> Callable[[Any], np.ndarray]:
     """Returns f(PIL image of any mode, or uint8 [h, w, c]) -> uint8 [*image_size, in_channels].
 
+    PIL images are turned upright by their EXIF orientation first.
     "center" brings the shorter side to floor(size / crop_pct) and cuts the centre; "squash" brings both sides
     there; "border" brings the longer side there and fills up with `fill`. crop_pct None means 0.875, as in timm.
     """
@@ -74,7 +78,8 @@ def make_transform(
     border = fill if crop_mode == "border" else (0, 0, 0)
 
     def transform(example: Image.Image | np.ndarray) -> np.ndarray:
-        image = _as_image(example).convert(mode)
+        image = _as_image(example)
+        image = image if image.mode == mode else image.convert(mode)
         if crop_mode == "center":
             image = _middle(image, MAX_ASPECT * max(scale) / max(min(scale), 1))
         new_h, new_w = _resized(image.height, image.width, scale, crop_mode)
@@ -95,7 +100,7 @@ def _size(image_size: int | tuple[int, int]) -> tuple[int, int]:
 def _as_image(example: Image.Image | np.ndarray) -> Image.Image:
     if isinstance(example, np.ndarray):
         return Image.fromarray(example[..., 0] if example.shape[-1] == 1 else example)
-    return to_rgb(example)
+    return to_rgb(upright(example))
 
 
 def _middle(image: Image.Image, aspect: float) -> Image.Image:

@@ -1,7 +1,7 @@
 """What every data source hands over: splits with random access, and how they are drawn and limited."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,8 @@ class Split:
       index: int64 [n], position of each example in the own order of the split it was stored in.
       read: i -> the i-th example, a uint8 array [h, w, c] or a PIL image in mode RGB.
       images: uint8 [n, h, w, c] where the split already is an array.
-      names: file names where there are any.
+      names: file names, or a data set's own identifiers, where there are any.
+      stored: what `index` counts in: the split or file that the data set stores the examples in.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Split:
     read: Callable[[int], Any]
     images: np.ndarray | None = None
     names: list[str] | None = None
+    stored: str = ""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,18 +40,19 @@ class Split:
     def take(self, positions: np.ndarray, name: str | None = None) -> "Split":
         """Returns the examples at `positions` [k], in that order, optionally under another split name."""
         positions = np.asarray(positions, np.int64)
-        name = name or self.name
-        if self.images is not None:
-            return from_arrays(name, self.images[positions], self.labels[positions], self.index[positions])
         names = None if self.names is None else [self.names[i] for i in positions]
+        known = {"index": self.index[positions], "names": names, "stored": self.stored or self.name}
+        if self.images is not None:
+            return from_arrays(name or self.name, self.images[positions], self.labels[positions], **known)
         read = self.read
-        return Split(
-            name,
-            self.labels[positions],
-            self.index[positions],
-            lambda i: read(int(positions[i])),
-            names=names,
-        )
+        return Split(name or self.name, self.labels[positions], read=lambda i: read(int(positions[i])), **known)
+
+    def image_names(self, positions: Iterable[int] | None = None) -> np.ndarray:
+        """Returns what each example is found by, str [k]: its file's name, or its place as "test.npz[30]"."""
+        chosen = range(len(self)) if positions is None else positions
+        if self.names is not None:
+            return np.array([self.names[i] for i in chosen], np.str_)
+        return np.array([f"{self.stored or self.name}[{self.index[i]}]" for i in chosen], np.str_)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +60,8 @@ class Source:
     """What a reader returns: the splits as they are stored, before validation is drawn and limits are set.
 
     `splits` has "train" and "test" and, where the source has its own, "val". `val_scale` multiplies the
-    validation fraction (a source that drew its own test split still gives val as a share of the whole).
+    validation fraction (a source that drew its own test split still gives val as a share of the whole). `drawn`
+    names the splits that are not stored as such but were held out of the training images.
     """
 
     splits: dict[str, Split]
@@ -68,6 +72,7 @@ class Source:
     std: tuple[float, ...]
     notes: list[str] = dataclasses.field(default_factory=list)
     val_scale: float = 1.0
+    drawn: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Dataset:
     """Train, validation and test split of one data set, with what is needed to normalise and to report it.
 
     `mean` and `std` are per channel, in [0, 1] pixel units; `image_size` is None where images differ in size;
-    `notes` are lines worth telling the user.
+    `notes` are lines worth telling the user; `drawn` names the splits that were held out of the training images.
     """
 
     name: str
@@ -88,17 +93,25 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     notes: list[str]
+    drawn: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
 
 
-def from_arrays(name: str, images: np.ndarray, labels: np.ndarray, index: np.ndarray | None = None) -> Split:
+def from_arrays(
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    index: np.ndarray | None = None,
+    names: list[str] | None = None,
+    stored: str = "",
+) -> Split:
     """Returns a split over arrays in memory: images uint8 [n, h, w, c], labels int [n]."""
     if index is None:
         index = np.arange(len(labels), dtype=np.int64)
-    return Split(name, np.asarray(labels, np.int32), index, lambda i: images[i], images=images)
+    return Split(name, np.asarray(labels, np.int32), index, lambda i: images[i], images, names, stored)
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -193,3 +206,26 @@ def limit(labels: np.ndarray, *, fraction: float, per_class: int | None, seed: i
         if short:
             note = f"per_class={per_class} is more than {short} of {classes} classes have; these are used whole"
     return np.sort(chosen), note
+
+
+def some(split: Split, count: int) -> Split:
+    """Returns at most `count` examples in their order: stratified, the same for every seed, few within many."""
+    order = stratified_order(split.labels, 30, classes_first=True)
+    return split.take(np.sort(order[:count]))
+
+
+def together(splits: Sequence[Split]) -> Split:
+    """Returns all examples of some splits, under the name "all"; their names say which split an example is of."""
+    splits = [split for split in splits if len(split)]
+    labels, index = (np.concatenate([getattr(split, word) for split in splits]) for word in ("labels", "index"))
+    names = [str(name) for split in splits for name in split.image_names()]
+    if all(split.images is not None for split in splits):
+        images = np.concatenate([split.images for split in splits if split.images is not None])
+        return from_arrays("all", images, labels, index, names)
+    ends = np.cumsum([len(split) for split in splits])
+
+    def read(i: int) -> Any:
+        which = int(np.searchsorted(ends, i, side="right"))
+        return splits[which].read(i - int(ends[which]) + len(splits[which]))
+
+    return Split("all", labels, index, read, names=names)

@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxvit import data
 from jaxvit.config.default import Config
-from jaxvit.data.sources.folder import SUFFIXES
+from jaxvit.data.files import image_files
+from jaxvit.data.layout import read_layout, subfolders
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Split
 from jaxvit.errors import UserError
 from jaxvit.runtime.paths import expand
@@ -117,10 +118,10 @@ def _header(path: Path) -> tuple[int, ...]:
 
 def _folder(root: Path) -> tuple[int, int, int, Shape | None] | None:
     """From the names of the files."""
-    train = root / "train" if (root / "train").is_dir() else root
-    classes = [d for d in train.iterdir() if d.is_dir() and not d.name.startswith(".")]
-    images = sum(1 for d in classes for p in d.rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not classes or not images:
+    folders = read_layout(root).folders
+    classes = subfolders(folders["train"])
+    images = {split: sum(len(image_files(d)) for d in subfolders(folder)) for split, folder in folders.items()}
+    if not classes or not images["train"]:
         return None
-    held_out = images // 5  # where all lie together
-    return len(classes), images - (held_out if train == root else 0), held_out, None
+    held_out = round(0.2 * images["train"]) if "test" not in images else 0  # see splits.automatic_test
+    return len(classes), images["train"] - held_out, images.get("test", held_out), None

@@ -14,6 +14,8 @@ from jaxvit.reports.runs import RunFiles
 SIDE = 128  # pixels to which small images are enlarged
 SHOWN = 8  # images of the fixed sample
 DRAWS = 7
+NAMED = "An image is named by its file, or by the split or file that it is stored in and its place there, from 0."
+NUMBERED = "The number is the place, from 0, in the split that the image is stored in."
 
 
 def to_png(image: np.ndarray, side: int = SIDE) -> bytes:
@@ -49,18 +51,18 @@ def mistakes(run: RunFiles, probabilities: np.ndarray, images: dict[int, np.ndar
         (int(run.index[i]), int(run.predictions[i]), float(probabilities[i].max()), int(run.labels[i])) for i in where
     ]
     names = run.class_names
-    rows = [[str(k), names[said], f"{100 * p:.1f} %", names[true]] for k, said, p, true in facts]
+    rows = [[run.image_name(k), names[said], f"{100 * p:.1f} %", names[true]] for k, said, p, true in facts]
     shown = [
-        Picture(to_png(images[k]), f"{names[said]} ({100 * p:.0f} %)", (f"true: {names[true]}", f"test image {k}"))
+        Picture(to_png(images[k]), f"{names[said]} ({100 * p:.0f} %)", (f"true: {names[true]}", run.image_name(k)))
         for k, said, p, true in facts
         if k in images
     ]
-    slug, raw = run.slug, [[k, names[s], p, names[t]] for k, s, p, t in facts]
+    slug, raw = run.slug, [[k, run.image_name(k), names[s], p, names[t]] for k, s, p, t in facts]
     table = Table(
-        ["test image", "said", "probability", "true"], rows, left=2,
-        folded=f"{run.label}: the {len(rows)} most confident mistakes by number" if len(shown) == len(rows) else "",
-        caption=f"{run.label}: wrong and sure of it; numbers count the test split from 0.",
-        csv=(f"mistakes_{slug}.csv", ["index", "said", "probability", "true"], raw),
+        ["image", "said", "probability", "true"], rows, left=2,
+        folded=f"{run.label}: the {len(rows)} most confident mistakes by name" if len(shown) == len(rows) else "",
+        caption=f"{run.label}: wrong and sure of it. {NAMED if run.names is not None else NUMBERED}",
+        csv=(f"mistakes_{slug}.csv", ["index", "image", "said", "probability", "true"], raw),
     )  # fmt: skip
     pictures = [Pictures(f"mistakes_{slug}", shown, f"{run.label}: the most confident mistakes")] if shown else []
     return [*pictures, table]
@@ -81,7 +83,7 @@ def pairs(run: RunFiles, counts: np.ndarray, images: dict[int, np.ndarray]) -> l
             hits = np.flatnonzero((run.labels == true) & (run.predictions == said))
             there = [int(run.index[i]) for i in hits if int(run.index[i]) in images][:2]
             shown += [
-                Picture(to_png(images[k]), names[true], (f"taken for {names[said]}", f"test image {k}")) for k in there
+                Picture(to_png(images[k]), names[true], (f"taken for {names[said]}", run.image_name(k))) for k in there
             ]
     raw = [[names[a], names[b], forth, back] for a, b, forth, back in found]
     table = Table(
@@ -106,7 +108,7 @@ def pairs(run: RunFiles, counts: np.ndarray, images: dict[int, np.ndarray]) -> l
 def _example(run: RunFiles, images: dict[int, np.ndarray], label: int) -> Picture | None:
     assert run.labels is not None and run.index is not None
     there = [int(i) for i in run.index[run.labels == label] if int(i) in images]
-    return Picture(to_png(images[there[0]]), run.class_names[label], (f"test image {there[0]}",)) if there else None
+    return Picture(to_png(images[there[0]]), run.class_names[label], (run.image_name(there[0]),)) if there else None
 
 
 def heat(runs: Sequence[RunFiles], classifiers: dict[str, Any]) -> list[Block]:
@@ -129,7 +131,7 @@ def heat(runs: Sequence[RunFiles], classifiers: dict[str, Any]) -> list[Block]:
     index = samples["index"][chosen]
     cells = []
     for i, image in enumerate(images):
-        cells.append(Picture(to_png(image), "", (f"true: {names[int(labels[i])]}", f"test image {index[i]}")))
+        cells.append(Picture(to_png(image), "", (f"true: {names[int(labels[i])]}", first.image_name(int(index[i])))))
         cells += [pictures[i] for _, pictures in columns]
     caption = (
         "Grad-CAM (Selvaraju et al., 2017) for the class that the model names, at the default layer of its family: "

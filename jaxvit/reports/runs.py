@@ -30,7 +30,8 @@ class RunFiles:
     summary: dict[str, Any]  # {} while the run is unfinished
     logits: np.ndarray | None = None  # float32 [n, classes], of the test split
     labels: np.ndarray | None = None  # int [n]
-    index: np.ndarray | None = None  # int [n], position in the data set's own test split
+    index: np.ndarray | None = None  # int [n], position in the split that the image is stored in
+    names: np.ndarray | None = None  # str [n], of the files, or "test.npz[30]"; runs of before have none
     samples: dict[str, np.ndarray] | None = None  # image uint8 [n, h, w, c], label, index
 
     @property
@@ -44,6 +45,13 @@ class RunFiles:
         assert self.samples is not None
         end = int(self.samples.get("fixed", len(self.samples["image"])))
         return {name: self.samples[name][:end] for name in ("image", "label", "index")}
+
+    def image_name(self, index: int) -> str:
+        """What a test image is found by: its file's name, or its place in the data set."""
+        if self.names is None or self.index is None:
+            return f"image {index}"
+        found = np.flatnonzero(self.index == index)
+        return str(self.names[found[0]]) if len(found) else f"image {index}"
 
     @property
     def finished(self) -> bool:
@@ -104,7 +112,7 @@ def read_run(path: Path, label: str) -> RunFiles:
     summary = run_files.read_json(path / "summary.json") if (path / "summary.json").exists() else {}
     lines = _read_lines(path / "metrics.jsonl")
     epochs = [line for line in lines if "train/loss" in line or "val/loss" in line]
-    arrays = _read_npz(path / "predictions.npz", ("logits", "labels", "index"))
+    arrays = _read_npz(path / "predictions.npz", ("logits", "labels", "index"), ("names",))
     samples = _read_npz(path / "samples.npz", ("image", "label", "index"), ("fixed",))
     run = RunFiles(path, label, config, class_names, epochs, lines, summary, samples=samples, **(arrays or {}))
     if arrays:
@@ -159,6 +167,8 @@ def _check_predictions(run: RunFiles) -> None:
         raise UserError(
             f"{where!r} holds logits of shape {logits.shape} and labels {labels.shape}; expected [n, {k}], [n]"
         )
+    if run.names is not None and run.names.shape != labels.shape:
+        raise UserError(f"{where!r} holds {run.names.shape} names for {len(labels)} images")
     if not len(labels):
         raise UserError(f"{where!r} holds no images; expected at least one")
     if not np.isfinite(logits).all():

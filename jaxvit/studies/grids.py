@@ -37,7 +37,7 @@ def grids(runs: Sequence[RunFiles], heads: Mapping[str, str]) -> list[Block]:
     names = ["original", *(heads.get(label, label) for label, _ in columns)]
     overlays, heats = [], []
     for i, image in enumerate(images):
-        lines = (f"true: {first.class_names[int(labels[i])]}", f"test image {index[i]}")
+        lines = (f"true: {first.class_names[int(labels[i])]}", first.image_name(int(index[i])))
         original = Picture(to_png(image), "", lines)
         overlays += [original, *(column[i][0] for _, column in columns)]
         heats += [original, *(column[i][1] for _, column in columns)]

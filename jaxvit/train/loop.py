@@ -370,6 +370,7 @@ def _finish(run: Run, state: TrainState, progress: Progress) -> dict[str, Any]:
             logits=logits.astype(np.float32),
             labels=split.labels[readable],
             index=split.index[readable],
+            names=split.image_names(readable),
         )
         run_files.write_npz(run.workdir / "samples.npz", **samples)
         described = summary.describe(run, final, progress)

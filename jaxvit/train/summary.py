@@ -215,7 +215,7 @@ def decisive(metrics: dict[str, float]) -> dict[str, float]:
 def sample_images(
     feed: Any, split: Any, positions: np.ndarray, logits: np.ndarray, size: int = 1
 ) -> dict[str, np.ndarray]:
-    """Returns a few images of a split as the model's feed holds them: image uint8 [n, h, w, c], label, index.
+    """Returns a few images of a split as the model's feed holds them: image uint8 [n, h, w, c], label, index, name.
 
     The first `fixed` of them lie evenly over the split and are the same for every run of these data; the others are
     mistakes that tell most.
@@ -235,6 +235,7 @@ def sample_images(
         "image": sharding.fetch(batch["image"])[: len(chosen)],
         "label": split.labels[chosen],
         "index": split.index[chosen],
+        "name": split.image_names(chosen),
         "fixed": np.asarray(len(even)),
     }
 

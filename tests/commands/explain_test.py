@@ -1,5 +1,8 @@
 """The command explain: which images, which files, and mistakes in two lines."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,9 @@ import pytest
 from PIL import Image
 
 from jaxvit import inference
+from jaxvit.build import parts
 from jaxvit.commands import explain as explain_cli
+from jaxvit.data.splits import Split
 from jaxvit.errors import UserError
 from jaxvit.models import create_model
 
@@ -63,6 +68,37 @@ def test_wrong_answers_are_marked(run, capsys):
     assert vermillion == [r.wrong for r in results]
 
 
+def test_the_rest_is_explained_where_a_file_cannot_be_read(run, capsys):
+    (run / "a.jpg").write_bytes(b"broken")
+    (run / "._photo0.png").write_bytes(b"of a Mac")
+    words = ["--workdir", str(run / "run"), str(run)]
+    assert explain_cli.run(words) == 1  # a third of the files
+    said = capsys.readouterr()
+    assert f"skipped {run / 'a.jpg'}: no image data" in said.err and "1 of 3 image files cannot be read" in said.err
+    assert str(run / "photo1.png") in said.out  # in the table: files by their whole names
+    assert (run / "run" / "explain" / "photo1.png").exists()
+    with pytest.raises(UserError, match="a.jpg: not a readable image"):
+        explain_cli.run(["--workdir", str(run / "run"), str(run / "a.jpg")])
+
+
+def test_samples_are_named_by_file_or_place(run, capsys, monkeypatch):
+    split = Split(
+        "test", np.array([0, 1, 2]), np.array([5, 7, 9]), lambda i: Image.new("RGB", (9, 9)), stored="train.npz"
+    )
+    files = dataclasses.replace(split, names=["cat/1.jpg", "dog/1.jpg", "eel/1.jpg"])
+    np.savez(run / "run/predictions.npz", logits=np.eye(3), labels=split.labels, index=split.index)
+    for of, names, stems in (
+        (split, ["train.npz[5]", "train.npz[9]"], ["train.npz_5", "train.npz_9"]),
+        (files, ["cat/1.jpg", "eel/1.jpg"], ["cat_1", "eel_1"]),
+    ):
+        monkeypatch.setattr(parts, "load_data", lambda config, of=of: SimpleNamespace(test=of))
+        out = run / stems[0]
+        assert explain_cli.run(["--workdir", str(run / "run"), "--samples", "2", "--out", str(out)]) == 0
+        said = capsys.readouterr().out
+        assert all(name in said for name in names)
+        assert {p.stem for p in out.glob("*.png")} == {"grid", "heat", *stems}
+
+
 def test_layers_are_listed_with_the_default(run, capsys):
     assert explain_cli.run(["--workdir", str(run / "run"), "--layers"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -90,7 +126,7 @@ def test_figures_never_share_a_name():
     [
         (["--workdir", "RUN"], "no images; name files or folders"),
         (["PHOTO"], "give --workdir DIR"),
-        (["--workdir", "RUN", "PHOTO", "--checkpoint", "x"], "--checkpoint goes with --model"),
+        (["--workdir", "RUN", "PHOTO", "--checkpoint", "x"], "--checkpoint and --weights go with --model"),
         (["--workdir", "RUN", "PHOTO", "--method", "gradcan"], "Did you mean 'gradcam'"),
         (["--workdir", "RUN", "PHOTO", "--cmap", "jet"], "no colour map 'jet'"),
         (["--workdir", "RUN", "PHOTO", "--alpha", "1.5"], "--alpha is 1.5"),

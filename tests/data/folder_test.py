@@ -42,17 +42,20 @@ def test_class_folders_are_split_automatically_and_the_test_split_is_fixed(tmp_p
 
 @pytest.mark.parametrize(("val_name", "with_test"), [("val", False), ("validation", False), ("val", True)])
 def test_train_and_val_folders(tmp_path, val_name, with_test):
+    """val/ selects and is never the test split; a missing test split is held out of train/."""
     _plain(tmp_path / "train", 10)
     _plain(tmp_path / val_name, 5)
     if with_test:
         _plain(tmp_path / "test", 4)
     data = load_dataset(f"folder:{tmp_path}")
-    if with_test:
-        assert (len(data.train), len(data.val), len(data.test)) == (30, 15, 12)
-    else:
-        assert (len(data.train), len(data.val), len(data.test)) == (27, 3, 15)
-        assert any("held-out test split" in note for note in data.notes)
-    assert all(name.startswith(("test/", val_name)) for name in data.test.names)
+    assert len(data.val) == 15 and all(name.startswith(f"{val_name}/") for name in data.val.names)
+    assert (len(data.train), len(data.test)) == ((30, 12) if with_test else (24, 6))
+    assert all(name.startswith("test/" if with_test else "train/") for name in data.test.names)
+    assert data.drawn == (() if with_test else ("test",))
+    reading = f"train/ trains, {val_name}/ selects" + (
+        ", test/ tests" if with_test else "; images for test are held out"
+    )
+    assert any(reading in note for note in data.notes)
 
 
 def test_train_alone_and_a_test_folder_without_classes(tmp_path):
@@ -106,6 +109,33 @@ def _broken(root):
     os.symlink(root / "nowhere", root / "cat" / "dangling.jpg")
     Image.new("1", (20_000, 5_000)).save(root / "cat" / "bomb.png")
     return {*broken, "cat/dangling.jpg", "cat/bomb.png"}
+
+
+def test_classes_named_by_numbers_count_by_value(tmp_path):
+    """0 ... 11 are the labels 0 to 11, not 0, 1, 10, 11, 2: whatever zeros stand before them."""
+    for form in ("{}", "{:04d}"):
+        root = tmp_path / form[:3].strip("{}:")
+        data = load_dataset(_plain(root, 3, [form.format(i) for i in range(12)]), val_fraction=0)
+        assert data.class_names == [form.format(i) for i in range(12)]
+        for split in (data.train, data.test):
+            for name, label in zip(split.names, split.labels, strict=True):
+                assert int(name.split("/")[0]) == label
+
+
+def test_a_larger_share_of_broken_files_can_be_allowed(tmp_path):
+    name, listed = _plain(tmp_path / "photos", 12), tmp_path / "skipped_files.txt"
+    (tmp_path / "photos" / "bee" / "007.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=r"1 of 36 .* more than 1 %.*; data.max_bad_fraction=0.03 allows it") as caught:
+        load_dataset(name, skipped_file=str(listed))
+    assert "007.jpg (an empty file)" in str(caught.value)
+    data = load_dataset(name, skipped_file=str(listed), max_bad_fraction=0.03)
+    assert len(data.train) + len(data.val) + len(data.test) == 35 and "bee/007.jpg" in listed.read_text()
+    (tmp_path / "photos" / "bee" / "007.jpg").unlink()
+    load_dataset(name, skipped_file=str(listed))
+    assert not listed.exists()  # nothing was skipped this time
+    for wrong in (-0.1, 1.5, True):
+        with pytest.raises(UserError, match="data.max_bad_fraction is"):
+            load_dataset(name, max_bad_fraction=wrong)
 
 
 def test_a_few_broken_files_are_skipped_counted_and_listed(tmp_path):

@@ -93,7 +93,7 @@ def test_animated_files_give_their_first_frame_or_are_refused(image_format, tmp_
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
     frames[0].save(tmp_path / "x.png", image_format, save_all=True, append_images=frames[1:], lossless=True)
     if image_format == "GIF":
-        with pytest.raises(UserError, match="no JPEG, PNG or WebP"):
+        with pytest.raises(UserError, match="a GIF file, which is not read"):
             open_image(tmp_path / "x.png")
     else:
         assert open_image(tmp_path / "x.png").getpixel((3, 3)) == (255, 0, 0)
@@ -147,9 +147,6 @@ def test_decompression_bombs_are_refused_before_decoding(tmp_path):
     Image.new("1", (20_000, 5_000)).save(tmp_path / "bomb.png")
     with pytest.raises(UserError, match="bomb.png"):
         open_image(tmp_path / "bomb.png")
-    with pytest.raises(ValueError, match="60x70|70x60"):
-        (tmp_path / "x").write_bytes(_noise("PNG"))
-        images.decode(tmp_path / "x", max_pixels=100)
 
 
 def test_what_is_no_file_is_named(tmp_path):
@@ -158,7 +155,7 @@ def test_what_is_no_file_is_named(tmp_path):
     with pytest.raises(UserError, match="directory"):
         open_image(tmp_path)
     (tmp_path / "note.jpg").write_text("hello")
-    with pytest.raises(UserError, match="no JPEG, PNG or WebP data"):
+    with pytest.raises(UserError, match="no image data; expected JPEG, PNG, WebP"):
         open_image(tmp_path / "note.jpg")
 
 

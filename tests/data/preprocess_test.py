@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvit.data import make_transform, preprocess
+from jaxvit.data import make_transform, open_image, preprocess
 from jaxvit.errors import UserError
+from tests.data.photos import photos
 
 PHOTOS = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "photos"
 CONFIG = {"image_size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 0.9}
@@ -120,3 +121,21 @@ def test_a_line_of_pixels_takes_no_memory():
         for line in ((60_000, 1), (1, 60_000)):
             assert make_transform(224)(Image.new("RGB", line)).shape == (224, 224, 3)
     assert max(w * h for w, h in sizes) < 3_000_000
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_a_phone_photo_is_turned_upright_as_predict_turns_it(tmp_path, orientation, mode):
+    """The same array from the opened file as from `open_image`, and as from the pixels turned by hand."""
+    picture = Image.fromarray(photos(1, 48, 32)[0]).convert(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    picture.save(tmp_path / "photo.png", exif=exif)
+    words = {"image_size": (24, 24), "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    stored = Image.open(tmp_path / "photo.png")
+    by_hand = np.ascontiguousarray(np.rot90(np.asarray(picture), {1: 0, 3: 2, 6: -1, 8: 1}[orientation]))
+    found = preprocess(stored, words)
+    np.testing.assert_array_equal(found, preprocess(Image.fromarray(by_hand), words))
+    np.testing.assert_array_equal(found, preprocess(open_image(tmp_path / "photo.png"), words))
+    np.testing.assert_array_equal(found, preprocess(stored, words))  # the caller's image is left as it was
+    assert orientation == 1 or stored.getexif()[0x0112] == orientation

@@ -64,6 +64,24 @@ def test_npz_is_read_as_stored(tmp_path):
     assert data.class_names == ["0", "1", "2"] and data.image_size == (6, 5)
 
 
+def test_npz_labels_from_one_are_refused_and_classes_without_images_are_said(tmp_path):
+    images = np.zeros((6, 4, 4, 3), np.uint8)
+
+    def load(*labels, **more):
+        for name, stored in zip(("train", "test"), labels, strict=True):
+            np.savez(tmp_path / f"{name}.npz", image=images, label=np.array(stored), **more)
+        return load_dataset(f"npz:{tmp_path}", val_fraction=0)
+
+    with pytest.raises(UserError, match="labels from 1 to 3; expected labels from 0\nsubtract 1 .* all 4 classes"):
+        load([1, 2, 3, 1, 2, 3], [3, 2, 1, 1, 2, 3])
+    with pytest.raises(UserError, match="label 3; expected 0 to 2 .*Do the labels begin at 1"):
+        load([1, 2, 3, 1, 2, 3], [3, 2, 1, 1, 2, 3], class_names=np.array(["a", "b", "c"]))
+    named = load([1, 2, 3, 1, 2, 3], [3, 2, 1, 1, 2, 3], class_names=np.array(["none", "a", "b", "c"]))
+    assert named.num_classes == 4 and "1 of 4 classes have no training image: none" in named.notes
+    assert load([1, 2, 3, 1, 2, 3], [0, 2, 1, 1, 2, 3]).num_classes == 4  # the test split has the class 0
+    assert load([0, 0, 0, 5, 5, 5], [0] * 6).notes == ["4 of 6 classes have no training image: 1, 2, 3, ..."]
+
+
 def test_npz_takes_floats_grey_images_names_and_its_own_validation(tmp_path):
     values = np.arange(256, dtype=np.float32) / 255
     images = np.tile(values[:32].reshape(4, 8), (10, 1, 1))
@@ -149,3 +167,17 @@ def test_wrong_names_are_answered(name, words):
     with pytest.raises(UserError) as caught:
         load_dataset(name)
     assert words in str(caught.value)
+
+
+def test_the_test_split_can_be_limited_and_is_the_same_for_every_seed():
+    whole, some, fewer = (load_dataset("digits", test_limit=n) for n in (None, 100, 20))
+    other = load_dataset("digits", test_limit=100, seed=7)
+    assert (len(whole.test), len(some.test), len(fewer.test)) == (450, 100, 20)
+    np.testing.assert_array_equal(some.test.index, other.test.index)
+    assert set(fewer.test.index) < set(some.test.index) < set(whole.test.index)
+    assert np.bincount(some.test.labels).min() >= 9  # stratified
+    assert any("test: 100 of 450 images used" in note for note in some.notes)
+    assert len(some.train) == len(whole.train) and len(load_dataset("digits", test_limit=1000).test) == 450
+    for wrong in (0, -1, 2.5, True):
+        with pytest.raises(UserError, match="data.test_limit is .*; expected a whole number of at least 1"):
+            load_dataset("digits", test_limit=wrong)

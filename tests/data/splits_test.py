@@ -104,3 +104,28 @@ def test_channel_statistics_equal_numpy():
     mean, std = splits.channel_statistics(images)
     np.testing.assert_allclose(mean, (images / 255).mean((0, 1, 2)), atol=6e-5)
     np.testing.assert_allclose(std, (images / 255).std((0, 1, 2)), atol=6e-5)
+
+
+def test_every_example_can_be_found_again():
+    """By its file's name, or by its place in what it is stored in, whatever was taken from whatever."""
+    images, labels = np.zeros((6, 2, 2, 1), np.uint8), np.arange(6)
+    arrays = splits.from_arrays("train", images, labels, stored="train.npz")
+    held_out = arrays.take(np.array([5, 3]), "test").take(np.array([1, 0]))
+    assert held_out.image_names().tolist() == ["train.npz[3]", "train.npz[5]"] and held_out.name == "test"
+    files = splits.Split("train", labels, labels, lambda i: images[i], names=[f"{i}.jpg" for i in range(6)])
+    assert files.take(np.array([4, 2]), "test").image_names([1]).tolist() == ["2.jpg"]
+    named = splits.from_arrays("test", images, labels, names=list("abcdef")).take(np.array([2]))
+    assert named.image_names().tolist() == ["c"]
+
+
+def test_splits_together_keep_examples_labels_and_names():
+    def make(name, values, lazy):
+        images = np.array(values, np.uint8)[:, None, None, None]
+        whole = splits.from_arrays(name, images, np.array(values))
+        return splits.Split(name, whole.labels, whole.index, lambda i: images[i]) if lazy else whole
+
+    for lazy in (False, True):
+        whole = splits.together([make("train", [7, 8, 9], lazy), make("val", [], lazy), make("test", [1, 2], lazy)])
+        assert (whole.name, whole.labels.tolist()) == ("all", [7, 8, 9, 1, 2])
+        assert [int(whole.read(i)[0, 0, 0]) for i in range(5)] == [7, 8, 9, 1, 2]
+        assert whole.image_names().tolist() == ["train[0]", "train[1]", "train[2]", "test[0]", "test[1]"]

@@ -84,6 +84,25 @@ def test_report_of_one_run(tmp_path):
     assert f"{100 * right:.2f} %" in text
 
 
+def test_images_of_a_report_are_named_by_their_files(tmp_path):
+    """Runs of before have no names: their numbers are places in what the image is stored in."""
+    run = write_run(tmp_path / "a")
+    with np.load(run / "predictions.npz") as stored:
+        arrays = dict(stored)
+    page = check_page(write_report([run])[0])
+    assert "image 3" in page.text and "in the split that the image is stored in" in page.text
+    assert "count the test split" not in page.text
+    names = np.array([f"cat/photo {i}.jpg" for i in range(len(arrays["labels"]))])
+    np.savez(run / "predictions.npz", **arrays, names=names)
+    page = check_page(write_report([run])[0])
+    wrong = rows(run / "report/mistakes_a.csv")
+    assert wrong and all(row["image"] == f"cat/photo {row['index']}.jpg" for row in wrong)
+    assert all(row["image"] in page.text for row in wrong) and "An image is named by its file" in page.text
+    np.savez(run / "predictions.npz", **arrays, names=names[:3])
+    with pytest.raises(UserError, match="names for 40 images"):
+        write_report([run])
+
+
 def test_report_of_seeds_and_another_recipe(tmp_path):
     runs = [write_run(tmp_path / f"s{i}", seed=i) for i in range(2)]
     runs.append(write_run(tmp_path / "other", seed=5, skill=0.5, optim__learning_rate=0.5))

@@ -22,8 +22,8 @@ def load() -> Source:
     labels = raw.target.astype(np.int32)
     train, test = hold_out(labels, NUM_TEST, TEST_SEED)
     splits = {
-        "train": from_arrays("train", images[train], labels[train], train),
-        "test": from_arrays("test", images[test], labels[test], test),
+        "train": from_arrays("train", images[train], labels[train], train, stored="digits"),
+        "test": from_arrays("test", images[test], labels[test], test, stored="digits"),
     }
     mean, std = channel_statistics(images[train])
     names = [str(d) for d in range(10)]

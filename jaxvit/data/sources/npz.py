@@ -16,7 +16,8 @@ MAX_CHANNELS = 16  # more in the last place means [n, c, h, w]
 def load(path: str) -> Source:
     """Reads `image` ([n, h, w, c] or [n, h, w]; uint8, or float in [0, 1]) and `label` (int [n]) of each split.
 
-    `class_names` in train.npz names the classes; otherwise their number is the largest train label plus one.
+    `class_names` (different strings [num_classes]) in train.npz names the classes; otherwise their number is the
+    largest train label plus one, and some split must have the label 0. Classes without a training image are noted.
     """
     root = expand(path)
     if not root.is_dir():
@@ -37,6 +38,7 @@ def load(path: str) -> Source:
     if train.labels.max() >= MAX_CLASSES:
         raise UserError(f"{root / 'train.npz'}: label {train.labels.max()}; expected at most {MAX_CLASSES - 1}.")
     if class_names is None:
+        _check_first(root / "train.npz", list(splits.values()))
         class_names = [str(i) for i in range(int(train.labels.max()) + 1)]
     if len(class_names) < 2 or len(np.unique(train.labels)) < 2:
         raise UserError(f"{root / 'train.npz'}: all labels are of one class; a classifier needs two or more.")
@@ -45,7 +47,7 @@ def load(path: str) -> Source:
     assert train.images is not None
     _, h, w, c = train.images.shape
     mean, std = channel_statistics(train.images)
-    return Source(splits, class_names, c, (h, w), mean, std)
+    return Source(splits, class_names, c, (h, w), mean, std, _without_images(train, class_names))
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:
@@ -86,7 +88,7 @@ def _split(name: str, file: Path, arrays: dict[str, np.ndarray]) -> Split:
     if labels.min() < 0 or labels.max() >= 2**31:
         bad = labels.min() if labels.min() < 0 else labels.max()
         raise UserError(f"{file}: label {bad}; expected labels from 0 to the number of classes minus one.")
-    return from_arrays(name, images, labels)
+    return from_arrays(name, images, labels, stored=file.name)
 
 
 def _images(file: Path, images: np.ndarray) -> np.ndarray:
@@ -115,6 +117,26 @@ def _images(file: Path, images: np.ndarray) -> np.ndarray:
     return np.rint(images * images.dtype.type(255)).astype(np.uint8)
 
 
+def _check_first(file: Path, splits: list[Split]) -> None:
+    """Labels from 1 to n, as MATLAB writes them, would become n + 1 classes, the first of which has no image."""
+    least = min(int(split.labels.min()) for split in splits)
+    if least > 0:
+        most = max(int(split.labels.max()) for split in splits)
+        raise UserError(
+            f"{file}: labels from {least} to {most}; expected labels from 0\n"
+            f"subtract {least} from them, or name all {most + 1} classes in class_names where class 0 has no images"
+        )
+
+
+def _without_images(train: Split, class_names: list[str]) -> list[str]:
+    """A note on classes that training never shows."""
+    missing = np.setdiff1d(np.arange(len(class_names)), train.labels)
+    if not len(missing):
+        return []
+    names = ", ".join(class_names[i] for i in missing[:3]) + (", ..." if len(missing) > 3 else "")
+    return [f"{len(missing)} of {len(class_names)} classes have no training image: {names}"]
+
+
 def _class_names(file: Path, names: np.ndarray) -> list[str]:
     if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names):
         raise UserError(f"{file}: class_names must be different strings [num_classes].")
@@ -126,6 +148,7 @@ def _check_against_train(file: Path, split: Split, train: Split, num_classes: in
     if split.labels.max() >= num_classes:
         raise UserError(
             f"{file}: label {split.labels.max()}; expected 0 to {num_classes - 1} ({num_classes} classes by train.npz)."
+            + (" Do the labels begin at 1?" if split.labels.max() == num_classes and split.labels.min() > 0 else "")
         )
     have, want = list(split.images.shape[1:]), list(train.images.shape[1:])
     if have != want:

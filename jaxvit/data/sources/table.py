@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from jaxvit.data.files import MAX_BAD
 from jaxvit.data.sources import cifar, digits, folder, npz, tfds_source
-from jaxvit.data.splits import Dataset, Source, Split, hold_out, limit
+from jaxvit.data.splits import Dataset, Source, Split, hold_out, limit, some
 from jaxvit.errors import UserError, suggest
 
 __all__ = ["Dataset", "NAMES", "Split", "load_dataset"]
@@ -19,7 +20,7 @@ _PLAIN: dict[str, Callable[..., Source]] = {
 }
 _WITH_ARGUMENT: dict[str, Callable[..., Source]] = {
     "tfds": lambda argument, **options: tfds_source.load(argument, options["data_dir"]),
-    "folder": lambda argument, **options: folder.load(argument, options["skipped_file"]),
+    "folder": lambda argument, **options: folder.load(argument, options["skipped_file"], options["max_bad_fraction"]),
     "npz": lambda argument, **_: npz.load(argument),
 }
 
@@ -34,6 +35,8 @@ def load_dataset(
     data_dir: str | None = None,
     archive: str | None = None,
     skipped_file: str | None = None,
+    test_limit: int | None = None,
+    max_bad_fraction: float = MAX_BAD,
 ) -> Dataset:
     """Returns the data set called `name`, with validation drawn and the train split limited.
 
@@ -50,15 +53,23 @@ def load_dataset(
       data_dir: where TFDS data sets lie (TFDS's own default if None).
       archive: local official CIFAR binary archive, for `cifar10` and `cifar100`.
       skipped_file: where `folder:` lists the files it could not read, one per line with the reason.
+      test_limit: use at most so many test images (stratified, the same for every seed), or None for all.
+      max_bad_fraction: share of the files of `folder:` that may be unreadable, in [0, 1].
     """
     if isinstance(val_fraction, bool) or not 0 <= val_fraction < 1:
         raise UserError(f"data.val_fraction is {val_fraction}; expected a number from 0 to below 1.")
+    if test_limit is not None and (isinstance(test_limit, bool) or test_limit != int(test_limit) or test_limit < 1):
+        raise UserError(f"data.test_limit is {test_limit}; expected a whole number of at least 1.")
+    if isinstance(max_bad_fraction, bool) or not 0 <= max_bad_fraction <= 1:
+        raise UserError(f"data.max_bad_fraction is {max_bad_fraction}; expected a number from 0 to 1.")
     limit(np.zeros(1, np.int32), fraction=fraction, per_class=per_class, seed=seed)  # refuse before reading
-    source = _load_source(name, data_dir=data_dir, archive=archive, skipped_file=skipped_file)
+    options = {"data_dir": data_dir, "archive": archive, "skipped_file": skipped_file}
+    source = _load_source(name, max_bad_fraction=max_bad_fraction, **options)
     train, test = source.splits["train"], source.splits["test"]
     notes = list(source.notes)
-    val = source.splits.get("val")
+    val, drawn = source.splits.get("val"), source.drawn
     if val is None:
+        drawn = (*drawn, "val")
         train, val = _draw_validation(train, val_fraction * source.val_scale, seed)
         if val_fraction:
             notes.append(f"validation: {len(val)} images drawn from train (stratified, seed {seed})")
@@ -68,6 +79,9 @@ def load_dataset(
     if len(positions) < len(train):
         notes.append(f"train: {len(positions)} of {len(train)} images used (stratified, seed {seed})")
         train = train.take(positions)
+    if test_limit is not None and test_limit < len(test):
+        notes.append(f"test: {test_limit:,} of {len(test):,} images used (stratified, the same for every seed)")
+        test = some(test, test_limit)
     return Dataset(
         name=name,
         train=train,
@@ -79,6 +93,7 @@ def load_dataset(
         mean=source.mean,
         std=source.std,
         notes=notes,
+        drawn=drawn,
     )
 
 

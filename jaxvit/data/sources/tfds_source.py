@@ -54,15 +54,16 @@ def load(name: str, data_dir: str | None = None) -> Source:
     for role, split in splits.items():
         if len(split) == 0 or split.labels.min() < 0 or split.labels.max() >= len(class_names):
             raise UserError(f"tfds:{name}: split {roles[role]!r} is empty or has labels outside its classes.")
-    scale = 1.0
+    scale, drawn = 1.0, ()
     if "test" not in splits:
         splits["train"], splits["test"], scale = automatic_test(splits["train"])
+        drawn = ("test",)
         notes.append(f"test: {len(splits['test'])} images drawn from train (stratified, the same for every seed)")
     if splits["train"].images is not None:
         mean, std = channel_statistics(splits["train"].images)
     else:
         mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.5,), (0.5,))
-    return Source(splits, class_names, channels, fixed, mean, std, notes, scale)
+    return Source(splits, class_names, channels, fixed, mean, std, notes, scale, drawn)
 
 
 def is_prepared(name: str, data_dir: str | None) -> bool:
@@ -174,6 +175,7 @@ def _read_split(
     images = np.zeros((n, *(fixed or (0, 0)), channels), np.uint8) if small else None
     labels = np.zeros(n, np.int32)
     ids: list[Any] = [None] * n
+    named = any(key in builder.info.features for key in ID_KEYS)
 
     def visit(block: int) -> None:
         at = range(block * BLOCK, min((block + 1) * BLOCK, n))
@@ -188,13 +190,18 @@ def _read_split(
     except DECODE_ERRORS as error:
         raise UserError(f"tfds:{name}: split {stored!r} is damaged: {reason(error)}.") from None
     order = np.array(sorted(range(n), key=ids.__getitem__), np.int64)
+    names = [_text(ids[i]) for i in order] if named else None
     if images is not None:
-        return from_arrays(role, images[order], labels[order])
+        return from_arrays(role, images[order], labels[order], names=names, stored=stored)
 
     def read(i: int) -> Image.Image:
         return decode(source[int(order[i])])
 
-    return Split(role, labels[order], np.arange(n, dtype=np.int64), read)
+    return Split(role, labels[order], np.arange(n, dtype=np.int64), read, names=names, stored=stored)
+
+
+def _text(identifier: Any) -> str:
+    return identifier.decode(errors="replace") if isinstance(identifier, bytes) else str(identifier)
 
 
 def _rename(split: Split, name: str) -> Split:

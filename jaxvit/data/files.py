@@ -1,0 +1,53 @@
+"""Which files of a folder are images, and the list of those that cannot be read: one rule for all commands."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from jaxvit.data.formats import is_image
+from jaxvit.errors import UserError
+
+# Files with these endings count as images, whatever they hold; others only where their first bytes say so.
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
+            ".heic", ".heif")  # fmt: skip
+MAX_BAD = 0.01  # share of the files that may be unreadable where nothing else is asked for
+
+
+def hidden(name: str) -> bool:
+    """Whether a file or folder is no part of the data: `.git`, `.ipynb_checkpoints`, `._photo.jpg`, `__MACOSX`."""
+    return name.startswith((".", "__MACOSX"))
+
+
+def image_files(directory: Path) -> list[Path]:
+    """Returns what is, or claims to be, an image below `directory`, sorted; hidden and other files are left out."""
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}).")
+
+    found = []
+    for folder, subfolders, names in os.walk(directory, onerror=refuse):
+        subfolders[:] = [s for s in subfolders if not hidden(s)]
+        for name in names:
+            file = Path(folder, name)
+            if not hidden(name) and (file.suffix.lower() in SUFFIXES or is_image(file)):
+                found.append(file)
+    return sorted(found)
+
+
+def write_skipped(file: str | os.PathLike, skipped: Sequence[tuple[str, str]]) -> None:
+    """Writes a line per (name, reason), divided by a tab; without any, a list of before is taken away."""
+    path = Path(file)
+    try:
+        if not skipped:
+            path.unlink(missing_ok=True)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(f"{name}\t{why}\n" for name, why in skipped)
+        path.write_text(lines, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}).") from None
+
+
+def few(skipped: Sequence[tuple[str, str]]) -> str:
+    """The first of a list of (name, reason), on one line."""
+    return "; ".join(f"{name} ({why})" for name, why in skipped[:3]) + ("; ..." if len(skipped) > 3 else "")

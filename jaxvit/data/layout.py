@@ -1,0 +1,143 @@
+"""What the subfolders of a data set mean: splits or classes, and in which order classes count."""
+
+import dataclasses
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from jaxvit.data.files import hidden, image_files
+from jaxvit.errors import UserError
+
+# Split -> usual names of its folder, the likeliest first; in any case, also with "set", "data" or "images" behind.
+SPLIT_NAMES = {
+    "train": ("train", "training", "trainval"),
+    "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
+    "test": ("test", "testing", "holdout", "heldout"),
+}
+DOES = {"train": "trains", "val": "selects", "test": "tests"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Which folder holds the class folders of which split, and lines that say how the folder was read."""
+
+    folders: dict[str, Path]  # "train" always, "val" and "test" where there are such folders
+    notes: list[str]
+
+
+def plain(name: str) -> str:
+    """One spelling for names with accents: macOS takes them apart, Linux does not."""
+    return unicodedata.normalize("NFC", name)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Returns the class names in the order of their labels: sorted, and by value where all are whole numbers."""
+    names = sorted(set(names))
+    values = {int(name) for name in names if is_number(name)}
+    return sorted(names, key=int) if len(values) == len(names) else names
+
+
+def as_labels(names: Iterable[str]) -> list[int] | None:
+    """Returns the labels that class names are where they are exactly the numbers 0 to n - 1, as 0, 07 or 0007."""
+    names = list(names)
+    labels = [int(name) for name in names if is_number(name)]
+    return labels if sorted(labels) == list(range(len(names))) else None
+
+
+def is_number(name: str) -> bool:
+    """Whether a class name is a whole number of a sensible length."""
+    return re.fullmatch(r"[0-9]{1,9}", name) is not None
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Returns the folders in a folder, sorted, without hidden ones."""
+    try:
+        found = [d for d in folder.iterdir() if d.is_dir() and not hidden(d.name)]
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror}).") from None
+    return sorted(found, key=lambda d: plain(d.name))
+
+
+def split_of(name: str) -> str | None:
+    """Returns the split that a folder's name stands for: "Train" -> train, "test_set" -> test; None for others."""
+    word = re.sub(r"[^a-z]", "", name.casefold())
+    word = re.sub(r"(set|split|data|images|imgs)$", "", word)
+    return next((split for split, usual in SPLIT_NAMES.items() if word in usual), None)
+
+
+def read_layout(root: Path) -> Layout:
+    """Returns what the subfolders of a data set are: one for each split with the classes in it, or the classes.
+
+    Raises UserError where there is no subfolder, where all of them have names of splits and none has class folders,
+    and where a folder `train` may be a split or a class.
+    """
+    folders = subfolders(root)
+    if not folders:
+        raise UserError(f"folder:{root}: empty, or images without class folders; expected one subfolder per class.")
+    named = {d: split for d in folders if (split := split_of(d.name))}
+    with_classes = {d: split for d, split in named.items() if subfolders(d)}
+    if "train" not in with_classes.values():
+        return _classes(root, folders, named, with_classes)
+    layout, notes = {}, []
+    for split in SPLIT_NAMES:
+        found = sorted((d for d in with_classes if with_classes[d] == split), key=_likeliest)
+        if found:
+            layout[split] = found[0]
+    unused = [d for d in folders if d not in layout.values()]
+    strangers = [d for d in unused if d not in named and image_files(d)]
+    if len(layout) == 1 and strangers:
+        train, others = layout["train"], _listed(strangers)
+        raise UserError(
+            f"folder:{root}: is {train.name}/ the training split, or a class beside {others}?\n"
+            f"for the split name folder:{train}; a class {train.name} has no subfolders, or another name"
+        )
+    read = ", ".join(f"{layout[split].name}/ {DOES[split]}" for split in layout)
+    notes.append(f"{root.name}: {read}{_missing(layout)}")
+    empty = [d for d in unused if d in named and d not in with_classes]
+    if empty:
+        notes.append(f"{_listed(empty)} {_have(empty)} no class folders and {_are(empty)} not used")
+    rest = [d for d in unused if d not in empty]
+    if rest:
+        notes.append(f"{_listed(rest)} in {root.name} {_are(rest)} not used")
+    return Layout(layout, notes)
+
+
+def _classes(root: Path, folders: list[Path], named: dict[Path, str], with_classes: dict[Path, str]) -> Layout:
+    """The reading without splits: each subfolder is a class."""
+    if len(named) == len(folders):
+        first = next(iter(with_classes), None)
+        instead = f", or the one with the classes, for example folder:{first}" if first else ""
+        raise UserError(
+            f"folder:{root}: {_listed(folders)} {_are(folders)} named as splits, and no train/ has class folders\n"
+            f"expected a subfolder per class in train/ and the others{instead}"
+        )
+    notes = [f"{root.name}: its {len(folders)} folders are the classes"]
+    if named:
+        notes.append(f"{_listed(list(named))} {_are(list(named))} taken for a class; a split needs a train/ beside it")
+    return Layout({"train": root}, notes)
+
+
+def _likeliest(folder: Path) -> tuple[int, str]:
+    """Where several folders are named for one split: by the table's order."""
+    word = re.sub(r"[^a-z]", "", folder.name.casefold())
+    usual = [name for names in SPLIT_NAMES.values() for name in names]
+    return (usual.index(word) if word in usual else len(usual), folder.name)
+
+
+def _missing(layout: dict[str, Path]) -> str:
+    missing = [name for split, name in (("val", "validation"), ("test", "test")) if split not in layout]
+    return f"; images for {' and '.join(missing)} are held out of {layout['train'].name}/" if missing else ""
+
+
+def _listed(folders: list[Path]) -> str:
+    names = ", ".join(f"{d.name}/" for d in folders[:3])
+    return names + (f" and {len(folders) - 3} more" if len(folders) > 3 else "")
+
+
+def _have(folders: list[Path]) -> str:
+    return "has" if len(folders) == 1 else "have"
+
+
+def _are(folders: list[Path]) -> str:
+    return "is" if len(folders) == 1 else "are"

@@ -1,0 +1,89 @@
+"""What subfolders mean: splits by their usual names, classes by all others, and the order of classes."""
+
+import re
+
+import pytest
+from PIL import Image
+
+from jaxvit.data import layout
+from jaxvit.errors import UserError
+
+
+def make(root, *folders):
+    """Makes class folders with one image each; "train/2" is a folder with two of them."""
+    for text in folders:
+        name, _, classes = text.partition("/")
+        for directory in [root / name / f"class{i}" for i in range(int(classes or 0))] or [root / name]:
+            directory.mkdir(parents=True)
+            Image.new("RGB", (4, 4)).save(directory / "x.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected", "notes"),
+    [
+        (("train/2", "val/2", "test/2"), ("train", "val", "test"), "train/ trains, val/ selects, test/ tests"),
+        (("Train/2", "Val/2", "Test/2"), ("Train", "Val", "Test"), ""),
+        (
+            ("TRAIN/2", "VAL/2"),
+            ("TRAIN", "VAL", None),
+            "TRAIN/ trains, VAL/ selects; images for test are held out of TRAIN/",
+        ),
+        (("training/2", "testing/2"), ("training", None, "testing"), "images for validation are held out of training/"),
+        (("training/2", "validation/2"), ("training", "validation", None), ""),
+        (("trainval/2", "test/2"), ("trainval", None, "test"), ""),
+        (("train/2", "trainval/2", "test/2"), ("train", None, "test"), "trainval/ in .* is not used"),
+        (("train/2", "eval/2"), ("train", "eval", None), ""),
+        (("train/2", "holdout/2"), ("train", None, "holdout"), ""),
+        (("train/2", "hold-out/2"), ("train", None, "hold-out"), ""),
+        (("train/2", "dev/2", "test/2"), ("train", "dev", "test"), ""),
+        (("train_set/2", "test_set/2"), ("train_set", None, "test_set"), ""),
+        (("training_data/2", "val_images/2"), ("training_data", "val_images", None), ""),
+        (("train/2",), ("train", None, None), "images for validation and test are held out"),
+        (("train/2", "test"), ("train", None, None), "test/ has no class folders and is not used"),
+        (("train/2", "val/2", "extra/2", "more"), ("train", "val", None), "extra/, more/ in .* are not used"),
+        (("train/2", "val/2", "validation/2"), ("train", "val", None), "validation/ in .* is not used"),
+        (("ant", "bee"), (".", None, None), "its 2 folders are the classes"),
+        (("ant", "bee", "test"), (".", None, None), "test/ is taken for a class; a split needs a train/ beside it"),
+        (("bus", "car", "train"), (".", None, None), "train/ is taken for a class"),
+        (("development", "trains", "testament"), (".", None, None), "its 3 folders are the classes"),
+    ],
+)
+def test_readings(tmp_path, folders, expected, notes):
+    found = layout.read_layout(make(tmp_path, *folders))
+    named = {s: tmp_path / d for s, d in zip(("train", "val", "test"), expected, strict=True) if d is not None}
+    assert found.folders == named
+    assert re.search(notes, "; ".join(found.notes)), found.notes
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("train", "test"), "train/ are named as splits|test/, train/ are named as splits"),
+        (("Train", "Val", "Test"), "named as splits"),
+        (("val/2", "test/2"), "no train/ has class folders\nexpected .* for example folder:.*test"),
+        (("test/2",), "test/ is named as splits"),
+        (("bus", "car", "train/2"), "is train/ the training split, or a class beside bus/, car/"),
+        (("train/2", "unlabelled"), "for the split name folder:.*train"),
+    ],
+)
+def test_what_can_be_read_two_ways_is_refused(tmp_path, folders, message):
+    with pytest.raises(UserError, match=f"(?s){message}") as caught:
+        layout.read_layout(make(tmp_path, *folders))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_order_of_classes():
+    assert layout.in_order(["10", "9", "2"]) == ["2", "9", "10"]
+    assert layout.in_order(["b10", "b9", "a"]) == ["a", "b10", "b9"]
+    assert layout.in_order(["10", "9", "a"]) == ["10", "9", "a"]
+    assert layout.in_order(["1", "01", "0"]) == ["0", "01", "1"]  # not numbers that tell classes apart
+    assert layout.in_order(["\u0664", "10"]) == ["10", "\u0664"]  # other scripts' digits are text
+
+
+def test_numbers_as_labels():
+    assert layout.as_labels(["0", "1", "10", "2", *map(str, range(3, 10))]) == [0, 1, 10, 2, *range(3, 10)]
+    assert layout.as_labels(["0002", "0000", "0001"]) == [2, 0, 1]
+    assert layout.as_labels(["1", "2", "3"]) is None
+    assert layout.as_labels(["0", "00", "1"]) is None
+    assert layout.as_labels(["0", "1", "x"]) is None
