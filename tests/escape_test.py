@@ -264,8 +264,7 @@ def test_a_run_over_such_names(tmp_path, capsys):
 
 # Where a bare `print` may stand: what it writes is escaped there, or is a constant, a figure or a name of ours.
 PRINTS = {
-    "cli.py", "console.py", "interrupt.py", "commands/export.py", "bench/report.py", "bench/timm_side.py",
-    "studies/worker.py",
+    "cli.py", "runtime/console.py", "commands/export.py", "bench/report.py", "bench/timm_side.py", "studies/worker.py",
 }  # fmt: skip
 
 
