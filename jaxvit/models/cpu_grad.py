@@ -19,8 +19,12 @@ def dot_general(lhs: Array, rhs: Array, dimension_numbers: Any, *args: Any, **kw
     """`jax.lax.dot_general`, as linear layers use it."""
     (contract, other), (batch, _) = dimension_numbers
     plain = not batch and tuple(contract) == (lhs.ndim - 1,) and tuple(other) == (0,) and rhs.ndim == 2
+    rows = lhs.reshape(-1, lhs.shape[-1]) if plain else lhs
     if platform() == "cpu" and plain and lhs.dtype == rhs.dtype:
-        return linear(lhs.reshape(-1, lhs.shape[-1]), rhs).reshape(*lhs.shape[:-1], rhs.shape[1])
+        return linear(rows, rhs).reshape(*lhs.shape[:-1], rhs.shape[1])
+    if platform() == "gpu" and plain:
+        out = jax.lax.dot_general(rows, rhs, (((1,), (0,)), ((), ())), *args, **kwargs)
+        return out.reshape(*lhs.shape[:-1], rhs.shape[1])
     return jax.lax.dot_general(lhs, rhs, dimension_numbers, *args, **kwargs)
 
 

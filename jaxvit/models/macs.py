@@ -14,6 +14,10 @@ OWN = {
     "cpu_convolution_kernel_gradient": (1, 2),
 }
 
+# cuDNN's attention: products of all queries with all keys; the gradient computes the logits anew. The forward pass
+# stands twice in a program that is differentiated, and runs once.
+ATTENTION = {"dot_product_attention_fwd_wrapper": 2, "dot_product_attention_bwd_wrapper": 3}
+
 
 def by_formula(model: Any) -> Any:
     """The same model without attention kernels: they exist on one platform only, and hide their products."""
@@ -45,6 +49,9 @@ def count_jaxpr(jaxpr: Any) -> int:
             shapes = [v.aval.shape for v in (*eqn.invars, *eqn.outvars)]
             outputs, kernel = (shapes[i] for i in OWN[eqn.primitive.name])
             total += math.prod(outputs) * math.prod(kernel[:3])
+        elif eqn.primitive.name in ATTENTION:
+            q, k = (v.aval.shape for v in eqn.invars[:2])  # [b, n, heads, hd]
+            total += ATTENTION[eqn.primitive.name] * math.prod(q) * k[1]
         else:
             repeats = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
             for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):

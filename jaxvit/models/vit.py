@@ -34,6 +34,7 @@ from jaxvit.models.vit_layers import (
     patch_dropout,
     refine,
     resample_pos_embed,
+    row_major,
     tiny_normal,
 )
 from jaxvit.models.vit_variants import UNSUPPORTED, VARIANTS
@@ -108,7 +109,7 @@ class VisionTransformer(nn.Module):
     block_fn: str = "block"
     mlp_layer: str = "mlp"
     attn_layer: str = "attn"
-    attn_implementation: str | None = None  # as in jax.nn.dot_product_attention
+    attn_implementation: str | None = None  # "cudnn", "xla" (the formula); None: cuDNN on a GPU in 16 bits, else "xla"
     dtype: Dtype = None
     remat: bool | str = False  # "dots" keeps the results of linear layers, "block" (or True) only the input
     scan: bool = False  # one compiled block for all: compiles faster; other random draws in training
@@ -133,7 +134,7 @@ class VisionTransformer(nn.Module):
         x = self.embed(images, train=train)
         if self.pre_norm:
             x = norm(name="norm_pre")(x)
-        x = self.run_blocks(x, norm, train=train)
+        x = row_major(self.run_blocks(row_major(x), norm, train=train))
         if self.final_norm and not norm_last:
             x = norm(name="norm")(x)
         if self.distilled:
@@ -272,6 +273,13 @@ def _check_fields(model: VisionTransformer) -> None:
     if "parallel_scaling" in model.block_fn and (model.scale_attn_norm or model.scale_mlp_norm):
         raise UserError(
             f"block_fn={model.block_fn!r} has no scale norms; expected scale_attn_norm and scale_mlp_norm False."
+        )
+    if model.attn_implementation == "cudnn" and (
+        model.attn_drop_rate or "diff" in (model.attn_layer, model.block_fn[:4])
+    ):
+        raise UserError(
+            "attn_implementation='cudnn' shows no attention weights, which attn_drop_rate and differential attention "
+            "change; expected None or 'xla'."
         )
     if model.global_pool == "token" and not model.class_token:
         raise UserError("global_pool='token' needs class_token=True; expected e.g. global_pool='avg'.")

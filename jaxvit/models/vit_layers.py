@@ -8,13 +8,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Layout, with_layout_constraint
 
-from jaxvit.models.layers import ACTIVATIONS, Array, Dense, Dtype, Mlp, PatchProjection, trunc_normal
+from jaxvit.models import flash_attention
+from jaxvit.models.layers import ACTIVATIONS, Array, Dense, Dtype, LayerNorm, Mlp, PatchProjection, trunc_normal
 from jaxvit.runtime.platform import platform
 
 Norm = Callable[..., nn.Module]  # called with the submodule's name
 
-NORMS: dict[str, Norm] = {"layernorm": nn.LayerNorm, "rmsnorm": nn.RMSNorm}
+NORMS: dict[str, Norm] = {"layernorm": LayerNorm, "rmsnorm": nn.RMSNorm}
 tiny_normal = nn.initializers.normal(stddev=1e-6)
 
 
@@ -24,6 +26,15 @@ def make_norm(kind: str, eps: float, dtype: Dtype = None) -> Norm:
 
 
 default_norm = make_norm("layernorm", 1e-6)
+
+
+def row_major(x: Array) -> Array:
+    """The same tokens [b, n, d], which XLA on a GPU may not keep in another order.
+
+    Else the gradients of pooling and of the position table can make it keep all tokens of all blocks, and their
+    gradients, with the images or the tokens innermost, and transpose them on the way to and from each matmul.
+    """
+    return with_layout_constraint(x, Layout(tuple(range(x.ndim)))) if platform() == "gpu" else x
 
 
 class LayerScale(nn.Module):
@@ -86,10 +97,14 @@ def attend(module: Any, q: Array, k: Array, v: Array, *, drop_rate: float = 0.0,
     """
     if _watched(module) or (train and drop_rate > 0) or q.dtype == jnp.float64:  # jax.nn's softmax is in float32
         return _mix(module, softmax_weights(q, k), v, drop_rate, train)
-    implementation = None if module.is_initializing() else module.implementation
-    if implementation is None and platform() == "cpu":
+    asked = None if module.is_initializing() else module.implementation
+    if asked == "cudnn":
+        flash_attention.check(q, k, v)
+    if asked == "cudnn" or (asked is None and flash_attention.is_default(q, k, v)):
+        return flash_attention.attend(q, k, v)
+    if asked is None and platform() == "cpu":
         return attend_late(q, k, v)
-    return jax.nn.dot_product_attention(q, k, v, implementation=implementation)
+    return flash_attention.by_xla(q, k, v)
 
 
 def attend_late(q: Array, k: Array, v: Array) -> Array:
