@@ -1,5 +1,6 @@
 """Several steps in one program: the same run, boundaries where they were, no compilation too many."""
 
+import collections
 import json
 import signal
 
@@ -12,7 +13,7 @@ from jaxvit.config.default import default
 from jaxvit.errors import UserError
 from jaxvit.runtime.interrupt import Interrupted
 from jaxvit.train import loop as train
-from jaxvit.train import multi_step
+from jaxvit.train import micro_batch, multi_step
 from jaxvit.train.prepare import prepare
 from tests.helpers import tiny_config, write_npz
 from tests.train_test import final_state, lines
@@ -48,12 +49,69 @@ def test_the_number_that_suits(data_name, tmp_path, monkeypatch):
     assert multi_step.steps_per_dispatch(config, feed, 97) == multi_step.MOST  # nothing divides it
     assert multi_step.steps_per_dispatch(config, feed, 4) == 4
     assert multi_step.steps_per_dispatch(config, object(), 100) == 1  # streamed
-    config.data.image_size = (224, 224)
+    # FLOPs of a step decide, not pixels: a launch costs as much for small images as for large ones
+    monkeypatch.setattr(multi_step, "flops_per_step", lambda _: 1.9e12)
+    assert multi_step.steps_per_dispatch(config, feed, 100) == 10  # at most 16: a signal waits for 32 TFLOP
+    monkeypatch.setattr(multi_step, "flops_per_step", lambda _: 2.1e12)
     assert multi_step.steps_per_dispatch(config, feed, 100) == 1
     config.steps_per_dispatch = 2
     with pytest.raises(UserError, match="needs images on the device"):
         multi_step.steps_per_dispatch(config, object(), 100)
     assert default().steps_per_dispatch is None
+
+
+def test_flops_of_a_step():
+    """DeiT-Ti at 224 pixels: 1.26 GMACs an image (timm's table), three passes of 2 FLOPs each; SAM twice that."""
+    config = default()
+    config.model.name, config.batch_size = "deit_tiny_patch16_224", 64
+    with config.unlocked(), config.ignore_type():
+        config.model.update({"in_channels": 3, "num_classes": 1000, "image_size": (224, 224)})
+        config.data.image_size = (224, 224)
+    plain = multi_step.flops_per_step(config)
+    assert plain == pytest.approx(6 * 64 * 1.26e9, rel=0.02)
+    config.optim.sam.rho = 0.05
+    assert multi_step.flops_per_step(config) == 2 * plain
+
+
+def test_small_images_are_evaluated_in_large_batches(monkeypatch):
+    config = default()
+    config.data.image_size = (32, 32)
+    feeds = {"train": range(45000), "val": range(5000), "test": range(10000)}
+    assert multi_step.eval_batch_size(config, 128, feeds) == 128  # a CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert multi_step.eval_batch_size(config, 128, feeds) == 1024
+    assert multi_step.eval_batch_size(config, 2048, feeds) == 2048
+    assert multi_step.eval_batch_size(config, 128, {**feeds, "val": range(45), "test": range(450)}) == 450
+    config.data.image_size = (224, 224)
+    assert multi_step.eval_batch_size(config, 128, feeds) == 128
+
+
+def compiled_by(call):
+    """How often each function was compiled in `call()`."""
+    found = collections.Counter()
+
+    def listen(event, _, fun_name="", **__):
+        if event.endswith("backend_compile_duration"):
+            found.update([fun_name.removeprefix("jit(").removesuffix(")")])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        call()
+    finally:
+        jax._src.monitoring.unregister_event_duration_listener(listen)
+    return found
+
+
+@pytest.mark.parametrize("several", [None, 2])
+def test_what_the_memory_is_planned_with_is_what_runs(tmp_path, data_name, several, monkeypatch):
+    """On a device that knows its memory nothing is compiled for the plan alone, and the average has no own program."""
+    monkeypatch.setattr(micro_batch, "device_limit", lambda: 60 * 2**30)
+    config = tiny_config(data_name, num_epochs=1, steps_per_dispatch=several, ema__decay=0.5, batch_size=10)
+    found = compiled_by(lambda: train.train_and_evaluate(config, tmp_path / "run"))
+    assert (found["train_step"], found["many"]) == ((1, 0) if several is None else (0, 1))
+    assert found["eval_step"] == 1  # of the weights and their average, of both splits
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert 0 < summary["compile_seconds"] < 600
 
 
 WORDS = {

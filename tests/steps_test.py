@@ -1,5 +1,7 @@
 """The training and evaluation steps: a golden step, one trace, padding, accumulation, several devices."""
 
+import time
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -11,8 +13,9 @@ from jaxvit import create_model, optim
 from jaxvit.build.parts import make_normalise, make_to_float
 from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError
-from jaxvit.runtime import sharding
+from jaxvit.runtime import compile_time, sharding
 from jaxvit.step import gradients, steps
+from jaxvit.step import state as state_lib
 from jaxvit.step.state import create_state, ema_variables, init_variables
 
 MODELS = {
@@ -370,3 +373,36 @@ def test_evaluation_does_not_depend_on_the_batch_size():
     chex.assert_trees_all_close(jnp.concatenate([p[1] for p in parts]), logits, atol=1e-6)
     total = jax.tree.map(lambda *x: sum(x), *[p[0] for p in parts])
     chex.assert_trees_all_close(total, sums, rtol=1e-5)
+
+
+def test_weights_are_drawn_by_a_kernel_on_gpus(monkeypatch):
+    """XLA unrolls threefry for each array otherwise; the bits are the same, and an older JAX goes without."""
+    word = "jax_threefry_gpu_kernel_lowering"
+
+    def lowered():
+        draw = lambda key: [jax.random.normal(key, (8, n)) for n in (3, 4)]  # noqa: E731
+        return jax.jit(draw).trace(jax.random.key(0)).lower(lowering_platforms=("cuda",)).as_text()
+
+    assert "threefry2x32_ffi" not in lowered()
+    with state_lib.random_bits_by_kernel():
+        assert "threefry2x32_ffi" in lowered()
+    assert getattr(jax.config, word) is False
+    seen = []
+
+    class Model:
+        def init(self, key, images):
+            seen.append(getattr(jax.config, word))
+            return images
+
+    init_variables(Model(), jax.random.key(0), (2, 2, 1))
+    monkeypatch.setattr(state_lib, "KERNEL_OPTION", "jax_no_such_option")
+    init_variables(Model(), jax.random.key(0), (2, 2, 1))
+    assert seen == [True, False]
+
+
+def test_compilation_is_counted_once():
+    before = compile_time.seconds()
+    begun = time.monotonic()
+    inner = jax.jit(lambda x: jnp.sort(x) + 1)
+    jax.jit(lambda x: inner(x) * inner(x + 1))(jnp.ones(321)).block_until_ready()
+    assert 0 < compile_time.seconds() - before <= time.monotonic() - begun

@@ -36,7 +36,7 @@ def default() -> Config:
     c.batch_size = 128  # images per optimiser step, over all devices and micro-batches
     c.micro_batch = optional(int)  # images that a step computes at once; None: all, or what fits the memory
     c.auto_micro_batch = "auto"  # choose micro_batch where the batch does not fit; not with BatchNorm. "always", "off"
-    c.steps_per_dispatch = optional(int)  # in one program; None: several for small images on a GPU or TPU, else 1
+    c.steps_per_dispatch = optional(int)  # in one program; None: several for short steps on a GPU or TPU, else 1
     c.dtype = "float32"  # of the computation: "float32" or "bfloat16", parameters float32; "float64": all of it
     c.pretrained = optional(str)  # timm name with tag ("deit_tiny_patch16_224.fb_in1k") or a weight file
     c.deterministic = False  # on GPUs: the same bits on every run, by XLA's flags; elsewhere that is so anyway

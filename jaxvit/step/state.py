@@ -1,5 +1,7 @@
 """The training state: data only. What is checkpointed is what there is."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import flax.linen as nn
@@ -11,6 +13,7 @@ import optax
 from jaxvit import optim
 
 Array = jax.Array
+KERNEL_OPTION = "jax_threefry_gpu_kernel_lowering"
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -65,4 +68,22 @@ def ema_variables(state: TrainState, trainable: Any) -> dict[str, Any]:
 def init_variables(model: nn.Module, key: Array, image_shape: tuple[int, int, int]) -> dict[str, Any]:
     """Draws fresh variables for images [h, w, c], compiled as one program (much faster than op by op)."""
     images = jnp.zeros((1, *image_shape), jnp.float32)
-    return jax.jit(model.init)(key, images)
+    with random_bits_by_kernel():
+        return jax.jit(model.init)(key, images)
+
+
+@contextlib.contextmanager
+def random_bits_by_kernel() -> Iterator[None]:
+    """Programs lowered within draw their random bits on a GPU with JAX's own kernel; the bits are the same.
+
+    Without it XLA unrolls threefry for each array that is drawn, which takes as long to compile as a training step.
+    """
+    before = getattr(jax.config, KERNEL_OPTION, None)
+    if before is None:  # not in this version of JAX
+        yield
+        return
+    jax.config.update(KERNEL_OPTION, True)
+    try:
+        yield
+    finally:
+        jax.config.update(KERNEL_OPTION, before)

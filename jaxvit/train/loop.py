@@ -233,10 +233,10 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, f
     with bar(f"epoch {progress.epoch + 1}/{config.num_epochs}", len(order)) as meter:
         done = progress.epoch_step
         for count, batch in run.dispatches(order, progress.epoch, done):
-            compiling = run.compile_seconds
+            waited = run.waited
             state, step_metrics = run.take_step(first_step + done, state, batch, count)
             run.checkpoints.check()
-            compiling = run.compile_seconds - compiling
+            compiling = run.waited - waited
             if compiling:  # does not count as training time
                 begun += compiling
                 meter.leave_out(compiling, count * run.batch_size)

@@ -1,23 +1,28 @@
 """How many training steps go to the device at once: several in one program where launching them would cost most."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxvit.build import parts
 from jaxvit.config.default import Config
 from jaxvit.data.pipeline import Resident, gather
 from jaxvit.errors import UserError
+from jaxvit.models.macs import count_macs
 from jaxvit.runtime.platform import platform
 
-SMALL = 64 * 64  # pixels: larger images keep the device busy for longer than a launch takes
-MOST = 32  # steps; metrics and signals wait for the end of a dispatch
+SHORT = 2e12  # FLOPs: a step of more keeps the device busy for longer than its launches take
+LONG = 32e12  # FLOPs of a dispatch: metrics and signals wait for its end
+MOST = 32  # steps of one
+SMALL = 64 * 64  # pixels of images that are evaluated
+EVALUATED = 1024  # of those at once, where there are as many
 WORTHWHILE = 8  # steps; fewer are not taken for the sake of dividing an epoch
 
 
 def steps_per_dispatch(config: Config, feed: Any, steps_per_epoch: int) -> int:
-    """The config's number, or what suits the device: 1 on a CPU, where nothing is gained, and for large images.
+    """The config's number, or what suits the device: 1 on a CPU, where nothing is gained, and for long steps.
 
     Raises UserError where several were asked for and the data are not on the device.
     """
@@ -30,13 +35,31 @@ def steps_per_dispatch(config: Config, feed: Any, steps_per_epoch: int) -> int:
             )
             raise UserError(f"steps_per_dispatch {wanted} needs {needs}")
         return wanted
-    height, width = config.data.image_size
-    if not able or config.fast_dev_run or platform() == "cpu" or height * width > SMALL:
+    if not able or config.fast_dev_run or platform() == "cpu":
         return 1
-    dividing = [
-        n for n in range(WORTHWHILE, MOST + 1) if steps_per_epoch % n == 0
-    ]  # then no second program is compiled
-    return max(1, dividing[-1] if dividing else min(MOST, steps_per_epoch))
+    flops = flops_per_step(config)
+    if flops > SHORT:
+        return 1
+    most = min(MOST, int(LONG // flops))
+    # where they divide the epoch no second program is compiled
+    dividing = [n for n in range(WORTHWHILE, most + 1) if steps_per_epoch % n == 0]
+    return max(1, dividing[-1] if dividing else min(most, steps_per_epoch))
+
+
+def flops_per_step(config: Config) -> float:
+    """FLOPs of a training step, about: forward, and twice as many backward; all of it twice with SAM."""
+    size = (*config.data.image_size, config.model.in_channels)
+    forward = 2 * count_macs(parts.make_model(config), size) * config.batch_size
+    return 3 * forward * (2 if config.optim.sam.rho else 1)
+
+
+def eval_batch_size(config: Config, batch_size: int, feeds: Mapping[str, Any]) -> int:
+    """Images that are evaluated at once: small ones on a GPU or TPU are more than a step trains on."""
+    height, width = config.data.image_size
+    if platform() == "cpu" or height * width > SMALL:
+        return batch_size
+    held_out = max(len(feed) for name, feed in feeds.items() if name != "train" or len(feeds) == 1)
+    return max(batch_size, min(EVALUATED, held_out))
 
 
 def make_many(step: Callable, sharding: Any) -> Callable:

@@ -20,7 +20,7 @@ from jaxvit.build import recipe
 from jaxvit.config.default import Config, default
 from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError, suggest
-from jaxvit.runtime import multihost, sharding
+from jaxvit.runtime import compile_time, multihost, sharding
 from jaxvit.runtime.console import err
 from jaxvit.runtime.interrupt import nothing_to_save, something_to_save
 from jaxvit.runtime.paths import expand
@@ -57,11 +57,17 @@ class Run:
     trackers: list[Any] = dataclasses.field(default_factory=list)  # TensorBoard and the like
     stop: multihost.Stop = dataclasses.field(default_factory=multihost.Stop)  # whether some process got a signal
     compiled: set[tuple[bool, int]] = dataclasses.field(default_factory=set)  # kinds and numbers of steps taken
-    compile_seconds: float = 0.0
+    waited: float = 0.0  # seconds for the first step of each kind, which compiles
+    begun: float = dataclasses.field(default_factory=compile_time.seconds)
     taken: bool = False  # whether this process has taken a step
     phase: int = 0  # the one under way
     lost: int = 0  # training images that could not be read, as reported
     saved: tuple[int, float] | None = None  # the newest state of this process: its step, and when it was saved
+
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds that this run has compiled so far: all of its programs."""
+        return compile_time.seconds() - self.begun
 
     @property
     def trainable(self) -> Any:
@@ -127,7 +133,7 @@ class Run:
     def take_step(self, step: int, state: TrainState, batch: Any, count: int = 1) -> tuple[TrainState, dict[str, Any]]:
         """Takes step number `step`, or `count` steps from there, whose metrics are then arrays [count].
 
-        The first of its kind waits for the compilation and adds to `compile_seconds`.
+        The first of its kind waits for the compilation and adds to `waited`.
         """
         kind = self.kind_at(step)
 
@@ -147,7 +153,7 @@ class Run:
         if self.flag is not None:
             something_to_save()
         self.compiled.add((kind, count))
-        self.compile_seconds += time.monotonic() - begun
+        self.waited += time.monotonic() - begun
         return result
 
     def is_save_due(self, step: int, epoch: int) -> bool:
@@ -181,6 +187,7 @@ class Run:
 
 def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | None = None) -> tuple[Run, TrainState]:
     """Builds all parts of a run and its state at step 0; `schedule` goes before the config's."""
+    begun = compile_time.seconds()
     if given.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         raise UserError("dtype=float64 needs jax.config.update('jax_enable_x64', True), as the command line does")
     rules = make_rules(given.early_stopping, given.optim.schedule)
@@ -226,27 +233,33 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
         many=functools.partial(multi_step.make_many, sharding=placed) if several > 1 else None,
     )  # fmt: skip
 
-    def whole_step(pieces: int) -> tuple[Callable, tuple[Any, ...]]:  # of the phase in which most trains
-        phase = make_phases(gradient=recipe.make_gradient(config, batch_size, pieces))[-1]
-        batch = next(iter(feeds["train"].batches(np.arange(batch_size), batch_size)))
+    made: dict[int, list[recipe.Phase]] = {}
+
+    def largest(pieces: int) -> tuple[Callable, tuple[Any, ...]]:
+        """A program that will run, so that it is not compiled for the plan alone: of the phase in which most trains."""
+        made[pieces] = make_phases(gradient=recipe.make_gradient(config, batch_size, pieces))
+        phase, feed = made[pieces][-1], feeds["train"]
+        if several > 1:
+            slots = feed.place(np.zeros((several, batch_size), np.int32))
+            return next(iter(phase.many_steps.values())), (phase.template, feed.arrays, slots, teacher_variables)
+        batch = next(iter(feed.batches(np.arange(batch_size), batch_size)))
         return next(iter(phase.train_steps.values())), (phase.template, batch, teacher_variables)
 
     split = sharding.batch_parts(mesh)
-    pieces = micro_batch.fit(config, batch_size, split, variables.get("batch_stats"), whole_step)
+    pieces = micro_batch.fit(config, batch_size, split, variables.get("batch_stats"), largest)
     if pieces > 1:
         config.micro_batch = batch_size // pieces
-        gradient = recipe.make_gradient(config, batch_size, pieces)
-    made = make_phases(gradient=gradient)
-    places = jax.tree.map(lambda x: x.sharding, made[0].template)
+    found = made.get(pieces) or make_phases(gradient=gradient)
+    places = jax.tree.map(lambda x: x.sharding, found[0].template)
     # each leaf a buffer of its own
-    state = jax.tree.map(jnp.copy, jax.jit(made[0].create, out_shardings=places)(variables))
+    state = jax.tree.map(jnp.copy, jax.jit(found[0].create, out_shardings=places)(variables))
     run = Run(
         config=config,
         workdir=workdir,
         dataset=dataset,
         model=model,
         feeds=feeds,
-        phases=made,
+        phases=found,
         steps_per_dispatch=several,
         eval_step=jax.jit(steps.make_eval_step(**shared), out_shardings=whole),
         checkpoints=Checkpoints(
@@ -255,9 +268,10 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
             keep_every_steps=config.checkpoint.keep_every_steps,
         ),
         batch_size=batch_size,
-        eval_batch_size=math.ceil(batch_size / split) * split,
+        eval_batch_size=math.ceil(multi_step.eval_batch_size(config, batch_size, feeds) / split) * split,
         steps_per_epoch=steps_per_epoch,
         rules=rules,
+        begun=begun,
         origin=origin,
         teacher=None if teacher_variables is None else sharding.put(teacher_variables, whole),
         arrange=(lambda order: sharding.dealt(order, batch_size, mesh)) if mapped else (lambda order: order),

@@ -147,7 +147,7 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
     err.print(
         f"training   {duration(described['train_seconds'])} for {described['epochs']} epochs, "
         f"{duration(described['seconds_per_epoch'])} each, {described['images_per_second']:,.0f} images/s "
-        f"(first step with compilation: {duration(described['compile_seconds'])})"
+        f"(compilation: {duration(described['compile_seconds'])})"
     )
     if "val/accuracy" in best:
         err.print(f"validation {decisive(best)['accuracy']:.2%} at epoch {best['epoch']}, the best checkpoint")
