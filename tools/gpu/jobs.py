@@ -105,6 +105,7 @@ TINY = {
     "swin": ("depths=(2,)", "num_heads=(2,)", "embed_dim=16", "window_size=4"),
     "resnet": ("layers=(1,1,1,1)", "channels=(8,8,8,8)"),  # as many stages as timm's expects
 }
+TINY_BATCH = 8  # of a bench and of timm's, so that what one has compiled the other finds
 ON_ANY_MACHINE = {"attn_implementation=pallas": "attn_implementation=interpret"}  # cudnn is mapped below, by name
 TINY_TRAINING = (
     "--config.dtype=float32", "--config.batch_size=16", "--config.num_epochs=2", "--config.eval_every_epochs=1",
@@ -127,7 +128,7 @@ def bench(job: Job, place: Place) -> Command:
     timing = ("--dtype", "bfloat16", "--seconds", "1.5")
     if place.tiny:
         fields += tiny_fields(model.name)
-        size, batch, timing = 32, 8, ("--dtype", "float32", "--seconds", "0.05", "--repeats", "2")
+        size, batch, timing = 32, TINY_BATCH, ("--dtype", "float32", "--seconds", "0.05", "--repeats", "2")
     argv = [sys.executable, "main.py", "bench", "--model", model.name, "--batch-size", str(batch), *timing]
     argv += [part for field in fields for part in ("--field", field)]
     argv += ["--image-size", str(size)] if size else []
@@ -150,7 +151,7 @@ def warm_timm(job: Job, place: Place) -> Command:
         given = tiny_fields(model.name) if place.tiny else ()
         pairs = (f.split("=", 1) for f in (*model.fields, *given) if not f.startswith("attn"))
         fields = {key: _value(value) for key, value in pairs}
-        side, batch = (32, 2) if place.tiny else (model.size or 224, model.batch)
+        side, batch = (32, TINY_BATCH) if place.tiny else (model.size or 224, model.batch)
         common = {"name": model.name, "batch_size": batch, "image_size": [side, side], "fields": fields}
         dtype = "float32" if place.tiny else "bfloat16"
         asked += [{**common, "dtype": dtype, "mode": mode} for mode in ("train", "infer")]
@@ -172,7 +173,7 @@ def profile(job: Job, place: Place) -> Command:
     ]
     fields, size, batch = list(model.fields), model.size, model.batch
     if place.tiny:
-        fields, size, batch = [*map(_portable, fields), *tiny_fields(model.name)], 32, 8
+        fields, size, batch = [*map(_portable, fields), *tiny_fields(model.name)], 32, TINY_BATCH
         argv += ["--dtype", "float32", "--steps", "2"]
     argv += ["--batch-size", str(batch), *(["--image-size", str(size)] if size else [])]
     return Command((*argv, *(part for field in fields for part in ("--field", field))), (f"{job.name}.json",))
