@@ -28,6 +28,7 @@ def timm_rows(
     compile_too: bool,
     repeats: int,
     seconds: float,
+    eager_too: bool = True,
     say: Callable[[str], None] = lambda text: None,
     done: Callable[[dict[str, Any], list[dict[str, Any]]], None] = lambda versions, rows: None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -39,6 +40,7 @@ def timm_rows(
       compile_too: torch.compile as well.
       repeats: how often the clock is read.
       seconds: of each rate, about.
+      eager_too: without torch.compile as well.
       say: hears what is going on.
       done: is given the versions and the rows so far after each of them.
 
@@ -52,7 +54,13 @@ def timm_rows(
         {"name": row["model"], **{k: row[k] for k in ("dtype", "mode", "batch_size", "image_size", "fields")}}
         for row in rows
     ]
-    words = {"device": TORCH_DEVICES[backend], "compile": compile_too, "repeats": repeats, "seconds": seconds}
+    words = {
+        "device": TORCH_DEVICES[backend],
+        "compile": compile_too,
+        "eager": eager_too,
+        "repeats": repeats,
+        "seconds": seconds,
+    }
     versions: dict[str, Any] = {}
     found: list[dict[str, Any]] = []
     for answer in _ask(python or sys.executable, {"jobs": jobs, **words}):

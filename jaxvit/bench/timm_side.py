@@ -9,6 +9,7 @@ there is a fused one), cross-entropy, autocast for training in bfloat16, TF32 al
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import os
 import signal
@@ -26,6 +27,11 @@ def main():
     answers, sys.stdout = sys.stdout, sys.stderr
     if os.environ.get("JAXVIT_TORCH_PRELOAD"):  # a module that makes torchvision importable beside a bare torch
         importlib.import_module(os.environ["JAXVIT_TORCH_PRELOAD"])
+    if not request["jobs"]:  # only asked whether they are there: importing them takes ten seconds
+        for name in ("torch", "timm"):
+            if importlib.util.find_spec(name) is None:
+                raise ModuleNotFoundError(f"No module named {name!r}")
+        return
     import timm
     import torch
 

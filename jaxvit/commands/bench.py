@@ -92,7 +92,13 @@ def _add_timm(found: dict[str, Any], args: argparse.Namespace, say: Any, keep: A
 
     done({}, [])
     given = {"repeats": args.repeats, "seconds": args.seconds, "say": say, "done": done}
-    compare.timm_rows(rows, python=args.torch_python, compile_too=not args.no_torch_compile, **given)
+    compare.timm_rows(
+        rows,
+        python=args.torch_python,
+        compile_too=not args.no_torch_compile,
+        eager_too=not args.no_torch_eager,
+        **given,
+    )
 
 
 def _add_loops(found: dict[str, Any], wanted: list[Any], args: argparse.Namespace, say: Any, keep: Any) -> None:
@@ -176,6 +182,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--compare", choices=("timm",), help="measure timm too, eager and compiled, in a process of its own")
     add("--torch-python", metavar="PYTHON", help="the Python that has torch and timm; default: this one")
     add("--no-torch-compile", action="store_true", help="compare with eager timm only")
+    add("--no-torch-eager", action="store_true", help="compare with compiled timm only")
     add("--loop", action="store_true", help="the whole training loop with data against its bare step")
     add("--data", metavar="NAME", help="of --loop: digits, cifar10, npz:PATH, ...; default: synthetic images")
     add("--baseline", metavar="FILE", help="an earlier --json; exit code 1 where a figure fell behind")
@@ -185,6 +192,8 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         raise UserError("no --model NAME; for example --model resnet18 vit_base_patch16_224")
     if args.data and not args.loop:
         raise UserError("--data goes with --loop; rates alone are of synthetic images")
+    if args.no_torch_compile and args.no_torch_eager:
+        raise UserError("--no-torch-compile and --no-torch-eager together leave nothing to compare with")
     if args.torch_python and not args.compare:
         raise UserError("--torch-python goes with --compare timm")
     return args

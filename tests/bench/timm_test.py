@@ -31,6 +31,7 @@ def test_products_are_those_of_timms_model(name):
 def test_timm_answers_for_our_rows():
     row = {"model": "resnet18", "dtype": "float32", "mode": "infer", "batch_size": 1, "image_size": [32, 32]}
     row |= {"fields": {"stem": "cifar", "num_classes": 7}, "images_per_second": {"median": 1.0}}
+    compare.check_timm(sys.executable)
     versions, rows = compare.timm_rows([row], python=sys.executable, compile_too=False, repeats=1, seconds=0.01)
     assert versions["timm"] == timm.__version__
     assert rows[0]["parameters"] == 11_172_423  # 11.17 M: ten classes less three, the 3x3 stem

@@ -33,7 +33,7 @@ def test_every_command_line_is_valid(call, job, tiny, monkeypatch):
     words = list(argv[2:])
     assert argv[1] == "-c" or (ROOT / argv[1]).is_file()
     if job.kind in ("bench", "warm"):
-        parsed = bench._parse(words[1:])
+        parsed = bench._parse(words[1:] if job.kind == "bench" else words)
         (settings,) = bench._wanted(parsed)
         assert settings.dtype == ("float32" if tiny else "bfloat16")
         assert (parsed.compare, parsed.torch_python) == (("timm", "python-with-torch") if job.timm else (None, None))

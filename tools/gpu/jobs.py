@@ -132,15 +132,15 @@ def bench(job: Job, place: Place) -> Command:
     argv = [sys.executable, "main.py", "bench", "--model", model.name, "--batch-size", str(batch), *timing]
     argv += [part for field in fields for part in ("--field", field)]
     argv += ["--image-size", str(size)] if size else []
-    argv += ["--compare", "timm", "--torch-python", place.torch_python] if job.timm else []
+    argv += ["--compare", "timm", "--no-torch-eager", "--torch-python", place.torch_python] if job.timm else []
     argv += job.words if "--compile-times" in job.words else ("--compile-times", "none", *job.words)
     return Command((*argv, "--json", str(place.work / f"{job.name}.json")), (f"{job.name}.json",))
 
 
 def warm(job: Job, place: Place) -> Command:
-    """A bench that only fills the cache of compiled programs."""
-    argv = bench(job._replace(timm=False, words=(*job.words, "--repeats", "1", "--seconds", "0.05")), place).argv
-    return Command(argv[:-2])  # without --json
+    """Fills the cache of compiled programs with those of a bench."""
+    python, _, _, *words = bench(job._replace(timm=False), place).argv
+    return Command((python, "tools/gpu/compile.py", *words[:-2]))  # without --json
 
 
 def warm_timm(job: Job, place: Place) -> Command:
