@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from jaxvit import cli
+from jaxvit.data.sources import folder as folder_source
 from jaxvit.errors import UserError
 from jaxvit.explain import overlay
 from jaxvit.reports import figures, write_report
@@ -99,6 +100,13 @@ def test_file_names_are_short_and_differ():
     assert all(len(f"confusion_shares_{name}.svg".encode()) < 120 and "/" not in name for name in names)
 
 
+def test_a_line_of_a_text_file_leads_back():
+    for name in [*NAMES, "a\tb\\x1b", "猫"]:
+        line = escape.text_line(name)
+        assert len(line.splitlines()) == 1 and "\t" not in line
+        assert ast.literal_eval("'" + line.replace("'", r"\'") + "'") == name
+
+
 def test_json_brings_bytes_back(tmp_path):
     names = [*NAMES, "\ud83d"]
     run_files.write_json(tmp_path / "classes.json", names)
@@ -117,6 +125,24 @@ def test_a_terminal_is_not_steered(capsys, tmp_path):
     said = "".join(capsys.readouterr())
     assert re.sub("[\n]", "", said) == "".join(c for c in said if not escape._hidden(c))
     assert "[red]x[bold]" in said and "猫" in said
+
+
+@pytest.mark.parametrize("good", [3, 300])  # refused, and skipped with a note
+def test_a_broken_file_does_not_steer_the_terminal(tmp_path, capsys, good):
+    for k, folder in enumerate(("a\x1b[31m", os.fsdecode(b"caf\xe9\x07"))):
+        (tmp_path / "photos" / folder).mkdir(parents=True)
+        for i in range(good):
+            Image.new("L", (4, 4), 99 * k).save(tmp_path / "photos" / folder / f"{i}.png")
+    (tmp_path / "photos" / folder / "\x1b]0;title\x07.png").write_bytes(b"no picture")
+    try:
+        for note in folder_source.load(str(tmp_path / "photos"), tmp_path / "skipped.txt").notes:
+            console.err.print(note)
+    except UserError as error:
+        assert good == 3 and cli._fail(str(error), 2) == 2
+    said = capsys.readouterr().err
+    assert "?]0;title?.png" in said and not any(escape._hidden(c) for c in said.replace("\n", ""))
+    (line,) = (tmp_path / "skipped.txt").read_text(encoding="utf-8").splitlines()
+    assert line.split("\t")[0] == r"caf\udce9\x07/\x1b]0;title\x07.png"
 
 
 def test_names_that_the_console_cannot_spell_end_nothing(tmp_path, monkeypatch):

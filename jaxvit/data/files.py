@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jaxvit.data.formats import is_image
 from jaxvit.errors import UserError
+from jaxvit.runtime import escape
 
 # Files with these endings count as images, whatever they hold; others only where their first bytes say so.
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif",
@@ -42,8 +43,8 @@ def write_skipped(file: str | os.PathLike, skipped: Sequence[tuple[str, str]]) -
             path.unlink(missing_ok=True)
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = "".join(f"{name}\t{why}\n" for name, why in skipped)
-        path.write_text(lines, encoding="utf-8", errors="backslashreplace")
+        lines = "".join(f"{escape.text_line(name)}\t{escape.text_line(why)}\n" for name, why in skipped)
+        path.write_text(lines, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror}).") from None
 

@@ -11,6 +11,7 @@ from typing import Any
 from jaxvit.errors import UserError
 from jaxvit.models.registry import tag_info
 from jaxvit.pretrained import files
+from jaxvit.runtime import escape
 
 WEIGHTS = "model.safetensors"
 
@@ -75,5 +76,5 @@ def _is_known(endpoint: str) -> bool:
 
 
 def _reason(error: Any) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:160]}" if text else type(error).__name__
+    said = escape.message(str(error), 160)
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

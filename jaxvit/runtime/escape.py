@@ -44,6 +44,12 @@ def terminal(text: str) -> str:
     return "\n".join(plain(line, "?") for line in text.split("\n"))
 
 
+def text_line(text: str) -> str:
+    """A line of a text file that leads back to the text: what cannot be seen, and backslashes, as in Python."""
+    hidden = (c == "\\" or _hidden(c) or (c.isspace() and c != " ") for c in text)
+    return "".join(c.encode("unicode_escape").decode() if h else c for c, h in zip(text, hidden, strict=True))
+
+
 def message(error: BaseException | str, most: int = 300) -> str:
     """What a library says, on one line without its colours; cut between two words where it is longer than `most`."""
     said = plain(" ".join(_ESCAPE_SEQUENCE.sub("", str(error)).split()))
