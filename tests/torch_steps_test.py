@@ -106,7 +106,7 @@ def compare(models, optimizer, sam, tmp_path):
         np.testing.assert_allclose(found[key], wanted.detach().numpy(), atol=1e-7, err_msg=key)
     assert max(np.abs(found[key] - weights[key].numpy()).max() for key in trains) > 1e-3
     for key, wanted in net.named_buffers():
-        if key.endswith("running_mean"):  # of the clean pass alone
+        if key.endswith(("running_mean", "running_var")):  # of the clean pass alone
             np.testing.assert_allclose(found[key], wanted.numpy(), atol=1e-7, err_msg=key)
 
 

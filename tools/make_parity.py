@@ -49,6 +49,7 @@ FIXED_SIZE = ("vit", "swin")  # families whose timm class is built for one image
 # Small models for the golden file: timm name, fields that make it small.
 SMALL_VIT = {"depth": 2, "image_size": (48, 64), "num_classes": 10}
 SMALL_SWIN = {"depths": (1, 2, 2, 1), "embed_dim": 24, "image_size": 64, "num_classes": 10}
+FIRST_TORCH = "2.13.0+cpu"  # of the rows that do not say
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("test_vit", {"num_classes": 10}),
     ("test_vit2", {"num_classes": 10, "image_size": (64, 48)}),
@@ -103,6 +104,7 @@ def compare(name: str, fields: dict[str, Any]) -> dict[str, Any]:
         "round_trip": exact,
         "cut": {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()},
         "seconds": round(time.time() - start, 1),
+        "torch": torch.__version__,
         **(train_mode(model, variables, theirs, name, images) if "batch_stats" in variables else {}),
     }
 
@@ -115,13 +117,19 @@ def train_mode(model: Any, variables: Any, theirs: torch.nn.Module, name: str, i
     with torch.no_grad():
         wanted = theirs.train()(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
     back = export(model, {"params": variables["params"], **moved})
-    means = [(back[k], v.numpy()) for k, v in theirs.state_dict().items() if k.endswith("running_mean")]
+    moved = {k: (back[k], v.numpy()) for k, v in theirs.state_dict().items() if k.endswith(("_mean", "_var"))}
     jax.clear_caches()
     return {
         "train_difference": float(np.abs(ours - wanted).max()),
         "train_largest": float(np.abs(wanted).max()),
-        "means_difference": max(float(np.abs(a - b).max() / max(1.0, np.abs(b).max())) for a, b in means),
+        **{f"{word}s_difference": apart(moved, f"running_{word}") for word in ("mean", "var")},
     }
+
+
+def apart(moved: dict[str, tuple[np.ndarray, np.ndarray]], ending: str) -> float:
+    """The largest difference of running statistics, as a share of the largest of their norm or of 1."""
+    pairs = [pair for name, pair in moved.items() if name.endswith(ending)]
+    return max(float(np.abs(a - b).max() / max(1.0, np.abs(b).max())) for a, b in pairs)
 
 
 def structure(name: str) -> dict[str, Any]:
@@ -186,7 +194,7 @@ def measure(pattern: str, minutes: float, again: bool) -> None:
 def complete(name: str, row: dict[str, Any]) -> bool:
     """Whether all that can be measured of a name is there."""
     has_batch_norm = registry.model_entry(name)[0].model.__module__.endswith("resnet") or name.endswith("_bn")
-    return "difference" in row and (not has_batch_norm or "train_difference" in row)
+    return "difference" in row and (not has_batch_norm or "vars_difference" in row)
 
 
 def passes(row: dict[str, Any]) -> bool:
@@ -195,6 +203,7 @@ def passes(row: dict[str, Any]) -> bool:
         "difference" in row
         and row.get("train_difference", 0.0) <= TOLERANCE * max(1.0, row.get("train_largest", 0.0))
         and row.get("means_difference", 0.0) <= TOLERANCE
+        and row.get("vars_difference", 0.0) <= TOLERANCE
         and row["difference"] <= TOLERANCE * max(1.0, row["largest"])
         and row["top1"]
         and row["round_trip"]
@@ -208,35 +217,38 @@ def write_page(figures: dict[str, dict[str, Any]]) -> None:
     alike = sum(figures[n].get("same_names_and_shapes", False) for n in names)
     good = sum(passes(figures[n]) for n in names)
     total = len(registry.list_models())
+    torches = " and ".join(sorted({figures[n].get("torch", FIRST_TORCH) for n in names}))
     lines = [
         "# Parity with timm",
         "",
-        f"Random weights and images, float32 on the CPU, timm {timm.__version__}, torch {torch.__version__}, "
+        f"Random weights and images, float32 on the CPU, timm {timm.__version__}, torch {torches}, "
         f"jax {jax.__version__}. {measured} of {total} names measured, {good} within "
         "1e-4 x max(1, largest logit) with equal top-1 class and a state dict that comes back bit for bit. "
         "Networks with BatchNorm are also compared in train mode (statistics of a batch of four, and the running means "
-        "that they leave). AlexNet is compared with torchvision's. "
+        "that they leave; running variances, as a share of the largest, where their column has a number). "
+        "AlexNet is compared with torchvision's. "
         + (f"Of {alike} more, not yet computed, the names and shapes of all tensors are timm's. " if alike else "")
         + "Written by `python tools/make_parity.py`.",
         "",
-        "| name | image size | parameters | largest logit | max difference | in train mode | top-1 equal | "
-        "state dict back | remark |",
-        "| --- | --- | ---: | ---: | ---: | ---: | --- | --- | --- |",
+        "| name | image size | parameters | largest logit | max difference | in train mode | running variance | "
+        "top-1 equal | state dict back | remark |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- | --- | --- |",
     ]
     for name in names:
         row = figures[name]
         if "same_names_and_shapes" in row:
             same = "names and shapes equal" if row["same_names_and_shapes"] else "names or shapes DIFFER"
-            lines.append(f"| `{name}` | | | | | | | | not yet computed; {same} ({row['tensors']} tensors) |")
+            lines.append(f"| `{name}` | | | | | | | | | not yet computed; {same} ({row['tensors']} tensors) |")
             continue
         if "error" in row:
-            lines.append(f"| `{name}` | | | | | | | | {row['error']} |")
+            lines.append(f"| `{name}` | | | | | | | | | {row['error']} |")
             continue
         size = "x".join(map(str, row["image_size"]))
         remark = ", ".join(f"{k}={v}" for k, v in row["cut"].items())
         lines.append(
             f"| `{name}` | {size} | {row['parameters']:,} | {row['largest']:.3g} | {row['difference']:.1e} | "
             f"{format(row['train_difference'], '.1e') if 'train_difference' in row else ''} | "
+            f"{format(row['vars_difference'], '.1e') if 'vars_difference' in row else ''} | "
             f"{'yes' if row['top1'] else 'NO'} | {'exact' if row['round_trip'] else 'NO'} | "
             f"{'cut to ' + remark if remark else ''}{REMARKS.get(name, '')}{'' if passes(row) else ' FAILS'} |"
         )

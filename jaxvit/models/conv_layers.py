@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxvit.errors import UserError, suggest
 from jaxvit.models import cpu_conv
-from jaxvit.models.layers import ACTIVATIONS, Array, Dense, Dtype, kaiming_fan_out, torch_uniform
+from jaxvit.models.layers import ACTIVATIONS, Array, Dense, Dtype, kaiming_fan_out, max_over_tokens, torch_uniform
 
 
 def pick(table: Mapping[Any, Any], field: str, word: Any) -> Any:
@@ -62,6 +62,7 @@ class BatchNorm(nn.BatchNorm):
     On a CPU they take two passes, the second over x - mean, as a cache is near and digits are kept. On a GPU or TPU one
     pass sums x and x^2: the maps are then read once, which is what bounds a training there. Statistics are of float32
     or wider on both. The choice falls when the program is lowered, so that one exported on a laptop is fast elsewhere.
+    As in PyTorch the batch is normalised by its own variance, and the running average is of the unbiased estimate.
     """
 
     @nn.compact
@@ -79,7 +80,9 @@ class BatchNorm(nn.BatchNorm):
             var = jax.lax.platform_dependent(wide, mean, cpu=two_pass_variance, default=one_pass_variance)
             if not self.is_initializing():
                 mean_.value = self.momentum * mean_.value + (1 - self.momentum) * mean
-                var_.value = self.momentum * var_.value + (1 - self.momentum) * var
+                n = x.size // x.shape[-1]
+                unbiased = var * (n / max(n - 1, 1))
+                var_.value = self.momentum * var_.value + (1 - self.momentum) * unbiased
         scale = self.param("scale", self.scale_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, shape, self.param_dtype)
         mean, var, wide_scale, wide_bias = (_over_maps(v, x.ndim) for v in (mean, var, scale, bias))
@@ -212,7 +215,8 @@ def _mean(x: Array) -> Array:
 
 
 def _max(x: Array) -> Array:
-    return x.max((1, 2))
+    b, h, w, c = x.shape
+    return max_over_tokens(x.reshape(b, h * w, c))
 
 
 # global_pool -> [b, h, w, c] to [b, c], or [b, 2 c] for "catavgmax"

@@ -148,6 +148,17 @@ def layer_norm(eps: float, name: str, dtype: Dtype = None) -> nn.LayerNorm:
     return LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
 
 
+def max_over_tokens(x: Array) -> Array:
+    """[b, n, d] -> [b, d]; the gradient goes to the first greatest entry, as in PyTorch's pooling.
+
+    That of `jnp.max` looks for entries equal to the result. Where a program computes x twice with other roundings it
+    finds none, and the gradient is NaN.
+    """
+    first = jnp.argmax(jax.lax.stop_gradient(x), axis=1, keepdims=True)
+    places = jax.lax.broadcasted_iota(first.dtype, (1, x.shape[1], 1), 1)
+    return jnp.sum(jnp.where(places == first, x, jnp.zeros((), x.dtype)), axis=1)
+
+
 def drop_path_rates(rate: float, depth: int) -> list[float]:
     """Stochastic depth rates that rise linearly from 0 to `rate` over `depth` blocks."""
     return [float(r) for r in np.linspace(0.0, rate, depth)]

@@ -17,6 +17,7 @@ from jaxvit.models.layers import (
     Dtype,
     Size,
     drop_path_rates,
+    max_over_tokens,
     rematerialised,
     to_pair,
     trunc_normal,
@@ -44,8 +45,8 @@ __all__ = ["UNSUPPORTED", "VARIANTS", "Attention", "Block", "LayerScale", "Patch
 
 POOLS: dict[str, Callable[[Array], Array]] = {
     "avg": lambda x: jnp.mean(x, axis=1),
-    "max": lambda x: jnp.max(x, axis=1),
-    "avgmax": lambda x: 0.5 * (jnp.max(x, axis=1) + jnp.mean(x, axis=1)),
+    "max": max_over_tokens,
+    "avgmax": lambda x: 0.5 * (max_over_tokens(x) + jnp.mean(x, axis=1)),
 }
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "global_pool": ("token", *POOLS, "map", "prr", ""),

@@ -138,7 +138,7 @@ def test_mistakes_are_answered():
         conv_layers.check_images(jnp.zeros((4, 4, 3)), 3, 1, "ResNet")
 
 
-def test_batch_norm_equals_flax_and_keeps_the_statistics_in_float32():
+def test_batch_norm_equals_flax_but_for_the_unbiased_average_and_keeps_it_in_float32():
     x = jax.random.normal(jax.random.key(0), (6, 5, 4, 3)) * 3 + 2
     for dtype in (jnp.float32, jnp.bfloat16):
         ours = conv_layers.BatchNorm(momentum=0.9, epsilon=1e-5, dtype=dtype)
@@ -150,8 +150,33 @@ def test_batch_norm_equals_flax_and_keeps_the_statistics_in_float32():
                 layer.apply(variables, x.astype(dtype), use_running_average=at_rest, mutable=["batch_stats"])
                 for layer in (ours, flax)
             )
-            chex.assert_trees_all_equal(given, wanted)
-            assert given[1]["batch_stats"]["var"].dtype == jnp.float32
+            stats, flaxs = (side[1]["batch_stats"] for side in (given, wanted))
+            chex.assert_trees_all_equal((given[0], stats["mean"]), (wanted[0], flaxs["mean"]))
+            n = x.size // 3  # values of a channel
+            unbiased = 0.9 + (flaxs["var"] - 0.9) * n / (n - 1)
+            chex.assert_trees_all_close(stats["var"], flaxs["var"] if at_rest else unbiased, rtol=1e-6)
+            assert stats["var"].dtype == jnp.float32
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 2, 3), (8, 1, 1, 3), (1, 1, 1, 3)])
+def test_the_running_variance_is_the_unbiased_estimate(shape):
+    norm = conv_layers.BatchNorm(momentum=0.9, epsilon=1e-5)
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    variables = norm.init(jax.random.key(0), x, use_running_average=False)
+    _, moved = norm.apply(variables, x, use_running_average=False, mutable=["batch_stats"])
+    rows = np.float64(x).reshape(-1, 3)
+    wanted = 0.9 + 0.1 * (rows.var(0, ddof=1) if len(rows) > 1 else 0.0)
+    np.testing.assert_allclose(moved["batch_stats"]["var"], wanted, rtol=1e-6)
+
+
+def test_the_gradient_of_a_global_maximum_goes_to_the_first_greatest_entry():
+    x = jnp.asarray(np.float32([[1, 3], [2, 3], [2, 0]])).reshape(1, 3, 1, 2)
+    for pool in ("max", "avgmax"):
+        grads = jax.grad(lambda x, pool=pool: jnp.sum(conv_layers.GLOBAL_POOLS[pool](x)))(x).reshape(3, 2)
+        wanted = np.float32([[0, 1], [1, 0], [0, 0]])
+        np.testing.assert_allclose(grads, wanted if pool == "max" else 0.5 * wanted + 0.5 / 3, rtol=1e-6)
+    text = jax.jit(jax.grad(lambda x: jnp.sum(conv_layers.GLOBAL_POOLS["max"](x)))).trace(x).jaxpr
+    assert " div " not in str(text)  # jnp.max divides by the number of entries equal to the maximum, which may be 0
 
 
 def test_batch_norm_reads_the_maps_once_on_accelerators_alone():
