@@ -181,7 +181,12 @@ def _eval(argv: list[str]) -> int:
     _add_classifier(parser)
     parser.add_argument("--data", metavar="NAME", help="digits, tfds:NAME, folder:PATH, npz:PATH; default: the run's")
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
-    parser.add_argument("--split", choices=("train", "val", "test"), default="test", help="default: test")
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test", "all"),
+        help="default: test; of other data than the run's, their own test or val split, or else all images",
+    )
+    parser.add_argument("--limit", type=positive, metavar="N", help="at most N images of it, of every class alike")
     parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images a step; default 64")
     parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the metrics there too")
     args = parser.parse_args(argv)
@@ -192,13 +197,21 @@ def _eval(argv: list[str]) -> int:
     from jaxvit.runtime import console
     from jaxvit.workdir import run_files
 
-    metrics, n = inference.evaluate_split(
-        classifier, args.split, data_name=args.data, batch_size=args.batch_size, data_dir=args.data_dir
+    found = inference.evaluate_split(
+        classifier,
+        args.split,
+        data_name=args.data,
+        batch_size=args.batch_size,
+        limit=args.limit,
+        data_dir=args.data_dir,
     )
-    row = [f"{metrics['accuracy']:.2%}", f"{metrics['top5_accuracy']:.2%}", f"{metrics['loss']:.4f}", f"{n:,}"]
-    console.table(f"{classifier.name}, {args.split} split", ("top-1", "top-5", "loss", "images"), [row])
+    metrics, of = found.metrics, "all images" if found.split == "all" else f"{found.split} split"
+    row = [f"{metrics['accuracy']:.2%}", f"{metrics['top5_accuracy']:.2%}", f"{metrics['loss']:.4f}"]
+    row.append(f"{found.images:,} of {found.of:,}")
+    console.table(f"{classifier.name}, {of}", ("top-1", "top-5", "loss", "images"), [row])
     if args.json:
-        run_files.write_json(args.json, {"model": classifier.name, "split": args.split, "images": n, **metrics})
+        counts = {"split": found.split, "images": found.images, "of_images": found.of}
+        run_files.write_json(args.json, {"model": classifier.name, **counts, **metrics})
     return 0
 
 

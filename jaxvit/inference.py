@@ -6,10 +6,11 @@ import itertools
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,8 @@ from jaxvit import data, pretrained
 from jaxvit.build import checks, parts
 from jaxvit.config.default import Config
 from jaxvit.data import files, formats
+from jaxvit.data.layout import as_labels, is_number
+from jaxvit.data.splits import some, together
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape
 from jaxvit.runtime.console import bar, err
@@ -173,24 +176,53 @@ def predict(
             meter.advance(len(chunk))
 
 
-def evaluate_split(
-    classifier: Classifier, split_name: str, *, data_name: str | None = None, batch_size: int = 64, **options: Any
-) -> tuple[dict[str, float], int]:
-    """Returns (metrics, number of images) of a classifier on a split of its own run's data, or of `data_name`.
+class Evaluation(NamedTuple):
+    """Metrics over the images of a split that could be read."""
 
-    `options` go to `data.load_dataset`. The classes of other data are matched by name, ImageNet's by synset too.
+    metrics: dict[str, float]
+    images: int
+    split: str  # "train", "val", "test" or "all"
+    of: int  # images of the whole data set
+
+
+def evaluate_split(
+    classifier: Classifier,
+    split_name: str | None = None,
+    *,
+    data_name: str | None = None,
+    batch_size: int = 64,
+    limit: int | None = None,
+    data_dir: str | None = None,
+) -> Evaluation:
+    """Returns the metrics of a classifier on a split of its own run's data, or of `data_name`.
+
+    Without a `split_name` this is the test split of a run's own data. Of other data it is their own test split, or
+    else validation split, or else all images: one held out of the training images has no meaning for a model that was
+    trained on others. The classes of other data are matched by `match_classes`. `limit`: at most so many images, drawn
+    as `data.test_limit` draws them.
     """
     config = copy.deepcopy(classifier.config) if classifier.config is not None else config_lib.default()
+    foreign = data_name is not None and (classifier.config is None or not same_data(data_name, config.data.name))
     with config.unlocked(), config.ignore_type():
         config.data.update({k: v for k, v in classifier.data_config.items() if k in config.data})
         config.data.image_size = tuple(classifier.data_config["image_size"])
-        if data_name is not None and data_name != config.data.name:
-            config.data.update({"name": data_name, "fraction": 1.0, "per_class": None, "val_fraction": 0.0})
-        config.data.update({"dir": options.get("data_dir") or config.data.dir})
+        if foreign:
+            whole = {"fraction": 1.0, "per_class": None, "val_fraction": 0.0, "test_limit": None}
+            config.data.update({"name": data_name, **whole})
+        config.data.update({"dir": data_dir or config.data.dir})
     dataset = parts.load_data(config)
-    split = {"train": dataset.train, "val": dataset.val, "test": dataset.test}[split_name]
+    splits = {split.name: split for split in (dataset.train, dataset.val, dataset.test)}
+    if foreign:
+        for note in dataset.notes:
+            err.print(f"data   {note}")
+    if split_name is None:
+        own = [name for name in ("test", "val") if name in splits and len(splits[name]) and name not in dataset.drawn]
+        split_name = (own[0] if own else "all") if foreign else "test"
+    split = together(list(splits.values())) if split_name == "all" else splits[split_name]
     if not len(split):
         raise UserError(f"{config.data.name} has no images in its {split_name} split")
+    if limit is not None:
+        split = some(split, limit)
     to_label = match_classes(classifier, dataset.class_names)
     split = dataclasses.replace(split, labels=to_label[split.labels])
     shared = {
@@ -210,25 +242,74 @@ def evaluate_split(
             size,
             progress=lambda done: meter.advance(size),
         )
-    return metrics, len(split) - len(feed.unreadable)
+    return Evaluation(metrics, len(split) - len(feed.unreadable), split_name, sum(map(len, splits.values())))
+
+
+def same_data(a: str, b: str) -> bool:
+    """Whether two data names mean the same files: a folder may be written in several ways."""
+
+    def place(name: str) -> str:
+        kind, colon, path = name.partition(":")
+        return f"{kind}:{expand(path).resolve()}" if colon and kind in ("folder", "npz") else name
+
+    return place(a) == place(b)
 
 
 def match_classes(classifier: Classifier, class_names: Sequence[str]) -> np.ndarray:
-    """Returns the model's label for each class of a data set, int32 [classes]; raises UserError where one has none."""
+    """Returns the model's label for each class of a data set, int32 [classes].
+
+    By name, ImageNet's by synset too. Names that are exactly the numbers from 0 to the model's number of classes less
+    one are its labels. Where the model's classes have no names, those of the data are taken in their order, which is
+    said on a line. Raises UserError for a class that the model does not have, and for a name that two of its have.
+    """
     own = list(classifier.class_names)
-    if list(class_names) == own:
+    names = list(class_names)
+    if names == own:
         return np.arange(len(own), dtype=np.int32)
-    known = {_plain(name): i for i, name in enumerate(own)}
+    exact, known, synsets = {}, {}, {}
+    for i, name in enumerate(own):
+        exact.setdefault(name, []).append(i)
+        known.setdefault(_plain(name), []).append(i)
     if own == [name for _, name in imagenet_classes()]:
-        known |= {synset: i for i, (synset, _) in enumerate(imagenet_classes())}
-    labels = [known.get(_plain(name), known.get(name.split("_")[0])) for name in class_names]
-    if None not in labels:
-        return np.asarray(labels, np.int32)
-    if len(class_names) == len(own) and not set(map(_plain, class_names)) & set(known):
-        return np.arange(len(own), dtype=np.int32)  # unnamed classes: by position
-    missing = class_names[labels.index(None)]
-    raise UserError(f"class {missing!r} of the data is none of the model's {len(own)} ({own[0]!r}, {own[1]!r}, ...)")
+        synsets = {synset: [i] for i, (synset, _) in enumerate(imagenet_classes())}
+    found = [_label(name, exact, known, synsets) for name in names]
+    if None not in found:
+        return np.asarray(found, np.int32)
+    alien = len(names) == len(own) and set(found) == {None}
+    unnamed = as_labels([name.removeprefix("class ") for name in own]) == list(range(len(own)))
+    numbers = as_labels(names)
+    if alien and numbers is not None:
+        if not unnamed:
+            err.print(f"the data's classes are numbers: they count as the model's labels, 0 as {own[0]!r}")
+        return np.asarray(numbers, np.int32)
+    if alien and unnamed:
+        first = ", ".join(f"{i} is {name!r}" for i, name in enumerate(names[:3]))
+        more = ", ..." if len(names) > 3 else ""
+        err.print(f"the model's classes have no names: matched by position in the order of the data, {first}{more}")
+        return np.arange(len(own), dtype=np.int32)
+    missing = names[found.index(None)]
+    said = f"class {missing!r} of the data is none of the model's {len(own)} ({own[0]!r}, {own[-1]!r}, ...)"
+    if is_number(missing):
+        said += f"\nnumbers count as its labels only where they are exactly 0 to {len(own) - 1}"
+    raise UserError(said)
+
+
+def _label(name: str, *tables: dict[str, list[int]]) -> int | None:
+    """The model's label of a name: written alike, else alike but for case and underscores, else by synset."""
+    exact, known, synsets = tables
+    synset = re.match(r"n\d{8}(?![0-9])", name)
+    for table, key in ((exact, name), (synsets, synset.group() if synset else ""), (known, _plain(name))):
+        labels = table.get(key, [])
+        if len(labels) > 1:
+            raise UserError(
+                f"class {name!r} of the data is two of the model's, {labels[0]} and {labels[1]}\n"
+                "expected folders named by synset, or all of them by label"
+            )
+        if labels:
+            return labels[0]
+    return None
 
 
 def _plain(name: str) -> str:
-    return name.replace("_", " ").casefold()
+    name = name.replace("_", " ").casefold()
+    return str(int(name)) if is_number(name) else name

@@ -188,7 +188,8 @@ def test_eval_repeats_the_recorded_accuracy(files, capsys, tmp_path, batch_size)
     assert metrics["loss"] == pytest.approx(final["test/loss"], rel=1e-5)
     assert metrics["images"] == 20
     printed = capsys.readouterr().out
-    assert f"{final['test/accuracy']:.2%}" in printed and "20" in printed
+    assert f"{final['test/accuracy']:.2%}" in printed and "20 of 68" in printed
+    assert metrics["of_images"] == 68 and metrics["split"] == "test"
 
 
 def test_predict_prints_a_table_and_writes_csv(files, capsys, tmp_path):

@@ -1,6 +1,7 @@
 """Classifiers from runs and from weight files: preprocessing, classes, predictions, damaged runs."""
 
 import json
+import os
 import shutil
 
 import chex
@@ -113,10 +114,13 @@ def test_evaluation_of_a_named_model_on_folders_named_by_synset(imagenet, tmp_pa
         (tmp_path / "data" / split / synsets[other]).mkdir()
         shutil.copy(paths[0], tmp_path / "data" / split / synsets[other])
     for batch_size in (2, 64):
-        metrics, n = inference.evaluate_split(
-            classifier, "test", data_name=f"folder:{tmp_path / 'data'}", batch_size=batch_size
-        )
-        assert n == 5 and metrics["accuracy"] == pytest.approx(4 / 5)
+        found = inference.evaluate_split(classifier, data_name=f"folder:{tmp_path / 'data'}", batch_size=batch_size)
+        assert (found.split, found.images, found.of) == (
+            "val",
+            5,
+            10,
+        )  # their own
+        assert found.metrics["accuracy"] == pytest.approx(4 / 5)
 
 
 def test_match_classes():
@@ -125,11 +129,71 @@ def test_match_classes():
 
     assert match(["a", "b"], ["a", "b"]) == [0, 1]
     assert match(["a", "b", "c d"], ["C_D", "b"]) == [2, 1]
-    assert match(["0", "1"], ["cat", "dog"]) == [0, 1]
     names = [name for _, name in inference.imagenet_classes()]
     assert match(names, ["n01443537", "n01440764_tench", "great_white_shark"]) == [1, 0, 2]
-    with pytest.raises(UserError, match="'z'"):
-        match(["a", "b", "c"], ["a", "z"])
+    assert match(["07", "1"], ["1", "7"]) == [1, 0]
+    assert match(["ant", "Ant"], ["Ant"]) == [1]
+    for own, theirs, message in (
+        (["a", "b", "c"], ["a", "z"], "'z'"),
+        (["ant", "bee"], ["cat", "dog"], "'cat' of the data is none of the model's 2"),  # not by position
+        (["1", "2", "3"], ["0", "1", "2"], "'0' .*\n.*only where they are exactly 0 to 2"),
+        (["class 0", "class 1"], ["class 1", "cat"], "'cat'"),
+        (["dog", "cat"], ["dog_toy", "cat"], "'dog_toy'"),
+        (names, ["crane", "tench"], "'crane' of the data is two of the model's, 134 and 517"),
+        (names, [str(i) for i in range(10)], "'0' .*\n.*only where they are exactly 0 to 999"),
+    ):
+        with pytest.raises(UserError, match=f"(?s){message}"):
+            match(own, theirs)
+
+
+def test_classes_matched_by_number_or_position_are_said(capsys):
+    def match(own, theirs):
+        labels = inference.match_classes(inference.Classifier("m", None, None, own, {}), theirs).tolist()  # type: ignore[arg-type]
+        return labels, capsys.readouterr().err
+
+    names = [name for _, name in inference.imagenet_classes()]
+    for form in ("{}", "{:04d}"):
+        theirs = sorted(form.format(i) for i in range(1000))  # as a file system lists them: 0, 1, 10, 100, ...
+        labels, said = match(names, theirs)
+        assert labels == [int(name) for name in theirs] and "count as the model's labels, 0 as 'tench'" in said
+        labels, said = match([f"class {i}" for i in range(1000)], theirs)
+        assert labels == [int(name) for name in theirs] and said == ""
+    labels, said = match(["0", "1"], ["cat", "dog"])
+    assert labels == [0, 1] and "by position in the order of the data, 0 is 'cat', 1 is 'dog'" in said
+
+
+def test_numbered_folders_are_the_labels_of_a_foreign_model(imagenet, tmp_path):
+    """ImageNetV2's layout: folders 0 to 999; the answers are those of folders 0000 to 0999, and right."""
+    classifier = inference.from_name("vit_tiny_patch16_224", str(imagenet[0]))
+    paths = write_images(tmp_path / "all", 4)
+    best = [int(p.argmax()) for _, p in inference.predict(classifier, paths)]
+    for form in ("{}", "{:04d}"):
+        root = tmp_path / form.format(7)
+        for k in range(1000):
+            (root / "train" / form.format(k)).mkdir(parents=True)
+            os.link(paths[0], root / "train" / form.format(k) / "0.png")
+        for path, k in zip(paths, best, strict=True):
+            (root / "test" / form.format(k)).mkdir(parents=True, exist_ok=True)
+            os.link(path, root / "test" / form.format(k) / path.name)
+        found = inference.evaluate_split(classifier, data_name=f"folder:{root}")
+        assert (found.split, found.images, found.of) == ("test", 4, 1004) and found.metrics["accuracy"] == 1.0
+
+
+def test_all_images_of_other_data_are_evaluated_unless_a_split_is_asked_for(run, tmp_path, capsys):
+    for label in range(3):
+        write_images(tmp_path / "photos" / str(label), 8)
+    classifier, name = inference.from_run(run), f"folder:{tmp_path / 'photos'}"
+    whole = inference.evaluate_split(classifier, data_name=name)
+    assert (whole.split, whole.images, whole.of) == ("all", 24, 24)
+    assert "its 3 folders are the classes" in capsys.readouterr().err
+    held_out = inference.evaluate_split(classifier, "test", data_name=name)
+    assert (held_out.split, held_out.images, held_out.of) == ("test", 5, 24)
+    some = inference.evaluate_split(classifier, data_name=name, limit=6)
+    assert (some.split, some.images, some.of) == ("all", 6, 24)
+    assert inference.evaluate_split(classifier, limit=7).images == 7  # of the run's own test split
+    own = json.loads((run / "config.json").read_text())["data"]["name"]
+    again = inference.evaluate_split(classifier, data_name=own.replace("/data", "/./data"))
+    assert (again.split, again.images) == ("test", 20)  # the run's own data, written in another way
 
 
 def damage(run, tmp_path, **words):

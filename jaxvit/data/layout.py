@@ -93,7 +93,8 @@ def read_layout(root: Path) -> Layout:
             f"for the split name folder:{train}; a class {train.name} has no subfolders, or another name"
         )
     read = ", ".join(f"{layout[split].name}/ {DOES[split]}" for split in layout)
-    notes.append(f"{root.name}: {read}{_missing(layout)}")
+    held_out = "" if "test" in layout else f"; the test images are held out of {layout['train'].name}/"
+    notes.append(f"{root.name}: {read}{held_out}")
     empty = [d for d in unused if d in named and d not in with_classes]
     if empty:
         notes.append(f"{_listed(empty)} {_have(empty)} no class folders and {_are(empty)} not used")
@@ -123,11 +124,6 @@ def _likeliest(folder: Path) -> tuple[int, str]:
     word = re.sub(r"[^a-z]", "", folder.name.casefold())
     usual = [name for names in SPLIT_NAMES.values() for name in names]
     return (usual.index(word) if word in usual else len(usual), folder.name)
-
-
-def _missing(layout: dict[str, Path]) -> str:
-    missing = [name for split, name in (("val", "validation"), ("test", "test")) if split not in layout]
-    return f"; images for {' and '.join(missing)} are held out of {layout['train'].name}/" if missing else ""
 
 
 def _listed(folders: list[Path]) -> str:

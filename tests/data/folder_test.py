@@ -53,7 +53,7 @@ def test_train_and_val_folders(tmp_path, val_name, with_test):
     assert all(name.startswith("test/" if with_test else "train/") for name in data.test.names)
     assert data.drawn == (() if with_test else ("test",))
     reading = f"train/ trains, {val_name}/ selects" + (
-        ", test/ tests" if with_test else "; images for test are held out"
+        ", test/ tests" if with_test else "; the test images are held out of train/"
     )
     assert any(reading in note for note in data.notes)
 
