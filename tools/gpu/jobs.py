@@ -106,7 +106,7 @@ TINY = {
     "resnet": ("layers=(1,1,1,1)", "channels=(8,8,8,8)"),  # as many stages as timm's expects
 }
 TINY_BATCH = 8  # of a bench and of timm's, so that what one has compiled the other finds
-ON_ANY_MACHINE = {"attn_implementation=pallas": "attn_implementation=interpret"}  # cudnn is mapped below, by name
+ON_ANY_MACHINE = {"attn_implementation=pallas": "attn_implementation=interpret"}
 TINY_TRAINING = (
     "--config.dtype=float32", "--config.batch_size=16", "--config.num_epochs=2", "--config.eval_every_epochs=1",
     "--config.optim.schedule.warmup_epochs=0",
@@ -262,7 +262,7 @@ def pattern(job: Job, place: Place) -> str:
 
 
 def _portable(field: str) -> str:
-    return ON_ANY_MACHINE.get(field, field.replace("attn_implementation=cudnn", "attn_implementation=xla"))
+    return ON_ANY_MACHINE.get(field, field)
 
 
 def _value(text: str):

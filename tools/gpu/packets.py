@@ -9,7 +9,7 @@ from tools.gpu.jobs import Call, Job, Model, Packet, Phase
 VIT_B, SWIN_T, SWIN_B = "vit_base_patch16_224", "swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224"
 VIT_L, DEIT_TI = "vit_large_patch16_224", "deit_tiny_patch16_224"
 CIFAR = ("stem=cifar", "num_classes=10")
-PALLAS, CUDNN, XLA = "attn_implementation=pallas", "attn_implementation=cudnn", "attn_implementation=xla"
+PALLAS, XLA = "attn_implementation=pallas", "attn_implementation=xla"
 
 MODELS = {
     "vit_base": Model(VIT_B, 256),
@@ -18,9 +18,8 @@ MODELS = {
     "resnet18_cifar": Model("resnet18", 2048, CIFAR, 32),
     "resnet50": Model("resnet50", 512),
     "deit_tiny": Model(DEIT_TI, 64),
-    "vit_base_xla": Model(VIT_B, 256, (XLA,)),
-    "vit_base_cudnn": Model(VIT_B, 256, (CUDNN,)),
-    "deit_tiny_cudnn": Model(DEIT_TI, 64, (CUDNN,)),
+    "vit_base_xla": Model(VIT_B, 256, (XLA,)),  # without it: cuDNN's flash attention
+    "deit_tiny_xla": Model(DEIT_TI, 64, (XLA,)),
     "swin_base": Model(SWIN_B, 128),
     "swin_base_pallas": Model(SWIN_B, 128, (PALLAS,)),
     "vit_base_scan": Model(VIT_B, 256, ("scan=True",)),
@@ -33,8 +32,8 @@ MODELS = {
     "swin_base_block": Model(SWIN_B, 2560, ("remat=block",)),
 }
 COMPARED = ("vit_base", "swin_tiny", "resnet18_cifar", "resnet50", "deit_tiny", "swin_base")
-SPEED = ("vit_base", "swin_tiny", "swin_tiny_pallas", "resnet18_cifar", "resnet50", "deit_tiny", "vit_base_cudnn",
-         "swin_base", "swin_base_pallas", "deit_tiny_cudnn", "vit_base_xla")  # fmt: skip
+SPEED = ("vit_base", "swin_tiny", "swin_tiny_pallas", "resnet18_cifar", "resnet50", "deit_tiny", "vit_base_xla",
+         "swin_base", "swin_base_pallas", "deit_tiny_xla")  # fmt: skip
 PROFILED = ("vit_base", "swin_tiny_pallas", "resnet18_cifar", "deit_tiny", "swin_tiny")
 TRAIN = ("--mode", "train")
 
@@ -73,8 +72,8 @@ def _rows(*names: str) -> str:
 A = Packet("a", "Speed against timm, MFU, the kernels' correctness, profiles", 15, (
     Call("a1", 560, (
         Phase(230, (  # side by side: compilations, which are the processors' work and take little memory of the GPU
-            _warmed(("vit_base", "resnet18_cifar", "deit_tiny", "vit_base_cudnn")),
-            _warmed(("swin_tiny", "resnet50", "deit_tiny_cudnn", "vit_base_xla")),
+            _warmed(("vit_base", "resnet18_cifar", "deit_tiny", "vit_base_xla")),
+            _warmed(("swin_tiny", "resnet50", "deit_tiny_xla")),
             _warmed(("swin_tiny_pallas", "swin_base", "swin_base_pallas")),
             (Job("timm_a", "warm_timm", "vit_base resnet18_cifar deit_tiny", 225),),  # these run: two lanes fit 80 GB
             (Job("timm_b", "warm_timm", "swin_tiny resnet50 swin_base", 225),),

@@ -32,11 +32,10 @@ RATES = ("train rate", "train ratio", "train mfu", "infer rate", "infer ratio", 
 RATE_HEADS = ("model, batch", "training, images/s", "over timm", "MFU", "inference, images/s", "over timm", "one image",
               "memory")  # fmt: skip
 SPEED = (
-    ("ViT-B/16, 256", "vit_base"), ("ViT-B/16, attention by XLA", "vit_base_xla"),
-    ("ViT-B/16, attention by cuDNN", "vit_base_cudnn"), ("Swin-T, 256", "swin_tiny"),
+    ("ViT-B/16, 256", "vit_base"), ("ViT-B/16, attention by the formula", "vit_base_xla"), ("Swin-T, 256", "swin_tiny"),
     ("Swin-T, window kernel", "swin_tiny_pallas"), ("Swin-B, 128", "swin_base"),
     ("Swin-B, window kernel", "swin_base_pallas"), ("ResNet-50, 512", "resnet50"), ("DeiT-Ti, 64", "deit_tiny"),
-    ("DeiT-Ti, attention by cuDNN", "deit_tiny_cudnn"), ("ResNet-18, CIFAR stem, 32 px, 2,048", "resnet18_cifar"),
+    ("DeiT-Ti, attention by the formula", "deit_tiny_xla"), ("ResNet-18, CIFAR stem, 32 px, 2,048", "resnet18_cifar"),
 )  # fmt: skip
 PROFILES = (("ViT-B/16", "vit_base"), ("Swin-T, formula", "swin_tiny"), ("Swin-T, window kernel", "swin_tiny_pallas"),
             ("DeiT-Ti", "deit_tiny"), ("ResNet-18, 32 px", "resnet18_cifar"))  # fmt: skip
