@@ -307,3 +307,10 @@ def test_help_is_quick():
     with start("--help", stdout=subprocess.DEVNULL) as process:
         assert process.wait(60) == 0
     assert time.monotonic() - begun < 3
+
+
+def test_a_value_that_begins_with_a_dash_is_told_how_to_write(capsys):
+    assert cli.main(["explain", "--model", "resnet18", "--class", "-dash", "x.png"]) == 2
+    assert (
+        "--class: expected one argument (one that begins with '-' is written --class=-VALUE)" in capsys.readouterr().err
+    )

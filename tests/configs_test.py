@@ -14,8 +14,9 @@ from tests.helpers import write_npz
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.py"))
 DEIT = Path(__file__).resolve().parent.parent.parent / "shared/data/weights/deit_tiny_patch16_224.safetensors"
 # augmentation policies and Swin compile for long; what the others compile is compiled by their kin
-LONG = ("asam_vit", "finetune_resnet", "finetune_swin", "finetune_vit", "scratch_cnn_cifar", "scratch_vit_cifar",
-        "sweep_cifar100_asam", "sweep_cifar100_resnet18", "sweep_cifar100_vit", "sweep_digits_vit")  # fmt: skip
+LONG = ("asam_vit", "finetune_resnet", "finetune_swin", "finetune_vit", "scratch_cnn_cifar", "scratch_swin_cifar",
+        "scratch_vit_cifar", "sweep_cifar100_asam", "sweep_cifar100_resnet18", "sweep_cifar100_vit",
+        "sweep_digits_vit")  # fmt: skip
 STEPS = [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in LONG), id=path.stem) for path in CONFIGS]
 
 

@@ -29,7 +29,8 @@ class FakeRuns:
     def __init__(self, ends=()):
         self.ends, self.rates, self.directories = dict(ends), [], []
 
-    def __call__(self, config, workdir, *, on_evaluation):
+    def __call__(self, config, workdir, *, on_evaluation, test):
+        assert not test  # the test split selects nothing
         rate = config.optim.learning_rate
         self.rates.append(rate)
         self.directories.append(workdir.name)
@@ -114,7 +115,8 @@ def test_real_trials_are_runs(given, tmp_path):
     rows = sweep.search(given, tmp_path / "sweep", 1)
     assert rows[0]["state"] == "complete"
     directory = tmp_path / "sweep" / outcome.name(0)
-    assert {"config.json", "summary.json", "predictions.npz"} <= {path.name for path in directory.iterdir()}
+    names = {path.name for path in directory.iterdir()}
+    assert {"config.json", "summary.json"} <= names and "predictions.npz" not in names
     config = json.loads((directory / "config.json").read_text())
     assert config["optim"]["learning_rate"] == float(rows[0]["words"]["optim.learning_rate"])
     final = json.loads((directory / "summary.json").read_text())["final"]
@@ -186,3 +188,33 @@ def test_ranges_do_not_make_another_run():
     config.sweep.ranges = (RATE,)
     assert config_lib.differences(config, before) == []
     assert not sweep.apply(config, {"optim.learning_rate": 0.5}).sweep.ranges
+
+
+def test_trials_that_all_fail_end_with_code_1_and_a_reason(monkeypatch, given, tmp_path, capsys):
+    pytest.importorskip("optuna")
+    (tmp_path / "c.json").write_text(json.dumps(config_lib.to_dict(given)))
+    ends = {n: train.loop.Diverged("loss is nan at step 3") for n in range(3)}
+    monkeypatch.setattr("jaxvit.sweep.trials.train_and_evaluate", FakeRuns(ends))
+    argv = ["sweep", "--config", str(tmp_path / "c.json"), "--trials", "3", "--workdir", str(tmp_path / "sweep")]
+    assert cli.main(argv) == 1
+    said = capsys.readouterr().err
+    assert f"error: 3 trials (3 failed), none of them complete; reasons in {tmp_path / 'sweep/trials.csv'}" in said
+    assert not (tmp_path / "sweep/best.json").exists()
+    monkeypatch.setattr("jaxvit.sweep.trials.train_and_evaluate", FakeRuns())
+    assert cli.main([*argv[:4], "4", *argv[5:]]) == 0
+    assert f"eval --workdir {tmp_path / 'sweep/trial_0003'}" in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_trial_leaves_the_test_split_alone_until_it_is_asked_for(given, tmp_path, monkeypatch):
+    config = sweep.apply(given, {"optim.learning_rate": 0.01})
+    looked = []
+    evaluate = train.loop._evaluate
+    monkeypatch.setattr(train.loop, "_evaluate", lambda run, variables, split, **words: (
+        looked.append(split), evaluate(run, variables, split, **words))[1])  # fmt: skip
+    final = train.train_and_evaluate(config, tmp_path / "run", test=False)
+    assert set(looked) == {"val"} and not [name for name in final if "test" in name] and "val/accuracy" in final
+    assert not (tmp_path / "run/predictions.npz").exists() and not (tmp_path / "run/samples.npz").exists()
+    assert train.train_and_evaluate(config, tmp_path / "run", test=False) == final  # finished
+    later = train.train_and_evaluate(config, tmp_path / "run")
+    assert looked[-1] == "test" and {k: v for k, v in later.items() if "test" not in k} == final
+    assert later == train.train_and_evaluate(config, tmp_path / "whole")

@@ -1,6 +1,7 @@
 """TensorBoard and Weights & Biases get the same scalars, images and final table."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -91,7 +92,7 @@ def test_wandb_offline_gets_the_same_and_goes_on_under_its_id(tmp_path, monkeypa
         run.scalars(3, {"val/loss": 0.5})
         trackers.show([run], *ending())
         run.close()
-        ids.append(json.loads((tmp_path / "wandb" / "id.json").read_text()))
+        ids.append(json.loads((tmp_path / "wandb" / "id.json").read_text())["id"])
     assert ids[0] == ids[1]
     files = [f for f in (tmp_path / "wandb").rglob("*.wandb") if not f.is_symlink()]
     assert files and all(ids[0] in f.name for f in files)
@@ -99,3 +100,26 @@ def test_wandb_offline_gets_the_same_and_goes_on_under_its_id(tmp_path, monkeypa
     for word in (b"val/loss", b"test/accuracy", b"test/samples", b"test/confusion", b"final"):
         assert word in content
     assert list((tmp_path / "wandb").rglob("*.png")) and list((tmp_path / "wandb").rglob("*.table.json"))
+
+
+def test_a_copied_workdir_is_another_run_and_a_moved_one_the_same(tmp_path, capsys):
+    (tmp_path / "a/wandb").mkdir(parents=True)
+    first = trackers.run_id(tmp_path / "a")
+    assert trackers.run_id(tmp_path / "a") == first
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    second = trackers.run_id(tmp_path / "b")
+    assert second != first and trackers.run_id(tmp_path / "b") == second
+    assert f"{tmp_path / 'b'} is a copy of {tmp_path / 'a'}; it is a new run" in capsys.readouterr().err
+    shutil.move(tmp_path / "a", tmp_path / "c")
+    assert trackers.run_id(tmp_path / "c") == first and capsys.readouterr().err == ""
+    (tmp_path / "c/wandb/id.json").write_text(json.dumps("abcd1234"))  # as it was once written
+    assert trackers.run_id(tmp_path / "c") == "abcd1234"
+
+
+@pytest.mark.parametrize("content", [b"", b'{"id": "abcd12', b'{"id": 3}', b"[]", b"\xff\x00", b'{"id": "a/../b"}'])
+def test_a_damaged_id_is_told_and_made_again(tmp_path, capsys, content):
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb/id.json").write_bytes(content)
+    known = trackers.run_id(tmp_path)
+    assert "id.json is damaged; the run goes on as a new one" in capsys.readouterr().err
+    assert trackers.run_id(tmp_path) == known and capsys.readouterr().err == ""

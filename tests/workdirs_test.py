@@ -4,11 +4,12 @@ import os
 import shutil
 import socket
 
+import numpy as np
 import pytest
 
 from jaxvit import cli, train
 from jaxvit.errors import UserError
-from jaxvit.workdir import manifest, resume
+from jaxvit.workdir import manifest, resume, run_files
 from tests.helpers import tiny_config, write_npz
 
 
@@ -124,8 +125,7 @@ def test_a_disk_error_behind_a_cause_is_found():
     assert manifest.disk_reason(error) is not None
 
 
-def test_the_command_line_says_it_in_two_lines(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("jaxvit.commands.parser.use_compile_cache", lambda: None)
+def test_the_command_line_says_it_in_two_lines(tmp_path, capsys):
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     (tmp_path / "run/checkpoints/best").write_text("x")
     (tmp_path / "c.py").write_text("from jaxvit.config import default as get_config\n")
@@ -142,3 +142,27 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_begun_anew_with_a_
     said = capsys.readouterr().err
     assert "a run was ended here before its first checkpoint; its 25 lines of metrics.jsonl are dropped" in said
     assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["predictions.npz", "samples.npz"])
+@pytest.mark.parametrize("is_sealed", [True, False], ids=["sealed", "no manifest"])
+@pytest.mark.parametrize("how", ["flip", "half", "empty"])
+def test_damaged_arrays_are_named_and_made_again(tmp_path, finished, capsys, name, how, is_sealed):
+    if (how, name) != ("half", "predictions.npz") and is_sealed:
+        pytest.skip("one of them is enough: the hash is of the whole file")
+    config, run = finished
+    shutil.copytree(run, tmp_path / "run")
+    path = tmp_path / "run" / name
+    before = path.read_bytes()
+    damaged = bytearray(before)
+    damaged[200] ^= 1
+    path.write_bytes({"flip": bytes(damaged), "half": before[: len(before) // 2], "empty": b""}[how])
+    if not is_sealed:
+        (tmp_path / "run/manifest.json").unlink()
+        with pytest.raises(UserError, match=f"{name}' is damaged: .*\nthe training command makes it again"):
+            run_files.read_npz(path, resume.ARRAYS[name])
+    train.train_and_evaluate(config, tmp_path / "run")
+    assert f"{name} has changed since the run wrote it; it is made again" in capsys.readouterr().err
+    with np.load(path) as stored, np.load(run / name) as whole:
+        for key in whole.files:
+            np.testing.assert_array_equal(stored[key], whole[key])

@@ -121,6 +121,7 @@ def _from_files(paths: Sequence[Path], bad: list[tuple[str, str]]) -> list[Pictu
 def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]:
     """Test images of the first run, chosen by its predictions; UserError where runs are of different classes."""
     from jaxvit.build import parts
+    from jaxvit.workdir import run_files
 
     if not args.workdir:
         raise UserError("--samples needs a run: --workdir DIR")
@@ -131,8 +132,7 @@ def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]
     path = expand(args.workdir[0]) / "predictions.npz"
     if not path.exists():
         raise UserError(f"no {str(path)!r}: the run has not ended; let it end, or name image files instead")
-    with np.load(path, allow_pickle=False) as stored:
-        logits, labels, index = (stored[key] for key in ("logits", "labels", "index"))
+    logits, labels, index = run_files.read_npz(path, ("logits", "labels", "index")).values()
     split = parts.load_data(classifiers[0].config).test
     position = {int(k): i for i, k in enumerate(split.index)}
     chosen = choose(logits, labels, args.only, args.samples)

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raises the message."""
-        raise UserError(f"{message}; see {self.prog} --help")
+        short = re.fullmatch(r"argument (?:\S+/)?(--[\w-]+).*: expected (?:one|at least one) argument", message)
+        hint = f" (one that begins with '-' is written {short[1]}=-VALUE)" if short else ""
+        raise UserError(f"{message}{hint}; see {self.prog} --help")
 
 
 def make_parser(command: str, description: str, **options: Any) -> Parser:

@@ -23,7 +23,7 @@ Config = Any  # a ConfigDict, whose words are attributes that a type checker can
 DERIVED = (
     "data.image_size", "data.mean", "data.std", "data.crop_pct", "data.interpolation",
     "model.num_classes", "model.image_size", "model.in_channels", "parallel.num_devices",
-    "model.distilled_training", "micro_batch",
+    "model.distilled_training", "micro_batch", "ema.warmup",
 )  # fmt: skip
 
 
@@ -149,7 +149,7 @@ def default() -> Config:
 
     c.ema = ConfigDict()
     c.ema.decay = 0.0  # of the average of the weights, e.g. 0.9998; 0 = off
-    c.ema.warmup = False  # timm's: less decay in the beginning
+    c.ema.warmup = optional(bool)  # None: decay at most (1 + n) / (10 + n) at step n; True: timm's; False: none
 
     c.early_stopping = ConfigDict()
     c.early_stopping.patience = optional(int)  # evaluations without improvement; None = off

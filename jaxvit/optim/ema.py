@@ -1,4 +1,4 @@
-"""Exponential moving average of weights, with timm's warm-up."""
+"""Exponential moving average of weights, with the warm-ups of TensorFlow and of timm."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ def decay_at(
     step: Any,
     decay: float = 0.9998,
     *,
-    warmup: bool = False,
+    warmup: bool | None = False,
     gamma: float = 1.0,
     power: float = 2 / 3,
     min_decay: float = 0.0,
@@ -20,14 +20,18 @@ def decay_at(
 ) -> Any:
     """The decay at `step`, the number of updates done, this one included (1, 2, ...): timm's ModelEmaV3.
 
-    With warm-up min(decay, 1 - (1 + n / gamma)^-power) at the n-th step after the first; power 2/3 reaches 0.999 in
-    31.6 k steps, 0.9999 in 1 M. The first step, and those up to `update_after_step`, copy the weights (decay 0).
+    With `warmup` True min(decay, 1 - (1 + n / gamma)^-power) at the n-th step after the first; power 2/3 reaches 0.999
+    in 31.6 k steps, 0.9999 in 1 M. With None min(decay, (1 + n) / (10 + n)), the rule of TensorFlow's
+    ExponentialMovingAverage (`num_updates`): the average spans about a tenth of the steps so far, and 0.9998 is reached
+    in 45 k. False: the decay as it is. The first step, and those up to `update_after_step`, copy the weights (decay 0).
     """
     if not 0 <= decay <= 1:
         raise UserError(f"ema.decay is {decay}; it must lie in [0, 1].")
     n = jnp.maximum(jnp.asarray(step, jnp.float32) - update_after_step - 1, 0.0)
     value = jnp.asarray(decay, jnp.float32)
-    if warmup:
+    if warmup is None:
+        value = jnp.minimum((1 + n) / (10 + n), value)
+    elif warmup:
         value = jnp.maximum(jnp.minimum(1 - (1 + n / gamma) ** -power, value), min_decay)
     return jnp.where(n > 0, value, 0.0)
 

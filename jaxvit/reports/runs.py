@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -150,13 +149,7 @@ def _read_lines(path: Path) -> list[dict[str, float]]:
 
 
 def _read_npz(path: Path, names: Sequence[str], perhaps: Sequence[str] = ()) -> dict[str, np.ndarray] | None:
-    if not path.exists():
-        return None
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in (*names, *(n for n in perhaps if n in arrays))}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"cannot read {str(path)!r}: {escape.message(error)}") from None
+    return run_files.read_npz(path, names, perhaps) if path.exists() else None
 
 
 def _check_predictions(run: RunFiles) -> None:

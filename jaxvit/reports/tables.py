@@ -21,12 +21,14 @@ MOST_PAIRS = 15  # runs are compared each with each up to here, else each with t
 def best_validation(run: RunFiles) -> tuple[int, float] | None:
     """Epoch and accuracy of the evaluation that chose, or of the best line so far."""
     lines = [run.summary["best"]] if run.summary.get("best") else run.epochs
-    key = "val_ema/accuracy" if any("val_ema/accuracy" in line for line in lines) else "val/accuracy"
-    lines = [line for line in lines if isinstance(line.get(key), int | float) and math.isfinite(line[key])]
-    if not lines:
-        return None
-    line = max(lines, key=lambda line: line[key])
-    return int(line["epoch"]), line[key]
+    keys = {"raw": ["val/accuracy"], "average": ["val_ema/accuracy"]}
+    found = [
+        (int(line["epoch"]), line[key])
+        for line in lines
+        for key in keys.get(line.get("weights", ""), ["val_ema/accuracy", "val/accuracy"])
+        if isinstance(line.get(key), int | float) and math.isfinite(line[key])
+    ]
+    return max(found, key=lambda pair: pair[1]) if found else None
 
 
 def accuracy(run: RunFiles) -> float | None:

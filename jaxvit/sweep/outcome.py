@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit.config.default import Config
+from jaxvit.errors import RunError
 from jaxvit.runtime import console, drawing, escape
 from jaxvit.sweep.ranges import Range, label
 from jaxvit.train.decisions import MODES
@@ -80,15 +81,17 @@ def repeat(command: str, words: dict[str, str]) -> str:
 
 
 def show(rows: Sequence[dict[str, Any]], config: Config, directory: Path, command: str) -> None:
-    """Prints the best trials, what became of the others, and how to train with the best."""
+    """Prints the best trials, what became of the others, and how to test the best and train with its words.
+
+    Raises:
+      RunError: no trial is complete.
+    """
     metric = config.early_stopping.metric
     best = ranked(rows, metric)
     counts = {state: sum(row["state"] == state for row in rows) for state in STATES.values()}
     said = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
     if not best:
-        console.gap()
-        console.err.print(f"{len(rows)} trials ({said}), none of them complete; reasons in {directory / 'trials.csv'}")
-        return
+        raise RunError(f"{len(rows)} trials ({said}), none of them complete; reasons in {directory / 'trials.csv'}")
     words = list(best[0]["words"])
     form = "{:.2%}" if metric != "loss" else "{:.4f}"
     shown = [
@@ -96,7 +99,9 @@ def show(rows: Sequence[dict[str, Any]], config: Config, directory: Path, comman
         for row in best[:SHOWN]
     ]
     console.table(f"{len(rows)} trials ({said})", ("trial", f"val/{metric}", "epochs", *words), shown)
-    console.say(f"\nthe best, {directory / name(best[0]['trial'])}, again:\n{repeat(command, best[0]['words'])}")
+    trial = directory / name(best[0]["trial"])
+    console.say(f"\nthe best, {trial}, again:\n{repeat(command, best[0]['words'])}")
+    console.say(f"its test split, which no trial has looked at: eval --workdir {shlex.quote(str(trial))}")
     console.say(f"all trials: {directory / 'trials.csv'}, picture: {directory / 'sweep.png'}")
 
 

@@ -35,6 +35,8 @@ def search(config: Config, workdir: str | os.PathLike[str], trials: int, *, comm
     DIR/study.db is Optuna's; trials.csv and best.json are written anew after each trial, sweep.png at the end. An
     interrupted trial is resumed. One that diverges or does not fit into memory is recorded, and the search goes on.
 
+    No trial looks at the test split.
+
     Args:
       config: with `sweep.ranges`.
       workdir: DIR.
@@ -163,7 +165,8 @@ def _answer(optuna: Any, study: Any, trial: Any, config: Config, ranges: tuple[R
     trial.set_user_attr("words", {word: label(value) for word, value in values.items()})
     err.print("  ".join(f"{word}={label(value)}" for word, value in values.items()))
     try:
-        final = train_and_evaluate(apply(config, values), directory / outcome.name(trial.number), on_evaluation=report)
+        workdir = directory / outcome.name(trial.number)
+        final = train_and_evaluate(apply(config, values), workdir, on_evaluation=report, test=False)
     except (Interrupted, KeyboardInterrupt):  # the trial stays open: the same command goes on with it
         raise
     except optuna.TrialPruned:

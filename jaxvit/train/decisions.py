@@ -30,15 +30,16 @@ class Rules:
 
     def better(self, val: Mapping[str, float], best: Mapping[str, float] | None) -> bool:
         """Whether the metrics `val` beat `best`; of equal ones those with the lower loss. NaN beats nothing."""
-        if best is None or not self.restore:
-            return True
+        return best is None or not self.restore or self._key(val) > self._key(best)
 
-        def key(metrics: Mapping[str, float]) -> tuple[float, float]:
-            sign = 1 if MODES[self.metric] == "max" else -1
-            values = (sign * metrics[self.metric], -metrics["loss"])
-            return values if not any(map(np.isnan, values)) else (-np.inf, -np.inf)
+    def choose(self, found: Mapping[str, Mapping[str, float]]) -> str:
+        """Returns the name of the best of several metrics of one moment; of equal ones the last."""
+        return max(reversed(list(found)), key=lambda name: self._key(found[name]))
 
-        return key(val) > key(best)
+    def _key(self, metrics: Mapping[str, float]) -> tuple[float, float]:
+        sign = 1 if MODES[self.metric] == "max" else -1
+        values = (sign * metrics[self.metric], -metrics["loss"])
+        return values if not any(map(np.isnan, values)) else (-np.inf, -np.inf)
 
     def update(self, memory: Memory, val: Mapping[str, float]) -> Memory:
         """Returns the memory after an evaluation."""

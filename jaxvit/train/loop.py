@@ -65,6 +65,7 @@ def train_and_evaluate(
     *,
     force: bool = False,
     on_evaluation: Callable[[int, dict[str, float]], None] | None = None,
+    test: bool = True,
 ) -> dict[str, Any]:
     """Trains what `config` describes, evaluates the best checkpoint on the test split, returns the final metrics.
 
@@ -77,6 +78,7 @@ def train_and_evaluate(
       force: go on in a workdir whose run had another config.
       on_evaluation: called with (epochs done, the validation metrics that decide) after each evaluation; what it
         raises ends the run.
+      test: False leaves the test split alone, as the trials of a search do; the same call with True tests them later.
 
     Raises:
       UserError: a mistake in the config, or a workdir that belongs to another config.
@@ -100,15 +102,16 @@ def train_and_evaluate(
         stack.enter_context(streams.kept_in(path / streams.NAME))
         if config.lr_find:
             return lr_find.find(config, path)
-        return _train(config, path, force, on_evaluation)
+        return _train(config, path, force, on_evaluation, test)
 
 
-def _train(config: Config, path: Path, force: bool, on_evaluation: Any) -> dict[str, Any]:
-    finished = multihost.by_main(lambda: resume.check(config, path, force))
+def _train(config: Config, path: Path, force: bool, on_evaluation: Any, test: bool) -> dict[str, Any]:
+    finished = multihost.by_main(lambda: resume.check(config, path, force, test))
     if finished is not None:
-        err.print(f"already finished: {path}  (test accuracy {finished['test/accuracy']:.2%}); nothing to do")
+        known = f"test accuracy {finished['test/accuracy']:.2%}" if "test/accuracy" in finished else "not tested"
+        err.print(f"already finished: {path}  ({known}); nothing to do")
         return finished
-    run, state = prepare(micro_batch.kept(config, path), path)
+    run, state = prepare(resume.kept(micro_batch.kept(config, path), path), path)
     multihost.by_main(lambda: resume.write_config(run.workdir, run.config, run.dataset.class_names, force))
     summary.print_header(run, state)
     try:
@@ -118,7 +121,7 @@ def _train(config: Config, path: Path, force: bool, on_evaluation: Any) -> dict[
             step, words = int(state.step), config_lib.to_dict(run.config)
             multihost.by_main(lambda: run.trackers.extend(make_trackers(path, step, words)))
             state, progress = _fit(run, state, progress, flag, on_evaluation or (lambda epoch, val: None))
-            return _finish(run, state, progress)
+            return _finish(run, state, progress, test)
     finally:
         run.checkpoints.close()
         for tracker in run.trackers:
@@ -284,19 +287,24 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> 
     val: dict[str, float] = {}
     decisive: dict[str, float] = {}
     better = "val" not in run.feeds  # without validation the last checkpoint is the one to use
+    chosen = list(run.weights(state))[-1]  # and the average, where it is on
     if "val" in run.feeds and (progress.epoch % config.eval_every_epochs == 0 or progress.epoch == config.num_epochs):
-        for prefix, variables in run.weights(state).items():  # raw first; the average, where it is on, decides
-            decisive, *_ = _evaluate(run, variables, "val")
-            val |= {f"{prefix}/{name}": value for name, value in decisive.items()}
-            line += f"  | {prefix} loss {decisive['loss']:.3f}  accuracy {decisive['accuracy']:.2%}"
+        found = {}
+        for prefix, variables in run.weights(state).items():
+            found[prefix], *_ = _evaluate(run, variables, "val")
+            val |= {f"{prefix}/{name}": value for name, value in found[prefix].items()}
+            line += f"  | {prefix} loss {found[prefix]['loss']:.3f}  accuracy {found[prefix]['accuracy']:.2%}"
+        chosen = run.rules.choose(found)
+        decisive = found[chosen]
         better = run.rules.better(decisive, progress.best and summary.decisive(progress.best))
         line += " *" if better else ""
         progress.rules = run.rules.update(progress.rules, decisive)
         progress.stopped_early = run.rules.stops(progress.rules)
         state = _scaled(run, state, progress)
     if better:
-        progress.best = {"step": step, "epoch": progress.epoch, **train, **val}
-        run.checkpoints.save("best", step, run.final_weights(state), progress.best)
+        kind = {"weights": summary.WEIGHTS[chosen]} if state.ema else {}
+        progress.best = {"step": step, "epoch": progress.epoch, **train, **val, **kind}
+        run.checkpoints.save("best", step, run.weights(state)[chosen], progress.best)
     writer.write(step, {**train, **val}, epoch=progress.epoch)
     rate = run.steps_per_epoch * run.batch_size * progress.epoch / max(progress.seconds, 1e-9)
     err.print(f"{line}  {rate:,.0f} images/s")
@@ -349,8 +357,8 @@ def _evaluate(run: Run, variables: Any, split: str, *, keep_logits: bool = False
         )
 
 
-def _finish(run: Run, state: TrainState, progress: Progress) -> dict[str, Any]:
-    """Evaluates the best checkpoint on the test split and writes predictions, samples and the summary."""
+def _finish(run: Run, state: TrainState, progress: Progress, tested: bool) -> dict[str, Any]:
+    """Evaluates the best checkpoint on the test split, where that is asked for, and writes what a run leaves."""
     run.checkpoints.wait()
     try:
         variables, progress.best = run.checkpoints.restore("best", model_variables(state))
@@ -358,12 +366,21 @@ def _finish(run: Run, state: TrainState, progress: Progress) -> dict[str, Any]:
         err.print(f"{error}; the last weights are tested in its place")
         variables, progress.best = run.final_weights(state), {"step": int(state.step), "epoch": progress.epoch}
     best = progress.best or {}
+    final = {name: value for name, value in best.items() if name.startswith(("val", "weights"))}
+    final |= {"best_epoch": best["epoch"], "epochs": progress.epoch, "step": int(state.step)}
+    if not tested:
+        if multihost.is_main():
+            summary.write(run, final, progress)
+        multihost.barrier("finished")
+        return final
     test, logits, readable = _evaluate(run, variables, "test", keep_logits=True)
     split = run.dataset.test
     samples = summary.sample_images(run.feeds["test"], split, readable, logits, run.eval_batch_size)
-    final = {f"test/{name}": value for name, value in test.items()}
-    final |= {name: value for name, value in best.items() if name.startswith("val")}
-    final |= {"best_epoch": best["epoch"], "epochs": progress.epoch, "step": int(state.step)}
+    final = {f"test/{name}": value for name, value in test.items()} | final
+    for prefix, last in (run.weights(state) if state.ema else {}).items():  # both, whichever was the best
+        same = best["step"] == int(state.step) and best.get("weights") == summary.WEIGHTS[prefix]
+        figures = test if same else _evaluate(run, last, "test")[0]
+        final |= {f"test_{summary.WEIGHTS[prefix]}/{name}": value for name, value in figures.items()}
     if multihost.is_main():
         run_files.write_npz(
             run.workdir / "predictions.npz",
@@ -373,9 +390,7 @@ def _finish(run: Run, state: TrainState, progress: Progress) -> dict[str, Any]:
             names=split.image_names(readable),
         )
         run_files.write_npz(run.workdir / "samples.npz", **samples)
-        described = summary.describe(run, final, progress)
-        run_files.write_json(run.workdir / "summary.json", described)
-        run_files.seal(run.workdir, resume.SEALED)
+        described = summary.write(run, final, progress)
         show(
             run.trackers, described, samples, logits, split.labels[readable], split.index[readable],
             run.dataset.class_names,

@@ -6,6 +6,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from jaxvit.runtime import console, sharding, streams
 from jaxvit.runtime.console import count, duration, err
 from jaxvit.step.state import TrainState
 from jaxvit.train.prepare import Run
+from jaxvit.workdir import resume, run_files
 
+WEIGHTS = {"val": "raw", "val_ema": "average"}  # by the prefix of their validation metrics
 NUM_SAMPLES = 32  # evenly over the test split
 NUM_MISTAKES = 16  # the most confident ones
 NUM_CONFUSIONS = 8  # the most frequent (true, predicted), two images of each
@@ -136,6 +139,14 @@ def environment() -> dict[str, Any]:
     }
 
 
+def write(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
+    """Writes and seals summary.json; returns its content."""
+    described = describe(run, final, progress)
+    run_files.write_json(run.workdir / "summary.json", described)
+    run_files.seal(run.workdir, [name for name in resume.SEALED if (run.workdir / name).exists()])
+    return described
+
+
 def print_footer(workdir: Path, described: dict[str, Any]) -> None:
     """Prints the closing summary."""
     final, best = described["final"], described["best"] or {}
@@ -151,10 +162,17 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
     )
     if "val/accuracy" in best:
         err.print(f"validation {decisive(best)['accuracy']:.2%} at epoch {best['epoch']}, the best checkpoint")
+    if "test/accuracy" not in final:
+        err.print("test       not looked at")
+        return
     err.print(
         f"test       {final['test/accuracy']:.2%} over {described['num_test']:,} images, "
         f"loss {final['test/loss']:.4f}, top-5 {final['test/top5_accuracy']:.2%}"
     )
+    if "test_raw/accuracy" in final:
+        raw, average = (final[f"test_{kind}/accuracy"] for kind in ("raw", "average"))
+        above = f"; above: the {final['weights']} of the best checkpoint" if "weights" in final else ""
+        err.print(f"           of the last weights: raw {raw:.2%}, average {average:.2%}{above}")
     if described["fast_dev_run"]:
         err.print("           a dry run of two steps and two batches: its figures say nothing")
     err.print(f"files      {workdir}: config.json, summary.json, metrics.jsonl, predictions.npz, checkpoints, events")
@@ -174,6 +192,11 @@ def _without_effect(run: Run) -> list[str]:
     if rules.plateau and rules.plateau.patience + 3 > evaluations:
         found.append(f"optim.schedule.patience {rules.plateau.patience} is too long for")
     found = [f"{words} {evaluations} evaluations: it changes nothing" for words in found]
+    if config.ema.decay and config.ema.warmup is False and 1 / (1 - config.ema.decay) > total:
+        horizon = f"ema.decay {config.ema.decay:g} averages over {1 / (1 - config.ema.decay):,.0f} steps"
+        found.append(f"{horizon}, training has {total:,}: the average stays near the beginning; leave ema.warmup out")
+    if max(config.augment.mixup_alpha, config.augment.cutmix_alpha) and _images_mixed(run) == 1:
+        found.append("augment.mixup_alpha and .cutmix_alpha mix nothing: there is one image at a time")
     end = total if schedule.unit == "steps" else config.num_epochs
     late = [mark for mark in schedule.milestones or () if mark >= end]
     if late:
@@ -183,6 +206,12 @@ def _without_effect(run: Run) -> list[str]:
         if last == np.float32(config.optim.learning_rate):
             found.append(f"the schedule {schedule.name!r} lowers nothing: training ends before its first fall")
     return found
+
+
+def _images_mixed(run: Run) -> int:
+    """How many images are mixed with each other: the batch, or in a mapped step each device's part of it."""
+    mapped = run.config.parallel.mode == "pmap"
+    return run.batch_size // run.config.parallel.num_devices if mapped else run.batch_size
 
 
 def _placement(config: Any) -> str:
@@ -206,9 +235,13 @@ def _method(config: Any) -> str:
     return " + ".join(words)
 
 
-def decisive(metrics: dict[str, float]) -> dict[str, float]:
-    """The validation metrics that choose, without their prefix: of the averaged weights where there are such."""
-    prefix = "val_ema/" if "val_ema/loss" in metrics else "val/"
+def decisive(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The validation metrics that choose, without their prefix: of the better of raw and averaged weights.
+
+    Metrics without a word on it are of a run that chose by the average.
+    """
+    average = metrics.get("weights", "average") == "average" and "val_ema/loss" in metrics
+    prefix = "val_ema/" if average else "val/"
     return {name.removeprefix(prefix): value for name, value in metrics.items() if name.startswith(prefix)}
 
 

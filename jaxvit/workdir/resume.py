@@ -1,5 +1,6 @@
 """What a run finds in its directory: nothing, a run to go on with, a finished one, another one, damage."""
 
+import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from jaxvit.workdir.checkpoint import Checkpoints
 DIRECTORIES = ("checkpoints", *(f"checkpoints/{n}" for n in ("last", "best", "manifests", "damaged", "replaced")),
                "events", "wandb")  # fmt: skip
 SEALED = ("config.json", "classes.json", "metrics.jsonl", "predictions.npz", "samples.npz", "summary.json")
+ARRAYS = {"predictions.npz": ("logits", "labels", "index"), "samples.npz": ("image", "label", "index")}
 WAYS = {"r": (os.R_OK, "read"), "w": (os.W_OK, "written"), "x": (os.X_OK, "entered")}
 FILES = (*SEALED, manifest.NAME, streams.NAME, "skipped_files.txt", "wandb/id.json")
 
@@ -55,13 +57,28 @@ def _inspect(workdir: Path, path: Path, directory: bool) -> None:
     raise UserError(f"{str(path)!r} {said}\nmove it away, or choose another --workdir than {str(workdir)!r}")
 
 
-def check(config: Config, workdir: Path, force: bool) -> dict[str, Any] | None:
-    """Returns the metrics of a finished run of this config; refuses a workdir of another one."""
+def kept(config: Config, workdir: Path) -> Config:
+    """The config with the `ema.warmup` that a run in `workdir` was begun with, where it is left open here."""
+    before = workdir / "config.json"
+    if config.ema.warmup is None and has_work(workdir) and "config.json" not in run_files.damage(workdir):
+        config = copy.deepcopy(config)
+        config.ema.warmup = run_files.read_json(before).get("ema", {}).get("warmup")
+    return config
+
+
+def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict[str, Any] | None:
+    """Returns the metrics of a finished run of this config, tested if `test`; refuses a workdir of another one."""
     if not has_work(workdir):
         return None
     hashes, damage = run_files.sealed(workdir), run_files.damage(workdir)
     if not hashes:
         err.print(f"{workdir / 'manifest.json'} is damaged or missing; the files beside it are not verified")
+        for name, arrays in ARRAYS.items():
+            try:
+                if (workdir / name).exists():
+                    run_files.read_npz(workdir / name, arrays)
+            except UserError:
+                damage[name] = f"{name} has changed"
     for said in damage.values():
         err.print(f"{workdir}: {said} since the run wrote it; it is made again")
     if "config.json" not in damage:
@@ -86,7 +103,9 @@ def check(config: Config, workdir: Path, force: bool) -> dict[str, Any] | None:
     checkpoints = Checkpoints(workdir / "checkpoints")
     checkpoints.verify()
     checkpoints.close()
-    return run_files.read_json(workdir / "summary.json").get("final")
+    final = run_files.read_json(workdir / "summary.json").get("final")
+    untested = test and final is not None and "test/accuracy" not in final
+    return None if untested and any((workdir / "checkpoints" / "last").glob("[0-9]*")) else final
 
 
 def write_config(workdir: Path, config: Config, class_names: Sequence[str], force: bool) -> None:

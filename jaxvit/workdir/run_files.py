@@ -4,6 +4,8 @@ import base64
 import json
 import os
 import shutil
+import struct
+import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxvit.errors import RunError, UserError
-from jaxvit.runtime import paths, streams
+from jaxvit.runtime import escape, paths, streams
 from jaxvit.runtime.console import err
 from jaxvit.runtime.paths import expand
 from jaxvit.workdir import manifest
@@ -64,6 +66,18 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
         raise _not_written(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def read_npz(path: Path, names: Sequence[str], perhaps: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Reads arrays of a run's file, `perhaps` where they are there; raises UserError when it is damaged."""
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in (*names, *(n for n in perhaps if n in arrays))}
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError,
+            struct.error, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+        raise UserError(
+            f"{str(path)!r} is damaged: {escape.message(error)}\nthe training command makes it again"
+        ) from None
 
 
 def read_json(path: Path, kind: type = dict) -> Any:

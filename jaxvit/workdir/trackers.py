@@ -5,6 +5,8 @@ and `close()`. A run's own files do not depend on them.
 """
 
 import json
+import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 
 from jaxvit.errors import UserError
 from jaxvit.runtime import drawing, escape
+from jaxvit.runtime.console import err
 
 FINAL = ("model", "data", "pretrained", "parameters", "trainable_parameters", "gmacs", "train_seconds",
          "seconds_per_epoch", "images_per_second", "peak_memory_bytes")  # fmt: skip
@@ -75,9 +78,7 @@ class WeightsAndBiases:
             raise UserError("wandb.project is set, but wandb is not installed\npip install 'jaxvit[wandb]'") from None
         directory = workdir / "wandb"
         directory.mkdir(exist_ok=True)
-        id_file = directory / "id.json"
-        known = json.loads(id_file.read_text()) if id_file.exists() else secrets.token_hex(4)
-        id_file.write_text(json.dumps(known))
+        known = run_id(workdir)
         try:
             self._run: Any = wandb.init(
                 project=project, name=escape.plain(name or workdir.resolve().name), dir=str(workdir), id=known,
@@ -109,6 +110,41 @@ class WeightsAndBiases:
     def close(self) -> None:
         """Waits until everything is written."""
         self._run.finish()
+
+
+def run_id(workdir: Path) -> str:
+    """Returns the id of the run of `workdir` in Weights & Biases, from workdir/wandb/id.json, or a new one.
+
+    A copy of a workdir is another run: its file names a directory, not its own, in which that run still is. A workdir
+    that was moved, so that nothing is left there, stays the same run.
+    """
+    path, own = workdir / "wandb" / "id.json", str(workdir.resolve())
+    found = _read_id(path)
+    if found is None and path.exists():
+        err.print(f"{path} is damaged; the run goes on as a new one in Weights & Biases")
+    home = found.get("workdir") if found else None
+    if found and home and home != own:
+        other = _read_id(Path(home) / "wandb" / "id.json")
+        if other and other["id"] == found["id"]:
+            err.print(f"{workdir} is a copy of {home}; it is a new run in Weights & Biases")
+            found = None
+    known = found["id"] if found else secrets.token_hex(4)
+    temporary = path.with_name(".id.json.tmp")
+    temporary.write_text(json.dumps({"id": known, "workdir": own}), encoding="utf-8")
+    os.replace(temporary, path)
+    return known
+
+
+def _read_id(path: Path) -> dict[str, Any] | None:
+    """What id.json holds, or None where it is missing or damaged; once it was the id alone."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    found = {"id": found} if isinstance(found, str) else found
+    good = isinstance(found, dict) and isinstance(found.get("id"), str)
+    good = good and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found["id"])
+    return found if good and isinstance(found.get("workdir", ""), str) else None
 
 
 def make_trackers(workdir: Path, step: int, config: Mapping[str, Any]) -> list[Tracker]:
