@@ -16,6 +16,7 @@ from jaxvit.runtime.paths import expand
 
 ROLLOUT = "attention_rollout"
 ROWS_A_PAGE = 12
+PAIRS_A_ROW = 3  # of image and map, where there is one model
 BATCH_SIZE = 16
 CHOICES = ("all", "right", "wrong", "most_confused")
 
@@ -236,10 +237,12 @@ def _write(out: Path, pictures: list[Picture], classifiers: list[Any], columns: 
         files += overlay.save(
             overlay.grid([overlays[i]], [titles[i]], heads, cmap=args.cmap, wrong=[wrong[i]]), out / stem
         )
-    for start in range(0, len(pictures), ROWS_A_PAGE):
+    abreast = min(PAIRS_A_ROW, len(pictures)) if len(classifiers) == 1 else 1  # images with the one map of each
+    overlays, heats, titles, wrong = (_in_rows(cells, abreast) for cells in (overlays, heats, titles, wrong))
+    for start in range(0, len(titles), ROWS_A_PAGE):
         page, rows = f"_{start // ROWS_A_PAGE + 1}" if start else "", slice(start, start + ROWS_A_PAGE)
         for name, cells in (("grid", overlays), ("heat", heats)):
-            figure = overlay.grid(cells[rows], titles[rows], heads, cmap=args.cmap, wrong=wrong[rows])
+            figure = overlay.grid(cells[rows], titles[rows], heads * abreast, cmap=args.cmap, wrong=wrong[rows])
             files += overlay.save(figure, out / f"{name}{page}")
     rows = [
         (
@@ -251,6 +254,11 @@ def _write(out: Path, pictures: list[Picture], classifiers: list[Any], columns: 
     ]
     columns_ = ("image", "true class", *(head.replace("\n", ".") for head in heads[1:]))
     console.table(f"{args.method}: {len(files)} files in {out}", columns_, rows, left=columns_)
+
+
+def _in_rows(cells: list[list[Any]], number: int) -> list[list[Any]]:
+    """The cells of so many images in each row."""
+    return [sum(cells[i : i + number], []) for i in range(0, len(cells), number)]
 
 
 def _column_names(args: argparse.Namespace, classifiers: list[Any]) -> list[str]:

@@ -99,6 +99,25 @@ def test_samples_are_named_by_file_or_place(run, capsys, monkeypatch):
         assert {p.stem for p in out.glob("*.png")} == {"grid", "heat", *stems}
 
 
+def test_one_model_has_several_pairs_in_a_row(run, monkeypatch):
+    from jaxvit.explain import overlay
+
+    drawn = []
+    monkeypatch.setattr(overlay, "grid", lambda rows, titles, heads, **_: drawn.append((rows, titles, heads)))
+    monkeypatch.setattr(overlay, "save", lambda figure, path: [path])
+    pictures = [explain_cli.Picture(f"{i}.png", None) for i in range(40)]
+    results = [explain_cli.Result(np.zeros((2, 2, 3)), np.zeros((2, 2)), f"answer {i}") for i in range(40)]
+    args = explain_cli._arguments(["--workdir", "x"])
+    explain_cli._write(run / "out", pictures, [make_classifier()], [results], args)
+    grids = drawn[40::2]  # after a figure for each image, pages of overlays and of heat
+    assert [len(rows) for rows, _, _ in grids] == [12, 2]
+    assert grids[0][1][0] == ["0.png", "answer 0", "1.png", "answer 1", "2.png", "answer 2"]
+    assert grids[1][1][-1] == ["39.png", "answer 39"] and len(grids[0][2]) == 6
+    drawn.clear()
+    explain_cli._write(run / "out", pictures, [make_classifier()] * 2, [results] * 2, args)
+    assert [len(rows[0]) for rows, _, _ in drawn[40:]] == [3] * 8
+
+
 def test_layers_are_listed_with_the_default(run, capsys):
     assert explain_cli.run(["--workdir", str(run / "run"), "--layers"]) == 0
     lines = capsys.readouterr().out.splitlines()
