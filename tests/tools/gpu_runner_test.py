@@ -131,6 +131,23 @@ def test_a_run_may_outlive_its_call_and_a_later_one_fetches_it(run):
     assert states(index) == {"long": "done"} and packed == ["long.txt"]
 
 
+def test_what_outlives_a_call_and_fails_is_not_waited_for(run, tmp_path):
+    dies = "import time; time.sleep(1.5); raise SystemExit(1)"
+    run(Phase(60, ((Job("long", "script", dies, outlives=True, guard=1),),)))
+    (tmp_path / "work" / "long.pid").write_text("0")  # here the runner is its parent and would have to bury it
+    index, _ = run(Phase(60, ((Job("long", "wait", "summary.json"),),)), name="q2")
+    assert states(index) == {"long": "failed with 1"}
+    assert index["jobs"][-1]["said"] == ["it has ended without its last file"]
+
+
+def test_jobs_run_from_a_copy_of_the_code(run, tmp_path):
+    writes = "import os, sys; open(sys.argv[1], 'w').write(os.getcwd())"
+    run(Phase(60, ((Job("where", "script", writes),),)))
+    home = tmp_path / "work" / "tree"
+    assert (tmp_path / "work/where.txt").read_text() == str(home)
+    assert (home / "main.py").is_file() and kit.digest(home) == kit.digest(runner.ROOT)
+
+
 def test_another_packet_on_the_same_machine_begins_an_index_of_its_own(run):
     run(Phase(60, ((Job("one", "script", WRITES),),)))
     index, packed = run(Phase(60, ((Job("two", "script", WRITES),),)), name="p1", packet="p")

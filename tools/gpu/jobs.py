@@ -230,9 +230,16 @@ def study(job: Job, place: Place) -> Command:
 
 
 def wait(job: Job, place: Place) -> Command:
-    """Waits for a run that has outlived its call."""
-    done = place.work / "runs" / job.name / job.of
-    code = f"import os, time\nwhile not os.path.exists({str(done)!r}): time.sleep(0.5)"
+    """Waits for a run that has outlived its call; fails where it is over without its last file."""
+    done, pid = place.work / "runs" / job.name / job.of, place.work / f"{job.name}.pid"
+    code = (
+        "import os, time\n"
+        f"process, done = '/proc/' + open({str(pid)!r}).read(), {str(done)!r}\n"
+        "while not os.path.exists(done):\n"
+        "    time.sleep(0.5)\n"
+        "    if not os.path.exists(process) and not os.path.exists(done):\n"
+        "        raise SystemExit('it has ended without its last file')\n"
+    )
     return Command((sys.executable, "-c", code))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tools.gpu import parts
 
+CODE = ("jaxvit", "configs", "tools")
 STRIP = 500  # images in a strip, one under the other
 SIDE = 32  # pixels
 
@@ -38,6 +39,17 @@ def set_up(
     wanted = {*data, *(path.name for path in (kit / "data").glob("*"))} - {""}
     for name in sorted(wanted):
         yield make_noise(work / "data" / name, *noise[name], tiny=tiny) if name in noise else unpack(kit, work, name)
+
+
+def copy_code(root: Path, to: Path) -> None:
+    """Copies the code aside: what outlives a call imports from it while the next call lays the working tree anew."""
+    if to.exists() and digest(to) == digest(root):
+        return
+    shutil.rmtree(to, ignore_errors=True)
+    for name in CODE:
+        if (root / name).is_dir():
+            shutil.copytree(root / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(root / "main.py", to)
 
 
 def lacking(work: Path, data: Sequence[str], words: Sequence[str]) -> list[str]:
@@ -108,7 +120,7 @@ def make_noise(directory: Path, train: int, test: int, classes: int, *, tiny: bo
 
 def digest(root: Path) -> str:
     """SHA-256 of the code that measures, to tell whether a commit is what ran."""
-    files = sorted(path for top in ("jaxvit", "configs", "tools") for path in (root / top).rglob("*.py"))
+    files = sorted(path for top in CODE for path in (root / top).rglob("*.py"))
     whole = hashlib.sha256()
     for path in [root / "main.py", *files]:
         if path.is_file():

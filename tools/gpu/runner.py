@@ -154,8 +154,9 @@ def run(job: Job, place: Place, clock: Clock, end: float, index: Index, call: st
     log = place.work / "logs" / f"{call}.{job.name}.log"
     with open(log, "w") as out:
         process = subprocess.Popen(
-            command.argv, stdout=out, stderr=subprocess.STDOUT, cwd=ROOT, env=environment(job, place.work), text=True,
-            stdin=subprocess.PIPE if command.stdin else subprocess.DEVNULL, start_new_session=True,
+            command.argv, stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            stdin=subprocess.PIPE if command.stdin else subprocess.DEVNULL,
+            cwd=place.work / "tree", env=environment(job, place.work),
         )  # fmt: skip
     if command.stdin:
         assert process.stdin is not None
@@ -186,6 +187,7 @@ def _watch(process: subprocess.Popen, job: Job, place: Place, log: Path, end: fl
         if time.monotonic() > end:
             if job.outlives:
                 _outliving.append(process)
+                (place.work / f"{job.name}.pid").write_text(str(process.pid))
                 return "goes on"
             stop(process)
             return "stopped by its guard"
@@ -279,6 +281,7 @@ def main(argv: list[str]) -> int:
     for name in ("site", "data", "runs", "logs", "jaxcache", "kit", "teacher"):
         (place.work / name).mkdir(parents=True, exist_ok=True)
     os.chmod(place.work / "jaxcache", 0o700)
+    kit.copy_code(ROOT, place.work / "tree")
     wanted = [job for phase in phases for lane in phase.lanes for job in lane]
     data = [job.data for job in wanted]
     for line in kit.set_up(brought, place.work, data, packets.NOISE, tiny=args.tiny):
