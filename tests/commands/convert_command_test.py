@@ -52,6 +52,21 @@ def test_a_file_is_adapted(vit, tmp_path, capsys):
     assert logits.shape == (2, 7)
 
 
+def test_averaged_or_raw_weights_can_be_chosen(vit, tmp_path, capsys):
+    raw = load_file(vit[0] / "model.safetensors")
+    both = {f"student.{n}": a for n, a in raw.items()} | {f"teacher.{n}": a + 1 for n, a in raw.items()}
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both/model.safetensors").write_bytes(serialise(both))
+    (tmp_path / "both/config.json").write_bytes((vit[0] / "config.json").read_bytes())
+    for words, added in ((["--weights", "raw"], 0), (["--weights", "ema"], 1), ([], 1)):
+        to = tmp_path / "-".join(["to", *words])
+        out, _ = passed(capsys, ["convert", "--checkpoint", tmp_path / "both", "--to", to, *words])
+        assert f"without the prefix '{'teacher' if added else 'student'}.'" in out
+        found = load_file(to / "model.safetensors")
+        assert all(np.array_equal(found[name], array + added) for name, array in raw.items())
+    failed(capsys, ["convert", "--from", tmp_path, "--to", tmp_path / "x", "--weights", "raw"])
+
+
 def test_a_run_keeps_its_classes_and_preprocessing(run, tmp_path, capsys):
     out, _ = passed(capsys, ["convert", "--from", run, "--to", tmp_path / "new"])
     assert "best checkpoint" in out

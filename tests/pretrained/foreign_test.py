@@ -1,11 +1,14 @@
 """Other layouts of the same weights: names written out as their files have them, then compared tensor by tensor."""
 
+import argparse
+
+import jax
 import numpy as np
 import pretrained_helpers as helpers
 import pytest
 
 from jaxvit.errors import UserError
-from jaxvit.pretrained import convert, export
+from jaxvit.pretrained import convert, export, load
 
 
 def assert_reads(case, make_layout, **fields):
@@ -297,3 +300,109 @@ def test_google_files_are_read_as_timm_reads_them(tmp_path):
     theirs.load_pretrained(str(tmp_path / "x.npz"))
     for name, x in theirs.state_dict().items():
         assert torch.equal(x, torch.from_numpy(state[name])), name
+
+
+def dinov2(state):
+    """DINOv2's own names, where SwiGLU's matrices are w12 and w3 and the class token has its position apart."""
+    made = {n.replace("mlp.fc1", "mlp.w12").replace("mlp.fc2", "mlp.w3"): a for n, a in state.items()}
+    made |= {"mask_token": np.ones((1, 24), np.float32), "register_tokens": made.pop("reg_token")}
+    first = np.random.default_rng(0).standard_normal((1, 1, 24)).astype(np.float32)
+    made["cls_token"] = made["cls_token"] - first
+    made["pos_embed"] = np.concatenate([first, made["pos_embed"]], axis=1)
+    return made
+
+
+def openclip(state):
+    """OpenCLIP around a network of timm's, with a text tower and a projection."""
+    made = {f"visual.trunk.{n}": a for n, a in state.items() if not n.startswith("head.")}
+    made |= {"visual.head.proj.weight": state["head.weight"], "logit_scale": np.ones((), np.float32)}
+    return made | {f"text.transformer.layer.{i}.weight": np.ones(3, np.float32) for i in range(90)}
+
+
+def clip(state):
+    """OpenAI's names of the image tower, beside a text tower."""
+    swaps = (("patch_embed.proj.", "conv1."), ("norm_pre.", "ln_pre."), ("blocks.", "transformer.resblocks."),
+             ("norm1.", "ln_1."), ("norm2.", "ln_2."), ("attn.qkv.", "attn.in_proj_"), ("attn.proj.", "attn.out_proj."),
+             ("mlp.fc1.", "mlp.c_fc."), ("mlp.fc2.", "mlp.c_proj."))  # fmt: skip
+    made = {}
+    for name, array in state.items():
+        for ours, theirs in swaps:
+            name = name.replace(ours, theirs)
+        made["visual." + name.replace("norm.", "ln_post.") if name.startswith("norm.") else "visual." + name] = array
+    made["visual.class_embedding"] = made.pop("visual.cls_token")[0, 0]
+    made["visual.positional_embedding"] = made.pop("visual.pos_embed")[0]
+    made["visual.proj"] = made.pop("visual.head.weight").T
+    made.pop("visual.head.bias")
+    return made | {"transformer.resblocks.0.ln_1.weight": np.ones(3), "token_embedding.weight": np.ones((4, 3))}
+
+
+SMALL = {"embed_dim": 24, "num_heads": 2, "depth": 2, "image_size": 28, "patch_size": 14}
+TIMM_READS = {
+    "DINOv2": (dinov2, "vit_giant_patch14_reg4_dinov2", SMALL | {"num_classes": 0, "mlp_ratio": 2.0}),
+    "OpenCLIP": (openclip, "vit_base_patch16_clip_224", SMALL | {"num_classes": 5}),
+    "CLIP": (clip, "vit_base_patch16_clip_224", SMALL | {"num_classes": 5}),
+    "I-JEPA": (
+        lambda state: {"encoder": {f"module.{n}": a for n, a in state.items()}, "epoch": 3},
+        "vit_huge_patch14_gap_224",
+        SMALL | {"num_classes": 0},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TIMM_READS)
+def test_layouts_that_timm_reads(case):
+    layout, name, fields = TIMM_READS[case]
+    model = helpers.make((name, fields))
+    wanted = helpers.weights(model)
+    if "head.bias" in wanted:
+        wanted["head.bias"][:] = 0  # these projections have none
+    found = export(model, convert(model, layout(dict(wanted))))
+    assert found.keys() == wanted.keys()
+    for key, array in wanted.items():
+        np.testing.assert_allclose(found[key], array, atol=1e-6, err_msg=key)
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("case", TIMM_READS)
+def test_layouts_are_read_as_timm_reads_them(case):
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
+    layout, name, fields = TIMM_READS[case]
+    model = helpers.make((name, fields))
+    state = layout(helpers.weights(model))
+    tensors = jax.tree.map(lambda a: torch.from_numpy(np.array(a)) if isinstance(a, np.ndarray) else a, state)
+    theirs = timm.create_model(name, **{"img_size" if k == "image_size" else k: v for k, v in fields.items()})
+    theirs.load_state_dict(checkpoint_filter_fn(tensors, theirs), strict=False)
+    found = export(model, convert(model, state))
+    for key, tensor in theirs.state_dict().items():
+        np.testing.assert_array_equal(found[key], tensor.numpy(), err_msg=key)
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+def test_checkpoints_of_timms_own_saver(tmp_path):
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    from timm.utils import CheckpointSaver, ModelEmaV3
+
+    name, fields = helpers.RESNET
+    theirs = timm.create_model(name, num_classes=5)
+    average = ModelEmaV3(theirs, decay=0.5)
+    with torch.no_grad():
+        for x in theirs.parameters():
+            x.add_(1.0)
+    args = argparse.Namespace(model=name, lr=0.1, output="runs", amp_dtype="float16")
+    optimizer = torch.optim.SGD(theirs.parameters(), 0.1, momentum=0.9)
+    saver = CheckpointSaver(theirs, optimizer, args, model_ema=average, checkpoint_dir=str(tmp_path))
+    saver.save_checkpoint(3, metric=0.5)
+    for weights, module, other in (
+        ("raw", theirs, "ema"),
+        ("ema", average.module, "raw"),
+        (None, average.module, "raw"),
+    ):
+        loaded = load(name, tmp_path, weights=weights, image_size=32)
+        found = export(loaded.model, loaded.variables)
+        for key, tensor in module.state_dict().items():
+            np.testing.assert_array_equal(found[key], tensor.numpy(), err_msg=key)
+        assert f"weights={other!r} takes" in loaded.notes[0]
