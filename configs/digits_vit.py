@@ -3,7 +3,7 @@
     python main.py --config configs/digits_vit.py --workdir runs/digits
 
 Cost: 1.8 MMACs an image; 54 s on two CPU cores, compilation included.
-Expect: 98.2 % of the 450 test scans, mean of three seeds (97.6 to 98.9); on another processor 97.7 (97.1 to 98.4).
+Expect: 98.2 % of the 450 test scans, mean of three seeds (97.6 to 98.9); on another processor 97.7.
 """
 
 from jaxvit.config.default import default

@@ -239,12 +239,12 @@ def test_predict_does_the_rest_where_files_cannot_be_read(files, capsys, tmp_pat
     said = capsys.readouterr().err.splitlines()
     assert said[0] == f"skipped {folder / '050.jpg'}: a GIF file, which is not read; convert it to PNG or JPEG."
     assert said[1] == f"1 of {good + 2} image files cannot be read; listed in {listed}" and len(said) == 2
-    rows = list(csv.reader(out.open(newline="")))[1:]
+    rows = list(csv.reader(out.read_text().splitlines()))[1:]
     assert [Path(row[0]).name for row in rows] == [*(f"{i:03d}.jpe" for i in range(good)), "no_ending"]
     assert listed.read_text().startswith(f"{folder / '050.jpg'}\ta GIF file")
     (folder / "050.jpg").unlink()
     assert cli.main(argv) == 0 and not listed.exists()
-    assert len(list(csv.reader(out.open(newline="")))) == good + 2
+    assert len(list(csv.reader(out.read_text().splitlines()))) == good + 2
 
 
 def test_unforeseen_errors_are_one_line_unless_asked(capsys, monkeypatch):

@@ -5,6 +5,7 @@ import pytest
 
 from jaxvit import create_model
 from jaxvit.models.macs import count_macs
+from jaxvit.runtime import console
 
 # timm's benchmark tables (results/benchmark-infer-*.csv), GMACs at 224x224.
 PUBLISHED = {
@@ -26,3 +27,9 @@ def test_published_figures(name):
 def test_grouped_strided_convolution_by_hand():
     model = nn.Conv(8, (3, 3), strides=2, padding=1, feature_group_count=2)
     assert count_macs(model, (10, 10, 4)) == 5 * 5 * 8 * 3 * 3 * 2
+
+
+def test_figures_have_a_space_before_prefix_and_unit():
+    said = {640: "640 MACs", 0: "0 MACs", 19_300: "19.3 kMACs", 1.26e9: "1.26 GMACs"}
+    assert {n: console.count(n, "MACs") for n in said} == said
+    assert (console.count(640), console.count(5_717_416)) == ("640", "5.72 M")

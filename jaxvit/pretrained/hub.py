@@ -14,6 +14,7 @@ from jaxvit.pretrained import files
 from jaxvit.runtime import escape
 
 WEIGHTS = "model.safetensors"
+HOW = "--config.pretrained=FILE in training, --checkpoint FILE with --model, checkpoint=FILE in Python"
 
 
 def fetch(name: str, *, revision: str | None = None, cache_dir: str | Path | None = None) -> files.Checkpoint:
@@ -27,7 +28,7 @@ def fetch(name: str, *, revision: str | None = None, cache_dir: str | Path | Non
     full = f"{info['name']}.{info['tag']}" if info["tag"] else info["name"]
     if not info["hub"]:
         where = f"they lie at {info['url']}" if info["url"] else "nobody has published any"
-        raise UserError(f"{full} has no weights on the Hugging Face hub: {where}.\nPass a file: checkpoint=FILE.")
+        raise UserError(f"{full} has no weights on the Hugging Face hub: {where}.\nPass a file: {HOW}.")
     path = download(info["hub"], WEIGHTS, full, revision, cache_dir)
     with contextlib.suppress(UserError):  # old repositories have none; our own table says the same
         download(info["hub"], "config.json", full, path.parent.name, cache_dir)
@@ -50,7 +51,7 @@ def download(repo: str, filename: str, name: str, revision: str | None, cache_di
         reason = _reason(error) if known else f"no network, {urllib.parse.urlsplit(address).hostname} is unknown here"
         raise UserError(
             f"cannot get the weights of {name} from the Hugging Face hub: {reason}\n"
-            f"Pass a local file instead: checkpoint=FILE, for instance a copy of {address}"
+            f"Pass a local file instead, for instance a copy of {address}: {HOW}"
         ) from None
 
 

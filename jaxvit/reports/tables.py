@@ -102,7 +102,7 @@ def _model(run: RunFiles) -> tuple[Any, str]:
 
 def _memory(run: RunFiles) -> tuple[Any, str]:
     value, of = run.summary.get("peak_memory_bytes"), run.summary.get("peak_memory_of")
-    return value, ABSENT if value is None else f"{count(value)}B" + ("*" if of == "process" else "")
+    return value, ABSENT if value is None else count(value, "B") + ("*" if of == "process" else "")
 
 
 # head of the column: run -> (value for the CSV, text); a column without any value is left out

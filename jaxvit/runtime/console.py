@@ -109,9 +109,9 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def count(number: float) -> str:
-    """Returns 5.72 M, 1.26 G, 940 k: three significant digits."""
+def count(number: float, unit: str = "") -> str:
+    """Returns 5.72 M, 1.26 GMACs, 940 k, 640 MACs: three significant digits, and a space before prefix and unit."""
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= limit:
-            return f"{number / limit:.3g} {letter}"
-    return f"{number:.0f}"
+            return f"{number / limit:.3g} {letter}{unit}"
+    return f"{number:.0f} {unit}".rstrip()

@@ -184,7 +184,7 @@ def time_and_cost(results: Sequence[Result], wall_seconds: float) -> list[Block]
                     count(s.get("trainable_parameters") or 0), str(s.get("epochs", ABSENT)),
                     f"{s.get('seconds_per_epoch') or 0:.3g}", duration(s.get("train_seconds") or 0),
                     duration(s.get("compile_seconds") or 0), f"{s.get('images_per_second') or 0:,.0f}",
-                    count(memory) + "B" if memory else ABSENT,
+                    count(memory, "B") if memory else ABSENT,
                 ]
             )  # fmt: skip
             raw.append([result.row.name, _seed(run), s.get("parameters"), s.get("trainable_parameters"),
@@ -200,7 +200,7 @@ def time_and_cost(results: Sequence[Result], wall_seconds: float) -> list[Block]
         head, rows = head[:-1], [row[:-1] for row in rows]
     text = (
         f"{len(rows)} runs: {duration(total)} of training on {', '.join(devices)}; {duration(wall_seconds)} in all, "
-        f"with starting, compiling and evaluating. About {count(work)}FLOP of training, at three forward passes an "
+        f"with starting, compiling and evaluating. About {count(work, 'FLOP')} of training, at three forward passes an "
         "image (frozen rows take less, SAM twice as much)."
     )
     return [Text(text), Table(head, rows, csv=("time_and_cost.csv", columns, raw))]

@@ -45,7 +45,7 @@ def print_header(run: Run, state: TrainState) -> None:
     start = f"from {config.pretrained}" if config.pretrained else "from scratch"
     err.print(
         f"model  {config.model.name} {start}: {tree.count(state.params):,} parameters, "
-        f"{count(macs)}MACs at {h}x{w}x{channels}, {config.dtype}"
+        f"{count(macs, 'MACs')} at {h}x{w}x{channels}, {config.dtype}"
     )
     if run.origin:
         for note in run.origin["notes"]:
@@ -152,7 +152,7 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
     final, best = described["final"], described["best"] or {}
     console.gap()
     err.print(
-        f"{described['model']}: {described['parameters']:,} parameters, {count(1e9 * described['gmacs'])}MACs "
+        f"{described['model']}: {described['parameters']:,} parameters, {count(1e9 * described['gmacs'], 'MACs')} "
         f"at {described['image_size'][0]}x{described['image_size'][1]}"
     )
     err.print(

@@ -27,7 +27,7 @@ def make(root, *folders):
         (
             ("TRAIN/2", "VAL/2"),
             ("TRAIN", "VAL", None),
-            "TRAIN/ trains, VAL/ selects; images for test are held out of TRAIN/",
+            "TRAIN/ trains, VAL/ selects; the test images are held out of TRAIN/",
         ),
         (("training/2", "testing/2"), ("training", None, "testing"), "training/ trains, testing/ tests$"),
         (("training/2", "validation/2"), ("training", "validation", None), ""),

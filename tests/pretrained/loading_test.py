@@ -268,7 +268,7 @@ def test_without_network_two_lines_tell_the_way(cache, revision):
         load("resnet18", revision=revision)
     first, second = str(error.value).splitlines()
     assert first.startswith("cannot get the weights of resnet18.a1_in1k from the Hugging Face hub")
-    assert "checkpoint=FILE" in second
+    assert "--config.pretrained=FILE" in second and "--checkpoint FILE" in second and "checkpoint=FILE" in second
     assert f"huggingface.co/timm/resnet18.a1_in1k/resolve/{revision or 'main'}/model.safetensors" in second
 
 
