@@ -99,6 +99,8 @@ def _unforeseen(error: Exception) -> int:
 def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):
         return _train(argv)
+    if argv[0] == "train":
+        raise UserError("training has no command word: --config configs/digits_vit.py --workdir runs/digits")
     if argv[0] not in COMMANDS:
         raise UserError(f"no command {argv[0]!r}; expected {', '.join(COMMANDS)}.{suggest(argv[0], COMMANDS)}")
     return COMMANDS[argv[0]][0](argv[1:])

@@ -62,6 +62,7 @@ def failed(capsys, argv, code=2):
         (["--config", "run.yaml"], "--workdir"),
         (["--workdir", "new"], "--config"),
         (["evall"], "'eval'"),
+        (["train", "--config", "run.yaml"], "training has no command word"),
         (["--config", "run.yaml", "--workdir", "new", "--wrokdir=3"], "'--workdir'"),
         (["--config", "run.yaml", "--workdir", "new", "extra"], "extra"),
         (["--config", "run.yaml", "--workdir", ""], "workdir is empty"),

@@ -1,5 +1,7 @@
 """Config files, overrides and value checks."""
 
+from pathlib import Path
+
 import pytest
 
 from jaxvit import config as config_lib
@@ -107,6 +109,13 @@ def test_python_configs(tmp_path):
         config_lib.load(str(path))
     with pytest.raises(UserError, match="no config file"):
         config_lib.load(str(tmp_path / "other.py"))
+
+
+def test_a_recipe_named_without_its_folder_is_proposed(monkeypatch):
+    monkeypatch.chdir(Path(__file__).resolve().parent.parent)
+    for name in ("digits_vit", "digits_vit.py", "configs/digit_vit.py"):
+        with pytest.raises(UserError, match="no config file .* Did you mean 'configs/digits_vit.py'"):
+            config_lib.load(name)
 
 
 def test_differences_ignore_what_a_run_works_out_itself():

@@ -202,7 +202,8 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
     if Path(file).is_dir():
         raise UserError(f"config {file!r} is a directory; expected a .py, .yaml or .json file in it")
     if not Path(file).is_file():
-        raise UserError(f"no config file {file!r}.{suggest(file, map(str, Path(file).parent.glob('*.py')))}")
+        near = dict.fromkeys(map(str, (*Path(file).parent.glob("*.py"), *Path("configs").glob("*.py"))))
+        raise UserError(f"no config file {file!r}.{suggest(file, near)}")
     if Path(file).suffix == ".py":
         config = files.run_python(Path(file), argument)
         strange = [w for w in flatten(config) if w not in flatten(default()) and not w.startswith(OPEN)]
