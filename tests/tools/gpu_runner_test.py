@@ -131,6 +131,13 @@ def test_a_run_may_outlive_its_call_and_a_later_one_fetches_it(run):
     assert states(index) == {"long": "done"} and packed == ["long.txt"]
 
 
+def test_a_study_finds_the_directories_that_it_is_told_of_whatever_was_brought(run, tmp_path):
+    run(Phase(60, ((Job("one", "script", WRITES),),)))
+    place = jobs.Place(tmp_path / "work", packets.MODELS)
+    told = jobs.study(packets.D8.jobs()["large"], place).argv
+    assert Path(told[told.index("--checkpoints") + 1]).is_dir()
+
+
 def test_what_outlives_a_call_and_fails_is_not_waited_for(run, tmp_path):
     dies = "import time; time.sleep(1.5); raise SystemExit(1)"
     run(Phase(60, ((Job("long", "script", dies, outlives=True, guard=1),),)))

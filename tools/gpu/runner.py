@@ -278,7 +278,15 @@ def main(argv: list[str]) -> int:
     begun = time.monotonic()
     clock = Clock(begun, begun + (args.seconds or (7200 if args.tiny else call.seconds)))
     args.out.mkdir(parents=True, exist_ok=True)
-    for name in ("site", "data", "runs", "logs", "jaxcache", "kit", "teacher"):
+    for name in (
+        "site",
+        "data",
+        "runs",
+        "logs",
+        "jaxcache",
+        "kit/weights",
+        "teacher",
+    ):  # a study is told of all of them
         (place.work / name).mkdir(parents=True, exist_ok=True)
     os.chmod(place.work / "jaxcache", 0o700)
     kit.copy_code(ROOT, place.work / "tree")
