@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit.errors import UserError
-from jaxvit.runtime import escape
+from jaxvit.runtime import escape, streams
 
 STOPPED_CODE = 75  # a run was interrupted and has saved its state
 
@@ -119,7 +119,8 @@ def _quiet() -> None:
 
 if __name__ == "__main__":
     try:
-        code = main(sys.argv[1:])
+        with streams.guarded():
+            code = main(sys.argv[1:])
     except KeyboardInterrupt:  # before a run had begun
         code = 130
     sys.exit(code)
