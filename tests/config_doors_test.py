@@ -29,7 +29,7 @@ WRONG = [
     ("data.image_size", "32x48", "expected pixels, as 32, or height and width, as (32, 48)"),
     ("model.image_size", "32x48", "expected pixels, as 32, or height and width, as (32, 48)"),
     ("pretrained", "deit_tiny_patch16_225", "pretrained is 'deit_tiny_patch16_225'; expected a file or directory"),
-    ("distill.teacher", "no_such_run", "distill.teacher is 'no_such_run'; expected a file or directory"),
+    ("distill.teacher", "no_such_run", "distill.teacher 'no_such_run' is no run's workdir, no weight file"),
     ("augment.policy", "randaug", "randaugment"),
 ]  # fmt: skip
 IDS = [f"{word}={value}" for word, value, _ in WRONG]

@@ -297,7 +297,7 @@ def test_asam_accumulation_freezing_and_bfloat16_run_together(tmp_path, data_nam
     assert np.isfinite(final["test/loss"])
 
 
-def test_the_average_is_evaluated_beside_the_weights_and_wins(tmp_path, data_name):
+def test_the_average_is_evaluated_beside_the_weights_and_the_better_of_both_stays(tmp_path, data_name):
     config = tiny_config(data_name, ema__decay=0.9, optim__learning_rate=1e-2, num_epochs=1)
     final = train.train_and_evaluate(config, tmp_path / "run")
     (line,) = lines(tmp_path / "run")
@@ -305,7 +305,10 @@ def test_the_average_is_evaluated_beside_the_weights_and_wins(tmp_path, data_nam
     assert final["val_ema/accuracy"] == line["val_ema/accuracy"]
     state = final_state(tmp_path / "run")
     classifier = inference.from_run(tmp_path / "run")
-    chex.assert_trees_all_equal(jax.device_get(classifier.variables["params"]), jax.device_get(state["ema"]["params"]))
+    key = lambda kind: (line[f"{kind}/accuracy"], -line[f"{kind}/loss"])  # noqa: E731
+    assert final["weights"] == ("raw" if key("val") > key("val_ema") else "average")
+    kept = {"raw": state["params"], "average": state["ema"]["params"]}[final["weights"]]
+    chex.assert_trees_all_equal(jax.device_get(classifier.variables["params"]), jax.device_get(kept))
 
 
 def test_plateau_lowers_the_rates(tmp_path, data_name):

@@ -281,12 +281,20 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
 
 def _check_sources(config: Config) -> None:
     """Raises UserError where the weights that the config names are not there, before data are read for them."""
-    for word, value in (("pretrained", config.pretrained), ("distill.teacher", config.distill.teacher)):
-        if value is None or setup.pretrained_name(value) is not None:
-            continue
-        if not expand(value).exists():
-            near = suggest(value, models.list_models(pretrained=True))
-            raise UserError(f"{word} is {value!r}; expected a file or directory that is there, or a timm name.{near}")
+
+    def absent(value: str) -> bool:
+        return setup.pretrained_name(value) is None and not expand(value).exists()
+
+    start, teacher = config.pretrained, config.distill.teacher
+    if start is not None and absent(start):
+        near = suggest(start, models.list_models(pretrained=True))
+        raise UserError(f"pretrained is {start!r}; expected a file or directory that is there, or a timm name.{near}")
+    if teacher is not None:
+        given = {k: v for k, v in config.model.items() if k != "name" and v is not None}
+        fields = {**models.model_fields(config.model.name), **given}
+        distill.check_student(config.distill.mode, fields, config.model.name)
+    if teacher is not None and absent(teacher):
+        raise UserError(f"distill.teacher {teacher!r} is no run's workdir, no weight file and no model of `models`")
     if config.distill.model is not None:
         models.model_fields(config.distill.model)
 
