@@ -1,30 +1,35 @@
-"""Swin's attention kernel on this GPU against the written-out formula: outputs, gradients, the same bits twice, time.
+"""The attention kernels on the hardware at hand, against the formula: outputs, gradients, the same bits twice, time.
 
-    python tools/check_kernels.py [--batch 64] [--json FILE]
+    python tools/check_kernels.py [--batch 64] [--json FILE] [--compare]
 
-Float32 with full products, so that what differs is the kernel; bfloat16 for the times, which are those of one
-attention, forward and backward, without the linear layers around it.
+Ours for Swin's windows in float32 with full products, so that what differs is the kernel, and in bfloat16; cuDNN's for
+a ViT's tokens in bfloat16. Times are those of one attention in bfloat16, forward and backward, without the linear
+layers around it; `--compare` takes those of the formula too, which compiles another program for each row. All programs
+are compiled first, side by side, and kept in the compile cache.
 """
 
 import argparse
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
-from jaxvit.models import window_attention  # noqa: E402
+from jaxvit.models import flash_attention, window_attention  # noqa: E402
 from jaxvit.models.windows import shifted_window_mask, window_partition, window_reverse  # noqa: E402
+from jaxvit.runtime import compile_cache  # noqa: E402
 from jaxvit.runtime.console import table  # noqa: E402
 
 # map side, window, heads: the stages of Swin-T, Swin-B and Swin-B at 384 pixels
 STAGES = ((56, 7, 3), (28, 7, 6), (14, 7, 12), (7, 7, 24), (56, 7, 4), (7, 7, 32), (96, 12, 4), (12, 12, 32))
+TOKENS = ((197, 12), (197, 3), (65, 4), (64, 4))  # tokens, heads of 64: ViT-B, DeiT-Ti, ViTs of 32 pixels
 HEAD_DIM = 32
 TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}  # of the largest value
 
@@ -41,15 +46,16 @@ def formula(qkv: Any, bias: Any, window: tuple[int, int], shift: tuple[int, int]
     return jnp.roll(window_reverse(x.reshape(*x.shape[:3], width // 3), window, (h, w)), shift, (1, 2))
 
 
-def run(attend: Any, qkv: Any, bias: Any, weights: Any) -> Any:
-    """Jitted: the output and the gradients of a weighted sum of it."""
+def run(attend: Any, *args: Any) -> list[Any]:
+    """Jitted: the output and the gradients of a sum of it, weighted by the last argument."""
+    *arrays, weights = args
 
-    def loss(qkv: Any, bias: Any) -> Any:
-        out = attend(qkv, bias)
+    def loss(*arrays: Any) -> Any:
+        out = attend(*arrays)
         return jnp.sum(out.astype(jnp.float32) * weights), out
 
-    (_, out), grads = jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(qkv, bias)
-    return {"out": out, "dqkv": grads[0], "dbias": grads[1]}
+    (_, out), grads = jax.value_and_grad(loss, argnums=tuple(range(len(arrays))), has_aux=True)(*arrays)
+    return [out, *grads]
 
 
 def seconds(function: Any, *args: Any) -> float:
@@ -64,50 +70,108 @@ def seconds(function: Any, *args: Any) -> float:
     return best
 
 
-def check(side: int, window: int, heads: int, batch: int, interpret: bool) -> dict[str, Any]:
-    """One row."""
+class Case(NamedTuple):
+    """One row: a kernel, its formula, their arguments, the types to check it in, and whether its bits must repeat."""
+
+    name: str
+    kernel: Any
+    plain: Any
+    args: tuple[Any, ...]  # the first ones are cast; the last two of a window are a bias and weights
+    cast: int
+    dtypes: tuple[str, ...]
+    repeats: bool
+    words: tuple[str, ...]  # what `run` returns
+
+    def given(self, dtype: str) -> tuple[Any, ...]:
+        """The arguments in that type."""
+        return tuple(a.astype(dtype) if at < self.cast else a for at, a in enumerate(self.args))
+
+
+def windows(side: int, window: int, heads: int, batch: int, interpret: bool) -> Case:
+    """Our kernel for a stage of a Swin."""
     half, square = window // 2 if side > window else 0, (window, window)
-    row: dict[str, Any] = {"map": side, "window": window, "heads": heads}
-    keys, shift = jax.random.split(jax.random.key(0), 3), (half, half)
     n, d = window * window, heads * HEAD_DIM
-    bias, weights = jax.random.normal(keys[1], (heads, n, n)), jax.random.normal(keys[2], (batch, side, side, d))
-    kernel = partial(window_attention.attend, window=square, shift=shift, interpret=interpret)
-    plain = partial(formula, window=square, shift=shift)
-    for name, dtype in (("float32", jnp.float32), ("bfloat16", jnp.bfloat16)):
-        qkv = jax.random.normal(keys[0], (batch, side, side, 3 * d), dtype)
-        ours = jax.jit(partial(run, kernel))
-        with jax.default_matmul_precision("highest"):
-            wanted = jax.jit(partial(run, plain))(qkv.astype(jnp.float32), bias, weights)
-            found, again = (ours(qkv, bias, weights) for _ in range(2))
-        row[f"{name}_same_bits"] = all(
-            bool((a == b).all()) for a, b in zip(found.values(), again.values(), strict=True)
-        )
-        for word, array in wanted.items():
-            difference = jnp.abs(found[word].astype(jnp.float32) - array).max() / jnp.abs(array).max()
-            row[f"{name}_{word}"] = float(difference)
-    if not interpret:
-        row["kernel_ms"] = 1e3 * seconds(jax.jit(partial(run, kernel)), qkv, bias, weights)
-        row["plain_ms"] = 1e3 * seconds(jax.jit(partial(run, plain)), qkv, bias, weights)
-    limits = [row[f"{name}_{word}"] <= limit for name, limit in TOLERANCE.items() for word in wanted]
-    row["good"] = all(limits) and row["float32_same_bits"] and row["bfloat16_same_bits"]
+    shapes = ((batch, side, side, 3 * d), (heads, n, n), (batch, side, side, d))
+    args = [
+        jax.random.normal(key, shape) for key, shape in zip(jax.random.split(jax.random.key(0), 3), shapes, strict=True)
+    ]
+    kernel = partial(window_attention.attend, window=square, shift=(half, half), interpret=interpret)
+    plain = partial(formula, window=square, shift=(half, half))
+    name = f"ours: map {side}, window {window}, heads {heads}"
+    return Case(name, kernel, plain, tuple(args), 1, ("float32", "bfloat16"), True, ("out", "dqkv", "dbias"))
+
+
+def tokens(n: int, heads: int, batch: int) -> Case:
+    """The kernel of cuDNN for a ViT; its gradient may add in another order each time."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    args = tuple(jax.random.normal(key, (batch, n, heads, 64)) for key in keys)
+    name = f"cuDNN: {n} tokens, heads {heads}"
+    return Case(
+        name, flash_attention.attend, flash_attention.by_xla, args, 3, ("bfloat16",), False, ("out", "dq", "dk", "dv")
+    )
+
+
+def compiled(case: Case, compare: bool) -> dict[str, Any]:
+    """The programs of a row: the kernel in each type, the formula in float32, and in bfloat16 to be timed."""
+    with jax.default_matmul_precision("highest"):
+        found = {"plain": jax.jit(partial(run, case.plain)).lower(*case.given("float32")).compile()}
+        for dtype in case.dtypes:
+            found[dtype] = jax.jit(partial(run, case.kernel)).lower(*case.given(dtype)).compile()
+    if compare:
+        found["timed"] = jax.jit(partial(run, case.plain)).lower(*case.given("bfloat16")).compile()
+    return found
+
+
+def check(case: Case, programs: dict[str, Any], timed: bool) -> dict[str, Any]:
+    """One row."""
+    row: dict[str, Any] = {"case": case.name, "good": True}
+    for dtype in case.dtypes:
+        args = case.given(dtype)
+        wanted = programs["plain"](*(a.astype(jnp.float32) for a in args))
+        found, again = (programs[dtype](*args) for _ in range(2))
+        far = [
+            float(jnp.abs(a.astype(jnp.float32) - b).max() / jnp.abs(b).max())
+            for a, b in zip(found, wanted, strict=True)
+        ]
+        same = all(bool((a == b).all()) for a, b in zip(found, again, strict=True))
+        row |= {f"{dtype}_{word}": value for word, value in zip(case.words, far, strict=True)}
+        row[f"{dtype}_same_bits"] = same
+        row["good"] &= max(far) <= TOLERANCE[dtype] and (same or not case.repeats)
+    if timed:
+        row["kernel_ms"] = 1e3 * seconds(programs["bfloat16"], *args)
+        if "timed" in programs:
+            row["plain_ms"] = 1e3 * seconds(programs["timed"], *args)
     return row
+
+
+def largest(row: dict[str, Any], dtype: str) -> str:
+    """The largest difference in a row."""
+    found = [value for word, value in row.items() if word.startswith(f"{dtype}_") and not word.endswith("_same_bits")]
+    return f"{max(found):.1e}" if found else ""
 
 
 def main() -> int:
     """Prints the table; returns 1 where something differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--stages", type=int, default=len(STAGES), help="only the first so many")
+    parser.add_argument("--stages", type=int, default=len(STAGES), help="of Swin's windows only the first so many")
     parser.add_argument("--interpret", action="store_true", help="by the interpreter, where there is no GPU")
+    parser.add_argument("--compare", action="store_true", help="time the formula too")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    rows = [check(*stage, args.batch, args.interpret) for stage in STAGES[: args.stages]]
+    compile_cache.use()
+    if args.interpret:
+        flash_attention.KERNEL = "xla"
+    cases = [windows(*stage, args.batch, args.interpret) for stage in STAGES[: args.stages]]
+    cases += [tokens(*size, args.batch) for size in TOKENS]
+    with ThreadPoolExecutor() as pool:  # XLA compiles outside of Python's lock
+        programs = list(pool.map(partial(compiled, compare=args.compare), cases))
+    rows = [check(case, found, not args.interpret) for case, found in zip(cases, programs, strict=True)]
     shown = [
-        (f"{r['map']}, {r['window']}, {r['heads']}", f"{max(r[f'float32_{w}'] for w in ('out', 'dqkv', 'dbias')):.1e}",
-         f"{max(r[f'bfloat16_{w}'] for w in ('out', 'dqkv', 'dbias')):.1e}", f"{r.get('kernel_ms', 0):.2f}",
-         f"{r.get('plain_ms', 0):.2f}", "yes" if r["good"] else "NO") for r in rows
+        (r["case"], *(largest(r, dtype) for dtype in TOLERANCE),
+         f"{r.get('kernel_ms', 0):.2f}", f"{r.get('plain_ms', 0):.2f}", "yes" if r["good"] else "NO") for r in rows
     ]  # fmt: skip
-    columns = ("map, window, heads", "float32", "bfloat16", "kernel, ms", "plain, ms", "good")
+    columns = ("kernel", "float32", "bfloat16", "kernel, ms", "formula, ms", "good")
     table(f"{jax.devices()[0].device_kind}, batch {args.batch}: largest differences", columns, shown)
     if args.json:
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
