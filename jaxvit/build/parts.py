@@ -146,7 +146,13 @@ def make_feed(config: Config, split: data.Split, sharding: Any = None, crop_mode
             interpolation=d.interpolation,
             crop_mode=crop_mode,
         )
-    return data.make_feed(split, transform=transform, sharding=sharding, resident_bytes=d.resident_mb * 2**20)
+    return data.make_feed(
+        split,
+        transform=transform,
+        sharding=sharding,
+        resident_bytes=d.resident_mb * 2**20,
+        max_unreadable=max(d.max_bad_fraction, data.MAX_UNREADABLE),
+    )
 
 
 def record_fields(config: Config, model: nn.Module) -> None:

@@ -1,12 +1,13 @@
 """Names to batches: data sets, their splits, the feed to the device, and the operations on images."""
 
 from jaxvit.data.images import open_image, to_rgb
-from jaxvit.data.pipeline import Resident, Streamed, epoch_order, make_feed
+from jaxvit.data.pipeline import MAX_UNREADABLE, Resident, Streamed, epoch_order, make_feed
 from jaxvit.data.preprocess import make_transform, preprocess
 from jaxvit.data.sources.table import NAMES, load_dataset
 from jaxvit.data.splits import Dataset, Split
 
 __all__ = [
+    "MAX_UNREADABLE",
     "NAMES",
     "Dataset",
     "Resident",

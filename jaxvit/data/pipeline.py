@@ -74,8 +74,14 @@ class Resident:
 
     kind = "resident"
 
-    def __init__(self, split: Split, transform: Callable | None = None, sharding: NamedSharding | None = None):
-        images, self.unreadable = _decode_all(split, transform)
+    def __init__(
+        self,
+        split: Split,
+        transform: Callable | None = None,
+        sharding: NamedSharding | None = None,
+        max_unreadable: float = MAX_UNREADABLE,
+    ):
+        images, self.unreadable = _decode_all(split, transform, max_unreadable)
         usable = np.ones(len(split), bool)
         usable[self.unreadable] = False
         whole = None if sharding is None else NamedSharding(sharding.mesh, PartitionSpec())
@@ -130,7 +136,9 @@ class Streamed:
         sharding: NamedSharding | None = None,
         num_threads: int = 8,
         prefetch: int = 2,
+        max_unreadable: float = MAX_UNREADABLE,
     ):
+        self._max_unreadable = max_unreadable
         self._split, self._transform, self._sharding = split, transform, sharding
         self._num_threads, self._prefetch = num_threads, prefetch
         self.unreadable: set[int] = set()
@@ -154,7 +162,7 @@ class Streamed:
         host = iter(examples.to_iter_dataset(options).batch(slots.shape[1], drop_remainder=True))
         ahead = collections.deque()
         for batch in host:
-            _refuse_many(self._split, self.unreadable)
+            _refuse_many(self._split, self.unreadable, self._max_unreadable)
             ahead.append(put_rows(batch, self._sharding, batch_size))
             if len(ahead) > self._prefetch:
                 yield ahead.popleft()
@@ -192,10 +200,12 @@ def make_feed(
     sharding: NamedSharding | None = None,
     resident_bytes: int = 2**30,
     num_threads: int = 8,
+    max_unreadable: float = MAX_UNREADABLE,
 ) -> Resident | Streamed:
     """Returns a feed over the split: Resident up to `resident_bytes` of uint8 images, else Streamed.
 
-    `transform` is applied only where the split is no array already. `feed.kind` says which was chosen.
+    `transform` is applied only where the split is no array already. `feed.kind` says which was chosen. A larger share
+    of images than `max_unreadable` that cannot be read is a RunError.
     """
     if split.images is not None:
         transform = None
@@ -203,8 +213,8 @@ def make_feed(
     else:
         size = len(split) * math.prod(_first_readable(split, transform).shape) if len(split) else 0
     if size <= resident_bytes:
-        return Resident(split, transform, sharding)
-    return Streamed(split, transform, sharding, num_threads=num_threads)
+        return Resident(split, transform, sharding, max_unreadable)
+    return Streamed(split, transform, sharding, num_threads=num_threads, max_unreadable=max_unreadable)
 
 
 def _read(split: Split, transform: Callable | None, i: int) -> np.ndarray | None:
@@ -226,7 +236,7 @@ def _first_readable(split: Split, transform: Callable | None) -> np.ndarray:
     raise UserError(f"the {split.name} split has no readable image.")
 
 
-def _decode_all(split: Split, transform: Callable | None) -> tuple[np.ndarray, list[int]]:
+def _decode_all(split: Split, transform: Callable | None, max_unreadable: float) -> tuple[np.ndarray, list[int]]:
     """Returns (uint8 [n, h, w, c], positions that could not be decoded and are zero)."""
     if split.images is not None and transform is None:
         return split.images, []
@@ -248,13 +258,13 @@ def _decode_all(split: Split, transform: Callable | None) -> tuple[np.ndarray, l
             images[i] = example
 
     in_threads(decode, len(split), f"decoding {split.name} images")
-    _refuse_many(split, unreadable)
+    _refuse_many(split, unreadable, max_unreadable)
     return images, sorted(unreadable)
 
 
-def _refuse_many(split: Split, unreadable: Collection[int]) -> None:
+def _refuse_many(split: Split, unreadable: Collection[int], max_unreadable: float) -> None:
     n = len(unreadable)
-    if n > max(FEW, MAX_UNREADABLE * len(split)):
+    if n > max(FEW, max_unreadable * len(split)):
         names = ", ".join(str(split.names[i] if split.names else i) for i in sorted(unreadable)[:3])
         raise RunError(
             f"{n} of {len(split)} {split.name} images cannot be read any more, among them {names}\n"
