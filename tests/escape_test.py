@@ -274,12 +274,9 @@ def test_a_run_over_such_names(tmp_path, capsys):
     run, data = str(tmp_path / "$run$ {b}"), f"--config.data.name=folder:{tmp_path / 'photos'}"
     assert cli.main(["--config", str(tmp_path / "c.py"), "--workdir", run, data, *WORDS]) == 0
     assert sorted(json.loads((tmp_path / "$run$ {b}" / "classes.json").read_text())) == sorted(NAMES)
-    some = [os.path.join(str(tmp_path / "photos"), name) for name in NAMES[:12:3]]
-    photos = [os.path.join(folder, os.listdir(folder)[0]) for folder in (some[0], some[-1], some[-2])]
-    assert cli.main(["eval", "--workdir", run]) == 0
-    assert cli.main(["report", "--workdir", run]) == 0
-    assert cli.main(["explain", "--workdir", run, "--samples", "2"]) == 0
-    assert cli.main(["explain", "--workdir", run, *photos, "--out", str(tmp_path / "seen")]) == 0
+    some = [os.path.join(str(tmp_path / "photos"), NAMES[k]) for k in (0, 3, 6, 10)]
+    photos = [os.path.join(folder, os.listdir(folder)[0]) for folder in (some[0], some[-1])]
+    assert cli.main(["explain", "--workdir", run, *photos, "--samples", "1", "--out", str(tmp_path / "seen")]) == 0
     assert cli.main(["predict", "--workdir", run, *some, "--csv", str(tmp_path / "p.csv"), "--top", "1"]) == 0
     assert not any(escape._hidden(c) for c in "".join(capsys.readouterr()).replace("\n", "").replace("\r", ""))
     with open(tmp_path / "p.csv", newline="", encoding="utf-8", errors="surrogateescape") as file:

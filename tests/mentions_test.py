@@ -25,6 +25,7 @@ CODE = ["main.py", "jaxvit", "configs", "tools"]
 FOLDERS = "jaxvit|configs|docs|tests|tools|results|notebooks"
 HOLDERS = re.compile(r"[A-Z]{2,}|[<>{}*\[\]$]|\.\.\.|MINE|mine")  # NAME, {file}, *, ...
 MADE = ("results/gpu", "my_depth.py")  # by the work that a text describes
+OPTIMISERS = "optim.options."  # what stands below it differs from optimiser to optimiser
 EXAMPLES = ("word", "a.b", "eval_every")  # no options: stand-ins, and the beginning of several
 
 
@@ -203,5 +204,6 @@ def test_config_options_are_there():
         named = [
             name for name in named if not HOLDERS.search(name) and not re.search(r"\.(png|safetensors|\w+hlo)$", name)
         ]
-        missing += [f"{where}: {name}" for name in named if name not in words() and name not in EXAMPLES]
+        named = [n for n in named if n not in words() and not n.startswith(OPTIMISERS)]
+        missing += [f"{where}: {name}" for name in named if name not in EXAMPLES]
     assert not missing, "\n".join(missing)
