@@ -25,7 +25,7 @@ def best_validation(run: RunFiles) -> tuple[int, float] | None:
     found = [
         (int(line["epoch"]), line[key])
         for line in lines
-        for key in keys.get(line.get("weights", ""), ["val_ema/accuracy", "val/accuracy"])
+        for key in keys.get(str(line.get("weights")), ["val_ema/accuracy", "val/accuracy"])
         if isinstance(line.get(key), int | float) and math.isfinite(line[key])
     ]
     return max(found, key=lambda pair: pair[1]) if found else None
