@@ -204,3 +204,36 @@ def test_unknown_words_are_answered_with_the_nearest():
         augment.make_augment({"flips": True})
     with pytest.raises(UserError, match="autoaugment_cifar10"):
         augment.make_augment({"policy": "autoaugment"})
+
+
+EVERYTHING = {
+    "flip": True, "crop_padding": 2, "affine_degrees": 10.0, "color_jitter": (0.4, 0.4, 0.4, 0.1),
+    "random_erasing_prob": 0.25, "mixup_alpha": 0.8, "cutmix_alpha": 1.0,
+}  # fmt: skip
+
+
+def conditions(jaxpr, platform):
+    """Loops and conditions of the program for a platform, of those that are chosen when it is lowered one branch."""
+    count = 0
+    for eqn in jaxpr.eqns:
+        inner = [getattr(x, "jaxpr", x) for x in jax.tree.leaves(list(eqn.params.values())) if hasattr(x, "eqns")]
+        inner += [x.jaxpr for x in jax.tree.leaves(list(eqn.params.values())) if hasattr(x, "jaxpr")]
+        chosen = eqn.params.get("branches_platforms")
+        if chosen is not None:
+            place = next(i for i, names in enumerate(chosen) if names is None or platform in names)
+            inner = [eqn.params["branches"][place].jaxpr]
+        elif eqn.primitive.name in ("cond", "while", "random_gamma"):  # the last is lowered to loops
+            count += 1
+        count += sum(conditions(one, platform) for one in inner)
+    return count
+
+
+@pytest.mark.parametrize("policy", ["randaugment", "trivialaugment", "autoaugment_cifar10", "augmix"])
+def test_a_gpu_waits_for_no_condition_of_an_augmentation(policy):
+    """Each end of a loop and each condition would be read on the host; a CPU saves work by the conditions."""
+    operation = augment.make_augment({**EVERYTHING, "policy": policy})
+    shapes = jax.ShapeDtypeStruct((8, 16, 16, 3), jnp.float32), jax.ShapeDtypeStruct((8, 10), jnp.float32)
+    jaxpr = jax.make_jaxpr(operation)(jax.random.key(0), *shapes).jaxpr
+    assert conditions(jaxpr, "cuda") == 0 < conditions(jaxpr, "cpu")
+    beta = jax.make_jaxpr(lambda key: jax.random.beta(key, 0.2, 0.2, (8,)))(jax.random.key(0)).jaxpr
+    assert conditions(beta, "cuda") > 0  # what the count is there to find

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from photos import photos
 
-from jaxvit.data.augment.mix import cutmix_boxes, mix, random_erasing
+from jaxvit.data.augment.mix import cutmix_boxes, mix, random_erasing, symmetric_beta
 
 
 def _batch(b=64, channels=3):
@@ -124,3 +125,20 @@ def test_erasing_with_probability_0_and_1():
     np.testing.assert_array_equal(random_erasing(jax.random.key(0), images, 0.0), images)
     changed = np.asarray(random_erasing(jax.random.key(0), images, 1.0) != images).any((1, 2, 3))
     assert changed.all()
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.2, 0.4, 0.8, 1.0, 2.0])
+def test_symmetric_beta_has_the_distribution_of_scipy(alpha):
+    draws = np.asarray(jax.jit(symmetric_beta)(jax.random.key(7), jnp.full((30000,), alpha)), np.float64)
+    assert ((draws >= 0) & (draws <= 1)).all()
+    grid = np.linspace(0.001, 0.999, 999)  # ends, where float32 has but one number for many quantiles, count as a whole
+    below = np.searchsorted(np.sort(draws), grid, side="right") / len(draws)
+    distance = np.abs(below - scipy.stats.beta(alpha, alpha).cdf(grid)).max()
+    assert distance < scipy.stats.kstwo.ppf(0.99, len(draws))  # Kolmogorov and Smirnov: of 100 seeds one may fail
+
+
+def test_mixing_draws_each_share_from_its_own_alpha():
+    alpha = jnp.where(jnp.arange(40000) % 2 == 0, 0.2, 2.0)
+    draws = np.asarray(symmetric_beta(jax.random.key(3), alpha))
+    for part, a in ((draws[::2], 0.2), (draws[1::2], 2.0)):
+        assert abs(part.var() - 1 / (4 * (2 * a + 1))) < 0.003

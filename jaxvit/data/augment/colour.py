@@ -23,12 +23,20 @@ def per_image(values: Array) -> Array:
 
 
 def where_any(chosen: Array, operation: Callable[[Array], Array], images: Array) -> Array:
-    """Applies `operation` to the images where `chosen` [b] holds; costs nothing if it holds for none.
+    """Applies `operation` to the images where `chosen` [b] holds.
 
-    Its result is also kept in memory, where XLA on the CPU would compute it anew for each of its readers.
+    On a CPU it costs nothing if that is none, and the result is kept in memory, where XLA would compute it anew for
+    each of its readers. Elsewhere it is computed in any case: of a large batch some image is nearly always chosen, and
+    a GPU would wait for the host to read the condition.
     """
-    apply = lambda: jnp.where(per_image(chosen), operation(images), images)  # noqa: E731
-    return jax.lax.cond(chosen.any(), apply, lambda: images)
+
+    def always(chosen: Array, images: Array) -> Array:
+        return jnp.where(per_image(chosen), operation(images), images)
+
+    def if_any(chosen: Array, images: Array) -> Array:
+        return jax.lax.cond(chosen.any(), always, lambda _, images: images, chosen, images)
+
+    return jax.lax.platform_dependent(chosen, images, cpu=if_any, default=always)
 
 
 def luma(images: Array) -> Array:
