@@ -7,4 +7,6 @@ if __name__ == "__main__":
         from jaxvit.cli import main
     except KeyboardInterrupt:
         sys.exit(130)
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: the package {error.name} is not installed: pip install -e . brings what jaxvit needs")
     sys.exit(main())

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxvit.commands.parser import Parser, add_weights, file_to_write, make_parser, positive
 from jaxvit.errors import RunError, UserError, suggest
-from jaxvit.runtime import allocator, compile_cache, escape, interrupt, streams
+from jaxvit.runtime import allocator, compile_cache, escape, interrupt, packages, streams
 from jaxvit.workdir import manifest
 
 EPILOG = """without a command: train
@@ -83,6 +83,8 @@ def _unforeseen(error: Exception) -> int:
     if os.environ.get("JAXVIT_TRACEBACK"):
         raise error
     said = escape.message(error)
+    if isinstance(error, ImportError) and (lacking := packages.missing(error)):
+        return _fail(lacking, 2)
     if not isinstance(error, OSError) and manifest.disk_reason(error):
         return _fail(f"{manifest.disk_reason(error)}\n{said}", 1)
     gone = sys.modules["jaxvit.runtime.multihost"].gone(error) if "jaxvit.runtime.multihost" in sys.modules else None

@@ -9,6 +9,7 @@ import numpy as np
 from jaxvit.bench.clock import timed
 from jaxvit.bench.subjects import DTYPES, Settings
 from jaxvit.errors import UserError
+from jaxvit.runtime import packages
 from jaxvit.workdir import run_files
 
 CLASSES = 10
@@ -37,8 +38,11 @@ def measure_loop(
         from jaxvit.train import multi_step
         from jaxvit.train.loop import train_and_evaluate
         from jaxvit.train.prepare import prepare
-    except ImportError as error:
-        raise UserError(f"--loop needs the whole trainer; {error.name} is missing: pip install {error.name}") from None
+    except ModuleNotFoundError as error:
+        lacking = packages.missing(error)
+        if lacking is None:
+            raise
+        raise UserError(f"--loop needs the whole trainer; {lacking}") from None
 
     with tempfile.TemporaryDirectory(prefix="jaxvit-bench-", ignore_cleanup_errors=True) as name:
         directory = Path(name)

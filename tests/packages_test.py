@@ -1,0 +1,50 @@
+"""A package that is not installed is one line with its name and the way to get it, whatever the command."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from jaxvit.runtime import packages
+
+ROOT = Path(__file__).resolve().parent.parent
+IMPORTED_AS = {"orbax-checkpoint": "orbax", "pillow": "PIL", "pyyaml": "yaml", "dm-pix": "dm_pix",
+               "scikit-learn": "sklearn", "tensorflow-datasets": "tensorflow_datasets"}  # fmt: skip
+
+
+def test_every_package_that_we_need_is_named_as_it_is_installed():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for requirement in project["dependencies"]:
+        name = re.match(r"[\w-]+", requirement)[0]
+        error = ModuleNotFoundError("no", name=f"{IMPORTED_AS.get(name, name)}.part")
+        assert packages.missing(error) == f"the package {name} is not installed: pip install {name}"
+    for extra in ("torch", "tune", "wandb"):
+        for requirement in project["optional-dependencies"][extra]:
+            said = packages.missing(ModuleNotFoundError("no", name=re.match(r"[\w-]+", requirement)[0]))
+            assert said.endswith(f"pip install 'jaxvit[{extra}]'")
+    assert packages.missing(ModuleNotFoundError("no", name="jaxvit.nowhere")) is None  # a bug
+    assert packages.missing(ImportError("no such name", name="numpy")) is None
+
+
+@pytest.mark.parametrize(
+    "package, command",
+    [
+        ("ml_collections", ["--config", "configs/digits_vit.py", "--workdir", "WORK", "--config.num_epochs=1"]),
+        ("orbax", ["--config", "configs/digits_vit.py", "--workdir", "WORK"]),
+        ("flax", ["models", "vit_tiny*"]),
+        ("sklearn", ["--config", "configs/digits_vit.py", "--workdir", "WORK"]),
+    ],
+)
+def test_a_hidden_package(tmp_path, package, command):
+    code = (
+        f"import sys, runpy\nsys.modules[{package!r}] = None\n"
+        f"sys.argv = ['main.py', *{[w.replace('WORK', str(tmp_path / 'run')) for w in command]!r}]\n"
+        "runpy.run_path('main.py', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and "unexpected" not in done.stderr, done.stderr
+    assert re.fullmatch(r"error: .*package [\w-]+ is not installed.*pip install .*", last)
