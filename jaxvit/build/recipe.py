@@ -18,7 +18,7 @@ from jaxvit.build import parts as setup
 from jaxvit.build import phases as thaw
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
-from jaxvit.runtime import sharding
+from jaxvit.runtime import numbers, sharding
 from jaxvit.step import gradients, steps
 from jaxvit.step.state import TrainState, create_state
 
@@ -55,11 +55,13 @@ def make_phases(
     gradient: dict[bool, Callable],
     schedule: Callable[[Any], Any],
     many: Callable[[Callable], Callable] | None = None,
+    jit: Callable = jax.jit,
     **parts: Any,
 ) -> list[Phase]:
     """Returns the phases of `thaw.read_phases` with their steps; `variables` may be shapes.
 
-    `many` makes one program of several steps out of a step (`dispatch.make_many`); None: there is none.
+    `many` makes one program of several steps out of a step (`multi_step.make_many`); None: there is none.
+    `jit` compiles them: `numbers.compiled` where `config` is one of `with_numbers`.
     """
     mapped = config.parallel.mode == "pmap"
 
@@ -87,10 +89,10 @@ def make_phases(
         shapes = jax.eval_shape(create, variables)
         places = sharding.state_shardings(shapes, mesh)
         template = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, places)
-        jit = functools.partial(jax.jit, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
+        compiled = functools.partial(jit, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
         made = {sam: one_step(make, trainable, tx) for sam, make in gradient.items()}
-        several = {sam: jit(many(step)) for sam, step in made.items()} if many else {}
-        return Phase(epoch, trainable, {sam: jit(step) for sam, step in made.items()}, several, create, template)
+        several = {sam: compiled(many(step)) for sam, step in made.items()} if many else {}
+        return Phase(epoch, trainable, {sam: compiled(step) for sam, step in made.items()}, several, create, template)
 
     trains = thaw.masks(variables["params"], phases)
     return [make_phase(epoch, mask) for (epoch, _), mask in zip(phases, trains, strict=True)]
@@ -105,16 +107,33 @@ def check(config: Config) -> None:
     make_optimizer(config, params, {"head": {"kernel": True}}, lambda step: config.optim.learning_rate)
 
 
+def with_numbers(config: Config) -> Config:
+    """Returns a copy whose rates, decays, radii and probabilities are `numbers.Number`s: arguments of a step.
+
+    Constants of its program remain what shapes it (whole numbers, words, tuples), the fields of the model, and whether
+    a thing is on: 0 stays 0.
+    """
+    config = copy.deepcopy(config)
+    with config.unlocked(), config.ignore_type():
+        for section in ("optim", "loss", "ema", "augment", "distill"):
+            config[section].update(numbers.tagged(config[section].to_dict(), section))
+    return config
+
+
 def make_schedule(config: Config, steps_per_epoch: int) -> Callable[[Any], Any]:
     """Step -> learning rate, as the config's section `optim.schedule` says."""
     words = config.optim.schedule.to_dict()
     name = words.pop("name")
     # A short trial of a long recipe keeps the recipe's shape: the warm-up is never more than half of it.
     words["warmup_epochs"] = min(words["warmup_epochs"], config.num_epochs / 2)
+    total: Any = steps_per_epoch * config.num_epochs
+    if isinstance(config.optim.learning_rate, numbers.Number):
+        words["warmup_epochs"] = numbers.Number(words["warmup_epochs"], "warmup_epochs")
+        total = numbers.Number(total, "total_steps")
     return optim.make_schedule(
         name,
         learning_rate=config.optim.learning_rate,
-        total_steps=steps_per_epoch * config.num_epochs,
+        total_steps=total,
         steps_per_epoch=steps_per_epoch,
         **{word: value for word, value in words.items() if value is not None},
     )

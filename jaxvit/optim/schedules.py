@@ -12,6 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from jaxvit.errors import UserError, suggest
+from jaxvit.runtime import numbers
 
 Schedule = Callable[[Any], Any]  # step -> learning rate, float32 scalar
 
@@ -23,7 +24,7 @@ def constant(rate: float, floor: float, total: int, epoch: int) -> Schedule:
 
 def cosine(rate: float, floor: float, total: int, epoch: int) -> Schedule:
     """Half a cosine from rate to floor (Loshchilov & Hutter 2017, without restarts)."""
-    return lambda step: floor + (rate - floor) * (1 + jnp.cos(jnp.pi * _part(step, total))) / 2
+    return lambda step: floor + (rate - floor) / 2 * (1 + jnp.cos(jnp.pi * _part(step, total)))
 
 
 def linear(rate: float, floor: float, total: int, epoch: int) -> Schedule:
@@ -109,8 +110,8 @@ def onecycle(
         return a * (1 - part) + b * part
 
     def schedule(step: Any) -> Any:
-        rise = between(start, rate, step / peak) if peak > 0 else jnp.full_like(step, rate)
-        fall = between(rate, end, (step - peak) / max(last - peak, 1e-9))
+        rise = between(start, rate, step * numbers.inverse(peak)) if peak > 0 else jnp.full_like(step, rate)
+        fall = between(rate, end, (step - peak) * numbers.inverse(max(last - peak, 1e-9)))
         return jnp.where(step <= peak, rise, fall)
 
     return schedule
@@ -224,9 +225,11 @@ def make_schedule(
     if name == "onecycle" and warmup:
         raise UserError("the schedule 'onecycle' has its own warm-up (pct_start); set warmup_epochs to 0.")
 
+    slope = numbers.product(learning_rate - warmup_learning_rate, numbers.inverse(max(warmup, 1)))
+
     def schedule(step: Any) -> Any:
         step = jnp.asarray(step, jnp.float32)
-        rise = warmup_learning_rate + (learning_rate - warmup_learning_rate) * step / max(warmup, 1)
+        rise = warmup_learning_rate + step * slope
         return jnp.where(step < warmup, rise, main(step - offset)).astype(jnp.float32)
 
     return schedule
@@ -245,7 +248,7 @@ def schedule_options(name: str) -> list[str]:
 
 def _part(step: Any, total: int) -> Any:
     """Part of `total` done at `step`, in [0, 1]."""
-    return jnp.clip(step / max(total, 1), 0.0, 1.0)
+    return jnp.clip(step * numbers.inverse(max(total, 1)), 0.0, 1.0)
 
 
 def _steps_in(unit: str, epoch: int) -> int:

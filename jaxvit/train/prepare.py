@@ -20,7 +20,7 @@ from jaxvit.build import recipe
 from jaxvit.config.default import Config, default
 from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError, suggest
-from jaxvit.runtime import compile_time, multihost, sharding
+from jaxvit.runtime import compile_time, multihost, numbers, sharding
 from jaxvit.runtime.console import err
 from jaxvit.runtime.interrupt import nothing_to_save, something_to_save
 from jaxvit.runtime.paths import expand
@@ -191,7 +191,6 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     if given.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         raise UserError("dtype=float64 needs jax.config.update('jax_enable_x64', True), as the command line does")
     rules = make_rules(given.early_stopping, given.optim.schedule)
-    augment = make_augment(given.augment.to_dict())
     phases = thaw.read_phases(given.optim.freeze, given.optim.unfreeze, given.num_epochs)
     recipe.check(given)
     _check_sources(given)
@@ -208,8 +207,13 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     steps_per_epoch = len(dataset.train) // batch_size
     if config.fast_dev_run:
         steps_per_epoch, config.num_epochs = min(steps_per_epoch, DRY_RUN_STEPS), 1
-    schedule = schedule or recipe.make_schedule(config, steps_per_epoch)
-    gradient = recipe.make_gradient(config, batch_size // mesh.size if mapped else batch_size)
+    recipe.make_schedule(config, steps_per_epoch)
+    # Numbers that shape nothing are arguments of the step. Where several processes train, or each device has a program
+    # of its own, they are constants.
+    lifted = jax.process_count() == 1 and not mapped
+    asked = recipe.with_numbers(config) if lifted else config
+    schedule = schedule or recipe.make_schedule(asked, steps_per_epoch)
+    gradient = recipe.make_gradient(asked, batch_size // mesh.size if mapped else batch_size)
     if config.pretrained is None:  # what names and shapes can tell is checked before anything is compiled
         shapes = parameter_shapes(config)
         recipe.make_optimizer(config, shapes, thaw.masks(shapes, phases)[0], schedule)
@@ -223,13 +227,14 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
         for split in (dataset.train, dataset.val, dataset.test)
         if len(split)
     }
-    taught, teacher_variables = _teach(config, teacher, feeds, shared["to_float"])
+    taught, teacher_variables = _teach(asked, teacher, feeds, shared["to_float"])
 
     variables = jax.device_get(variables)
     several = multi_step.steps_per_dispatch(config, feeds["train"], steps_per_epoch)
     make_phases = functools.partial(
-        recipe.make_phases, config, mesh, phases, variables,
-        schedule=schedule, augment=augment, **shared, **taught,
+        recipe.make_phases, asked, mesh, phases, variables,
+        schedule=schedule, augment=make_augment(asked.augment.to_dict()), **shared, **taught,
+        jit=numbers.compiled if lifted else jax.jit,
         many=functools.partial(multi_step.make_many, sharding=placed) if several > 1 else None,
     )  # fmt: skip
 
@@ -237,7 +242,7 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
 
     def largest(pieces: int) -> tuple[Callable, tuple[Any, ...]]:
         """A program that will run, so that it is not compiled for the plan alone: of the phase in which most trains."""
-        made[pieces] = make_phases(gradient=recipe.make_gradient(config, batch_size, pieces))
+        made[pieces] = make_phases(gradient=recipe.make_gradient(asked, batch_size, pieces))
         phase, feed = made[pieces][-1], feeds["train"]
         if several > 1:
             slots = feed.place(np.zeros((several, batch_size), np.int32))
