@@ -20,12 +20,14 @@ MOST_PAIRS = 15  # runs are compared each with each up to here, else each with t
 
 def best_validation(run: RunFiles) -> tuple[int, float] | None:
     """Epoch and accuracy of the evaluation that chose, or of the best line so far."""
-    lines = [run.summary["best"]] if run.summary.get("best") else run.epochs
+    chosen = run.summary.get("best")
+    lines = [chosen] if chosen else run.epochs
+    both = ["val_ema/accuracy"] if "val_ema/accuracy" in (chosen or {}) else ["val_ema/accuracy", "val/accuracy"]
     keys = {"raw": ["val/accuracy"], "average": ["val_ema/accuracy"]}
     found = [
         (int(line["epoch"]), line[key])
         for line in lines
-        for key in keys.get(str(line.get("weights")), ["val_ema/accuracy", "val/accuracy"])
+        for key in keys.get(str(line.get("weights")), both)  # once the average always chose
         if isinstance(line.get(key), int | float) and math.isfinite(line[key])
     ]
     return max(found, key=lambda pair: pair[1]) if found else None
