@@ -33,16 +33,16 @@ sys.path.insert(0, str(ROOT))
 TIMES = ("seconds", "log")  # of the meta: how long it took; the log is compared as metrics.jsonl
 JITTER = 0.03  # seconds after an event
 MARKS = {  # what a child reports: (module, class or None, function)
-    "prepare": ("train", None, "prepare"),
-    "step": ("run", "Run", "take_step"),
-    "evaluate": ("train", None, "_evaluate"),
-    "save": ("checkpoint", "Checkpoints", "save"),
-    "seal": ("checkpoint", "Checkpoints", "_seal"),
-    "end of epoch": ("train", None, "_end_epoch"),
-    "resume": ("train", None, "_resume"),
-    "finish": ("train", None, "_finish"),
-    "write": ("writers", None, "replace"),
-    "predictions": ("writers", None, "write_npz"),
+    "prepare": ("train.loop", None, "prepare"),
+    "step": ("train.prepare", "Run", "take_step"),
+    "evaluate": ("train.loop", None, "_evaluate"),
+    "save": ("workdir.checkpoint", "Checkpoints", "save"),
+    "seal": ("workdir.checkpoint", "Checkpoints", "_seal"),
+    "end of epoch": ("train.loop", None, "_end_epoch"),
+    "resume": ("train.loop", None, "_resume"),
+    "finish": ("train.loop", None, "_finish"),
+    "write": ("workdir.run_files", None, "replace"),
+    "predictions": ("workdir.run_files", None, "write_npz"),
 }
 
 TEACHER = "a run of one epoch of adamw_cosine"
