@@ -1,18 +1,8 @@
 """The options of a run: declared once with their defaults, read from files and command lines, checked, compared."""
 
-from jaxvit.config.default import (
-    DERIVED,
-    Config,
-    default,
-    differences,
-    expected,
-    flatten,
-    from_mapping,
-    load,
-    override,
-    to_dict,
-    update,
-)
+from jaxvit.config.compare import DERIVED, differences
+from jaxvit.config.default import Config, default
+from jaxvit.config.words import expected, flatten, from_mapping, load, override, to_dict, update
 
 __all__ = [
     "DERIVED",

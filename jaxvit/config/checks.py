@@ -6,7 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from jaxvit.config.default import OPEN, Config, default, expected, flatten, from_mapping, unknown
+from jaxvit.config.default import Config, default
+from jaxvit.config.words import OPEN, expected, flatten, from_mapping, unknown
 from jaxvit.errors import UserError, suggest
 
 _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps", "micro_batch", "steps_per_dispatch",

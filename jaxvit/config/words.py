@@ -1,0 +1,197 @@
+"""Reads configs and `--config.word=value` overrides, and turns configs into plain dicts.
+
+A Python config is a file with `get_config()` (or `get_config(arg)` for `--config file.py:arg`) and is run as code.
+A YAML or JSON config is data: only known words, no code.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_dict, config_flags
+
+from jaxvit.config import files
+from jaxvit.config.default import Config, default
+from jaxvit.errors import UserError, suggest
+
+_KINDS = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "a word",
+    tuple: "values in brackets, as (0.5, 0.5, 0.5)", ConfigDict: "words with values",
+}  # fmt: skip
+_OPTIONS = "optim.options."
+OPEN = ("model.", _OPTIONS)  # below them stands what the chosen model and optimiser take
+_WORDS_HINT = " jaxvit/config/default.py lists the words there are."
+
+
+def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str], Iterable[str]] | None = None):
+    """Reads a config file and applies `--config.word=value` overrides.
+
+    Args:
+      path: a `.py` file (`file.py:arg` passes arg to get_config), `.yaml`, `.yml` or `.json`.
+      overrides: command-line words of the form `--config.a.b=value`.
+      model_fields: from a model's name to the names that may stand under `model.`.
+
+    Raises:
+      UserError: no such file, no such word, or a value of the wrong type.
+    """
+    file, _, argument = path.partition(":") if ".py:" in path else (path, "", "")
+    if Path(file).is_dir():
+        raise UserError(f"config {file!r} is a directory; expected a .py, .yaml or .json file in it")
+    if not Path(file).is_file():
+        near = dict.fromkeys(map(str, (*Path(file).parent.glob("*.py"), *Path("configs").glob("*.py"))))
+        raise UserError(f"no config file {file!r}.{suggest(file, near)}")
+    if Path(file).suffix == ".py":
+        config = files.run_python(Path(file), argument)
+        strange = [w for w in flatten(config) if w not in flatten(default()) and not w.startswith(OPEN)]
+        if strange:
+            raise unknown(strange[0])
+    elif Path(file).suffix in (".yaml", ".yml", ".json"):
+        config = from_mapping(files.read_data(Path(file)))
+    else:
+        raise UserError(f"config {file!r} is of no known kind; expected .py, .yaml, .yml or .json")
+    config = override(config, overrides, model_fields)
+    if model_fields is not None:
+        fields = set(model_fields(config.model.name))
+        for field, value in config.model.items():
+            if field not in fields and field != "name" and value is not None:
+                raise UserError(
+                    f"{config.model.name} has no field {field!r}, which {path!r} sets.{suggest(field, fields)}\n"
+                    f"--config.model.{field}=None leaves it out"
+                )
+    return config
+
+
+def unknown(word: str) -> UserError:
+    """The error for an option that there is not."""
+    return UserError(f"no config word {word!r}.{suggest(word, flatten(default())) or _WORDS_HINT}")
+
+
+def from_mapping(values: Mapping[str, Any]) -> Config:
+    """Returns `default()` updated with nested plain `values`; unknown words are errors."""
+    config = default()
+    _update(config, values, "")
+    return config
+
+
+def update(config: Config, values: Mapping[str, Any]) -> None:
+    """Sets nested plain `values` in `config`; raises UserError for unknown words and for values of the wrong kind."""
+    _update(config, values, "")
+
+
+def override(config: Config, overrides: Sequence[str], model_fields=None) -> Config:
+    """Returns a copy of `config` with `--config.a.b=value` words applied and type-checked."""
+    config = copy.deepcopy(config)  # not copy_and_resolve_references: that drops the types of the placeholders
+    words, values = _split_overrides(overrides)
+    for word, value in zip(words, values, strict=True):
+        if word == "model.name":
+            config.model.name = value
+    for word in words:  # a model's fields are not declared by the defaults: declare those of this model
+        if word.startswith(_OPTIONS):
+            with config.unlocked():
+                config.optim.options[word.removeprefix(_OPTIONS)] = config_dict.placeholder(object)
+        if word.startswith("model.") and word not in ("model.name",) and model_fields is not None:
+            field = word.removeprefix("model.")
+            fields = set(model_fields(config.model.name))
+            if field in config.model and (word, "None") in zip(words, values, strict=True):
+                continue  # left out below: it may be of another family
+            if field not in fields:
+                near = suggest(field, fields) or f" Its fields: {', '.join(sorted(fields - {'name', 'parent'}))}."
+                raise UserError(f"{config.model.name} has no field {field!r}.{near}")
+            with config.unlocked():
+                config.model[field] = config_dict.placeholder(object)
+    known = set(flatten(config))
+    for word in words:
+        if word not in known:
+            raise UserError(f"no config word {word!r}.{suggest(word, known) or _WORDS_HINT}")
+    nones = [word for word, value in zip(words, values, strict=True) if value == "None"]
+    for word in nones:  # flags would read the text "None"
+        if flatten(default()).get(word) is not None:
+            raise UserError(f"config word {word} must have a value; None is not one")
+        if word.startswith("model."):  # the same as if it had not been set
+            with config.unlocked():
+                del config.model[word.removeprefix("model.")]
+            continue
+        _set(config, word, None)
+    flag_values = flags.FlagValues()
+    # The flag's own objects are read here, hence the explicit argv.
+    pairs = [(word, value) for word, value in zip(words, values, strict=True) if word not in nones]
+    argv = ["main.py", *(f"--config.{word}={value}" for word, value in pairs)]
+    holder = config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=argv)
+    try:
+        flag_values(argv)
+    except (flags.Error, TypeError, ValueError) as error:
+        for word, value in pairs:  # absl names the word in the middle of its own prose
+            if f"config.{word}={value}" in str(error) and expected(word):
+                raise UserError(f"config word {word} is {value!r}; expected {expected(word)}") from None
+        raise UserError(f"bad config value: {str(error).splitlines()[0]}") from None
+    return holder.value
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Returns plain nested dicts; tuples become lists, as in JSON."""
+    return json.loads(config.to_json())
+
+
+def _split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Splits `--config.word=value`, `--config.word value` and (for a switch) `--config.word`."""
+    words, values = [], []
+    for text in overrides:
+        if not text.startswith("--") and words and values[-1] is None:
+            values[-1] = text
+            continue
+        word, equals, value = text.removeprefix("--").partition("=")
+        if not word.startswith("config."):
+            raise UserError(f"cannot read {text!r}; expected --config.WORD=VALUE")
+        words.append(word.removeprefix("config."))
+        values.append(value if equals else None)
+    return words, ["true" if value is None else value for value in values]
+
+
+def _set(config: Config, word: str, value: Any) -> None:
+    *parents, name = word.split(".")
+    for parent in parents:
+        config = config[parent]
+    config[name] = value
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns nested words as one level: "optim.sam.rho" -> value."""
+    out = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping | ConfigDict):
+            out.update(flatten(value, f"{prefix}{name}."))
+        else:
+            out[prefix + name] = value
+    return out
+
+
+def _update(config: Config, values: Mapping[str, Any], prefix: str) -> None:
+    if not isinstance(values, Mapping):
+        raise UserError(f"config {prefix.rstrip('.') or 'file'} is {values!r}; expected words with values")
+    for name, value in values.items():
+        word = f"{prefix}{name}"
+        if not isinstance(name, str):
+            raise UserError(f"config word {word!r} is no text.{suggest(word, flatten(default()))}")
+        if isinstance(config.get(name), ConfigDict):
+            _update(config[name], value, f"{word}.")
+        elif name in config:
+            try:
+                config[name] = tuple(value) if isinstance(value, list) else value
+            except (TypeError, ValueError):
+                raise UserError(f"config word {word} is {value!r}; expected {expected(word)}") from None
+        elif prefix in ("model.", _OPTIONS):  # checked against the chosen model when it is created
+            config[name] = tuple(value) if isinstance(value, list) else value
+        else:
+            raise unknown(word)
+
+
+def expected(word: str) -> str:
+    """What kind of value a word takes, in plain words; "" where anything goes."""
+    *parents, name = word.split(".")
+    config = default()
+    for parent in parents:
+        config = config.get(parent, ConfigDict())
+    return _KINDS.get(config.get_type(name), "") if name in config else ""
