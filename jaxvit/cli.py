@@ -210,7 +210,8 @@ def _eval(argv: list[str]) -> int:
         data_dir=args.data_dir,
     )
     metrics, of = found.metrics, "all images" if found.split == "all" else f"{found.split} split"
-    row = [f"{metrics['accuracy']:.2%}", f"{metrics['top5_accuracy']:.2%}", f"{metrics['loss']:.4f}"]
+    top5 = f"{metrics['top5_accuracy']:.2%}" if len(classifier.class_names) > 5 else "–"  # of five it says nothing
+    row = [f"{metrics['accuracy']:.2%}", top5, f"{metrics['loss']:.4f}"]
     row.append(f"{found.images:,} of {found.of:,}")
     console.table(f"{classifier.name}, {of}", ("top-1", "top-5", "loss", "images"), [row])
     if args.json:

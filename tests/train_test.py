@@ -1,6 +1,7 @@
 """Whole runs: their files, their resumption, what they refuse."""
 
 import contextlib
+import functools
 import json
 import re
 import signal
@@ -387,3 +388,23 @@ def test_contradictions_are_named_before_anything_is_compiled(tmp_path, data_nam
     with pytest.raises(UserError, match=re.escape(said)) as error:
         train.train_and_evaluate(tiny_config(data_name, **words), tmp_path / "run")
     assert len(str(error.value).splitlines()) <= 2
+
+
+def test_a_run_is_not_resumed_with_other_data(tmp_path):
+    images, labels = np.zeros((24, 8, 8, 3), np.uint8), np.arange(24, dtype=np.int32) % 3
+    write = functools.partial(np.savez, tmp_path / "train.npz")
+    write(image=images, label=labels)
+    np.savez(tmp_path / "test.npz", image=images[:6], label=labels[:6])
+    config = tiny_config(f"npz:{tmp_path}")
+    config.num_epochs = 1
+    train.train_and_evaluate(config, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    classes = (tmp_path / "run" / "classes.json").read_bytes()
+    write(image=images, label=(labels + 1) % 3)
+    with pytest.raises(UserError, match="has changed since the run .*other labels"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    write(image=np.concatenate([images, images[:9]]), label=np.concatenate([labels, labels[:9]]))
+    with pytest.raises(UserError, match=r"train images, \d+ before"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert (tmp_path / "run" / "classes.json").read_bytes() == classes
+    train.train_and_evaluate(config, tmp_path / "run", force=True)

@@ -35,12 +35,12 @@ JITTER = 0.03  # seconds after an event
 MARKS = {  # what a child reports: (module, class or None, function)
     "prepare": ("train.loop", None, "prepare"),
     "step": ("train.prepare", "Run", "take_step"),
-    "evaluate": ("train.loop", None, "_evaluate"),
+    "evaluate": ("train.loop", None, "pass_over"),
     "save": ("workdir.checkpoint", "Checkpoints", "save"),
     "seal": ("workdir.checkpoint", "Checkpoints", "_seal"),
     "end of epoch": ("train.loop", None, "_end_epoch"),
     "resume": ("train.loop", None, "_resume"),
-    "finish": ("train.loop", None, "_finish"),
+    "finish": ("train.loop", None, "finish"),
     "write": ("workdir.run_files", None, "replace"),
     "predictions": ("workdir.run_files", None, "write_npz"),
 }

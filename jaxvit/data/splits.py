@@ -1,6 +1,7 @@
 """What every data source hands over: splits with random access, and how they are drawn and limited."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -98,6 +99,14 @@ class Dataset:
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What a run that is resumed must find again: sizes of the splits, and a hash of their labels and classes."""
+        seen = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
+        splits = {"train": self.train, "val": self.val, "test": self.test}
+        for split in splits.values():
+            seen.update(np.ascontiguousarray(split.labels, np.int32).tobytes() + b"\0")
+        return {**{name: len(split) for name, split in splits.items()}, "sha256": seen.hexdigest()}
 
 
 def from_arrays(

@@ -17,46 +17,23 @@ from jaxvit import config as config_lib
 from jaxvit import data
 from jaxvit.build import checks
 from jaxvit.config.default import Config
-from jaxvit.errors import RunError
 from jaxvit.runtime import determinism, interrupt, multihost, sharding, streams
 from jaxvit.runtime.console import bar, err
 from jaxvit.runtime.interrupt import Interrupted, deferred
 from jaxvit.runtime.paths import expand
-from jaxvit.step.evaluate import evaluate
-from jaxvit.step.state import TrainState, model_variables
+from jaxvit.step.state import TrainState
 from jaxvit.train import lr_find, micro_batch, summary
-from jaxvit.train.prepare import DRY_RUN_STEPS, Run, prepare
+from jaxvit.train.finish import finish, pass_over
+from jaxvit.train.prepare import Run, prepare
+from jaxvit.train.progress import Diverged, Progress
 from jaxvit.workdir import resume, run_files
-from jaxvit.workdir.checkpoint import NoCheckpoint
-from jaxvit.workdir.trackers import make_trackers, show
+from jaxvit.workdir.trackers import make_trackers
 
 STEP_SCALARS = {"loss": "train/batch_loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm"}
 
 
 MAX_SKIPPED = 10  # steps in a row
 MAX_ROLLBACKS = 5
-
-
-class Diverged(RunError):
-    """The loss or the gradient became NaN or infinite."""
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run stands, beside its TrainState; stored with each checkpoint as JSON."""
-
-    epoch: int = 0  # epochs finished
-    epoch_step: int = 0  # steps finished of the epoch under way
-    sums: dict[str, float] = dataclasses.field(default_factory=dict)  # of the epoch's step metrics
-    best: dict[str, Any] | None = None  # metrics of the best evaluation so far
-    rules: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # what early stopping and plateau remember
-    stopped_early: bool = False
-    counted: int = 0  # steps of the epoch whose metrics are in `sums`: all but the skipped
-    skipped: int = 0  # steps whose loss or gradient was not finite, in the whole run
-    skipped_in_row: int = 0
-    rollbacks: int = 0
-    log: str = ""  # metrics.jsonl so far, packed
-    seconds: float = 0.0  # spent in training steps
 
 
 def train_and_evaluate(
@@ -112,16 +89,20 @@ def _train(config: Config, path: Path, force: bool, on_evaluation: Any, test: bo
         err.print(f"already finished: {path}  ({known}); nothing to do")
         return finished
     run, state = prepare(resume.kept(micro_batch.kept(config, path), path), path)
-    multihost.by_main(lambda: resume.write_config(run.workdir, run.config, run.dataset.class_names, force))
-    summary.print_header(run, state)
     try:
+        run.checkpoints.verify()
+        before = (run.checkpoints.meta("last") or {}).get("data")
+        if before and not force:
+            resume.check_data(path, run.config.data.name, before, run.dataset.fingerprint())
+        multihost.by_main(lambda: resume.write_config(run.workdir, run.config, run.dataset.class_names, force))
+        summary.print_header(run, state)
         with deferred() as flag:
             run.flag = flag
             state, progress = _resume(run, state)
             step, words = int(state.step), config_lib.to_dict(run.config)
             multihost.by_main(lambda: run.trackers.extend(make_trackers(path, step, words)))
             state, progress = _fit(run, state, progress, flag, on_evaluation or (lambda epoch, val: None))
-            return _finish(run, state, progress, test)
+            return finish(run, state, progress, test)
     finally:
         run.checkpoints.close()
         for tracker in run.trackers:
@@ -133,7 +114,6 @@ def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
     progress = Progress()
     begun = multihost.by_main(lambda: resume.has_work(run.workdir))
     lines = multihost.by_main(lambda: resume.lines_of_metrics(run.workdir))
-    run.checkpoints.verify()
     if run.checkpoints.steps("last"):
         template = run.template_at(run.checkpoints.steps("last")[-1])
         state, meta = run.checkpoints.restore("last", template)
@@ -144,6 +124,7 @@ def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
     elif lines:
         ended = f"a run was ended here before its first checkpoint; its {lines} lines of metrics.jsonl are dropped"
         err.print(f"{ended}, the run starts from the beginning")
+    progress.data = run.dataset.fingerprint()
     run.checkpoints.delete_after("best", int(state.step))
     if progress.best and progress.best["step"] not in run.checkpoints.steps("best"):
         err.print(f"the best checkpoint so far, of step {progress.best['step']}, is lost; the next best counts")
@@ -291,7 +272,7 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> 
     if "val" in run.feeds and (progress.epoch % config.eval_every_epochs == 0 or progress.epoch == config.num_epochs):
         found = {}
         for prefix, variables in run.weights(state).items():
-            found[prefix], *_ = _evaluate(run, variables, "val")
+            found[prefix], *_ = pass_over(run, variables, "val")
             val |= {f"{prefix}/{name}": value for name, value in found[prefix].items()}
             line += f"  | {prefix} loss {found[prefix]['loss']:.3f}  accuracy {found[prefix]['accuracy']:.2%}"
         chosen = run.rules.choose(found)
@@ -331,70 +312,3 @@ def _save(run: Run, state: TrainState, progress: Progress, writer: Any, *, renew
 def _last_checkpoint(run: Run) -> str:
     there = run.checkpoints.steps("last")
     return f"step {there[-1]} in {run.workdir / 'checkpoints'}" if there else "none"
-
-
-def _evaluate(run: Run, variables: Any, split: str, *, keep_logits: bool = False) -> tuple[dict[str, float], Any, Any]:
-    feed = run.feeds[split]
-    with bar(f"evaluating {split}", len(feed)) as meter:
-        done = 0
-
-        def report(n: int) -> None:
-            nonlocal done
-            meter.advance(n - done)
-            done = n
-            signum = None if run.flag is None else run.stop(run.flag.signum)
-            if signum is not None:
-                raise Interrupted(signum, f"stopped while evaluating {split}; the same command goes on there")
-
-        return evaluate(
-            run.eval_step,
-            variables,
-            feed,
-            run.eval_batch_size,
-            keep_logits=keep_logits,
-            max_steps=DRY_RUN_STEPS if run.config.fast_dev_run else None,
-            progress=report,
-        )
-
-
-def _finish(run: Run, state: TrainState, progress: Progress, tested: bool) -> dict[str, Any]:
-    """Evaluates the best checkpoint on the test split, where that is asked for, and writes what a run leaves."""
-    run.checkpoints.wait()
-    try:
-        variables, progress.best = run.checkpoints.restore("best", model_variables(state))
-    except NoCheckpoint as error:
-        err.print(f"{error}; the last weights are tested in its place")
-        variables, progress.best = run.final_weights(state), {"step": int(state.step), "epoch": progress.epoch}
-    best = progress.best or {}
-    final = {name: value for name, value in best.items() if name.startswith(("val", "weights"))}
-    final |= {"best_epoch": best["epoch"], "epochs": progress.epoch, "step": int(state.step)}
-    if not tested:
-        if multihost.is_main():
-            summary.write(run, final, progress)
-        multihost.barrier("finished")
-        return final
-    test, logits, readable = _evaluate(run, variables, "test", keep_logits=True)
-    split = run.dataset.test
-    samples = summary.sample_images(run.feeds["test"], split, readable, logits, run.eval_batch_size)
-    final = {f"test/{name}": value for name, value in test.items()} | final
-    for prefix, last in (run.weights(state) if state.ema else {}).items():  # both, whichever was the best
-        same = best["step"] == int(state.step) and best.get("weights") == summary.WEIGHTS[prefix]
-        figures = test if same else _evaluate(run, last, "test")[0]
-        final |= {f"test_{summary.WEIGHTS[prefix]}/{name}": value for name, value in figures.items()}
-    if multihost.is_main():
-        run_files.write_npz(
-            run.workdir / "predictions.npz",
-            logits=logits.astype(np.float32),
-            labels=split.labels[readable],
-            index=split.index[readable],
-            names=split.image_names(readable),
-        )
-        run_files.write_npz(run.workdir / "samples.npz", **samples)
-        described = summary.write(run, final, progress)
-        show(
-            run.trackers, described, samples, logits, split.labels[readable], split.index[readable],
-            run.dataset.class_names,
-        )  # fmt: skip
-        summary.print_footer(run.workdir, described)
-    multihost.barrier("finished")
-    return final

@@ -165,9 +165,10 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
     if "test/accuracy" not in final:
         err.print("test       not looked at")
         return
+    top5 = f", top-5 {final['test/top5_accuracy']:.2%}" if described["num_classes"] > 5 else ""
     err.print(
         f"test       {final['test/accuracy']:.2%} over {described['num_test']:,} images, "
-        f"loss {final['test/loss']:.4f}, top-5 {final['test/top5_accuracy']:.2%}"
+        f"loss {final['test/loss']:.4f}{top5}"
     )
     if "test_raw/accuracy" in final:
         raw, average = (final[f"test_{kind}/accuracy"] for kind in ("raw", "average"))

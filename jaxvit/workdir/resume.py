@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -137,6 +137,17 @@ def _refuse(workdir: Path, changed: Sequence[str]) -> NoReturn:
     raise UserError(
         f"workdir {str(workdir)!r} holds a run of another config ({shown})\n"
         "choose another --workdir, or go on there with the new values by --force"
+    )
+
+
+def check_data(workdir: Path, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuses data that are not those that a run was begun with: labels and the order of images would be others."""
+    if before == now:
+        return
+    changed = [f"{now[k]} {k} images, {before[k]} before" for k in ("train", "val", "test") if now[k] != before[k]]
+    raise UserError(
+        f"{name} has changed since the run in {str(workdir)!r} was begun ({'; '.join(changed) or 'other labels'})\n"
+        "choose another --workdir, or resume with the data as they are now by --force"
     )
 
 

@@ -1,0 +1,85 @@
+"""The end of a run: the best weights on the test split, and the files that a run leaves."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxvit.runtime import multihost
+from jaxvit.runtime.console import bar, err
+from jaxvit.runtime.interrupt import Interrupted
+from jaxvit.step.evaluate import evaluate
+from jaxvit.step.state import TrainState, model_variables
+from jaxvit.train import summary
+from jaxvit.train.prepare import DRY_RUN_STEPS, Run
+from jaxvit.train.progress import Progress
+from jaxvit.workdir import run_files
+from jaxvit.workdir.checkpoint import NoCheckpoint
+from jaxvit.workdir.trackers import show
+
+
+def pass_over(run: Run, variables: Any, split: str, *, keep_logits: bool = False) -> tuple[dict[str, float], Any, Any]:
+    """One pass over a split of the run, with a bar, as `step.evaluate` makes it; a signal ends it."""
+    feed = run.feeds[split]
+    with bar(f"evaluating {split}", len(feed)) as meter:
+        done = 0
+
+        def report(n: int) -> None:
+            nonlocal done
+            meter.advance(n - done)
+            done = n
+            signum = None if run.flag is None else run.stop(run.flag.signum)
+            if signum is not None:
+                raise Interrupted(signum, f"stopped while evaluating {split}; the same command goes on there")
+
+        return evaluate(
+            run.eval_step,
+            variables,
+            feed,
+            run.eval_batch_size,
+            keep_logits=keep_logits,
+            max_steps=DRY_RUN_STEPS if run.config.fast_dev_run else None,
+            progress=report,
+        )
+
+
+def finish(run: Run, state: TrainState, progress: Progress, tested: bool) -> dict[str, Any]:
+    """Evaluates the best checkpoint on the test split, where that is asked for, and writes what a run leaves."""
+    run.checkpoints.wait()
+    try:
+        variables, progress.best = run.checkpoints.restore("best", model_variables(state))
+    except NoCheckpoint as error:
+        err.print(f"{error}; the last weights are tested in its place")
+        variables, progress.best = run.final_weights(state), {"step": int(state.step), "epoch": progress.epoch}
+    best = progress.best or {}
+    final = {name: value for name, value in best.items() if name.startswith(("val", "weights"))}
+    final |= {"best_epoch": best["epoch"], "epochs": progress.epoch, "step": int(state.step)}
+    if not tested:
+        if multihost.is_main():
+            summary.write(run, final, progress)
+        multihost.barrier("finished")
+        return final
+    test, logits, readable = pass_over(run, variables, "test", keep_logits=True)
+    split = run.dataset.test
+    samples = summary.sample_images(run.feeds["test"], split, readable, logits, run.eval_batch_size)
+    final = {f"test/{name}": value for name, value in test.items()} | final
+    for prefix, last in (run.weights(state) if state.ema else {}).items():  # both, whichever was the best
+        same = best["step"] == int(state.step) and best.get("weights") == summary.WEIGHTS[prefix]
+        figures = test if same else pass_over(run, last, "test")[0]
+        final |= {f"test_{summary.WEIGHTS[prefix]}/{name}": value for name, value in figures.items()}
+    if multihost.is_main():
+        run_files.write_npz(
+            run.workdir / "predictions.npz",
+            logits=logits.astype(np.float32),
+            labels=split.labels[readable],
+            index=split.index[readable],
+            names=split.image_names(readable),
+        )
+        run_files.write_npz(run.workdir / "samples.npz", **samples)
+        described = summary.write(run, final, progress)
+        show(
+            run.trackers, described, samples, logits, split.labels[readable], split.index[readable],
+            run.dataset.class_names,
+        )  # fmt: skip
+        summary.print_footer(run.workdir, described)
+    multihost.barrier("finished")
+    return final

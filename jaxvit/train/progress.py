@@ -1,0 +1,29 @@
+"""Where a run stands, beside its state, and how it can fail."""
+
+import dataclasses
+from typing import Any
+
+from jaxvit.errors import RunError
+
+
+class Diverged(RunError):
+    """The loss or the gradient became NaN or infinite."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands, beside its TrainState; stored with each checkpoint as JSON."""
+
+    epoch: int = 0  # epochs finished
+    epoch_step: int = 0  # steps finished of the epoch under way
+    sums: dict[str, float] = dataclasses.field(default_factory=dict)  # of the epoch's step metrics
+    best: dict[str, Any] | None = None  # metrics of the best evaluation so far
+    rules: dict[str, list[float]] = dataclasses.field(default_factory=dict)  # what early stopping and plateau remember
+    stopped_early: bool = False
+    counted: int = 0  # steps of the epoch whose metrics are in `sums`: all but the skipped
+    skipped: int = 0  # steps whose loss or gradient was not finite, in the whole run
+    skipped_in_row: int = 0
+    rollbacks: int = 0
+    log: str = ""  # metrics.jsonl so far, packed
+    seconds: float = 0.0  # spent in training steps
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)  # what was trained on: `Dataset.fingerprint`
