@@ -15,8 +15,8 @@ import pytest
 
 from jaxvit.errors import RunError, UserError
 from jaxvit.runtime import interrupt
+from jaxvit.train import finish, summary
 from jaxvit.train import loop as train
-from jaxvit.train import summary
 from jaxvit.workdir import run_files
 from tests.helpers import tiny_config, write_npz
 
@@ -147,15 +147,15 @@ def test_a_signal_during_evaluation_is_answered_there(tmp_path, data_name, monke
     """SIGTERM while a split is evaluated: the run stops within it, and goes on from the checkpoint before."""
     config = tiny_config(data_name, num_epochs=2)
     train.train_and_evaluate(config, tmp_path / "whole")
-    evaluate = train.evaluate
+    evaluate = finish.evaluate
 
     def interrupted(*args, **words):
         os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*args, **words)
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "evaluate", interrupted)
-        with pytest.raises(train.Interrupted) as stop:
+        patch.setattr(finish, "evaluate", interrupted)
+        with pytest.raises(interrupt.Interrupted) as stop:
             train.train_and_evaluate(config, tmp_path / "run")
     assert stop.value.exit_code == 143
     final = train.train_and_evaluate(config, tmp_path / "run")

@@ -18,6 +18,7 @@ from jaxvit.errors import UserError
 from jaxvit.models import create_model
 from jaxvit.runtime.interrupt import Interrupted
 from jaxvit.step.state import init_variables
+from jaxvit.train import finish
 from jaxvit.train import loop as train
 from jaxvit.workdir.checkpoint import Checkpoints
 from tests.helpers import tiny_config, write_npz
@@ -120,7 +121,7 @@ class Clock:
 def saves_of(monkeypatch, tmp_path, data_name, seconds_an_epoch, **words):
     """The steps whose states a run of six epochs of two steps saved."""
     saves, clock = [], type("Clock", (Clock,), {})
-    save, evaluate = Checkpoints.save, train.evaluate
+    save, evaluate = Checkpoints.save, finish.evaluate
 
     def saved(self, kind, step, *args, **kwargs):
         saves.extend([step] if kind == "last" else [])
@@ -133,7 +134,7 @@ def saves_of(monkeypatch, tmp_path, data_name, seconds_an_epoch, **words):
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", saved)
-        patch.setattr(train, "evaluate", evaluated)
+        patch.setattr(finish, "evaluate", evaluated)
         patch.setattr(train, "time", clock)
         patch.setattr("jaxvit.train.prepare.time", clock)
         train.train_and_evaluate(tiny_config(data_name, num_epochs=6, **words), tmp_path)
