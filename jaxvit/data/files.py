@@ -14,9 +14,13 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", "
 MAX_BAD = 0.01  # share of the files that may be unreadable where nothing else is asked for
 
 
+# Folders that systems put beside files: macOS's archives, Synology's thumbnails and bin, Windows's, Linux's, Python's.
+SYSTEM = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__")
+
+
 def hidden(name: str) -> bool:
-    """Whether a file or folder is no part of the data: `.git`, `.ipynb_checkpoints`, `._photo.jpg`, `__MACOSX`."""
-    return name.startswith((".", "__MACOSX"))
+    """Whether a file or folder is no part of the data: `.git`, `.ipynb_checkpoints`, `._photo.jpg`, `@eaDir`."""
+    return name.startswith(".") or name.lower() in SYSTEM
 
 
 def image_files(directory: Path) -> list[Path]:

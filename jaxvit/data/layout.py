@@ -15,6 +15,10 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),
     "test": ("test", "testing", "holdout", "heldout"),
 }
+# Words within a longer name that speak for splits: "seg_train", "x_test", "split=train", "cifar10-train".
+TRAIN_WORDS = (*SPLIT_NAMES["train"], "tr", "trn")
+SPLIT_WORDS = (*(name for names in SPLIT_NAMES.values() for name in names), *TRAIN_WORDS, "te", "tst")
+FEW = 20  # folders that may be splits or folds; to look through a thousand classes for folders would take too long
 DOES = {"train": "trains", "val": "selects", "test": "tests"}
 
 
@@ -70,7 +74,7 @@ def read_layout(root: Path) -> Layout:
     """Returns what the subfolders of a data set are: one for each split with the classes in it, or the classes.
 
     Raises UserError where there is no subfolder, where all of them have names of splits and none has class folders,
-    and where a folder `train` may be a split or a class.
+    where their names only look like splits (`seg_train`), and where a folder `train` may be a split or a class.
     """
     folders = subfolders(root)
     if not folders:
@@ -109,14 +113,35 @@ def _classes(root: Path, folders: list[Path], named: dict[Path, str], with_class
     if len(named) == len(folders):
         first = next(iter(with_classes), None)
         instead = f", or the one with the classes, for example folder:{first}" if first else ""
+        word = "a split" if len(folders) == 1 else "splits"
         raise UserError(
-            f"folder:{root}: {_listed(folders)} {_are(folders)} named as splits, and no train/ has class folders\n"
+            f"folder:{root}: {_listed(folders)} {_are(folders)} named as {word}, and no train/ has class folders\n"
             f"expected a subfolder per class in train/ and the others{instead}"
         )
+    few = folders if len(folders) <= FEW else []
+    inside = [{plain(d.name) for d in subfolders(folder)} for folder in few]
+    words = {d: set(re.findall(r"[a-z]+", d.name.casefold())) for d in few}
+    splits = [d for d in few if words[d].intersection(SPLIT_WORDS)]
+    first = next((d for d in splits if words[d].intersection(TRAIN_WORDS)), None)
+    if first is not None and len(splits) > 1 and all(inside):
+        raise UserError(
+            f"folder:{root}: {_listed(splits)} look like splits, each with folders in it\n"
+            f"rename them train/, val/ and test/ where they are, or name that with the classes: folder:{inner(first)}"
+        )
     notes = [f"{root.name}: its {len(folders)} folders are the classes"]
+    if len(few) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside):
+        same = _listed([Path(name) for name in sorted(inside[0])])
+        notes.append(f"each of them has the folders {same}; if those are the classes, name one: folder:{folders[0]}")
     if named:
         notes.append(f"{_listed(list(named))} {_are(list(named))} taken for a class; a split needs a train/ beside it")
     return Layout({"train": root}, notes)
+
+
+def inner(folder: Path) -> Path:
+    """Returns the first folder at or below `folder` that holds more than one other: archives often nest twice."""
+    while len(below := subfolders(folder)) == 1:
+        folder = below[0]
+    return folder
 
 
 def _likeliest(folder: Path) -> tuple[int, str]:

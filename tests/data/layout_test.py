@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from jaxvit.data import layout
+from jaxvit.data.sources import folder
 from jaxvit.errors import UserError
 
 
@@ -46,6 +47,10 @@ def make(root, *folders):
         (("ant", "bee"), (".", None, None), "its 2 folders are the classes"),
         (("ant", "bee", "test"), (".", None, None), "test/ is taken for a class; a split needs a train/ beside it"),
         (("bus", "car", "train"), (".", None, None), "train/ is taken for a class"),
+        (("ant/2", "bee/2"), (".", None, None), "each of them has the folders class0/, class1/; .* folder:.*ant"),
+        (("training shoes", "test tube"), (".", None, None), "its 2 folders are the classes"),
+        (("bullet train/2", "ant/3"), (".", None, None), "its 2 folders are the classes$"),
+        (("ant", "bee", "@eaDir", "lost+found", "$RECYCLE.BIN"), (".", None, None), "its 2 folders are the classes"),
         (("development", "trains", "testament"), (".", None, None), "its 3 folders are the classes"),
     ],
 )
@@ -62,8 +67,13 @@ def test_readings(tmp_path, folders, expected, notes):
         (("train", "test"), "train/ are named as splits|test/, train/ are named as splits"),
         (("Train", "Val", "Test"), "named as splits"),
         (("val/2", "test/2"), "no train/ has class folders\nexpected .* for example folder:.*test"),
-        (("test/2",), "test/ is named as splits"),
+        (("test/2",), "test/ is named as a split"),
         (("bus", "car", "train/2"), "is train/ the training split, or a class beside bus/, car/"),
+        (("seg_train/2", "seg_test/2", "seg_pred/2"), "look like splits.* folder:.*seg_train$"),
+        (("cifar10_train/2", "cifar10_test/2"), "look like splits"),
+        (("split=train/2", "split=test/2"), "look like splits"),
+        (("tr/2", "te/2"), "look like splits"),
+        (("trn/2", "val/2"), "look like splits"),
         (("train/2", "unlabelled"), "for the split name folder:.*train"),
     ],
 )
@@ -87,3 +97,10 @@ def test_numbers_as_labels():
     assert layout.as_labels(["1", "2", "3"]) is None
     assert layout.as_labels(["0", "00", "1"]) is None
     assert layout.as_labels(["0", "1", "x"]) is None
+
+
+def test_an_archive_that_nests_twice_is_named(tmp_path):
+    make(tmp_path / "photos", "ant", "bee")
+    assert layout.inner(tmp_path) == tmp_path / "photos"
+    with pytest.raises(UserError, match="Did you mean folder:.*photos"):
+        folder.load(str(tmp_path))

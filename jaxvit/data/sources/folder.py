@@ -9,7 +9,7 @@ import numpy as np
 from jaxvit.data.files import MAX_BAD, few, image_files, write_skipped
 from jaxvit.data.formats import read_formats
 from jaxvit.data.images import DECODE_ERRORS, check, decode, in_threads, reason
-from jaxvit.data.layout import Layout, in_order, plain, read_layout, subfolders
+from jaxvit.data.layout import Layout, in_order, inner, plain, read_layout, subfolders
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Source, Split, automatic_test
 from jaxvit.errors import UserError
 from jaxvit.runtime.paths import expand
@@ -71,7 +71,9 @@ def _check_classes(layout: Layout, class_names: list[str]) -> None:
     folders = layout.folders
     if len(class_names) < 2:
         found = f"only the class {class_names[0]!r}" if class_names else "no class folders"
-        raise UserError(f"{folders['train']}: {found}; a classifier needs at least two, one subfolder each.")
+        below = inner(folders["train"])
+        instead = f"\nDid you mean folder:{below}?" if len(subfolders(below)) > 1 else ""
+        raise UserError(f"{folders['train']}: {found}; a classifier needs at least two, one subfolder each.{instead}")
     for split, folder in folders.items():
         unknown = sorted({plain(d.name) for d in subfolders(folder)} - set(class_names))
         if unknown:
