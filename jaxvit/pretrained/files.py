@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxvit.config import files
+from jaxvit.data import formats
 from jaxvit.errors import UserError
 from jaxvit.pretrained import safetensors_file, torch_file, wrappers, zip_file
 from jaxvit.runtime.paths import expand
@@ -27,6 +28,10 @@ WEIGHT_FILES = (
 )
 # What trainers put beside the weights (Transformers, Accelerate, DeepSpeed): never the weights themselves.
 BESIDE = r"(training_args|optimizer|scheduler|scaler|rng_state|random_states?|trainer_state)[\w.-]*\.(bin|pt|pth)$"
+NOT_FETCHED = {
+    "Git LFS": "a pointer of Git LFS (fetch the file with 'git lfs pull')",
+    "HTML": "an HTML page (was it a download that failed?)",
+}
 SHARD = r"-(\d{5})-of-(\d{5})\."
 MAX_CONFIG = 2**26  # bytes; an index of shards has a line for each tensor
 
@@ -147,11 +152,13 @@ def _read_one(path: Path, most_bytes: Callable[[], int | None] | None = None) ->
     """Chooses the reader by the first bytes, since names lie."""
     try:
         with path.open("rb") as file:
-            start = file.read(16)
+            start = file.read(formats.HEAD)
     except OSError as error:
         raise UserError(f"cannot read {path}\n{error.strerror}") from None
     if not start:
         raise UserError(f"{path} is empty; expected a .safetensors, .npz or .pth file.")
+    if (kind := formats.identify(start)) in NOT_FETCHED:
+        raise UserError(f"{path} is {NOT_FETCHED[kind]}, not the weights")
     if start.startswith(b"PK"):
         return zip_file.read(path, most_bytes)
     if start.startswith(b"\x80") and path.suffix in (".pth", ".pt", ".bin", ".ckpt", ".tar"):  # a bare pickle

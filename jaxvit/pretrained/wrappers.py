@@ -23,10 +23,13 @@ EMA = (
     "ema_model", "ema", "params_ema", "teacher", "target_encoder",
 )  # fmt: skip
 ORDER = (*(key for key in EMA if key != "target_encoder"), *RAW, "target_encoder")
-# Whole words of a prefix that mark a kept average, and its partner.
-AVERAGED = r"(^|[._])(teacher|ema|model_ema|encoder_k|momentum_encoder|target_encoder)\."
-PARTNER = r"(^|[._])(student|encoder_q|online_encoder|online)\."
+# Whole words of a prefix that mark a kept average.
+AVERAGED = (
+    r"(^|[._])(teacher|ema|model_ema|ema_\w+|averaged_model|avg_model|swa_model|encoder_k|momentum_encoder|"
+    r"target_encoder)\."
+)
 PREFIXES = ("module.", "_orig_mod.", "model.")  # stripped wherever every name has them
+BESIDE = r"optim|sched|scaler|loss|criterion|callback|config|args|hyper|rng|metric"  # dictionaries of other things
 MAX_DEPTH = 8
 FEWEST = 0.1  # share of all names that a prefix must cover to be tried
 HEAD = r"(^|\.)(heads?|fc|cls_head|classifier|linear|logits|last_layer)\.(?:.*\.)?weight$"
@@ -60,6 +63,7 @@ def unwrap(state_dict: Mapping[str, Any], weights: str | None = None) -> tuple[T
         elif weights == "raw" and chosen in EMA:
             raise UserError(f"the file has only averaged weights, under {chosen!r}; expected weights='ema' or None.")
         state_dict = state_dict[chosen]
+    state_dict = _dotted(state_dict) or state_dict
     tensors = {str(name): _array(name, value) for name, value in state_dict.items()}
     while tensors and (prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in tensors)), "")):
         tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
@@ -67,6 +71,23 @@ def unwrap(state_dict: Mapping[str, Any], weights: str | None = None) -> tuple[T
         keys = ", ".join(EMA[:3])
         raise UserError(f"the file has no averaged weights; expected them under {keys}, teacher or so.")
     return tensors, notes
+
+
+def _dotted(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
+    """The arrays within dictionaries of any other name, as "best_model.fc.bias"; {} where there are none.
+
+    Their prefix is then found as that of any other names.
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if not isinstance(value, Mapping):
+            if depth and hasattr(value, "shape"):
+                found[f"{prefix}{name}"] = value
+        elif depth < MAX_DEPTH and not re.search(BESIDE, str(name).casefold()):
+            found |= _dotted(value, f"{prefix}{name}.", depth + 1)
+    if found and not depth:
+        found |= {str(name): value for name, value in values.items() if hasattr(value, "shape")}
+    return found
 
 
 def _array(name: Any, value: Any) -> np.ndarray:

@@ -221,6 +221,18 @@ def test_absent_empty_and_unknown_files(tmp_path):
     assert_plain(tmp_path / "empty.safetensors", "is empty")
     (tmp_path / "x.txt").write_text("hello, here are no weights")
     assert_plain(tmp_path / "x.txt", "no weight file that can be read")
+    for name in ("x.safetensors", "x.bin"):
+        (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 22883208\n")
+        assert_plain(tmp_path / name, "is a pointer of Git LFS .*git lfs pull")
+        (tmp_path / name).write_text("<!DOCTYPE html><html><head>Access denied</head></html>")
+        assert_plain(tmp_path / name, "is an HTML page .was it a download that failed")
+
+
+def test_a_torchscript_program_is_named(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w", zipfile.ZIP_DEFLATED) as archive:  # as torch.jit.save writes it
+        for name in ("data.pkl", "code/__torch__/torch/nn/modules/linear.py", "constants.pkl"):
+            archive.writestr(f"x/{name}", b"...")
+    assert_plain(tmp_path / "x.pt", "is a program of TorchScript")
 
 
 class Bomb:

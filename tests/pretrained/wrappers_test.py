@@ -51,7 +51,15 @@ def test_two_candidates_for_the_classifier_are_not_chosen_between(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("raw", "ema"), [("student.", "teacher."), ("encoder_q.", "encoder_k."), ("model.", "ema.module.")]
+    ("raw", "ema"),
+    [
+        ("student.", "teacher."),
+        ("encoder_q.", "encoder_k."),
+        ("model.", "ema.module."),
+        ("model.", "ema_model.module."),
+        ("model.", "averaged_model.module."),
+        ("net.", "swa_model."),
+    ],
 )
 def test_averaged_prefixes_come_first_and_can_be_set(tmp_path, raw, ema):
     model = helpers.make(helpers.RESNET)
@@ -92,6 +100,35 @@ def test_other_wrappers(keys):
     for key in reversed(keys):
         state = {key: state, "epoch": 3, "acc": 0.5}
     assert wrappers.unwrap(state) == (tensors, [])
+
+
+@pytest.mark.parametrize("key", ["model_best", "model_state", "best_model_state_dict", "modelStateDict", "classifier"])
+def test_wrappers_of_any_name(tmp_path, key):
+    wanted = helpers.weights(helpers.make(helpers.RESNET))
+    state = {
+        "checkpoint": {key: wanted},
+        "optimizer": {"state": {0: {"exp_avg": wanted["fc.bias"]}}},
+        "epoch": 3,
+        "name": "x",
+    }
+    found, _ = wrappers.unwrap(state)
+    assert found.keys() == {f"checkpoint.{key}.{name}" for name in wanted}
+    loaded = saved(tmp_path, found)
+    helpers.assert_same(export(loaded.model, loaded.variables), wanted)
+    assert loaded.notes == (f"{len(wanted)} names fit without the prefix 'checkpoint.{key}.'",)
+
+
+def test_an_average_with_its_decay_beside_it():
+    found, notes = wrappers.unwrap({"model": {"a": np.zeros(1)}, "ema": {"decay": 0.9, "shadow": {"a": np.ones(1)}}})
+    assert found == {"shadow.a": 1} and notes == ["'ema' is read; weights='raw' takes 'model'"]
+
+
+def test_backbone_and_head_in_dictionaries_of_their_own(tmp_path):
+    wanted = helpers.weights(helpers.make(helpers.RESNET))
+    parts = {"backbone": {n: a for n, a in wanted.items() if not n.startswith("fc.")},
+             "head": {n.removeprefix("fc."): a for n, a in wanted.items() if n.startswith("fc.")}}  # fmt: skip
+    loaded = saved(tmp_path, wrappers.unwrap({**parts, "epoch": 3})[0])
+    helpers.assert_same(export(loaded.model, loaded.variables), wanted)
 
 
 def test_an_ijepa_file_gives_its_encoder_as_timm_does():
