@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvit import cli, data, train
 from jaxvit import config as config_lib
@@ -29,6 +29,10 @@ WRONG = [
     ("data.image_size", "32x48", "expected pixels, as 32, or height and width, as (32, 48)"),
     ("model.image_size", "32x48", "expected pixels, as 32, or height and width, as (32, 48)"),
     ("pretrained", "deit_tiny_patch16_225", "pretrained is 'deit_tiny_patch16_225'; expected a file or directory"),
+    ("pretrained", "deit_tiny_patch16_224.fb_in21k", "unknown tag 'fb_in21k' of 'deit_tiny_patch16_224'"),
+    ("data.test_limit", 0, "data.test_limit is 0; expected a number above 0"),
+    ("data.max_bad_fraction", 5, "data.max_bad_fraction is 5.0; expected a share from 0 to 1"),
+    ("data.crop_pct", 87.5, "data.crop_pct is 87.5; expected a share of the resized image, such as 0.875"),
     ("distill.teacher", "no_such_run", "distill.teacher 'no_such_run' is no run's workdir, no weight file"),
     ("augment.policy", "randaug", "randaugment"),
 ]  # fmt: skip
@@ -84,6 +88,10 @@ def test_from_a_file_and_on_the_command_line(tmp_path, capsys, word, value, said
 def test_what_is_no_config_or_not_a_whole_one_is_refused(tmp_path):
     with pytest.raises(UserError, match="the config is a dict; expected a ConfigDict"):
         train.train_and_evaluate({"seed": 0}, tmp_path / "run")
+    with pytest.raises(UserError, match="the config is frozen; expected a ConfigDict"):
+        train.train_and_evaluate(FrozenConfigDict(tiny_config("digits")), tmp_path / "run")
+    with pytest.raises(UserError, match="optim.learning_rate is 1000.*; expected a number"):
+        config_lib.from_mapping({"optim": {"learning_rate": 10**400}})
     bare = ConfigDict({"seed": 0, "model": {"name": "resnet18"}})
     with pytest.raises(UserError, match="the config has no .*; start from jaxvit.config.default"):
         train.train_and_evaluate(bare, tmp_path / "run")

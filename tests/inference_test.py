@@ -179,6 +179,18 @@ def test_numbered_folders_are_the_labels_of_a_foreign_model(imagenet, tmp_path):
         assert (found.split, found.images, found.of) == ("test", 4, 1004) and found.metrics["accuracy"] == 1.0
 
 
+def test_a_folder_with_one_image_of_each_class_is_evaluated(run, tmp_path):
+    for name in inference.from_run(run).class_names:
+        write_images(tmp_path / "own" / name, 1)
+    name = f"folder:{tmp_path / 'own'}"
+    found = inference.evaluate_split(inference.from_run(run), data_name=name)
+    assert (found.images, found.split) == (found.of, "all")
+    with pytest.raises(UserError, match="has no images in its test split"):
+        inference.evaluate_split(inference.from_run(run), "test", data_name=name)
+    with pytest.raises(UserError, match="images in as many classes leave none to test on"):
+        train.train_and_evaluate(tiny_config(name, num_epochs=1), tmp_path / "run")
+
+
 def test_all_images_of_other_data_are_evaluated_unless_a_split_is_asked_for(run, tmp_path, capsys):
     for label in range(3):
         write_images(tmp_path / "photos" / str(label), 8)

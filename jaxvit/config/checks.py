@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvit.config.default import Config, default
 from jaxvit.config.words import OPEN, expected, flatten, from_mapping, unknown
@@ -12,7 +12,8 @@ from jaxvit.errors import UserError, suggest
 
 _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps", "micro_batch", "steps_per_dispatch",
              "optim.accum_steps", "optim.learning_rate",
-             "data.per_class", "checkpoint.every_steps", "checkpoint.every_epochs", "early_stopping.patience",
+             "data.per_class", "data.test_limit", "checkpoint.every_steps", "checkpoint.every_epochs",
+             "early_stopping.patience",
              "parallel.num_devices", "parallel.fsdp", "parallel.tensor",
              "optim.grad_clip_norm", "data.crop_pct", "optim.eps", "optim.sam.eta",
              "optim.sam.m", "optim.sam.every", "distill.temperature",
@@ -23,6 +24,7 @@ _NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", 
                  "optim.sam.rho_min", "optim.schedule.patience", "optim.schedule.cooldown",
                  "checkpoint.min_seconds", "sweep.startup_trials", "sweep.startup_epochs")  # fmt: skip
 _WHOLE = {"seed": 2**32, "batch_size": 2**31, "num_epochs": 2**31}  # and their limits, not included
+MAX_CROP = 2.0  # a crop of twice the image has a border; more is a percentage
 _UNIT = ("data.val_fraction", "loss.label_smoothing", "optim.b1", "optim.b2", "optim.momentum", "ema.decay",
          "optim.sam.start_fraction")  # fmt: skip
 _CHOICES = {
@@ -55,6 +57,8 @@ def check_words(config: Config) -> None:
     """Raises UserError for an option that nothing reads, one that is missing, or a value of the wrong type."""
     if not isinstance(config, ConfigDict):
         raise UserError(f"the config is a {type(config).__name__}; expected a ConfigDict, from jaxvit.config.default()")
+    if isinstance(config, FrozenConfigDict):
+        raise UserError("the config is frozen; expected a ConfigDict, as ml_collections.ConfigDict(config)")
     values = config.to_dict()
     for word in flatten(values):
         if word not in flatten(default()) and not word.startswith(OPEN):
@@ -85,6 +89,8 @@ def _check_values(config: Config) -> None:
         (_POSITIVE, lambda v: v > 0, "a number above 0"),
         (_NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
         (_UNIT, lambda v: 0 <= v < 1, "at least 0 and below 1"),
+        (("data.max_bad_fraction",), lambda v: 0 <= v <= 1, "a share from 0 to 1"),
+        (("data.crop_pct",), lambda v: v <= MAX_CROP, "a share of the resized image, such as 0.875"),
         (("data.fraction", "optim.layer_decay", "distill.alpha"), lambda v: 0 < v <= 1, "above 0 and at most 1"),
     )
     for words, holds, wanted in checks:

@@ -180,7 +180,7 @@ def _update(config: Config, values: Mapping[str, Any], prefix: str) -> None:
         elif name in config:
             try:
                 config[name] = tuple(value) if isinstance(value, list) else value
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise UserError(f"config word {word} is {value!r}; expected {expected(word)}") from None
         elif prefix in ("model.", _OPTIONS):  # checked against the chosen model when it is created
             config[name] = tuple(value) if isinstance(value, list) else value

@@ -11,6 +11,7 @@ MAX_BYTES = 256 * 2**20  # of a file
 # Pixels. The first two are Pillow's own limit; the others decode by way of several copies. None takes 1 GB of memory.
 MAX_PIXELS = {"JPEG": 89_478_485, "PNG": 89_478_485, "CMYK": 75_000_000, "WEBP": 50_000_000, "AVIF": 50_000_000,
               "HEIF": 50_000_000}  # fmt: skip
+MAX_SIDE = 2**20  # pixels; Pillow keeps an address for each row, 640 MB for 80 million rows of one pixel
 MAX_SCANS = 100  # of a JPEG; encoders write about 10 into a progressive one
 MAX_SCANNED = 2_000_000_000  # scans times pixels: each scan goes over the whole image
 
@@ -118,6 +119,8 @@ def check_pixels(name: str, mode: str, width: int, height: int) -> None:
     most = min(MAX_PIXELS[name], MAX_PIXELS.get(mode, MAX_PIXELS[name]))
     if width * height > most:
         raise NotReadable(f"{width}x{height} pixels, more than {most:,}")
+    if max(width, height) > MAX_SIDE:
+        raise NotReadable(f"{width}x{height} pixels, a side of more than {MAX_SIDE:,}")
 
 
 def check_scans(file: IO[bytes], width: int, height: int) -> None:

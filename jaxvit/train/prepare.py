@@ -294,6 +294,8 @@ def _check_sources(config: Config) -> None:
     if start is not None and absent(start):
         near = suggest(start, models.list_models(pretrained=True))
         raise UserError(f"pretrained is {start!r}; expected a file or directory that is there, or a timm name.{near}")
+    if start is not None and setup.pretrained_name(start) is not None:
+        models.data_config(start)  # refuses a tag that the model has not
     if teacher is not None:
         given = {k: v for k, v in config.model.items() if k != "name" and v is not None}
         fields = {**models.model_fields(config.model.name), **given}
@@ -308,6 +310,11 @@ def _check_data(config: Config, dataset: data.Dataset) -> None:
     """Raises UserError where the config asks for what the data set does not have."""
     if not len(dataset.train):
         raise UserError(f"{config.data.name} has no training images")
+    if not len(dataset.test):
+        raise UserError(
+            f"{config.data.name}: {len(dataset.train)} images in as many classes leave none to test on; "
+            "expected more of a class."
+        )
     needs = {
         "optim.schedule.name=plateau": config.optim.schedule.name == "plateau",
         "early_stopping.patience": config.early_stopping.patience is not None,

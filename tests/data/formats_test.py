@@ -175,3 +175,10 @@ def test_no_image_takes_a_gigabyte(mode, kind):
         [sys.executable, "-c", MEASURE, mode, kind], capture_output=True, text=True, check=True, timeout=300
     )
     assert float(done.stdout) * formats.MAX_PIXELS[kind] < 1e9
+
+
+def test_a_line_of_pixels_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "MAX_SIDE", 100)
+    Image.new("L", (1, 101)).save(tmp_path / "x.png")
+    with pytest.raises(UserError, match="1x101 pixels, a side of more than 100"):
+        open_image(tmp_path / "x.png")

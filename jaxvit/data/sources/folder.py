@@ -62,7 +62,8 @@ def load(path: str, skipped_file: str | os.PathLike | None = None, max_bad_fract
     if "test" not in splits:
         splits["train"], splits["test"], scale = automatic_test(splits["train"])
         drawn = ("test",)
-        notes.append(f"test: {len(splits['test'])} images held out (stratified, the same for every seed)")
+        if len(splits["test"]):
+            notes.append(f"test: {len(splits['test'])} images held out (stratified, the same for every seed)")
     size = sizes.pop() if len(sizes) == 1 else None
     return Source(splits, class_names, 3, size, IMAGENET_MEAN, IMAGENET_STD, notes, scale, drawn)
 
