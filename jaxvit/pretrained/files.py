@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxvit.config import files
 from jaxvit.data import formats
+from jaxvit.data.files import hidden
 from jaxvit.errors import UserError
 from jaxvit.pretrained import safetensors_file, torch_file, wrappers, zip_file
 from jaxvit.runtime.paths import expand
@@ -86,7 +87,8 @@ def read(
 def weight_file(directory: Path) -> Path:
     """The weights in a directory: those of a name that savers use, else the only other weight file."""
     for pattern in WEIGHT_FILES:
-        found = sorted(f for f in directory.glob(pattern) if f.is_file() and not re.match(BESIDE, f.name))
+        inside = (f for f in directory.glob(pattern) if f.is_file() and not hidden(f.name))
+        found = sorted(f for f in inside if not re.match(BESIDE, f.name))
         if len(found) > 1:
             names = ", ".join(file.name for file in found[:5])
             if all(re.search(SHARD, file.name) for file in found):

@@ -147,6 +147,12 @@ def test_what_trainers_put_beside_the_weights_is_not_taken_for_them(tmp_path):
     assert read(tmp_path).path.name == "model.safetensors"
 
 
+def test_hidden_files_are_no_weights(tmp_path):
+    save_file({"a": np.ones(1, np.float32)}, tmp_path / "w.safetensors")
+    (tmp_path / "._w.safetensors").write_bytes(b"Mac OS X")
+    assert files.weight_file(tmp_path).name == "w.safetensors"
+
+
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.safetensors")
     assert_plain(tmp_path / "x.safetensors", "is a pipe, a device or a socket; expected a plain file")
