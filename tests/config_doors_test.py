@@ -17,6 +17,7 @@ WRONG = [
     ("optim.sam.roh", 0.1, "optim.sam.rho"),
     ("batch_size", "many", "batch_size is 'many'; expected a whole number"),
     ("optim.learning_rate", -1.0, "optim.learning_rate is -1.0; expected a number above 0"),
+    ("batch_size", True, "expected a whole number"),
     ("model.name", "resnet81", "Did you mean 'resnet"),
     ("model.dept", 3, "no field 'dept'"),
     ("model.depth", "three", "depth='three' has the wrong type; expected a whole number"),
@@ -92,6 +93,8 @@ def test_what_is_no_config_or_not_a_whole_one_is_refused(tmp_path):
         train.train_and_evaluate(FrozenConfigDict(tiny_config("digits")), tmp_path / "run")
     with pytest.raises(UserError, match="optim.learning_rate is 1000.*; expected a number"):
         config_lib.from_mapping({"optim": {"learning_rate": 10**400}})
+    with pytest.raises(UserError, match="optim.learning_rate is True; expected a number"):
+        config_lib.from_mapping({"optim": {"learning_rate": True}})
     bare = ConfigDict({"seed": 0, "model": {"name": "resnet18"}})
     with pytest.raises(UserError, match="the config has no .*; start from jaxvit.config.default"):
         train.train_and_evaluate(bare, tmp_path / "run")

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Stands in for an import that swallows what is raised in it, or for a compilation: handlers get no turn that counts.
 DEAF = """
 import os, signal, sys, time
-from jaxvit import interrupt
+from jaxvit.runtime import interrupt
 with interrupt.owned("nothing is lost"):
     print("ready", flush=True)
     until = time.monotonic() + 20
@@ -81,6 +81,16 @@ def test_a_signal_just_before_a_compilation_is_obeyed_before_it(monkeypatch):
             interrupt.nothing_to_save("stopped while compiling")
     interrupt.nothing_to_save("another run of this process")  # has no part in that signal
     interrupt.something_to_save()
+
+
+def test_no_exception_is_raised_where_the_process_is_ended_anyway(monkeypatch):
+    """A KeyboardInterrupt within the import of a compiled module aborts the process, with SIGABRT or SIGSEGV."""
+    monkeypatch.setattr(interrupt, "_nothing_to_save", "stopped")
+    interrupt._as_usual(signal.SIGINT, None)
+    interrupt._as_usual(signal.SIGTERM, None)
+    monkeypatch.setattr(interrupt, "_nothing_to_save", None)
+    with pytest.raises(KeyboardInterrupt):
+        interrupt._as_usual(signal.SIGINT, None)
 
 
 def test_a_full_pipe_that_nobody_reads_does_not_hold_up_the_end():

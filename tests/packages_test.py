@@ -27,6 +27,10 @@ def test_every_package_that_we_need_is_named_as_it_is_installed():
             assert said.endswith(f"pip install 'jaxvit[{extra}]'")
     assert packages.missing(ModuleNotFoundError("no", name="jaxvit.nowhere")) is None  # a bug
     assert packages.missing(ImportError("no such name", name="numpy")) is None
+    nameless = ModuleNotFoundError("jax requires jaxlib to be installed")
+    nameless.__cause__ = ModuleNotFoundError("no", name="jaxlib")
+    assert packages.missing(nameless) == "the package jaxlib is not installed: pip install jaxlib"
+    assert packages.missing(ImportError("of no name")) is None
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_a_command_whose_results_cannot_be_written_fails():
 
 def test_closed_streams_lead_nowhere_and_not_into_the_next_file():
     program = (
-        "import os\nfrom jaxvit import streams\n"
+        "import os\nfrom jaxvit.runtime import streams\n"
         "with streams.guarded():\n"
         "    assert os.open('/dev/null', os.O_RDONLY) > 2\n"
         "    os.write(2, b'a library speaks'); print('a result')\n"

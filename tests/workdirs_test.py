@@ -166,3 +166,20 @@ def test_damaged_arrays_are_named_and_made_again(tmp_path, finished, capsys, nam
     with np.load(path) as stored, np.load(run / name) as whole:
         for key in whole.files:
             np.testing.assert_array_equal(stored[key], whole[key])
+
+
+def test_a_finished_run_that_loses_its_best_weights_tests_the_next_best(tmp_path, finished, capsys):
+    config, run = finished
+    workdir = tmp_path / "run"
+    shutil.copytree(run, workdir)
+    best = sorted((workdir / "checkpoints/best").glob("[0-9]*"), key=lambda path: int(path.name))
+    for path in best:
+        shutil.rmtree(path)
+        path.mkdir()
+    train.train_and_evaluate(config, workdir)
+    printed = capsys.readouterr().err
+    assert "is lost; the next best counts" in printed and "already finished" not in printed
+    final = run_files.read_json(workdir / "summary.json")["final"]
+    assert final["best_epoch"] == final["epochs"]  # no best is left: the last weights
+    assert train.train_and_evaluate(config, workdir) == final
+    assert "already finished" in capsys.readouterr().err

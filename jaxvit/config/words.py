@@ -178,6 +178,8 @@ def _update(config: Config, values: Mapping[str, Any], prefix: str) -> None:
         if isinstance(config.get(name), ConfigDict):
             _update(config[name], value, f"{word}.")
         elif name in config:
+            if isinstance(value, bool) and config.get_type(name) in (int, float):  # Python takes True for 1
+                raise UserError(f"config word {word} is {value!r}; expected {expected(word)}")
             try:
                 config[name] = tuple(value) if isinstance(value, list) else value
             except (TypeError, ValueError, OverflowError):

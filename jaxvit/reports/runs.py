@@ -139,7 +139,7 @@ def _read_lines(path: Path) -> list[dict[str, float]]:
         try:
             line = json.loads(text)
             lines.append({**line, "step": int(line["step"]), "epoch": int(line["epoch"])})
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             if number == len(texts):
                 break
             raise UserError(

@@ -109,10 +109,11 @@ def owned(message: str) -> Iterator[None]:
 
 
 def _as_usual(signum: int, frame: Any) -> None:
+    if _nothing_to_save is not None:  # the thread that watches is at it; an exception within an import may abort
+        return
     if signum == signal.SIGINT:
         raise KeyboardInterrupt
-    if _nothing_to_save is None:  # else the thread that watches is at it
-        _end(MEANING[signum])
+    _end(MEANING[signum])
 
 
 @contextmanager

@@ -14,6 +14,8 @@ _EXTRA = {
 def missing(error: ImportError) -> str | None:
     """One line on the package that an import did not find; None where that was one of our own modules, or unknown."""
     name = (error.name or "").partition(".")[0]
+    if not name and isinstance(error.__cause__, ModuleNotFoundError):  # as jax says it of jaxlib
+        return missing(error.__cause__)
     if not isinstance(error, ModuleNotFoundError) or name in ("", "jaxvit", "configs"):
         return None
     package = _INSTALLED_AS.get(name, name)

@@ -101,8 +101,12 @@ def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict
             f"{'; '.join(damage.values())} in {str(workdir)!r}\nthere is no checkpoint to make it again from"
         )
     checkpoints = Checkpoints(workdir / "checkpoints")
+    best = checkpoints.steps("best")[-1:]
     checkpoints.verify()
+    lost = best != checkpoints.steps("best")[-1:]
     checkpoints.close()
+    if lost and any((workdir / "checkpoints" / "last").glob("[0-9]*")):
+        return None  # its figures are of weights that are no more
     final = run_files.read_json(workdir / "summary.json").get("final")
     untested = test and final is not None and "test/accuracy" not in final
     return None if untested and any((workdir / "checkpoints" / "last").glob("[0-9]*")) else final

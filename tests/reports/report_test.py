@@ -230,6 +230,12 @@ def damaged_line(tmp_path):
     return [run], "line 1"
 
 
+def nested_line(tmp_path):
+    run = write_run(tmp_path / "a")
+    (run / "metrics.jsonl").write_text("[" * 100_000 + "\n" + (run / "metrics.jsonl").read_text())
+    return [run], "line 1"
+
+
 def bad_words(tmp_path):
     run = write_run(tmp_path / "a")
     (run / "config.json").write_text(json.dumps({"seed": 0}))
@@ -237,7 +243,7 @@ def bad_words(tmp_path):
 
 
 CASES = [other_data, other_name, no_run, no_directory, twice, no_classes, zero_images, label_out_of_range, not_finite,
-         damaged, pickled, damaged_line, bad_words]  # fmt: skip
+         damaged, pickled, damaged_line, nested_line, bad_words]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
