@@ -1,0 +1,17 @@
+"""What may be named as a file to write."""
+
+import argparse
+import os
+
+import pytest
+
+from jaxvit.commands.parser import file_to_write
+
+
+def test_devices_and_pipes_are_not_replaced_by_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name in (str(tmp_path / "pipe"), "/dev/null", "/dev/stdout"):
+        with pytest.raises(argparse.ArgumentTypeError, match="it is a device or pipe; expected a file"):
+            file_to_write(name)
+    (tmp_path / "old.csv").write_text("")
+    assert file_to_write(str(tmp_path / "old.csv")) == tmp_path / "old.csv"
