@@ -68,7 +68,10 @@ def file_to_write(text: str) -> Path:
     path = _expanded(text)
     if not text or path.is_dir():
         raise argparse.ArgumentTypeError(f"cannot write {text!r}: it is a directory; expected a file")
-    if (path.exists() and not path.is_file()) or path.absolute().is_relative_to("/dev"):  # it would be replaced
+    if (path.exists() and not path.is_file()) or str(path.absolute().parent) in (
+        "/dev",
+        "/dev/fd",
+    ):  # it would be replaced
         raise argparse.ArgumentTypeError(f"cannot write {text!r}: it is a device or pipe; expected a file")
     if not path.parent.is_dir():  # said before the work, not after it
         raise argparse.ArgumentTypeError(f"cannot write {text!r}: there is no directory {str(path.parent)!r}")

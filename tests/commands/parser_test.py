@@ -13,5 +13,6 @@ def test_devices_and_pipes_are_not_replaced_by_files(tmp_path):
     for name in (str(tmp_path / "pipe"), "/dev/null", "/dev/stdout"):
         with pytest.raises(argparse.ArgumentTypeError, match="it is a device or pipe; expected a file"):
             file_to_write(name)
+    assert file_to_write("/dev/shm/new.csv").parent.is_dir()  # a directory like any other
     (tmp_path / "old.csv").write_text("")
     assert file_to_write(str(tmp_path / "old.csv")) == tmp_path / "old.csv"
