@@ -1,5 +1,6 @@
 """Config files, overrides and value checks."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -158,3 +159,34 @@ def test_a_recipe_is_given_another_family_by_leaving_fields_out(tmp_path):
     assert "stem" not in config.model
     with pytest.raises(UserError, match="no field 'stemm'. Did you mean 'stem'"):
         config_lib.load(str(path), ["--config.model.stemm=None"], models.model_fields)
+
+
+def test_numbers_in_yaml_are_what_people_mean(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("optim: {learning_rate: 1e-3, weight_decay: 5E-2}\nema: {decay: .9e0}\nseed: 10\n")
+    config = config_lib.load(str(path))
+    assert (config.optim.learning_rate, config.optim.weight_decay) == (1e-3, 0.05)
+    assert (config.ema.decay, config.seed) == (0.9, 10)
+
+
+@pytest.mark.parametrize(
+    "name, text, said",
+    [
+        ("run.yaml", "num_epochs: 010", "010 begins with 0"),
+        ("run.yaml", "batch_size: 8\nbatch_size: 16", "'batch_size' stands there twice"),
+        ("run.json", '{"optim": {"b1": 0.9, "b1": 0.8}}', "'b1' stands there twice"),
+        ("run.yaml", "model: {name: resnet18, a.b: 1}", "has a dot"),
+        ("run.yaml", "optim.learning_rate: 0.1", "has a dot"),
+    ],
+)
+def test_what_a_parser_would_take_otherwise_is_refused(tmp_path, name, text, said):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=re.escape(said)):
+        config_lib.load(str(tmp_path / name))
+
+
+def test_true_is_not_a_number():
+    config = config_lib.default()
+    config.batch_size = True
+    with pytest.raises(UserError, match="batch_size is True; expected a whole number"):
+        checks.validate(config)

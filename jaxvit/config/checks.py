@@ -83,6 +83,8 @@ def _check_values(config: Config) -> None:
             raise UserError(f"config word {word} must have a value; expected {expected(word)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{word} is {value}; expected a finite number")
+        if isinstance(value, bool) and expected(word) in ("a number", "a whole number"):
+            raise UserError(f"{word} is {value}; expected {expected(word)}")
         if value == "":
             raise UserError(f"{word} is empty; expected a word, or leave it out")
     checks = (

@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import math
+import re
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +66,12 @@ def read_data(path: Path) -> Mapping[str, Any]:
 
 
 def parse_json(text: str) -> Any:
-    """As `json.loads`, for files that need not be well meant: ValueError for numbers that nothing can count with."""
-    return json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_real)
+    """As `json.loads`, for files that need not be well meant.
+
+    Raises:
+      ValueError: a number that nothing can count with, or a name that stands twice.
+    """
+    return json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_real, object_pairs_hook=_pairs)
 
 
 def _short(text: str) -> str:
@@ -89,11 +95,16 @@ def _real(text: str) -> float:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with limits on numbers; 12:30 is not read as 750, which nobody means."""
+    """PyYAML's safe loader with limits on numbers, read as people mean them.
+
+    1e-3 is a number, as in YAML 1.2; 12:30 is not 750, and 010 is not 8.
+    """
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if ":" in (text := _short(self.construct_scalar(node))):
             raise ValueError(f"the number {text} is in base 60; put it in quotes if it is a word")
+        if re.fullmatch(r"[-+]?0[0-9_]+", text):
+            raise ValueError(f"the number {text} begins with 0, which YAML reads in base 8; leave the 0 out")
         number = super().construct_yaml_int(node)
         if not -MAX_WHOLE <= number < MAX_WHOLE:
             raise ValueError(f"the number {text} does not fit 64 bits")
@@ -110,6 +121,8 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_constructor("tag:yaml.org,2002:float", _Loader.construct_yaml_float)
+_EXPONENT = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 def _read_yaml(text: str) -> Any:
@@ -134,6 +147,18 @@ def _read_yaml(text: str) -> Any:
         loader.dispose()
 
 
+def _once(names: Sequence[str]) -> None:
+    """Raises ValueError for a name that stands twice, of which a parser keeps the last without a word."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} stands there twice")
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _once([name for name, _ in pairs])
+    return dict(pairs)
+
+
 def _count(node: yaml.Node, counted: dict[int, int | None]) -> int:
     """Returns how many values a node stands for, its aliases written out."""
     if id(node) in counted:
@@ -144,6 +169,8 @@ def _count(node: yaml.Node, counted: dict[int, int | None]) -> int:
     counted[id(node)] = None
     inside = node.value if isinstance(node, yaml.CollectionNode) else []
     parts = [part for pair in inside for part in pair] if isinstance(node, yaml.MappingNode) else inside
+    if isinstance(node, yaml.MappingNode):
+        _once([key.value for key, _ in inside if isinstance(key, yaml.ScalarNode)])
     total = 1 + sum(_count(part, counted) for part in parts)
     if total > MAX_VALUES:
         raise ValueError(f"more than {MAX_VALUES} values, its aliases written out")

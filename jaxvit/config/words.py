@@ -175,6 +175,8 @@ def _update(config: Config, values: Mapping[str, Any], prefix: str) -> None:
         word = f"{prefix}{name}"
         if not isinstance(name, str):
             raise UserError(f"config word {word!r} is no text.{suggest(word, flatten(default()))}")
+        if "." in name:
+            raise UserError(f"config word {name!r} has a dot; expected one level under another")
         if isinstance(config.get(name), ConfigDict):
             _update(config[name], value, f"{word}.")
         elif name in config:
