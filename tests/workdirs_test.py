@@ -183,3 +183,10 @@ def test_a_finished_run_that_loses_its_best_weights_tests_the_next_best(tmp_path
     assert final["best_epoch"] == final["epochs"]  # no best is left: the last weights
     assert train.train_and_evaluate(config, workdir) == final
     assert "already finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sign", list("[]*?\\"))
+def test_a_path_that_no_checkpoint_can_be_read_back_from_is_refused(tmp_path, sign):
+    with pytest.raises(UserError, match="where no checkpoint can lie\nchoose a path without"):
+        run_files.make_workdir(tmp_path / f"a{sign}b")
+    assert not list(tmp_path.iterdir())

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from jaxvit.errors import UserError
 
+PATTERN = "[]*?" if os.sep == "\\" else "[]*?\\"  # what orbax and the store below it do not take for themselves
+
 
 def expand(path: str | os.PathLike[str]) -> Path:
     """The path with `~` and `~user` resolved. Raises UserError where there is no such user."""
@@ -17,10 +19,10 @@ def expand(path: str | os.PathLike[str]) -> Path:
 def check_workdir(path: Path) -> None:
     """Raises UserError where no checkpoint can be kept under a path: orbax reads it as a pattern when it saves."""
     check_utf8(path, "workdir")
-    if found := next((c for c in "[]*?" if c in str(path.absolute())), None):
+    if found := next((c for c in PATTERN if c in str(path.absolute())), None):
         raise UserError(
             f"workdir {str(path)!r}: there is a {found!r} in {str(path.absolute())!r}, where no checkpoint can lie\n"
-            "choose a path without [ ] * ?"
+            f"choose a path without {' '.join(PATTERN)}"
         )
 
 
