@@ -409,3 +409,10 @@ def test_a_run_is_not_resumed_with_other_data(tmp_path):
         train.train_and_evaluate(config, tmp_path / "run")
     assert (tmp_path / "run" / "classes.json").read_bytes() == classes
     train.train_and_evaluate(config, tmp_path / "run", force=True)
+
+
+def test_weights_that_the_last_step_broke_are_no_best(tmp_path, data_name):
+    config = tiny_config(data_name, num_epochs=1, batch_size=4096, optim__name="sgd", optim__learning_rate=1e38)
+    with pytest.raises(train.Diverged, match="validation loss is nan after step 1"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "summary.json").exists()

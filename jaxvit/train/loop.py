@@ -277,6 +277,8 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> 
             line += f"  | {prefix} loss {found[prefix]['loss']:.3f}  accuracy {found[prefix]['accuracy']:.2%}"
         chosen = run.rules.choose(found)
         decisive = found[chosen]
+        if math.isnan(decisive["loss"]):  # of weights that the last step broke: no step after it has told
+            raise Diverged(f"validation loss is nan after step {step}; last checkpoint: {_last_checkpoint(run)}")
         better = run.rules.better(decisive, progress.best and summary.decisive(progress.best))
         line += " *" if better else ""
         progress.rules = run.rules.update(progress.rules, decisive)
