@@ -127,12 +127,12 @@ def test_mistakes_are_named_in_two_lines(files, capsys, monkeypatch, argv, said)
         ("model.image_size=30", "not divisible"), ("model.num_classes=7", "3 classes"), ("model.in_channels=2", "RGB"),
         ("model.num_heads=3", "num_heads"), ("model.drop_path_rate=2", "drop_path_rate"),
         ("data.nme=digits", "data.name"),
-        ("data.image_size=(1,2,3)", "(height, width)"), ("data.std=(0.5,)", "data.mean"),
+        ("data.image_size=(1,2,3)", "height and width"), ("data.std=(0.5,)", "data.mean"),
         ("data.name=digit", "'digits'"),
         ("data.name=folder:gone", "no such directory"), ("optim.name=addam", "'adam'"), ("optim.freeze=[", "freeze"),
         ("augment.crop_padding=8", "8x8"), ("parallel.num_devices=999", "999"), ("optim.accum_steps=3", "accum_steps"),
         ("optim.lr=1", "'optim.learning_rate'"),
-        ("pretrained=gone.safetensors", "no such weight file"), ("optim.mu_dtype=float7", "mu_dtype"),
+        ("pretrained=gone.safetensors", "gone.safetensors"), ("optim.mu_dtype=float7", "mu_dtype"),
     ],
 )  # fmt: skip
 def test_bad_values_leave_no_run(files, capsys, tmp_path, monkeypatch, override, said):
