@@ -29,6 +29,7 @@ def style(**words: Any) -> Iterator[None]:
     """Figures are made and saved within this; `words` are further ones of matplotlib's rc."""
     import matplotlib
 
-    with matplotlib.rc_context({"font.family": fonts(), **words}), warnings.catch_warnings():
+    rc: Any = {"font.family": fonts(), **words}
+    with matplotlib.rc_context(rc), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph \d+")
         yield

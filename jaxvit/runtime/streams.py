@@ -75,7 +75,7 @@ class Guard(io.TextIOBase):
         return self._target.fileno()
 
 
-STDERR = Guard(lambda: sys.stderr)
+STDERR: Any = Guard(lambda: sys.stderr)
 
 
 @contextlib.contextmanager
