@@ -12,6 +12,7 @@ from jaxvit import config as config_lib
 from jaxvit.errors import UserError
 from jaxvit.runtime import interrupt
 from jaxvit.sweep import outcome
+from jaxvit.train import finish
 from tests.helpers import tiny_config, write_npz
 
 RATE = ("optim.learning_rate", "log", 1e-4, 1e-1)
@@ -208,13 +209,17 @@ def test_trials_that_all_fail_end_with_code_1_and_a_reason(monkeypatch, given, t
 def test_a_trial_leaves_the_test_split_alone_until_it_is_asked_for(given, tmp_path, monkeypatch):
     config = sweep.apply(given, {"optim.learning_rate": 0.01})
     looked = []
-    evaluate = train.loop._evaluate
-    monkeypatch.setattr(train.loop, "_evaluate", lambda run, variables, split, **words: (
-        looked.append(split), evaluate(run, variables, split, **words))[1])  # fmt: skip
+    evaluate = finish.evaluate
+
+    def seen(step, variables, feed, *args, **words):
+        looked.append(feed)
+        return evaluate(step, variables, feed, *args, **words)
+
+    monkeypatch.setattr(finish, "evaluate", seen)
     final = train.train_and_evaluate(config, tmp_path / "run", test=False)
-    assert set(looked) == {"val"} and not [name for name in final if "test" in name] and "val/accuracy" in final
+    assert len(set(map(id, looked))) == 1 and not [name for name in final if "test" in name] and "val/accuracy" in final
     assert not (tmp_path / "run/predictions.npz").exists() and not (tmp_path / "run/samples.npz").exists()
     assert train.train_and_evaluate(config, tmp_path / "run", test=False) == final  # finished
     later = train.train_and_evaluate(config, tmp_path / "run")
-    assert looked[-1] == "test" and {k: v for k, v in later.items() if "test" not in k} == final
+    assert len(set(map(id, looked))) == 2 and {k: v for k, v in later.items() if "test" not in k} == final
     assert later == train.train_and_evaluate(config, tmp_path / "whole")
