@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -253,7 +254,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "out")), help="default: $OUT, or out")
     parser.add_argument("--seconds", type=float, help="of the whole call; default: as planned")
     parser.add_argument("--kit", type=Path, default=ROOT / ".gpu", help="what `prepare` has filled; default .gpu")
-    parser.add_argument("--work", type=Path, default=Path("/tmp/jaxvit-gpu"), help="default: /tmp/jaxvit-gpu")
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path(tempfile.gettempdir(), "jaxvit-gpu"),
+        help="default: jaxvit-gpu in the temporary directory",
+    )
     parser.add_argument("--torch-python", default=sys.executable, help="that has torch and timm; default: this one")
     parser.add_argument("--tiny", action="store_true", help="small models on small images, on any machine")
     parser.add_argument("--only", help="names of jobs, separated by commas")
