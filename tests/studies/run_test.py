@@ -110,7 +110,7 @@ def test_what_a_worker_makes_of_an_error(tmp_path, monkeypatch, error, said):
     def fail(config, workdir):
         raise error
 
-    monkeypatch.setattr(train, "train_and_evaluate", fail)
+    monkeypatch.setattr("jaxvit.train.loop.train_and_evaluate", fail)
     outcome = worker.run({"config": {}, "workdir": str(tmp_path), "throughput": False})
     assert outcome["status"] == said and (str(error) in outcome["reason"])
     assert (tmp_path / "error.txt").exists() == (type(error) is ValueError)
