@@ -154,7 +154,7 @@ def test_a_save_that_fails_is_reported_by_the_next_look_and_costs_nothing(saved,
     def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("jaxvit.workdir.checkpoint.integrity.write", fail)
+    monkeypatch.setattr("jaxvit.workdir.checkpoint.manifest.write", fail)
     checkpoints.save("last", 3, tree(3), {})
     with pytest.raises(RunError, match="step 3 could not be saved: No space left on device\n.*newest is step 2"):
         for _ in range(1000):

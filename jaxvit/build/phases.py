@@ -30,7 +30,7 @@ def read_phases(freeze: str, unfreeze: Sequence[Any], num_epochs: int) -> list[t
     return phases
 
 
-def masks(params: Any, phases: Sequence[tuple[int, str]]) -> list[Any]:
+def trainable_masks(params: Any, phases: Sequence[tuple[int, str]]) -> list[Any]:
     """Returns what trains in each phase, trees of bools like the parameters (or their shapes).
 
     Raises:

@@ -14,8 +14,8 @@ import jax
 from jax.sharding import Mesh
 
 from jaxvit import optim
-from jaxvit.build import parts as setup
-from jaxvit.build import phases as thaw
+from jaxvit.build import parts
+from jaxvit.build.phases import trainable_masks
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.runtime import numbers, sharding
@@ -39,8 +39,8 @@ def make_parts(config: Config, model: Any) -> dict[str, Any]:
     """What training and evaluation steps share: the model and what lies between images and model."""
     return {
         "model": model,
-        "to_float": setup.make_to_float(config.model.in_channels),
-        "normalise": setup.make_normalise(
+        "to_float": parts.make_to_float(config.model.in_channels),
+        "normalise": parts.make_normalise(
             config.data.image_size, config.data.interpolation, config.data.mean, config.data.std
         ),
     }
@@ -56,9 +56,9 @@ def make_phases(
     schedule: Callable[[Any], Any],
     many: Callable[[Callable], Callable] | None = None,
     jit: Callable = jax.jit,
-    **parts: Any,
+    **shared: Any,
 ) -> list[Phase]:
-    """Returns the phases of `thaw.read_phases` with their steps; `variables` may be shapes.
+    """Returns the phases of `read_phases` with their steps; `variables` may be shapes.
 
     `many` makes one program of several steps out of a step (`multi_step.make_many`); None: there is none.
     `jit` compiles them: `numbers.compiled` where `config` is one of `with_numbers`.
@@ -75,7 +75,7 @@ def make_phases(
             gradient=gradient,
             average=_make_average(config),
             axis_name=sharding.MAPPED if mapped else None,
-            **parts,
+            **shared,
         )
         step = steps.skip_bad(step) if config.loss.on_nan == "skip" else step
         return sharding.map_over_devices(step, mesh) if mapped else step
@@ -94,7 +94,7 @@ def make_phases(
         several = {sam: compiled(many(step)) for sam, step in made.items()} if many else {}
         return Phase(epoch, trainable, {sam: compiled(step) for sam, step in made.items()}, several, create, template)
 
-    trains = thaw.masks(variables["params"], phases)
+    trains = trainable_masks(variables["params"], phases)
     return [make_phase(epoch, mask) for (epoch, _), mask in zip(phases, trains, strict=True)]
 
 
@@ -179,9 +179,9 @@ def split_batch(config: Config, num_train: int) -> tuple[int, int]:
     return batch_size, max(accum_steps, batch_size // m)
 
 
-def make_gradient(config: Config, batch_size: int, parts: int | None = None) -> dict[bool, Callable]:
+def make_gradient(config: Config, batch_size: int, pieces: int | None = None) -> dict[bool, Callable]:
     """The gradient functions by whether they are sharpness-aware; only those that a run will use."""
-    sam, accum_steps = config.optim.sam, parts or num_parts(config)
+    sam, accum_steps = config.optim.sam, pieces or num_parts(config)
     plain = gradients.make_gradient(accum_steps=accum_steps)
     if sam.rho == 0:
         return {False: plain}

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from jaxvit import inference, pretrained
-from jaxvit.build import parts as setup
+from jaxvit.build.parts import pretrained_name
 from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
 from jaxvit.models.tags import split_tag, tag_info
@@ -38,7 +38,7 @@ def from_run(workdir: str) -> Source:
     start, licence = config.pretrained, ""
     facts = [("from", f"the best checkpoint of {workdir}"), ("trained on", config.data.name)]
     if start:
-        licence = tag_info(start)["license"] or "" if setup.pretrained_name(start) else ""
+        licence = tag_info(start)["license"] or "" if pretrained_name(start) else ""
         facts += [("started from", start), ("licence", licence or "that of the weights it started from")]
     name = split_tag(classifier.name)[0]
     parts = (classifier.model, classifier.variables, classifier.class_names, classifier.data_config)

@@ -13,9 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxvit.build import parts as setup
-from jaxvit.build import phases as thaw
-from jaxvit.build import recipe
+from jaxvit.build import parts, recipe
+from jaxvit.build.phases import read_phases
 from jaxvit.config.default import Config
 from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError
@@ -71,25 +70,25 @@ def devices_of(topology: chips.Topology) -> list[Any]:
 def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) -> Compiled:
     """Builds the step as a run would, with shapes in place of arrays, and compiles it."""
     dataset, notes = facts.dataset(given, known), [known.note] if known.note else []
-    config = setup.resolve(given, dataset)
+    config = parts.resolve(given, dataset)
     stored = known.shape or (*config.data.image_size, len(config.data.mean))
     sizes = [len(split) * math.prod(stored) for split in (dataset.train, dataset.val, dataset.test)]  # uint8
     kept = [size <= config.data.resident_mb * 2**20 for size in sizes]  # on the device
     taught, adviser, said = teacher.prepare(config, resident=kept[0])
     notes += [said] if said else []
-    batch_size, parts = recipe.split_batch(config, len(dataset.train))
-    mesh = prepare.make_mesh(config, batch_size, parts, devices=devices_of(topology))
+    batch_size, pieces = recipe.split_batch(config, len(dataset.train))
+    mesh = prepare.make_mesh(config, batch_size, pieces, devices=devices_of(topology))
     if mesh.size < topology.chips:
         notes.append(f"a batch of {batch_size} divides over {mesh.size} of the {topology.chips} devices only")
     steps_per_epoch = max(len(dataset.train) // batch_size, 1)
     schedule = recipe.make_schedule(config, steps_per_epoch)
     gradient = recipe.make_gradient(config, batch_size // mesh.size if config.parallel.mode == "pmap" else batch_size)
-    model = setup.make_model(config)
+    model = parts.make_model(config)
     size = (*config.data.image_size, config.model.in_channels)
     variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *size), jnp.float32))
     if config.dtype == "float64":
         variables = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float64), variables)
-    phases = thaw.read_phases(config.optim.freeze, config.optim.unfreeze, config.num_epochs)
+    phases = read_phases(config.optim.freeze, config.optim.unfreeze, config.num_epochs)
     phase = recipe.make_phases(  # the last one: most of the model trains there
         config, mesh, phases, variables, gradient=gradient, schedule=schedule,
         augment=make_augment(config.augment.to_dict()), **recipe.make_parts(config, model), **taught,

@@ -37,8 +37,9 @@ def prepare(config: Config, *, resident: bool) -> tuple[dict[str, Any], Any, str
     cached = resident and config.augment.to_dict() == default().augment.to_dict()
     said = f"teacher {distill.describe(teacher, cached)}"
     if cached:
-        return {"objective": objective, "advise": distill.answers_of_batch}, None, said
-    return {"objective": objective, "advise": distill.answers_in_step(teacher)}, teacher.classifier.variables, said
+        return {"objective": objective, "teacher_inputs": distill.answers_of_batch}, None, said
+    inputs = distill.answers_in_step(teacher)
+    return {"objective": objective, "teacher_inputs": inputs}, teacher.classifier.variables, said
 
 
 def _find(teacher: str, model: str | None, num_classes: int) -> distill.Teacher | None:

@@ -38,13 +38,13 @@ class TestImages:
 def test_images(run: RunFiles) -> TestImages | str:
     """Reads the test split of a run's data set; a sentence that says why not where it cannot be read."""
     from jaxvit import config as config_lib
-    from jaxvit.build import parts as setup
+    from jaxvit.build import parts
     from jaxvit.workdir import run_files
 
     try:
         config = config_lib.from_mapping(run_files.read_json(run.path / "config.json"))
-        split = setup.load_data(config).test
-        feed = setup.make_feed(config, split)
+        split = parts.load_data(config).test
+        feed = parts.make_feed(config, split)
         if run.index is not None and not np.isin(run.index, split.index).all():
             return "the test images that are there now are not those of the run"
     except (UserError, OSError, ImportError, ValueError) as error:

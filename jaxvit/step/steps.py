@@ -35,7 +35,7 @@ def make_train_step(
     label_smoothing: float = 0.0,
     gradient: Callable[[Callable, Array], Callable] = gradients.plain,
     objective: Callable[[Any, Batch], tuple[Array, Array]] = cross_entropy,
-    advise: Callable[[Any, Array, Batch], dict[str, Array]] = lambda teacher, images, batch: {},
+    teacher_inputs: Callable[[Any, Array, Batch], dict[str, Array]] = lambda teacher, images, batch: {},
     average: Callable[[Any, Any, Array], Any] = lambda ema, variables, step: ema,
     axis_name: str | None = None,
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
@@ -53,16 +53,16 @@ def make_train_step(
       label_smoothing: share of the target spread over all classes.
       gradient: (loss_fn, learning rate) -> gradient function, from `gradients`.
       objective: (what the model returns, {"targets": [b, k], ...}) -> (loss [b], logits [b, k]).
-      advise: (teacher's variables, images [b, h, w, c] in [0, 1], batch) -> what the objective reads beside targets.
+      teacher_inputs: (teacher's variables, images [b, h, w, c] in [0, 1], batch) -> what the objective reads of it.
       average: (old average, {"params": trainable ones, "batch_stats"}, steps done) -> new average.
       axis_name: of the devices that a mapped step runs on. Gradients, batch statistics and metrics are averaged over
         them; what is drawn, what BatchNorm normalises by and the ascent of SAM are each device's own.
     """
-    at_rest = norms_at_rest(trainable)
+    norms = frozen_norms(trainable)
 
     def loss_fn(params, frozen, batch_stats, batch, key):
         variables = {"params": optim.merge(params, frozen), "batch_stats": batch_stats}
-        with nn.intercept_methods(at_rest):
+        with nn.intercept_methods(norms):
             outputs, updated = model.apply(
                 variables,
                 batch["images"],
@@ -90,8 +90,8 @@ def make_train_step(
         # of mean 1 over the batch: the mean over its parts is then the mean over what could be read
         readable = over_devices(jnp.sum(batch["mask"], dtype=images.dtype))
         weight = batch["mask"] * (len(batch["mask"]) / jnp.where(readable > 0, readable, 1))
-        advice = jax.lax.stop_gradient(advise(teacher, images, batch))
-        inputs = {"images": normalise(images), "targets": targets, "weight": weight, **advice}
+        taught = jax.lax.stop_gradient(teacher_inputs(teacher, images, batch))
+        inputs = {"images": normalise(images), "targets": targets, "weight": weight, **taught}
 
         params, frozen = optim.split_trainable(state.params, trainable)
         learning_rate = schedule(state.step) * state.lr_scale
@@ -113,7 +113,7 @@ def make_train_step(
     return train_step
 
 
-def norms_at_rest(trainable: Any) -> Callable:
+def frozen_norms(trainable: Any) -> Callable:
     """Returns a linen interceptor: a BatchNorm whose parameters are all frozen works as in evaluation."""
     frozen = optim.frozen_modules(trainable)
 

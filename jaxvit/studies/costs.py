@@ -58,7 +58,7 @@ def _is_name(pretrained: str | None) -> bool:
 
 
 def _natural_size(own: int | None, usual: Mapping[str, Any], given: Mapping[str, Any]) -> Any:
-    """As `setup.resolve` decides: the size of the data where the model can work with it, else the model's."""
+    """As `parts.resolve` decides: the size of the data where the model can work with it, else the model's."""
     if own is None or "patch_size" not in usual:
         return own or usual["image_size"]
     patch = max(to_pair(given.get("patch_size", usual["patch_size"])))

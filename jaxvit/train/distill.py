@@ -140,12 +140,12 @@ def teach(feed: Any, teacher: Teacher, to_float: Callable, batch_size: int = 128
 
 
 def answers_in_step(teacher: Teacher) -> Callable[[Any, Array, Mapping[str, Array]], dict[str, Array]]:
-    """The step's `advise` where the teacher answers in each step."""
+    """The step's `teacher_inputs` where the teacher answers in each step."""
     return lambda variables, images, batch: {"teacher_logits": teacher.logits(variables, images)}
 
 
 def answers_of_batch(variables: Any, images: Array, batch: Mapping[str, Array]) -> dict[str, Array]:
-    """The step's `advise` where the answers come with the batch."""
+    """The step's `teacher_inputs` where the answers come with the batch."""
     del variables, images
     return {"teacher_logits": batch["teacher_logits"]}
 

@@ -14,9 +14,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxvit import data, models, optim, pretrained
-from jaxvit.build import parts as setup
-from jaxvit.build import phases as thaw
-from jaxvit.build import recipe
+from jaxvit.build import parts, recipe
+from jaxvit.build.phases import read_phases, thawed, trainable_masks
 from jaxvit.config.default import Config, default
 from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError, suggest
@@ -96,7 +95,7 @@ class Run:
             return state
         phase = self.phases[self.phase]
         places = jax.tree.map(lambda x: x.sharding, phase.template)
-        make = jax.jit(lambda old: thaw.thawed(old, phase.create(model_variables(old))), out_shardings=places)
+        make = jax.jit(lambda old: thawed(old, phase.create(model_variables(old))), out_shardings=places)
         err.print(f"epoch {epoch + 1}: {optim.describe_trainable(state.params, phase.trainable)}")
         return jax.tree.map(jnp.copy, make(state))
 
@@ -191,15 +190,15 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     if given.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         raise UserError("dtype=float64 needs jax.config.update('jax_enable_x64', True), as the command line does")
     rules = make_rules(given.early_stopping, given.optim.schedule)
-    phases = thaw.read_phases(given.optim.freeze, given.optim.unfreeze, given.num_epochs)
+    phases = read_phases(given.optim.freeze, given.optim.unfreeze, given.num_epochs)
     recipe.check(given)
     _check_sources(given)
-    dataset = setup.load_data(given, skipped_file=workdir / "skipped_files.txt" if multihost.is_main() else None)
-    config = setup.resolve(given, dataset)
+    dataset = parts.load_data(given, skipped_file=workdir / "skipped_files.txt" if multihost.is_main() else None)
+    config = parts.resolve(given, dataset)
     _check_data(config, dataset)
     teacher = _load_teacher(config, dataset)
-    batch_size, parts = recipe.split_batch(config, len(dataset.train))
-    mesh = make_mesh(config, batch_size, parts)
+    batch_size, pieces = recipe.split_batch(config, len(dataset.train))
+    mesh = make_mesh(config, batch_size, pieces)
     placed = sharding.batch_sharding(mesh) if mesh.size > 1 else None
     whole = sharding.replicated(mesh)
     mapped = config.parallel.mode == "pmap"
@@ -216,14 +215,14 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     gradient = recipe.make_gradient(asked, batch_size // mesh.size if mapped else batch_size)
     if config.pretrained is None:  # what names and shapes can tell is checked before anything is compiled
         shapes = parameter_shapes(config)
-        recipe.make_optimizer(config, shapes, thaw.masks(shapes, phases)[0], schedule)
+        recipe.make_optimizer(config, shapes, trainable_masks(shapes, phases)[0], schedule)
     model, variables, origin = _make_model(config)
     if config.dtype == "float64":
         variables = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
-    setup.record_fields(config, model)
+    parts.record_fields(config, model)
     shared = recipe.make_parts(config, model)
     feeds = {
-        split.name: setup.make_feed(config, split, placed)
+        split.name: parts.make_feed(config, split, placed)
         for split in (dataset.train, dataset.val, dataset.test)
         if len(split)
     }
@@ -288,13 +287,13 @@ def _check_sources(config: Config) -> None:
     """Raises UserError where the weights that the config names are not there, before data are read for them."""
 
     def absent(value: str) -> bool:
-        return setup.pretrained_name(value) is None and not expand(value).exists()
+        return parts.pretrained_name(value) is None and not expand(value).exists()
 
     start, teacher = config.pretrained, config.distill.teacher
     if start is not None and absent(start):
         near = suggest(start, models.list_models(pretrained=True))
         raise UserError(f"pretrained is {start!r}; expected a file or directory that is there, or a timm name.{near}")
-    if start is not None and setup.pretrained_name(start) is not None:
+    if start is not None and parts.pretrained_name(start) is not None:
         models.data_config(start)  # refuses a tag that the model has not
     if teacher is not None:
         given = {k: v for k, v in config.model.items() if k != "name" and v is not None}
@@ -327,7 +326,7 @@ def _check_data(config: Config, dataset: data.Dataset) -> None:
 def parameter_shapes(config: Config) -> Any:
     """The parameters of the model that the config names, as shapes."""
     images = jax.ShapeDtypeStruct((1, *config.data.image_size, config.model.in_channels), jnp.float32)
-    return jax.eval_shape(setup.make_model(config).init, jax.random.key(0), images)["params"]
+    return jax.eval_shape(parts.make_model(config).init, jax.random.key(0), images)["params"]
 
 
 def _load_teacher(config: Config, dataset: data.Dataset) -> distill.Teacher | None:
@@ -335,7 +334,7 @@ def _load_teacher(config: Config, dataset: data.Dataset) -> distill.Teacher | No
     words = config.distill
     if words.teacher is None:
         return None
-    fields = {**models.model_fields(config.model.name), **setup.model_fields(config)}
+    fields = {**models.model_fields(config.model.name), **parts.model_fields(config)}
     with config.unlocked():
         config.model.update(distill.check_student(words.mode, fields, config.model.name))
     return distill.load_teacher(words.teacher, words.model, list(dataset.class_names))
@@ -354,33 +353,33 @@ def _teach(
     err.print(f"teacher {distill.describe(teacher, cached)}")
     if cached:
         feeds["train"] = distill.teach(feeds["train"], teacher, to_float)
-        return {"objective": objective, "advise": distill.answers_of_batch}, None
-    advise = distill.answers_in_step(teacher)
-    return {"objective": objective, "advise": advise}, teacher.classifier.variables
+        return {"objective": objective, "teacher_inputs": distill.answers_of_batch}, None
+    teacher_inputs = distill.answers_in_step(teacher)
+    return {"objective": objective, "teacher_inputs": teacher_inputs}, teacher.classifier.variables
 
 
 def _make_model(config: Config) -> tuple[Any, Any, dict[str, Any]]:
     """(model, variables, where they came from)"""
     if config.pretrained is None:
-        model = setup.make_model(config)
+        model = parts.make_model(config)
         key = jax.random.fold_in(jax.random.key(config.seed), 1)
         return model, init_variables(model, key, (*config.data.image_size, config.model.in_channels)), {}
-    is_path = setup.pretrained_name(config.pretrained) is None
+    is_path = parts.pretrained_name(config.pretrained) is None
     name, checkpoint = (config.model.name, config.pretrained) if is_path else (config.pretrained, None)
-    loaded = pretrained.load(name, checkpoint, seed=config.seed, **setup.model_fields(config))
+    loaded = pretrained.load(name, checkpoint, seed=config.seed, **parts.model_fields(config))
     record = {"sha256": loaded.checkpoint.sha256, "licence": loaded.licence, "notes": list(loaded.notes)}
     return loaded.model, loaded.variables, record
 
 
-def make_mesh(config: Config, batch_size: int, parts: int, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(config: Config, batch_size: int, pieces: int, devices: Sequence[Any] | None = None) -> Mesh:
     """The devices: the config's, or as many as the batch divides over; writes their number into the config."""
     p = config.parallel
     if p.mode == "pmap":  # each device cuts its own part of the batch
-        parts = math.lcm(recipe.num_parts(config), (config.optim.sam.rho and config.optim.sam.m) or 1)
+        pieces = math.lcm(recipe.num_parts(config), (config.optim.sam.rho and config.optim.sam.m) or 1)
     available = jax.device_count() if devices is None else len(devices)
     if p.num_devices is None and (devices is not None or jax.process_count() == 1):
-        p.num_devices = sharding.most_devices(batch_size // parts, available, fsdp=p.fsdp, tensor=p.tensor)
+        p.num_devices = sharding.most_devices(batch_size // pieces, available, fsdp=p.fsdp, tensor=p.tensor)
     mesh = sharding.make_mesh(p.num_devices, fsdp=p.fsdp, tensor=p.tensor, devices=devices)
     p.num_devices = mesh.size
-    sharding.check_batch_size(batch_size, parts, mesh)
+    sharding.check_batch_size(batch_size, pieces, mesh)
     return mesh

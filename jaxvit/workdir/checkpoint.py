@@ -25,8 +25,7 @@ from jaxvit.errors import RunError, UserError
 from jaxvit.runtime import escape, multihost, sharding, waiting
 from jaxvit.runtime.console import err
 from jaxvit.tree import named_leaves
-from jaxvit.workdir import manifest as integrity
-from jaxvit.workdir import orbax_quirks
+from jaxvit.workdir import manifest, orbax_quirks
 
 KINDS = ("last", "best")
 _TEMPORARY = ".orbax-checkpoint-tmp"
@@ -202,7 +201,7 @@ class Checkpoints:
             self._set_aside(kind, step, "replaced")
 
     def _is_complete(self, kind: str, step: int) -> bool:
-        return any(path.is_file() for path in (self._manifest(kind, step), self._step(kind, step) / integrity.NAME))
+        return any(path.is_file() for path in (self._manifest(kind, step), self._step(kind, step) / manifest.NAME))
 
     def _tidy(self) -> None:
         """Clears up after a process that was killed, and names steps that have vanished."""
@@ -214,8 +213,8 @@ class Checkpoints:
                 if not self._is_complete(kind, step):
                     err.print(f"checkpoint {kind}/{step} was cut off before it was complete; it is not used")
                     self._set_aside(kind, step, "replaced")
-            for manifest in (self._directory / "manifests").glob(f"{kind}-*.json"):
-                step = manifest.stem.rpartition("-")[2]
+            for path in (self._directory / "manifests").glob(f"{kind}-*.json"):
+                step = path.stem.rpartition("-")[2]
                 if step.isdecimal() and int(step) not in there:
                     err.print(f"checkpoint {kind}/{step} is damaged (its directory is missing)")
                     self._set_aside(kind, int(step), "damaged")
@@ -247,11 +246,11 @@ class Checkpoints:
             before.result()
         if not multihost.is_main():
             return
-        directory, manifest = self._step(kind, step), self._manifest(kind, step)
-        hashes = {name: integrity.sha256(directory / name) for name in integrity.files_below(directory)}
-        manifest.parent.mkdir(exist_ok=True)
-        integrity.write(directory / integrity.NAME, hashes)
-        integrity.write(manifest, hashes)
+        directory, beside = self._step(kind, step), self._manifest(kind, step)
+        hashes = {name: manifest.sha256(directory / name) for name in manifest.files_below(directory)}
+        beside.parent.mkdir(exist_ok=True)
+        manifest.write(directory / manifest.NAME, hashes)
+        manifest.write(beside, hashes)
         self._intact.add((kind, step))
         self._put_away(kind, self._surplus(kind))
         for old in (self._directory / "replaced").glob(f"{kind}-*"):
@@ -279,12 +278,12 @@ class Checkpoints:
             return None
         directory = self._step(kind, step)
         paths = {f"manifests/{kind}-{step}.json": self._manifest(kind, step)}
-        paths[f"{kind}/{step}/{integrity.NAME}"] = directory / integrity.NAME
-        copies = {name: integrity.read(path) for name, path in paths.items()}
+        paths[f"{kind}/{step}/{manifest.NAME}"] = directory / manifest.NAME
+        copies = {name: manifest.read(path) for name, path in paths.items()}
         good = [copy for copy in copies.values() if copy is not None]
         if not good:
             return f"{next(iter(paths))} has changed"
-        said = integrity.differences(directory, good[0], integrity.files_below(directory))
+        said = manifest.differences(directory, good[0], manifest.files_below(directory))
         if said:
             return said[0] if len(said) == 1 else f"{said[0]} and {len(said) - 1} more"
         for name, copy in copies.items():
@@ -294,7 +293,7 @@ class Checkpoints:
             err.print(f"{self._directory / name} is damaged or missing; it is {mended}, its second copy counts")
             if not self._read_only:
                 paths[name].parent.mkdir(exist_ok=True)
-                integrity.write(paths[name], good[0])
+                manifest.write(paths[name], good[0])
         self._intact.add((kind, step))
         return None
 
@@ -310,12 +309,12 @@ class Checkpoints:
         aside.mkdir(exist_ok=True)
         number = next(n for n in itertools.count() if not (aside / f"{kind}-{step}.{n}").exists())
         self._intact.discard((kind, step))
-        target, manifest = aside / f"{kind}-{step}.{number}", self._manifest(kind, step)
-        if where == "damaged" and manifest.exists():
+        target, beside = aside / f"{kind}-{step}.{number}", self._manifest(kind, step)
+        if where == "damaged" and beside.exists():
             target.mkdir()
-            manifest.rename(target / "manifest.outside.json")
+            beside.rename(target / "manifest.outside.json")
             target = target / "step"
-        manifest.unlink(missing_ok=True)
+        beside.unlink(missing_ok=True)
         if self._step(kind, step).exists():
             self._step(kind, step).rename(target)
 
@@ -353,7 +352,7 @@ class Checkpoints:
             return error
         if gone := multihost.gone(error):
             return RunError(gone)
-        why = integrity.disk_reason(error) or f"{type(error).__name__}: {escape.message(error, 200)}"
+        why = manifest.disk_reason(error) or f"{type(error).__name__}: {escape.message(error, 200)}"
         there = self._complete("last")
         newest = f"the newest is step {there[-1]}" if there else "there is none yet"
         return RunError(
