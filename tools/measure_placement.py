@@ -1,7 +1,7 @@
 """How far the same run drifts apart on other devices: the greatest relative difference of its metrics.
 
-Compares loss, accuracy and gradient norm of each placement of tests/parallel_test.py with those of one device, over 20
-steps (batch 16, images of 8x8, virtual CPU devices).
+Compares loss, accuracy and gradient norm of each placement of tests/runtime/sharding_test.py with those of one
+device, over 20 steps (batch 16, images of 8x8, virtual CPU devices).
 
   python tools/measure_placement.py --models resnet --precision float32 float64 --out results/placement.json
 """
@@ -20,7 +20,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 
 import jax  # noqa: E402
 
-from tests.parallel_test import METHODS, MODELS, PLACES, difference, run_at  # noqa: E402
+from tests.runtime.sharding_test import METHODS, MODELS, PLACES, difference, run_at  # noqa: E402
 
 
 def cpu_name() -> str:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from jaxvit import data, inference, train
 from jaxvit.commands import export
-from tests.commands.command_helpers import CASES, drawn, failed, passed, write_weights
 from tests.helpers import tiny_config, write_npz
+from tests.helpers.commands import CASES, drawn, failed, passed, write_weights
 
 ALONE = """
 import pathlib, sys, jax, numpy as np

@@ -10,7 +10,7 @@ from PIL import Image
 
 from jaxvit.data import make_transform, open_image, preprocess
 from jaxvit.errors import UserError
-from tests.data.photos import photos
+from tests.helpers.photos import photos
 
 PHOTOS = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "photos"
 CONFIG = {"image_size": 224, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "crop_pct": 0.9}

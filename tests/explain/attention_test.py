@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_models import DEIT, RESNET, SWIN, VIT, make
 
 from jaxvit import explain
 from jaxvit.errors import UserError
 from jaxvit.explain import attention, windows
+from tests.helpers.explained import DEIT, RESNET, SWIN, VIT, make
 
 
 def sown(model, variables, images, depth):

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_models import DEIT, FAMILIES, RESNET, SWIN, VIT, make
 
 from jaxvit import explain
 from jaxvit.errors import UserError
 from jaxvit.explain import cam, taps
+from tests.helpers.explained import DEIT, FAMILIES, RESNET, SWIN, VIT, make
 
 DEFAULTS = {
     "alexnet": "features",

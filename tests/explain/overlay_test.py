@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import VIT, make
 
 from jaxvit.errors import UserError
 from jaxvit.explain import faithfulness, overlay
+from tests.helpers.explained import VIT, make
 
 
 def test_colours_differ_in_lightness_all_the_way():

@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from convnet_helpers import apply, assert_parity, draw, images_of, outputs_of
 
 from jaxvit.errors import UserError
 from jaxvit.models import alexnet
+from tests.helpers.convnets import apply, assert_parity, draw, images_of, outputs_of
 
 
 def tiny(**fields):

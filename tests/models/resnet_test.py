@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from convnet_helpers import apply, assert_parity, draw, images_of, outputs_of, visit
 
 from jaxvit.errors import UserError
 from jaxvit.models import resnet
+from tests.helpers.convnets import apply, assert_parity, draw, images_of, outputs_of, visit
 
 TINY = {"block": "basic", "layers": (1, 2), "channels": (8, 16), "num_classes": 5, "image_size": 32}
 

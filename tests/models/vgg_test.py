@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from convnet_helpers import apply, assert_parity, draw, images_of, outputs_of
 
 from jaxvit.errors import UserError
 from jaxvit.models import vgg
+from tests.helpers.convnets import apply, assert_parity, draw, images_of, outputs_of
 
 TINY = {"cfg": (8, "M", 12, 12, "M"), "num_classes": 5, "head_hidden_size": 16, "image_size": 32}
 

@@ -5,12 +5,12 @@ import warnings
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-import pretrained_helpers as helpers
 import pytest
 from flax import core, traverse_util
 
 from jaxvit.errors import UserError
 from jaxvit.pretrained import convert, export, rules
+from tests.helpers import pretrained as helpers
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
-import pretrained_helpers as helpers
 import pytest
 from safetensors.numpy import save_file
 
 from jaxvit.errors import UserError
 from jaxvit.pretrained import files, load_pretrained, read, zip_file
+from tests.helpers import pretrained as helpers
 
 TENSORS = {
     "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),

@@ -4,11 +4,11 @@ import argparse
 
 import jax
 import numpy as np
-import pretrained_helpers as helpers
 import pytest
 
 from jaxvit.errors import UserError
 from jaxvit.pretrained import convert, export, load
+from tests.helpers import pretrained as helpers
 
 
 def assert_reads(case, make_layout, **fields):

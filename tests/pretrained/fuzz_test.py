@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pretrained_helpers as helpers
 import pytest
 
 from jaxvit.models.layers import to_pair
 from jaxvit.models.registry import create_model
 from jaxvit.pretrained import convert, export
+from tests.helpers import pretrained as helpers
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 

@@ -4,12 +4,12 @@ import json
 
 import jax.numpy as jnp
 import numpy as np
-import pretrained_helpers as helpers
 import pytest
 from safetensors.numpy import save_file
 
 from jaxvit.errors import UserError
 from jaxvit.pretrained import convert, export, files, hub, load, load_pretrained, resample, save
+from tests.helpers import pretrained as helpers
 
 VIT_NAME, VIT = helpers.VIT
 

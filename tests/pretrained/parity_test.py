@@ -7,13 +7,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pretrained_helpers as helpers
 import pytest
 from flax import traverse_util
 
 from jaxvit.models.layers import to_pair
 from jaxvit.models.registry import create_model
 from jaxvit.pretrained import convert, draw, export, load
+from tests.helpers import pretrained as helpers
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("JAXVIT_SHARED_DATA", ROOT.parent / "shared" / "data"))

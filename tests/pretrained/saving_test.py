@@ -4,7 +4,6 @@ import json
 import os
 
 import numpy as np
-import pretrained_helpers as helpers
 import pytest
 from safetensors import safe_open
 
@@ -12,6 +11,7 @@ from jaxvit.errors import UserError
 from jaxvit.models.registry import create_model
 from jaxvit.pretrained import convert, load, load_pretrained, save
 from jaxvit.pretrained.saving import differences, make_config, nearest_entry
+from tests.helpers import pretrained as helpers
 
 
 def drawn(case, **fields):

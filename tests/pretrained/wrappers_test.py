@@ -1,12 +1,12 @@
 """What training scripts put around weights: every usual wrapper and prefix is found, said, and settable."""
 
 import numpy as np
-import pretrained_helpers as helpers
 import pytest
 from safetensors.numpy import save_file
 
 from jaxvit.errors import UserError
 from jaxvit.pretrained import convert, export, load, wrappers
+from tests.helpers import pretrained as helpers
 
 NAME, FIELDS = helpers.RESNET
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from jaxvit.reports import figures
 from jaxvit.reports.runs import read_runs
-from tests.reports.fake_runs import write_run
+from tests.helpers.fake_runs import write_run
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from jaxvit import cli
 from jaxvit.errors import UserError
 from jaxvit.reports import write_report
 from jaxvit.reports.runs import read_runs
-from tests.reports.fake_runs import write_run
+from tests.helpers.fake_runs import write_run
 
 VOID = {"meta", "img", "br", "wbr", "link", "hr", "input"}
 ASSETS = {"img": "src", "script": "src", "link": "href", "image": "href", "use": "href", "iframe": "src"}

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from photos import photos
 from PIL import Image, ImageEnhance, ImageOps
 
 from jaxvit.data.augment import colour
+from tests.helpers.photos import photos
 
 # Largest difference in steps of 1/255. Pillow cuts results down to bytes (1) and, for its blends, has first rounded the
 # grey image or its mean to bytes (1/2 for contrast and colour, each times |1 - factor| <= 0.9).

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from photos import photos
 from PIL import Image, ImageEnhance, ImageOps
 
 from jaxvit.data.augment import policies
 from jaxvit.data.augment.policies import OPS, POLICIES
+from tests.helpers.photos import photos
 
 BILINEAR, GREY = Image.Resampling.BILINEAR, (128, 128, 128)
 

@@ -16,9 +16,9 @@ from jaxvit import config as config_lib
 from jaxvit.errors import UserError
 from jaxvit.runtime import multihost
 from tests.helpers import write_npz
-from tests.parallel_test import difference, run_config, steps_of
+from tests.runtime.sharding_test import difference, run_config, steps_of
 
-MAIN = Path(__file__).resolve().parent.parent / "main.py"
+MAIN = Path(__file__).resolve().parent.parent.parent / "main.py"
 TOOL = MAIN.parent / "tools" / "kill_test.py"
 MARKS = ["prepare", "step", "evaluate", "save"]  # the first of the tool's
 SRUN = {"SLURM_JOB_ID": "1", "SLURM_STEP_NODELIST": "n[1-2]", "SLURM_PROCID": "0", "SLURM_LOCALID": "0",

@@ -10,7 +10,7 @@ import pytest
 
 from jaxvit.runtime import packages
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 IMPORTED_AS = {"orbax-checkpoint": "orbax", "pillow": "PIL", "pyyaml": "yaml", "dm-pix": "dm_pix",
                "scikit-learn": "sklearn", "tensorflow-datasets": "tensorflow_datasets"}  # fmt: skip
 

@@ -4,13 +4,13 @@ import json
 import time
 
 import numpy as np
-import pretrained_helpers as helpers
 import pytest
 from safetensors.numpy import save_file
 
 from jaxvit.errors import UserError
 from jaxvit.models.registry import create_model
 from jaxvit.pretrained import convert, export, load, load_pretrained, save, stored_data_config
+from tests.helpers import pretrained as helpers
 
 VIT_NAME, VIT = helpers.VIT
 

@@ -113,7 +113,7 @@ def test_python_configs(tmp_path):
 
 
 def test_a_recipe_named_without_its_folder_is_proposed(monkeypatch):
-    monkeypatch.chdir(Path(__file__).resolve().parent.parent)
+    monkeypatch.chdir(Path(__file__).resolve().parent.parent.parent)
     for name in ("digits_vit", "digits_vit.py", "configs/digit_vit.py"):
         with pytest.raises(UserError, match="no config file .* Did you mean 'configs/digits_vit.py'"):
             config_lib.load(name)

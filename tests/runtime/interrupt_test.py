@@ -12,7 +12,7 @@ import pytest
 
 from jaxvit.runtime import interrupt
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 # Stands in for an import that swallows what is raised in it, or for a compilation: handlers get no turn that counts.
 DEAF = """

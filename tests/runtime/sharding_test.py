@@ -18,8 +18,8 @@ from jaxvit.runtime import sharding
 from jaxvit.step import steps
 from jaxvit.step.state import create_state
 from tests.helpers import tiny_config, write_npz
-from tests.steps_test import batch as small_batch
-from tests.steps_test import build
+from tests.step.steps_test import batch as small_batch
+from tests.step.steps_test import build
 
 MODELS = {
     "resnet": {"name": "resnet18", "layers": (1, 1, 1, 1)},

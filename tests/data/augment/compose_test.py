@@ -5,12 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from photos import photos
 from PIL import Image
 
 from jaxvit import config
 from jaxvit.data.augment import compose as augment
 from jaxvit.errors import UserError
+from tests.helpers.photos import photos
 
 
 def _bytes(b=4, h=9, w=7, c=3, seed=0):

@@ -3,7 +3,7 @@
 import shutil
 
 from jaxvit import cli, pretrained
-from tests.pretrained import pretrained_helpers
+from tests.helpers import pretrained as pretrained_helpers
 
 CASES = pretrained_helpers.ALL
 

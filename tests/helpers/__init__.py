@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxvit import config as config_lib
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def tool(name):

@@ -20,7 +20,7 @@ from jaxvit.train import loop as train
 from jaxvit.workdir import run_files
 from tests.helpers import tiny_config, write_npz
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def tool(name):

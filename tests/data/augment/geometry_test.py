@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from photos import photos
 from PIL import Image
 
 from jaxvit.data.augment import geometry
+from tests.helpers.photos import photos
 
 BILINEAR = Image.Resampling.BILINEAR
 

@@ -124,7 +124,7 @@ class TestAfterARun:
         """A study of one row, done, with the files of a run that nobody trained."""
         from jaxvit import config as config_lib
         from jaxvit.studies import study as studies
-        from tests.reports.fake_runs import write_run
+        from tests.helpers.fake_runs import write_run
 
         root = tmp_path_factory.mktemp("finished")
         text = re.sub(r'(?m)^        Row\(name="(bad|gone|pupil)".*\n', "", STUDY)

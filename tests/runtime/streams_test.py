@@ -14,7 +14,7 @@ from jaxvit import train
 from jaxvit.runtime import console, streams
 from tests.helpers import tiny_config, write_npz
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 class Failing(io.StringIO):

@@ -15,8 +15,8 @@ from safetensors.numpy import save as serialise
 
 from jaxvit import inference, pretrained, train
 from jaxvit.commands import source
-from tests.commands.command_helpers import CASES, damaged, failed, passed, write_weights
 from tests.helpers import tiny_config, write_npz
+from tests.helpers.commands import CASES, damaged, failed, passed, write_weights
 
 
 @pytest.fixture(scope="module")

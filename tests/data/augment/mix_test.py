@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from photos import photos
 
 from jaxvit.data.augment.mix import cutmix_boxes, mix, random_erasing, symmetric_beta
+from tests.helpers.photos import photos
 
 
 def _batch(b=64, channels=3):

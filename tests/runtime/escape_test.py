@@ -21,7 +21,7 @@ from jaxvit.reports import figures, write_report
 from jaxvit.reports.runs import read_runs
 from jaxvit.runtime import console, drawing, escape
 from jaxvit.workdir import run_files, trackers
-from tests.reports.fake_runs import write_run
+from tests.helpers.fake_runs import write_run
 
 # As they come from the names of files: bytes.
 HOSTILE = (
