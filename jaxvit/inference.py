@@ -225,18 +225,15 @@ def evaluate_split(
         split = some(split, limit)
     to_label = match_classes(classifier, dataset.class_names)
     split = dataclasses.replace(split, labels=to_label[split.labels])
-    shared = {
-        "model": classifier.model,
-        "to_float": parts.make_to_float(classifier.data_config["in_channels"]),
-        "normalise": parts.make_normalise(
-            *(config.data[word] for word in ("image_size", "interpolation", "mean", "std"))
-        ),
-    }
+    pixels = steps.Pixels(
+        to_float=parts.make_to_float(classifier.data_config["in_channels"]),
+        normalise=parts.make_normalise(*(config.data[w] for w in ("image_size", "interpolation", "mean", "std"))),
+    )
     feed = parts.make_feed(config, split, crop_mode=classifier.data_config.get("crop_mode", "center"))
     size = min(batch_size, len(split))
     with bar(f"evaluating {split_name}", math.ceil(len(split) / size) * size) as meter:
         metrics, *_ = evaluate(
-            jax.jit(steps.make_eval_step(**shared)),
+            jax.jit(steps.make_eval_step(model=classifier.model, pixels=pixels)),
             classifier.variables,
             feed,
             size,

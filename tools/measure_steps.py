@@ -47,14 +47,18 @@ def make_step(model, variables, size: int, freeze: str = "none", **sam):
     tx = optim.make_optimizer(variables["params"], name="adamw", schedule=1e-3, trainable=trainable)
     step = steps.make_train_step(
         model=model,
-        tx=tx,
-        schedule=lambda step: jnp.float32(1e-3),
-        to_float=make_to_float(3),
-        augment=make_augment({"flip": True}),
-        normalise=make_normalise((size, size), "bicubic", (0.5,) * 3, (0.25,) * 3),
-        num_classes=100,
-        trainable=trainable,
-        gradient=gradients.make_gradient(**sam),
+        pixels=steps.Pixels(
+            to_float=make_to_float(3),
+            normalise=make_normalise((size, size), "bicubic", (0.5,) * 3, (0.25,) * 3),
+            augment=make_augment({"flip": True}),
+        ),
+        task=steps.Task(num_classes=100),
+        update=steps.Update(
+            tx=tx,
+            schedule=lambda step: jnp.float32(1e-3),
+            trainable=trainable,
+            gradient=gradients.make_gradient(**sam),
+        ),
     )
     state = create_state(jax.tree.map(jnp.copy, variables), tx, trainable, jax.random.key(0))
     return jax.jit(step, donate_argnums=0), state

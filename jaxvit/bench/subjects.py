@@ -14,7 +14,7 @@ from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
 from jaxvit.models.macs import by_formula, count_macs
 from jaxvit.runtime.platform import made_for
-from jaxvit.step import gradients, steps
+from jaxvit.step import steps
 from jaxvit.step.state import create_state, init_variables
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
@@ -60,14 +60,13 @@ class Subject:
         tx = optim.make_optimizer(params, name="adamw", schedule=LEARNING_RATE, trainable=trainable, mu_dtype=mu_dtype)
         step = steps.make_train_step(
             model=self.model,
-            tx=tx,
-            schedule=lambda step: jnp.float32(LEARNING_RATE),
-            to_float=lambda images: images.astype(jnp.float32) / 255.0,
-            augment=augment,
-            normalise=lambda images: (images - MEAN) / STD,
-            num_classes=self.model.num_classes,
-            trainable=trainable,
-            gradient=gradients.make_gradient(),
+            pixels=steps.Pixels(
+                to_float=lambda images: images.astype(jnp.float32) / 255.0,
+                normalise=lambda images: (images - MEAN) / STD,
+                augment=augment,
+            ),
+            task=steps.Task(num_classes=self.model.num_classes),
+            update=steps.Update(tx=tx, schedule=lambda step: jnp.float32(LEARNING_RATE), trainable=trainable),
         )
         make = functools.partial(create_state, tx=tx, trainable=trainable)
         if isinstance(jax.tree.leaves(params)[0], jax.ShapeDtypeStruct):

@@ -17,6 +17,7 @@ from jaxvit import optim
 from jaxvit.build import parts
 from jaxvit.build.phases import trainable_masks
 from jaxvit.config.default import Config
+from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError
 from jaxvit.runtime import numbers, sharding
 from jaxvit.step import gradients, steps
@@ -35,15 +36,19 @@ class Phase:
     template: Any  # of that state: shapes, types and places
 
 
-def make_parts(config: Config, model: Any) -> dict[str, Any]:
-    """What training and evaluation steps share: the model and what lies between images and model."""
-    return {
-        "model": model,
-        "to_float": parts.make_to_float(config.model.in_channels),
-        "normalise": parts.make_normalise(
-            config.data.image_size, config.data.interpolation, config.data.mean, config.data.std
-        ),
-    }
+def make_pixels(config: Config) -> steps.Pixels:
+    """What lies between images and model, as the sections `data` and `augment` of a resolved config say."""
+    d = config.data
+    return steps.Pixels(
+        to_float=parts.make_to_float(config.model.in_channels),
+        normalise=parts.make_normalise(d.image_size, d.interpolation, d.mean, d.std),
+        augment=make_augment(config.augment.to_dict()),
+    )
+
+
+def make_task(config: Config, **taught: Any) -> steps.Task:
+    """What is asked of the model's outputs; `taught` is what a teacher changes of it."""
+    return steps.Task(num_classes=config.model.num_classes, label_smoothing=config.loss.label_smoothing, **taught)
 
 
 def make_phases(
@@ -52,11 +57,13 @@ def make_phases(
     phases: Sequence[tuple[int, str]],
     variables: Any,
     *,
+    model: Any,
+    pixels: steps.Pixels,
+    task: steps.Task,
     gradient: dict[bool, Callable],
     schedule: Callable[[Any], Any],
     many: Callable[[Callable], Callable] | None = None,
     jit: Callable = jax.jit,
-    **shared: Any,
 ) -> list[Phase]:
     """Returns the phases of `read_phases` with their steps; `variables` may be shapes.
 
@@ -66,17 +73,11 @@ def make_phases(
     mapped = config.parallel.mode == "pmap"
 
     def one_step(gradient: Callable, trainable: Any, tx: Any) -> Callable:
-        step = steps.make_train_step(
-            tx=tx,
-            schedule=schedule,
-            num_classes=config.model.num_classes,
-            trainable=trainable,
-            label_smoothing=config.loss.label_smoothing,
-            gradient=gradient,
-            average=_make_average(config),
-            axis_name=sharding.MAPPED if mapped else None,
-            **shared,
+        update = steps.Update(
+            tx=tx, schedule=schedule, trainable=trainable, gradient=gradient, average=_make_average(config)
         )
+        axis_name = sharding.MAPPED if mapped else None
+        step = steps.make_train_step(model=model, pixels=pixels, task=task, update=update, axis_name=axis_name)
         step = steps.skip_bad(step) if config.loss.on_nan == "skip" else step
         return sharding.map_over_devices(step, mesh) if mapped else step
 

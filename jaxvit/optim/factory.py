@@ -77,17 +77,11 @@ def make_optimizer(
     name: str = "adamw",
     schedule: Callable[[Any], Any] | float,
     weight_decay: float | None = None,
-    b1: float | None = None,
-    b2: float | None = None,
-    eps: float | None = None,
-    momentum: float | None = None,
-    nesterov: bool | None = None,
     grad_clip_norm: float | None = None,
     trainable: Any = None,
     decay_mask: Any = None,
     layer_decay: float | None = None,
     family: str | None = None,
-    mu_dtype: Any = None,
     **options: Any,
 ) -> optax.GradientTransformationExtraArgs:
     """Builds the optimiser: clip -> (L2) -> optax's alias with masked decay -> layer-wise rates -> `lr_scale`.
@@ -101,18 +95,14 @@ def make_optimizer(
       schedule: step -> learning rate, or a number.
       weight_decay: on kernels only. Decoupled (times the learning rate) where the alias has it so, else PyTorch's L2
         term, added to the gradient after clipping. None: 0.05 where decoupled, 0 as an L2 term.
-      b1: decay of the first moment; this and the next four as the alias knows them, None its own default.
-      b2: decay of the second moment.
-      eps: added to the denominator.
-      momentum: 0.9 for sgd by default.
-      nesterov: Nesterov's form of the momentum.
       grad_clip_norm: greatest global norm of the gradient; None or 0 = off.
       trainable: tree of booleans (`freeze_mask`); what is False has no state and gets zero updates.
       decay_mask: tree of booleans or function of the parameters; None = kernels of rank >= 2.
       layer_decay: factor between the rates of one layer and the next, timm's layers (Bao et al. 2021, BEiT).
       family: for layer_decay; None = recognised by the names of the parameters.
-      mu_dtype: type of the first moment, e.g. "bfloat16".
-      **options: the alias's own arguments; None means its default.
+      **options: the alias's own arguments, None its own default: `b1` and `b2`, decays of the moments; `eps`, added to
+        the denominator; `momentum`, 0.9 for sgd, and `nesterov`, its form; `mu_dtype`, type of the first moment, e.g.
+        "bfloat16"; and whatever else it takes.
 
     Raises:
       UserError: unknown optimiser or option, or a value that makes no sense.
@@ -122,22 +112,22 @@ def make_optimizer(
             raise UserError(f"{word} is {value}; it must be a number >= 0.")
     if layer_decay is not None and not 0 < layer_decay <= 1:
         raise UserError(f"layer_decay is {layer_decay}; it must lie in (0, 1].")
-    for word, value in (("b1", b1), ("b2", b2), ("momentum", momentum)):
+    for word in ("b1", "b2", "momentum"):
+        value = options.get(word)
         if value is not None and not 0 <= value < 1:
             raise UserError(f"{word} is {value}; it must lie in [0, 1).")
-    if nesterov and momentum == 0:
+    if options.get("nesterov") and options.get("momentum") == 0:
         raise UserError("nesterov is True, momentum 0; Nesterov's form needs a momentum above 0.")
+    mu_dtype = options.get("mu_dtype")
     if mu_dtype is not None:
-        mu_dtype = _float_type(mu_dtype)
-    common = {"b1": b1, "b2": b2, "eps": eps, "momentum": momentum, "nesterov": nesterov, "mu_dtype": mu_dtype}
+        mu_dtype = options["mu_dtype"] = _float_type(mu_dtype)
     mask = default_decay_mask if decay_mask is None else _by_path(decay_mask)
     chain = [optax.clip_by_global_norm(grad_clip_norm)] if grad_clip_norm else []
-    words = {**common, **options}
-    chain += _alias(name, schedule, weight_decay, mask, words)
+    chain += _alias(name, schedule, weight_decay, mask, options)
     if layer_decay is not None and layer_decay != 1:
         chain.append(_scale_by_path(layer_scales(params, layer_decay, family=family)))
     tx = optax.chain(*chain, scale_by_lr_scale())
-    if mu_dtype is not None and not _keeps_types(optax.chain(*_alias(name, schedule, weight_decay, mask, words))):
+    if mu_dtype is not None and not _keeps_types(optax.chain(*_alias(name, schedule, weight_decay, mask, options))):
         raise UserError(f"mu_dtype: the optimiser {name!r} of this optax does not keep its moments in {mu_dtype.name}.")
     if trainable is None:
         return optax.with_extra_args_support(tx)

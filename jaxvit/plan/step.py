@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jaxvit.build import parts, recipe
 from jaxvit.build.phases import read_phases
 from jaxvit.config.default import Config
-from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError
 from jaxvit.models.macs import count_jaxpr, count_macs
 from jaxvit.plan import chips, facts, gpus, teacher, traffic
@@ -90,8 +89,8 @@ def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) ->
         variables = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float64), variables)
     phases = read_phases(config.optim.freeze, config.optim.unfreeze, config.num_epochs)
     phase = recipe.make_phases(  # the last one: most of the model trains there
-        config, mesh, phases, variables, gradient=gradient, schedule=schedule,
-        augment=make_augment(config.augment.to_dict()), **recipe.make_parts(config, model), **taught,
+        config, mesh, phases, variables, gradient=gradient, schedule=schedule, model=model,
+        pixels=recipe.make_pixels(config), task=recipe.make_task(config, **taught),
     )[-1]  # fmt: skip
     state, made = phase.template, phase.train_steps
     sharp = True in made  # the larger one, where there are two

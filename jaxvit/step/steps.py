@@ -5,6 +5,7 @@ that of one device. With `axis_name` a training step is the share of one device 
 itself what is averaged over them.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -22,43 +23,49 @@ Array = jax.Array
 Batch = dict[str, Array]  # image uint8 [b, h, w, c], label int32 [b], mask bool [b]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """What lies between stored images and the model."""
+
+    to_float: Callable[[Array], Array]  # uint8 [b, h, w, c] to float in [0, 1]
+    normalise: Callable[[Array], Array]  # images in [0, 1] to what the model reads
+    augment: Callable[[Array, Array, Array], tuple[Array, Array]] = lambda key, images, targets: (images, targets)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Task:
+    """What the model's outputs are asked for."""
+
+    num_classes: int  # width of the targets
+    label_smoothing: float = 0.0  # share of the target spread over all classes
+    # (what the model returns, {"targets": [b, k], ...}) -> (loss [b], logits [b, k])
+    objective: Callable[[Any, Batch], tuple[Array, Array]] = cross_entropy
+    # (teacher's variables, images [b, h, w, c] in [0, 1], batch) -> what the objective reads of the teacher
+    teacher_inputs: Callable[[Any, Array, Batch], dict[str, Array]] = lambda teacher, images, batch: {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Update:
+    """How the weights move."""
+
+    tx: optax.GradientTransformationExtraArgs  # over the trainable parameters
+    schedule: Callable[[Array], Array]  # step -> learning rate; what `tx` has too
+    trainable: Any  # tree of bools like the parameters; the rest is neither differentiated nor updated
+    # (loss_fn, learning rate) -> gradient function, from `gradients`
+    gradient: Callable[[Callable, Array], Callable] = gradients.plain
+    # (old average, {"params": trainable ones, "batch_stats"}, steps done) -> new average
+    average: Callable[[Any, Any, Array], Any] = lambda ema, variables, step: ema
+
+
 def make_train_step(
-    *,
-    model: Any,
-    tx: optax.GradientTransformationExtraArgs,
-    schedule: Callable[[Array], Array],
-    to_float: Callable[[Array], Array],
-    augment: Callable[[Array, Array, Array], tuple[Array, Array]],
-    normalise: Callable[[Array], Array],
-    num_classes: int,
-    trainable: Any,
-    label_smoothing: float = 0.0,
-    gradient: Callable[[Callable, Array], Callable] = gradients.plain,
-    objective: Callable[[Any, Batch], tuple[Array, Array]] = cross_entropy,
-    teacher_inputs: Callable[[Any, Array, Batch], dict[str, Array]] = lambda teacher, images, batch: {},
-    average: Callable[[Any, Any, Array], Any] = lambda ema, variables, step: ema,
-    axis_name: str | None = None,
+    *, model: Any, pixels: Pixels, task: Task, update: Update, axis_name: str | None = None
 ) -> Callable[..., tuple[TrainState, dict[str, Array]]]:
     """Returns one optimiser step, (state, batch, teacher's variables or None) -> (state, metrics).
 
-    Args:
-      model: a classifier.
-      tx: its optimiser, over the trainable parameters.
-      schedule: step -> learning rate; what `tx` has too.
-      to_float: uint8 images to float in [0, 1].
-      augment: (key, images, targets) -> (images, targets).
-      normalise: images in [0, 1] to what the model reads.
-      num_classes: width of the targets.
-      trainable: tree of bools like the parameters; the rest is neither differentiated nor updated.
-      label_smoothing: share of the target spread over all classes.
-      gradient: (loss_fn, learning rate) -> gradient function, from `gradients`.
-      objective: (what the model returns, {"targets": [b, k], ...}) -> (loss [b], logits [b, k]).
-      teacher_inputs: (teacher's variables, images [b, h, w, c] in [0, 1], batch) -> what the objective reads of it.
-      average: (old average, {"params": trainable ones, "batch_stats"}, steps done) -> new average.
-      axis_name: of the devices that a mapped step runs on. Gradients, batch statistics and metrics are averaged over
-        them; what is drawn, what BatchNorm normalises by and the ascent of SAM are each device's own.
+    With `axis_name`, the name of the devices that a mapped step runs on, gradients, batch statistics and metrics are
+    averaged over them; what is drawn, what BatchNorm normalises by and the ascent of SAM are each device's own.
     """
-    norms = frozen_norms(trainable)
+    norms = frozen_norms(update.trainable)
 
     def loss_fn(params, frozen, batch_stats, batch, key):
         variables = {"params": optim.merge(params, frozen), "batch_stats": batch_stats}
@@ -70,7 +77,7 @@ def make_train_step(
                 rngs={"dropout": key},
                 mutable=["batch_stats"] if batch_stats else [],
             )
-        losses, logits = objective(outputs, batch)
+        losses, logits = task.objective(outputs, batch)
         hits = jnp.argmax(logits, axis=-1) == jnp.argmax(batch["targets"], axis=-1)
         # where, not a product: a masked example may have any value, and 0 * inf is NaN
         loss, accuracy = (jnp.mean(jnp.where(batch["weight"] > 0, x * batch["weight"], 0.0)) for x in (losses, hits))
@@ -85,20 +92,20 @@ def make_train_step(
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         augment_key, dropout_key = jax.random.split(key)
         # a row of zeros marks an image that could not be read: it is mixed into no other
-        targets = one_hot(batch["label"], num_classes, label_smoothing) * batch["mask"][:, None]
-        images, targets = augment(augment_key, to_float(batch["image"]), targets)
+        targets = one_hot(batch["label"], task.num_classes, task.label_smoothing) * batch["mask"][:, None]
+        images, targets = pixels.augment(augment_key, pixels.to_float(batch["image"]), targets)
         # of mean 1 over the batch: the mean over its parts is then the mean over what could be read
         readable = over_devices(jnp.sum(batch["mask"], dtype=images.dtype))
         weight = batch["mask"] * (len(batch["mask"]) / jnp.where(readable > 0, readable, 1))
-        taught = jax.lax.stop_gradient(teacher_inputs(teacher, images, batch))
-        inputs = {"images": normalise(images), "targets": targets, "weight": weight, **taught}
+        taught = jax.lax.stop_gradient(task.teacher_inputs(teacher, images, batch))
+        inputs = {"images": pixels.normalise(images), "targets": targets, "weight": weight, **taught}
 
-        params, frozen = optim.split_trainable(state.params, trainable)
-        learning_rate = schedule(state.step) * state.lr_scale
+        params, frozen = optim.split_trainable(state.params, update.trainable)
+        learning_rate = update.schedule(state.step) * state.lr_scale
         (_, (batch_stats, step_metrics)), grads = over_devices(
-            gradient(loss_fn, learning_rate)(params, frozen, state.batch_stats, inputs, dropout_key)
+            update.gradient(loss_fn, learning_rate)(params, frozen, state.batch_stats, inputs, dropout_key)
         )
-        updates, opt_state = tx.update(grads, state.opt_state, params, lr_scale=state.lr_scale)
+        updates, opt_state = update.tx.update(grads, state.opt_state, params, lr_scale=state.lr_scale)
         params = optax.apply_updates(params, updates)
         step_metrics |= {"grad_norm": optax.global_norm(grads), "learning_rate": learning_rate}
         state = state.replace(
@@ -106,7 +113,7 @@ def make_train_step(
             params=optim.merge(params, frozen),
             batch_stats=batch_stats,
             opt_state=opt_state,
-            ema=average(state.ema, {"params": params, "batch_stats": batch_stats}, state.step + 1),
+            ema=update.average(state.ema, {"params": params, "batch_stats": batch_stats}, state.step + 1),
         )
         return state, step_metrics
 
@@ -142,13 +149,11 @@ def skip_bad(train_step: Callable) -> Callable:
     return step
 
 
-def make_eval_step(
-    *, model: Any, to_float: Callable[[Array], Array], normalise: Callable[[Array], Array]
-) -> Callable[[Any, Batch], tuple[dict[str, Array], Array]]:
+def make_eval_step(*, model: Any, pixels: Pixels) -> Callable[[Any, Batch], tuple[dict[str, Array], Array]]:
     """Returns a step from (variables, batch) to the sums of `metrics.batch_sums` and the logits [b, num_classes]."""
 
     def eval_step(variables: Any, batch: Batch) -> tuple[dict[str, Array], Array]:
-        logits = model.apply(variables, normalise(to_float(batch["image"])))
+        logits = model.apply(variables, pixels.normalise(pixels.to_float(batch["image"])))
         return metrics.batch_sums(logits, batch["label"], batch["mask"]), logits
 
     return eval_step

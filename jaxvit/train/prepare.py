@@ -17,7 +17,6 @@ from jaxvit import data, models, optim, pretrained
 from jaxvit.build import parts, recipe
 from jaxvit.build.phases import read_phases, thawed, trainable_masks
 from jaxvit.config.default import Config, default
-from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import compile_time, multihost, numbers, sharding
 from jaxvit.runtime.console import err
@@ -220,19 +219,19 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     if config.dtype == "float64":
         variables = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
     parts.record_fields(config, model)
-    shared = recipe.make_parts(config, model)
+    pixels = recipe.make_pixels(asked)
     feeds = {
         split.name: parts.make_feed(config, split, placed)
         for split in (dataset.train, dataset.val, dataset.test)
         if len(split)
     }
-    taught, teacher_variables = _teach(asked, teacher, feeds, shared["to_float"])
+    taught, teacher_variables = _teach(asked, teacher, feeds, pixels.to_float)
 
     variables = jax.device_get(variables)
     several = multi_step.steps_per_dispatch(config, feeds["train"], steps_per_epoch)
     make_phases = functools.partial(
         recipe.make_phases, asked, mesh, phases, variables,
-        schedule=schedule, augment=make_augment(asked.augment.to_dict()), **shared, **taught,
+        model=model, pixels=pixels, task=recipe.make_task(asked, **taught), schedule=schedule,
         jit=numbers.compiled if lifted else jax.jit,
         many=functools.partial(multi_step.make_many, sharding=placed) if several > 1 else None,
     )  # fmt: skip
@@ -265,7 +264,7 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
         feeds=feeds,
         phases=found,
         steps_per_dispatch=several,
-        eval_step=jax.jit(steps.make_eval_step(**shared), out_shardings=whole),
+        eval_step=jax.jit(steps.make_eval_step(model=model, pixels=pixels), out_shardings=whole),
         checkpoints=Checkpoints(
             workdir / "checkpoints",
             keep={"last": config.checkpoint.keep_last, "best": config.checkpoint.keep_best},

@@ -12,7 +12,6 @@ from jax.sharding import PartitionSpec
 
 from jaxvit import create_model, optim, train, tree
 from jaxvit.build.parts import make_to_float
-from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError
 from jaxvit.runtime import sharding
 from jaxvit.step import steps
@@ -125,9 +124,11 @@ def large():
     tx = optim.make_optimizer(variables["params"], name="adamw", schedule=1e-3, grad_clip_norm=1.0)
     create = partial(create_state, tx=tx, trainable=trainable, key=jax.random.key(0), ema=True)
     step = steps.make_train_step(
-        model=model, tx=tx, schedule=lambda step: jnp.float32(1e-3), to_float=make_to_float(3),
-        augment=make_augment({}), normalise=lambda images: images, num_classes=1000, trainable=trainable,
-        average=lambda ema, variables, step: optim.ema.update(ema, variables, 0.999),
+        model=model, pixels=steps.Pixels(to_float=make_to_float(3), normalise=lambda images: images),
+        task=steps.Task(num_classes=1000), update=steps.Update(
+            tx=tx, schedule=lambda step: jnp.float32(1e-3), trainable=trainable,
+            average=lambda ema, variables, step: optim.ema.update(ema, variables, 0.999),
+        ),
     )  # fmt: skip
     return jax.eval_shape(create, variables), step
 

@@ -48,25 +48,22 @@ def build(
     tx = optim.make_optimizer(
         variables["params"], name=optimizer, **momentum, schedule=learning_rate, trainable=trainable
     )
-    shared = {
-        "model": model,
-        "to_float": make_to_float(3),
-        "normalise": make_normalise((8, 8), "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
-    }
-    step = steps.make_train_step(
-        **shared,
+    pixels = steps.Pixels(
+        to_float=make_to_float(3),
+        normalise=make_normalise((8, 8), "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        augment=augment if callable(augment) else make_augment({"flip": True, "crop_padding": 1} if augment else {}),
+    )
+    update = steps.Update(
         tx=tx,
         schedule=learning_rate if callable(learning_rate) else lambda step: jnp.float32(learning_rate),
-        augment=augment if callable(augment) else make_augment({"flip": True, "crop_padding": 1} if augment else {}),
-        num_classes=3,
         trainable=trainable,
-        label_smoothing=0.1,
         gradient=gradients.make_gradient(**gradient),
-        axis_name=axis_name,
         **({"average": average} if average else {}),
     )
+    task = steps.Task(num_classes=3, label_smoothing=0.1)
+    step = steps.make_train_step(model=model, pixels=pixels, task=task, update=update, axis_name=axis_name)
     state = create_state(variables, tx, trainable, jax.random.key(1), ema=average is not None)
-    return state, step, steps.make_eval_step(**shared), variables
+    return state, step, steps.make_eval_step(model=model, pixels=pixels), variables
 
 
 def batch(n=8, seed=0):
@@ -178,14 +175,14 @@ def resnet(freeze="none", remat=False, **gradient):
     tx = optim.make_optimizer(variables["params"], name="sgd", schedule=0.1, trainable=trainable)
     step = steps.make_train_step(
         model=model,
-        tx=tx,
-        schedule=lambda step: jnp.float32(0.1),
-        to_float=make_to_float(3),
-        augment=make_augment({"flip": True}),
-        normalise=lambda x: x,
-        num_classes=3,
-        trainable=trainable,
-        gradient=gradients.make_gradient(**gradient),
+        pixels=steps.Pixels(to_float=make_to_float(3), normalise=lambda x: x, augment=make_augment({"flip": True})),
+        task=steps.Task(num_classes=3),
+        update=steps.Update(
+            tx=tx,
+            schedule=lambda step: jnp.float32(0.1),
+            trainable=trainable,
+            gradient=gradients.make_gradient(**gradient),
+        ),
     )
     return create_state(variables, tx, trainable, jax.random.key(1)), jax.jit(step), model
 
