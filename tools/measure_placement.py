@@ -20,7 +20,7 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 
 import jax  # noqa: E402
 
-from tests.runtime.sharding_test import METHODS, MODELS, PLACES, difference, run_at  # noqa: E402
+from tests.helpers.placements import METHODS, MODELS, PLACES, difference, run_at  # noqa: E402
 
 
 def cpu_name() -> str:

@@ -15,7 +15,7 @@ from jaxvit.models import flash_attention
 from jaxvit.models.macs import count_jaxpr
 from jaxvit.plan import chips, step
 from jaxvit.runtime import platform, sharding
-from tests.plan.gpus_test import needs_cuda
+from tests.helpers.marks import needs_cuda
 
 TINY = {"image_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 4, "num_classes": 3}
 

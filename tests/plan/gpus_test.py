@@ -7,9 +7,10 @@ import pytest
 from jaxvit import create_model
 from jaxvit.commands import plan
 from jaxvit.errors import UserError
-from jaxvit.plan import chips, gpus, step
+from jaxvit.plan import chips, step
 from jaxvit.runtime import platform
 from tests.helpers import tiny_config
+from tests.helpers.marks import needs_cuda
 from tests.models.swin_test import tiny
 
 
@@ -47,11 +48,6 @@ def test_what_is_traced_for_a_gpu_is_not_the_processors_formula():
         kernel = tiny(attn_implementation="pallas")
         assert "window_attention_forward" in traced(kernel, jax.eval_shape(kernel.init, jax.random.key(0), images))
     assert here != there and platform.platform() == "cpu"
-
-
-needs_cuda = pytest.mark.skipif(
-    not any(plan._has(name) for name in gpus.PLUGINS), reason="needs JAX's CUDA packages"
-)  # fmt: skip
 
 
 @needs_cuda

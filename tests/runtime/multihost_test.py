@@ -16,7 +16,7 @@ from jaxvit import config as config_lib
 from jaxvit.errors import UserError
 from jaxvit.runtime import multihost
 from tests.helpers import write_npz
-from tests.runtime.sharding_test import difference, run_config, steps_of
+from tests.helpers.placements import difference, run_config, steps_of
 
 MAIN = Path(__file__).resolve().parent.parent.parent / "main.py"
 TOOL = MAIN.parent / "tools" / "kill_test.py"

@@ -17,7 +17,7 @@ from jaxvit import cli, train
 from jaxvit.errors import UserError
 from jaxvit.runtime import interrupt
 from jaxvit.studies import worker
-from tests.studies.study_test import example
+from tests.helpers.studies import example
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDY = """

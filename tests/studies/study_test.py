@@ -7,6 +7,7 @@ import pytest
 
 from jaxvit.errors import UserError
 from jaxvit.studies import study as studies
+from tests.helpers.studies import example
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "configs" / "studies").glob("*.py"))
@@ -161,9 +162,3 @@ def test_the_example_of_the_documentation_is_a_study(tmp_path):
     assert {name: c.model.depth for name, c in configs(str(file)).items()} == {
         "vit_1": 1, "vit_4": 4, "frozen": 4, "pupil": 1,
     }  # fmt: skip
-
-
-def example():
-    """The seventh study of docs/STUDIES.md."""
-    text = (ROOT / "docs" / "STUDIES.md").read_text(encoding="utf-8")
-    return text.split("```python\n")[1].split("```")[0]

@@ -22,25 +22,12 @@ from jaxvit.train import finish
 from jaxvit.train import loop as train
 from jaxvit.workdir.checkpoint import Checkpoints
 from tests.helpers import tiny_config, write_npz
+from tests.helpers.workdirs import final_state, lines
 
 
 @pytest.fixture
 def data_name(tmp_path):
     return write_npz(tmp_path / "data")
-
-
-def lines(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
-def final_state(workdir):
-    """The arrays of the last checkpoint, as they lie on disk."""
-    import orbax.checkpoint as ocp
-
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    step = checkpoints.steps("last")[-1]
-    checkpoints.close()
-    return ocp.StandardCheckpointer().restore((workdir / "checkpoints" / "last" / str(step) / "state").absolute())
 
 
 def test_a_run_leaves_its_files(tmp_path, data_name):

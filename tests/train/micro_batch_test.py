@@ -9,7 +9,7 @@ from jaxvit import train
 from jaxvit.errors import UserError
 from jaxvit.train import micro_batch
 from tests.helpers import tiny_config, write_npz
-from tests.train.loop_test import final_state
+from tests.helpers.workdirs import final_state
 
 
 def test_sizes_are_equal_parts_that_split_over_the_mesh():

@@ -16,7 +16,7 @@ from jaxvit.train import loop as train
 from jaxvit.train import micro_batch, multi_step
 from jaxvit.train.prepare import prepare
 from tests.helpers import tiny_config, write_npz
-from tests.train.loop_test import final_state, lines
+from tests.helpers.workdirs import final_state, lines
 
 
 def cut(first, last, most, every=None, sharp=()):
