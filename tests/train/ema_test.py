@@ -38,7 +38,7 @@ def test_a_short_run_reports_its_raw_weights_beside_the_average(tmp_path, capsys
 
 def test_a_run_from_before_the_warm_up_goes_on_without_it(tmp_path, monkeypatch):
     data = write_npz(tmp_path / "data")
-    often = {"num_epochs": 3, "ema__decay": 0.9, "checkpoint__every_steps": 1}
+    often = {"num_epochs": 2, "ema__decay": 0.9, "checkpoint__every_steps": 3}
     old = tiny_config(data, ema__warmup=False, **often)
     whole = train.train_and_evaluate(old, tmp_path / "whole")
 
