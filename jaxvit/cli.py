@@ -45,7 +45,8 @@ def _guarded(argv: Sequence[str] | None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            code = _dispatch(argv)
+            with interrupt.owned("interrupted"):
+                code = _dispatch(argv)
         sys.stdout.flush()
         return code
     except UserError as error:

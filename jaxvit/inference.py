@@ -210,7 +210,7 @@ def evaluate_split(
             whole = {"fraction": 1.0, "per_class": None, "val_fraction": 0.0, "test_limit": None}
             config.data.update({"name": data_name, **whole})
         config.data.update({"dir": data_dir or config.data.dir})
-    dataset = parts.load_data(config)
+    dataset = parts.load_data(config, class_names=classifier.class_names, to_train=not foreign)
     splits = {split.name: split for split in (dataset.train, dataset.val, dataset.test)}
     if foreign:
         for note in dataset.notes:

@@ -191,6 +191,26 @@ def test_a_folder_with_one_image_of_each_class_is_evaluated(run, tmp_path):
         train.train_and_evaluate(tiny_config(name, num_epochs=1), tmp_path / "run")
 
 
+def test_folders_of_some_of_the_classes_are_evaluated(run, tmp_path, capsys):
+    """One class folder alone, and an empty one beside others: an evaluation needs no two classes."""
+    classifier = inference.from_run(run)
+    paths = write_images(tmp_path / "alone" / classifier.class_names[1])
+    said = [int(p.argmax()) for _, p in inference.predict(classifier, paths)]
+    found = inference.evaluate_split(classifier, data_name=f"folder:{tmp_path / 'alone'}")
+    assert (found.images, found.of, found.split) == (5, 5, "all")
+    assert found.metrics["accuracy"] == pytest.approx(np.mean(np.array(said) == 1))
+    for name in classifier.class_names:
+        (tmp_path / "alone" / name).mkdir(exist_ok=True)
+    again = inference.evaluate_split(classifier, data_name=f"folder:{tmp_path / 'alone'}")
+    assert again.metrics == found.metrics and again.images == 5
+    (tmp_path / "empty" / classifier.class_names[0]).mkdir(parents=True)
+    with pytest.raises(UserError, match="no images"):
+        inference.evaluate_split(classifier, data_name=f"folder:{tmp_path / 'empty'}")
+    write_images(tmp_path / "other" / "giraffe", 1)
+    with pytest.raises(UserError, match="'giraffe' of the data is none of the model's 3"):
+        inference.evaluate_split(classifier, data_name=f"folder:{tmp_path / 'other'}")
+
+
 def test_all_images_of_other_data_are_evaluated_unless_a_split_is_asked_for(run, tmp_path, capsys):
     for label in range(3):
         write_images(tmp_path / "photos" / str(label), 8)

@@ -5,7 +5,7 @@ Shared by training (a config) and by evaluation and prediction (a finished run's
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -24,8 +24,17 @@ DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float64": None}
 FEWEST_PATCHES = 16  # data smaller than this many patches is enlarged to the model's own size
 
 
-def load_data(config: Config, skipped_file: str | os.PathLike[str] | None = None) -> data.Dataset:
-    """Returns the data set that `config.data` names; unreadable files are listed in `skipped_file`."""
+def load_data(
+    config: Config,
+    skipped_file: str | os.PathLike[str] | None = None,
+    class_names: Sequence[str] | None = None,
+    *,
+    to_train: bool = True,
+) -> data.Dataset:
+    """Returns the data set that `config.data` names; unreadable files are listed in `skipped_file`.
+
+    `class_names` is the order of the classes of a run, which it keeps; `to_train`: see `data.load_dataset`.
+    """
     d = config.data
     return data.load_dataset(
         d.name,
@@ -38,6 +47,8 @@ def load_data(config: Config, skipped_file: str | os.PathLike[str] | None = None
         skipped_file=None if skipped_file is None else str(skipped_file),
         test_limit=d.test_limit,
         max_bad_fraction=d.max_bad_fraction,
+        class_names=class_names,
+        to_train=to_train,
     )
 
 

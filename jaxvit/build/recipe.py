@@ -13,12 +13,13 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxvit import optim
+from jaxvit import models, optim
 from jaxvit.build import parts
 from jaxvit.build.phases import trainable_masks
 from jaxvit.config.default import Config
 from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError
+from jaxvit.models.layers import to_pair
 from jaxvit.runtime import numbers, sharding
 from jaxvit.step import gradients, steps
 from jaxvit.step.state import TrainState, create_state
@@ -106,6 +107,24 @@ def check(config: Config) -> None:
     config.optim.layer_decay = None  # of the model's own layers
     params = {"head": {"kernel": jax.ShapeDtypeStruct((2, 2), "float32")}}
     make_optimizer(config, params, {"head": {"kernel": True}}, lambda step: config.optim.learning_rate)
+
+
+def check_names(config: Config, phases: Sequence[tuple[int, str]]) -> None:
+    """Raises UserError where `optim.freeze` or `optim.unfreeze` fit no parameter; read off shapes, before data are.
+
+    Nothing is said of a model that weights on the disk describe, nor of one that only the data's size may fit.
+    """
+    local = config.pretrained is not None and parts.pretrained_name(config.pretrained) is None
+    if local or all(freeze in (None, "none") for _, freeze in phases):
+        return
+    given = {"image_size": config.data.image_size} if config.data.image_size else {}
+    try:
+        model = models.create_model(config.model.name, **{**given, **parts.model_fields(config)})
+        images = jax.ShapeDtypeStruct((1, *to_pair(model.image_size), model.in_channels), "float32")
+        params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+    except UserError:
+        return
+    trainable_masks(params, phases)
 
 
 def with_numbers(config: Config) -> Config:

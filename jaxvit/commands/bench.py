@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxvit.commands.parser import file_to_write, make_parser, positive, size
 from jaxvit.errors import UserError
-from jaxvit.runtime import allocator, compile_cache
+from jaxvit.runtime import allocator, compile_cache, interrupt
 
 DESCRIPTION = """Measure training and inference of models on this machine, on synthetic images.
 
@@ -48,6 +48,7 @@ def run(argv: list[str]) -> int:
         if args.json and found.get("results"):
             run_files.write_json(args.json, found)
 
+    interrupt.something_to_save()  # the rows that there are
     with err.status("") as status:
 
         def say(text: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxvit.commands.parser import add_weights, directory_to_write, make_parser, positive
 from jaxvit.errors import UserError, suggest
-from jaxvit.runtime import compile_cache, escape
+from jaxvit.runtime import compile_cache, escape, packages
 from jaxvit.runtime.paths import expand
 
 ROLLOUT = "attention_rollout"
@@ -38,6 +38,8 @@ def run(argv: Sequence[str]) -> int:
         raise UserError("no images; name files or folders, or ask for test images of a run with --samples 16")
     if args.only != "all" and not args.samples:
         raise UserError("--only chooses among test images; give --samples too, for example --samples 16")
+    if not args.layers:
+        packages.require("matplotlib")
     from jaxvit import inference
 
     paths = inference.find_images(args.images) if args.images else []
@@ -134,7 +136,7 @@ def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]
     if not path.exists():
         raise UserError(f"no {str(path)!r}: the run has not ended; let it end, or name image files instead")
     logits, labels, index = run_files.read_npz(path, ("logits", "labels", "index")).values()
-    split = parts.load_data(classifiers[0].config).test
+    split = parts.load_data(classifiers[0].config, class_names=names).test
     position = {int(k): i for i, k in enumerate(split.index)}
     chosen = choose(logits, labels, args.only, args.samples)
     if not len(chosen):

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxvit.commands.parser import file_to_write, make_parser, positive
 from jaxvit.errors import UserError, suggest
-from jaxvit.runtime import compile_cache
+from jaxvit.runtime import compile_cache, interrupt
 
 DESCRIPTION = """Compile the training step of a config for hardware that is not here, and say what it would need.
 
@@ -76,6 +76,7 @@ def _in_a_process(argv: list[str], topology: Any) -> int:
         flags = f"{flags} {gpus.FLAGS}"
     environment = {**os.environ, **_QUIET, _CHILD: "1", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     program = f"import sys; sys.argv[0] = {sys.argv[0]!r}; from jaxvit.cli import main; sys.exit(main(sys.argv[1:]))"
+    interrupt.something_to_save()  # a signal goes on to the child
     child = subprocess.Popen([sys.executable, "-c", program, "plan", *argv], env=environment)
     before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())  # Ctrl-C comes to both by itself
     try:

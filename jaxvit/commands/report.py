@@ -1,7 +1,7 @@
 """`report`: what one run or several have come to, as a page to read, print and hand in."""
 
 from jaxvit.commands.parser import directory_to_write, make_parser
-from jaxvit.runtime import compile_cache
+from jaxvit.runtime import compile_cache, packages
 
 DESCRIPTION = """Write a report about runs from their files: index.html (everything in one file), report.md, CSV.
 
@@ -19,6 +19,7 @@ def run(argv: list[str]) -> int:
     )
     parser.add_argument("--augmentations", action="store_true", help="images as the training step changes them")
     args = parser.parse_args(argv)
+    packages.require("matplotlib", "jinja2", "sklearn")
     compile_cache.use()
     from jaxvit import reports
     from jaxvit.runtime import console

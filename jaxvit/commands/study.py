@@ -5,6 +5,7 @@ from typing import Any
 
 from jaxvit.commands.parser import directory_to_write, make_parser, positive
 from jaxvit.errors import UserError
+from jaxvit.runtime import packages
 from jaxvit.runtime.paths import expand
 
 DESCRIPTION = """Run a comparison, row by row, and write its report: published figures beside ours.
@@ -55,6 +56,7 @@ def run(argv: list[str]) -> int:
 
 
 def _run(study: Any, file: Path, args: Any, options: Any, rows: list[str]) -> int:
+    packages.require("tensorboardX", "matplotlib", "jinja2", "sklearn")
     from jaxvit.runtime.console import err, say
     from jaxvit.runtime.interrupt import Interrupted
     from jaxvit.studies import conduct, ledger, report

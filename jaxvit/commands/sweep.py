@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jaxvit.commands.parser import make_parser, positive
 from jaxvit.errors import UserError, suggest
-from jaxvit.runtime import compile_cache, interrupt
+from jaxvit.runtime import compile_cache, interrupt, packages
 
 DESCRIPTION = """Search the ranges of config.sweep.ranges for the best validation metric (early_stopping.metric).
 
@@ -41,6 +41,7 @@ def _search(args: argparse.Namespace, rest: list[str], prog: str) -> int:
     from jaxvit.runtime import console
     from jaxvit.sweep import outcome, search
 
+    packages.require("optuna", "matplotlib")
     config = config_lib.load(args.config, rest, models.model_fields)
     compile_cache.use()
     again = [*prog.removesuffix(" sweep").split(), "--config", args.config]

@@ -42,9 +42,8 @@ _CHOICES = {
     "sweep.pruner": ("median", "none"),
     "data.interpolation": ("bicubic", "bilinear", "lanczos", "nearest"),
 }
-_WHY = {
-    ("dtype", "float16"): "its gradients need a loss scale, which is not built in; bfloat16 has the range of float32",
-}
+_FLOAT16 = "its gradients need a loss scale, which is not built in; bfloat16 has the range of float32"
+_WHY = {("dtype", name): _FLOAT16 for name in ("float16", "fp16", "f16", "half")}
 
 
 def validate(config: Config) -> None:

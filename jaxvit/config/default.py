@@ -7,10 +7,25 @@ from ml_collections import ConfigDict, config_dict
 Config = Any  # a ConfigDict, whose options are attributes that a type checker cannot know
 
 
+class Options(ConfigDict):
+    """A ConfigDict that takes NumPy's numbers for Python's."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, plain(value))
+
+
+def plain(value: Any) -> Any:
+    """Returns Python's number for one of NumPy's or JAX's (np.float32(0.1), np.bool_(1)), in tuples and lists too."""
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    number = getattr(value, "shape", None) == () and hasattr(value, "item")
+    return value.item() if number else value
+
+
 def default() -> Config:
     """Returns the config with every word at its default; None is written as a typed placeholder."""
     optional = config_dict.placeholder
-    c: Config = ConfigDict()
+    c: Config = Options()
     c.seed = 0  # fixes initialisation, data order, augmentation and dropout
     c.num_epochs = 10
     c.batch_size = 128  # images per optimiser step, over all devices and micro-batches
@@ -25,10 +40,10 @@ def default() -> Config:
     c.eval_every_epochs = 1
     c.log_every_steps = 50  # a line in metrics.jsonl within long epochs
 
-    c.model = ConfigDict()
+    c.model = Options()
     c.model.name = "resnet18"  # any of `main.py models`; any field of that model may stand beside it
 
-    c.data = ConfigDict()
+    c.data = Options()
     c.data.name = "digits"  # digits, cifar10, cifar100, tfds:NAME, folder:PATH, npz:PATH
     c.data.dir = optional(str)  # where TFDS keeps its data sets (None: TFDS's own default)
     c.data.archive = optional(str)  # local copy of CIFAR's official binary archive
@@ -44,7 +59,7 @@ def default() -> Config:
     c.data.max_bad_fraction = 0.01  # share of the files of folder:PATH that may be unreadable
     c.data.resident_mb = 2048  # a split of at most this size (MiB, uint8) is kept on the device
 
-    c.augment = ConfigDict()
+    c.augment = Options()
     c.augment.flip = False  # horizontal, with probability 1/2
     c.augment.crop_padding = 0  # pixels of zero padding before a random crop to the old size
     c.augment.random_resized_crop = optional(tuple)  # (least, greatest) share of the area, e.g. (0.08, 1.0)
@@ -66,18 +81,18 @@ def default() -> Config:
     c.augment.mix_switch_prob = 0.5  # of CutMix instead of mixup where both are on
     c.augment.repeated = 1  # copies of an image in a batch, each augmented anew; an epoch keeps its length
 
-    c.loss = ConfigDict()
+    c.loss = Options()
     c.loss.label_smoothing = 0.0
     c.loss.on_nan = "stop"  # or "skip" the step, or "rollback" to the last checkpoint, half the rate, other draws
 
-    c.distill = ConfigDict()
+    c.distill = Options()
     c.distill.teacher = optional(str)  # a run's workdir, a timm name or a weight file; None = off
     c.distill.model = optional(str)  # timm name of a teacher that is a weight file
     c.distill.mode = "soft"  # or "hard" (the teacher's first choice), or "token": hard, on DeiT's distillation token
     c.distill.alpha = 0.5  # share of the teacher in the loss
     c.distill.temperature = 3.0  # of soft targets
 
-    c.optim = ConfigDict()
+    c.optim = Options()
     c.optim.name = "adamw"  # adamw, sgd, or another optax alias
     c.optim.learning_rate = 1e-3  # the peak of the schedule
     c.optim.weight_decay = optional(float)  # on kernels only; None: 0.05 where decoupled, else 0
@@ -86,14 +101,14 @@ def default() -> Config:
     c.optim.eps = optional(float)
     c.optim.momentum = optional(float)
     c.optim.nesterov = optional(bool)
-    c.optim.options = ConfigDict()  # any other argument of the optax alias by its own name, as optim.options.b3
+    c.optim.options = Options()  # any other argument of the optax alias by its own name, as optim.options.b3
     c.optim.layer_decay = optional(float)  # factor between the rates of one layer and the next
     c.optim.mu_dtype = optional(str)  # of the first moment, e.g. "bfloat16"
     c.optim.grad_clip_norm = optional(float)  # of the global norm
     c.optim.accum_steps = 1  # micro-batches per step
     c.optim.freeze = "none"  # none, early, early_with_stem, middle, head_only, last_N_blocks, or a regex
     c.optim.unfreeze = ()  # of (epochs done, freeze word): gradually, as ((2, "last_2_blocks"), (5, "none"))
-    c.optim.schedule = ConfigDict()
+    c.optim.schedule = Options()
     c.optim.schedule.name = "cosine"  # or constant, linear, polynomial, onecycle, wsd, step, multistep, plateau, ...
     c.optim.schedule.warmup_epochs = 0.0  # linear, from 0
     c.optim.schedule.min_learning_rate = 0.0
@@ -116,7 +131,7 @@ def default() -> Config:
     c.optim.schedule.threshold_mode = optional(str)  # "rel" or "abs"
     c.optim.schedule.cooldown = optional(int)  # evaluations
     c.optim.schedule.min_scale = optional(float)  # least multiplier on the rates
-    c.optim.sam = ConfigDict()
+    c.optim.sam = Options()
     c.optim.sam.rho = 0.0  # radius of the perturbation; 0 = off
     c.optim.sam.adaptive = False  # ASAM
     c.optim.sam.eta = 0.01  # ASAM: added to |w|
@@ -127,35 +142,35 @@ def default() -> Config:
     c.optim.sam.every = 1  # each so many steps is a SAM step, the others are plain
     c.optim.sam.start_fraction = 0.0  # plain steps in this first part of training
 
-    c.ema = ConfigDict()
+    c.ema = Options()
     c.ema.decay = 0.0  # of the average of the weights, e.g. 0.9998; 0 = off
     c.ema.warmup = optional(bool)  # None: decay at most (1 + n) / (10 + n) at step n; True: timm's; False: none
 
-    c.early_stopping = ConfigDict()
+    c.early_stopping = Options()
     c.early_stopping.patience = optional(int)  # evaluations without improvement; None = off
     c.early_stopping.min_delta = 0.0  # least improvement, in the metric's unit (accuracy: a fraction)
     c.early_stopping.metric = "accuracy"  # accuracy, top5_accuracy or loss of validation; picks the best checkpoint
     c.early_stopping.restore = True  # the best weights are what a run ends with; False: the last
 
-    c.sweep = ConfigDict()  # of the command `sweep`
+    c.sweep = Options()  # of the command `sweep`
     c.sweep.ranges = ()  # of (word, kind, values...), kind log, uniform, int or choice: ("batch_size", "int", 8, 99)
     c.sweep.sampler = "tpe"  # or "random"
     c.sweep.pruner = "median"  # stops a trial that is below the median of the others at its epoch; or "none"
     c.sweep.startup_trials = 5  # drawn at random and never stopped
     c.sweep.startup_epochs = 1  # in which no trial is stopped; nor is one in its warm-up
 
-    c.parallel = ConfigDict()
+    c.parallel = Options()
     c.parallel.mode = "jit"  # one program over all devices; or "pmap": one a device, their gradients averaged
     c.parallel.num_devices = optional(int)  # None = all, of all processes
     c.parallel.fsdp = 1  # devices that share one copy of the state
     c.parallel.tensor = 1  # devices that share the matmuls of a transformer
 
-    c.wandb = ConfigDict()  # Weights & Biases, beside TensorBoard
+    c.wandb = Options()  # Weights & Biases, beside TensorBoard
     c.wandb.project = optional(str)  # None = off
     c.wandb.name = optional(str)  # of the run; None = the workdir's last part
     c.wandb.mode = "online"  # or "offline": files for `wandb sync`
 
-    c.checkpoint = ConfigDict()
+    c.checkpoint = Options()
     c.checkpoint.every_steps = optional(
         int
     )  # a state within epochs after each so many steps; None = between epochs only

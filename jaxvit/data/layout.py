@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from jaxvit.data.files import hidden, image_files
 from jaxvit.errors import UserError
@@ -18,6 +19,7 @@ SPLIT_NAMES = {
 # Words within a longer name that speak for splits: "seg_train", "x_test", "split=train", "cifar10-train".
 TRAIN_WORDS = (*SPLIT_NAMES["train"], "tr", "trn")
 SPLIT_WORDS = (*(name for names in SPLIT_NAMES.values() for name in names), *TRAIN_WORDS, "te", "tst")
+MOST_DIGITS = 1000  # of a number within a name: Python reads no longer ones
 FEW = 20  # folders that may be splits or folds; to look through a thousand classes for folders would take too long
 DOES = {"train": "trains", "val": "selects", "test": "tests"}
 
@@ -36,10 +38,17 @@ def plain(name: str) -> str:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Returns the class names in the order of their labels: sorted, and by value where all are whole numbers."""
-    names = sorted(set(names))
-    values = {int(name) for name in names if is_number(name)}
-    return sorted(names, key=int) if len(values) == len(names) else names
+    """Returns the class names in the order of their labels: sorted, where numbers within them count by their value.
+
+    So "c2" comes before "c10", as a reader expects and timm's reader of folders has it; names that differ only in
+    zeros before a number are sorted as text.
+    """
+    return sorted(set(names), key=lambda name: (_natural(name), name))
+
+
+def _natural(name: str) -> list[Any]:
+    parts = re.split(r"([0-9]+)", name)
+    return [int(part[-MOST_DIGITS:]) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def as_labels(names: Iterable[str]) -> list[int] | None:

@@ -43,6 +43,7 @@ ALIASES = {
     "muon": {"momentum": "beta"},
 }
 DEFAULT_WEIGHT_DECAY = 0.05
+SHARED = ("b1", "b2", "eps", "momentum", "nesterov", "mu_dtype")  # config.optim has them whatever the optimiser
 
 
 @functools.cache
@@ -121,6 +122,7 @@ def make_optimizer(
     mu_dtype = options.get("mu_dtype")
     if mu_dtype is not None:
         mu_dtype = options["mu_dtype"] = _float_type(mu_dtype)
+    options = {word: value for word, value in options.items() if value is not None or word not in SHARED}
     mask = default_decay_mask if decay_mask is None else _by_path(decay_mask)
     chain = [optax.clip_by_global_norm(grad_clip_norm)] if grad_clip_norm else []
     chain += _alias(name, schedule, weight_decay, mask, options)
@@ -153,8 +155,7 @@ def _alias(
     known = dict(inspect.signature(makers[name]).parameters)
     known.pop("learning_rate")
     rename = ALIASES.get(name, {})
-    options = {rename.get(key, key): value for key, value in options.items() if value is not None}
-    options = {**DEFAULTS.get(name, {}), **options}
+    options = {**DEFAULTS.get(name, {}), **{rename.get(key, key): value for key, value in options.items()}}
     mask_word = next((word for word in ("mask", "weight_decay_mask") if word in known), None)
     decay_word = next((word for word in ("weight_decay", "weight_decay_rate") if word in known), None)
     free = [key for key in known if key not in (mask_word, decay_word)]
@@ -164,6 +165,8 @@ def _alias(
                 f"the optimiser {name!r} has no option {key!r}; it takes {', '.join(free) or 'none'}."
                 + suggest(key, free)
             )
+    options = {key: value for key, value in options.items() if value is not None}
+    for key in options:
         if isinstance(options[key], str) and isinstance(known[key].default, int | float):  # bool is an int
             wanted = "true or false" if isinstance(known[key].default, bool) else "a number"
             raise UserError(f"the option {key!r} of {name!r} is {options[key]!r}; expected {wanted}.")

@@ -43,7 +43,7 @@ def test_images(run: RunFiles) -> TestImages | str:
 
     try:
         config = config_lib.from_mapping(run_files.read_json(run.path / "config.json"))
-        split = parts.load_data(config).test
+        split = parts.load_data(config, class_names=run.class_names).test
         feed = parts.make_feed(config, split)
         if run.index is not None and not np.isin(run.index, split.index).all():
             return "the test images that are there now are not those of the run"

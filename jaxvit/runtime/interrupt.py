@@ -93,9 +93,16 @@ def _end(signum: int) -> NoReturn:
 
 @contextmanager
 def owned(message: str) -> Iterator[None]:
-    """Makes the process our own, for the command line: until `something_to_save` signals end it, with `message`."""
+    """Makes the process our own, for the command line: until `something_to_save` signals end it, with `message`.
+
+    Where it is our own already, only the message is a new one.
+    """
     global owns_the_process, _came
     if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    if owns_the_process:
+        nothing_to_save(message)
         yield
         return
     owns_the_process, _came = True, None

@@ -15,7 +15,7 @@ from jaxvit import config as config_lib
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.runtime.console import duration, err
-from jaxvit.runtime.interrupt import Interrupted, deferred
+from jaxvit.runtime.interrupt import Interrupted, deferred, something_to_save
 from jaxvit.runtime.paths import expand
 from jaxvit.studies import ledger as led
 from jaxvit.studies import smoke, weights
@@ -61,6 +61,7 @@ def run_study(
         seeds = seeds or study.seeds[: smoke.SEEDS if options.smoke else None]
         plans = make_plans(study, file, options, ledger, rows, seeds)
         ledger.write()
+        something_to_save()  # a signal ends the run under way, which saves its state
         with deferred() as flag:
             Conductor(study, file, workdir, options, ledger, plans, lock, flag).run()
         return ledger

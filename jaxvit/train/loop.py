@@ -27,7 +27,7 @@ from jaxvit.train.finish import finish, pass_over
 from jaxvit.train.prepare import Run, prepare
 from jaxvit.train.progress import Diverged, Progress
 from jaxvit.workdir import resume, run_files
-from jaxvit.workdir.trackers import make_trackers
+from jaxvit.workdir.trackers import check_packages, make_trackers
 
 STEP_SCALARS = {"loss": "train/batch_loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm"}
 
@@ -63,6 +63,7 @@ def train_and_evaluate(
       Diverged: the loss became NaN or infinite.
     """
     checks.check(config)
+    check_packages(config)
     if config.deterministic:
         determinism.check()
     err.quiet = not multihost.is_main()

@@ -26,6 +26,7 @@ from jaxvit.step import steps
 from jaxvit.step.state import TrainState, ema_variables, init_variables, model_variables
 from jaxvit.train import distill, micro_batch, multi_step
 from jaxvit.train.decisions import Rules, make_rules
+from jaxvit.workdir import resume
 from jaxvit.workdir.checkpoint import Checkpoints
 
 DRY_RUN_STEPS = 2
@@ -191,8 +192,10 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     rules = make_rules(given.early_stopping, given.optim.schedule)
     phases = read_phases(given.optim.freeze, given.optim.unfreeze, given.num_epochs)
     recipe.check(given)
+    recipe.check_names(given, phases)
     _check_sources(given)
-    dataset = parts.load_data(given, skipped_file=workdir / "skipped_files.txt" if multihost.is_main() else None)
+    skipped_file = workdir / "skipped_files.txt" if multihost.is_main() else None
+    dataset = parts.load_data(given, skipped_file, multihost.by_main(lambda: resume.class_names(workdir)))
     config = parts.resolve(given, dataset)
     _check_data(config, dataset)
     teacher = _load_teacher(config, dataset)

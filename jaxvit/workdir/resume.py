@@ -66,6 +66,17 @@ def kept(config: Config, workdir: Path) -> Config:
     return config
 
 
+def class_names(workdir: Path) -> list[str] | None:
+    """The classes of a run in `workdir` in the order of its labels, or None where none has begun there."""
+    if not has_work(workdir) or "classes.json" in run_files.damage(workdir):
+        return None
+    try:
+        names = run_files.read_json(workdir / "classes.json", list)
+    except UserError:
+        return None
+    return names if all(isinstance(name, str) for name in names) else None
+
+
 def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict[str, Any] | None:
     """Returns the metrics of a finished run of this config, tested if `test`; refuses a workdir of another one."""
     if not has_work(workdir):

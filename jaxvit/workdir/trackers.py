@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxvit.errors import UserError
-from jaxvit.runtime import drawing, escape
+from jaxvit.runtime import drawing, escape, packages
 from jaxvit.runtime.console import err
 
 FINAL = ("model", "data", "pretrained", "parameters", "trainable_parameters", "gmacs", "train_seconds",
@@ -46,7 +46,8 @@ class TensorBoard:
         # Imported here: only training writes events.
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(directory), purge_step=purge_step)
+        # absolute: it takes what stands before a colon ("gs:", "s3:") for the name of a store
+        self._writer = SummaryWriter(str(directory.absolute()), purge_step=purge_step)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Metrics of a step."""
@@ -145,6 +146,11 @@ def _read_id(path: Path) -> dict[str, Any] | None:
     good = isinstance(found, dict) and isinstance(found.get("id"), str)
     good = good and re.fullmatch(r"[A-Za-z0-9_-]{1,64}", found["id"])
     return found if good and isinstance(found.get("workdir", ""), str) else None
+
+
+def check_packages(config: Mapping[str, Any]) -> None:
+    """Raises UserError where a package that the end of a run needs is not installed."""
+    packages.require("tensorboardX", "matplotlib", *(["wandb"] if config["wandb"]["project"] else []))
 
 
 def make_trackers(workdir: Path, step: int, config: Mapping[str, Any]) -> list[Tracker]:

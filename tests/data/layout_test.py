@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -85,10 +86,22 @@ def test_what_can_be_read_two_ways_is_refused(tmp_path, folders, message):
 
 def test_order_of_classes():
     assert layout.in_order(["10", "9", "2"]) == ["2", "9", "10"]
-    assert layout.in_order(["b10", "b9", "a"]) == ["a", "b10", "b9"]
-    assert layout.in_order(["10", "9", "a"]) == ["10", "9", "a"]
+    assert layout.in_order(["b10", "b9", "a"]) == ["a", "b9", "b10"]
+    assert layout.in_order(["10", "9", "a"]) == ["9", "10", "a"]
+    assert layout.in_order([f"c{i}" for i in range(12)]) == [f"c{i}" for i in range(12)]
+    assert layout.in_order(["n02123045_tabby", "n02123045", "n01440764"])[0] == "n01440764"
+    assert layout.in_order(["x" + "9" * 5000, "x1"]) == ["x1", "x" + "9" * 5000]
     assert layout.in_order(["1", "01", "0"]) == ["0", "01", "1"]  # not numbers that tell classes apart
     assert layout.in_order(["\u0664", "10"]) == ["10", "\u0664"]  # other scripts' digits are text
+
+
+@pytest.mark.torch
+def test_the_order_of_classes_is_that_of_timms_reader():
+    misc = pytest.importorskip("timm.utils.misc")
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        names = {"".join(rng.choice(list("ab0129_-"), rng.integers(1, 7))) for _ in range(12)}
+        assert [misc.natural_key(name) for name in layout.in_order(names)] == sorted(map(misc.natural_key, names))
 
 
 def test_numbers_as_labels():

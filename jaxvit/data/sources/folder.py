@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +25,20 @@ class _File:
     label: int
 
 
-def load(path: str, skipped_file: str | os.PathLike | None = None, max_bad_fraction: float = MAX_BAD) -> Source:
+def load(
+    path: str,
+    skipped_file: str | os.PathLike | None = None,
+    max_bad_fraction: float = MAX_BAD,
+    known: Sequence[str] | None = None,
+    to_train: bool = True,
+) -> Source:
     """Reads `PATH/train/CLASS/*`, `PATH/val/CLASS/*`, `PATH/test/CLASS/*`, or `PATH/CLASS/*`, at any depth.
 
     Names of splits count in the usual spellings (`layout.SPLIT_NAMES`). A split that is missing is held out of the
-    training images; for the test split these are 20 % of every class, the same for every seed. Classes are sorted by
-    name, or by value where all names are numbers. Formats are told by content. Files that cannot be read are skipped,
-    counted, and listed in `skipped_file`; more than `max_bad_fraction` of them is a UserError, as are empty folders
-    and single classes.
+    training images; for the test split these are 20 % of every class, the same for every seed. Classes have the order
+    of `layout.in_order`, or that of `known` where these are the same ones. Formats are told by content. Files that
+    cannot be read are skipped, counted, and listed in `skipped_file`; more than `max_bad_fraction` of them is a
+    UserError, as are, with `to_train`, single classes and those without images.
     """
     root = expand(path)
     if not root.is_dir():
@@ -39,21 +46,26 @@ def load(path: str, skipped_file: str | os.PathLike | None = None, max_bad_fract
     layout = read_layout(root)
     folders, notes = layout.folders, list(layout.notes)
     class_names = in_order(plain(d.name) for d in subfolders(folders["train"]))
+    if known is not None and sorted(known) == sorted(class_names):
+        class_names = list(known)
+    elif class_names != sorted(class_names):
+        first = ", ".join(repr(name) for name in class_names[:3])
+        notes.append(f"numbers in the names of classes count by their value: {first}, ... are 0, 1, 2, ...")
     labels = {name: label for label, name in enumerate(class_names)}
-    _check_classes(layout, class_names)
+    _check_classes(layout, class_names, 2 if to_train else 1)
     files = [
         _File(file, split, labels[plain(directory.name)])
         for split, folder in folders.items()
         for directory in subfolders(folder)
         for file in image_files(directory)
     ]
-    _check_counts(root, folders["train"], files, class_names, "no images")
+    _check_counts(root, folders["train"], files, class_names, "no images", to_train)
     files, sizes, skipped = _verify(root, files)
     if skipped_file is not None:
         write_skipped(skipped_file, skipped)
     if skipped:
         notes.append(_report(root, skipped, len(files) + len(skipped), skipped_file, max_bad_fraction))
-    _check_counts(root, folders["train"], files, class_names, "no readable images")
+    _check_counts(root, folders["train"], files, class_names, "no readable images", to_train)
     splits = {split: _split(root, split, [f for f in files if f.split == split]) for split in folders}
     for split, folder in folders.items():
         if not len(splits[split]):
@@ -68,9 +80,9 @@ def load(path: str, skipped_file: str | os.PathLike | None = None, max_bad_fract
     return Source(splits, class_names, 3, size, IMAGENET_MEAN, IMAGENET_STD, notes, scale, drawn)
 
 
-def _check_classes(layout: Layout, class_names: list[str]) -> None:
+def _check_classes(layout: Layout, class_names: list[str], fewest: int) -> None:
     folders = layout.folders
-    if len(class_names) < 2:
+    if len(class_names) < fewest:
         found = f"only the class {class_names[0]!r}" if class_names else "no class folders"
         below = inner(folders["train"])
         instead = f"\nDid you mean folder:{below}?" if len(subfolders(below)) > 1 else ""
@@ -82,12 +94,14 @@ def _check_classes(layout: Layout, class_names: list[str]) -> None:
             raise UserError(f"{folder}: {names} is not a class of {folders['train']} (needed for {split}).")
 
 
-def _check_counts(root: Path, train: Path, files: list[_File], class_names: list[str], what: str) -> None:
+def _check_counts(
+    root: Path, train: Path, files: list[_File], class_names: list[str], what: str, to_train: bool
+) -> None:
     filled = {f.label for f in files if f.split == "train"}
     empty = [name for i, name in enumerate(class_names) if i not in filled]
     if len(empty) == len(class_names):
         raise UserError(f"folder:{root}: {what}; expected {read_formats()} files in a subfolder per class.")
-    if empty:
+    if empty and to_train:
         names = ", ".join(repr(name) for name in empty[:3])
         more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
         raise UserError(f"{train}: {what} in the class folder {names}{more}; expected at least one in each.")

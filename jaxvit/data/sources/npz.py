@@ -13,7 +13,7 @@ MAX_CLASSES = 100_000  # a larger label is a mistake; its classifier would not f
 MAX_CHANNELS = 16  # more in the last place means [n, c, h, w]
 
 
-def load(path: str) -> Source:
+def load(path: str, to_train: bool = True) -> Source:
     """Reads `image` ([n, h, w, c] or [n, h, w]; uint8, or float in [0, 1]) and `label` (int [n]) of each split.
 
     `class_names` (different strings [num_classes]) in train.npz names the classes; otherwise their number is the
@@ -40,7 +40,7 @@ def load(path: str) -> Source:
     if class_names is None:
         _check_first(root / "train.npz", list(splits.values()))
         class_names = [str(i) for i in range(int(train.labels.max()) + 1)]
-    if len(class_names) < 2 or len(np.unique(train.labels)) < 2:
+    if to_train and (len(class_names) < 2 or len(np.unique(train.labels)) < 2):
         raise UserError(f"{root / 'train.npz'}: all labels are of one class; a classifier needs two or more.")
     for name, split in splits.items():
         _check_against_train(root / f"{name}.npz", split, train, len(class_names))

@@ -1,6 +1,7 @@
 """Names to data sets: `digits`, `cifar10`, `cifar100`, `tfds:NAME`, `folder:PATH`, `npz:PATH`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,10 @@ _PLAIN: dict[str, Callable[..., Source]] = {
 }
 _WITH_ARGUMENT: dict[str, Callable[..., Source]] = {
     "tfds": lambda argument, **options: tfds_source.load(argument, options["data_dir"]),
-    "folder": lambda argument, **options: folder.load(argument, options["skipped_file"], options["max_bad_fraction"]),
-    "npz": lambda argument, **_: npz.load(argument),
+    "folder": lambda argument, **options: folder.load(
+        argument, options["skipped_file"], options["max_bad_fraction"], options["class_names"], options["to_train"]
+    ),
+    "npz": lambda argument, **options: npz.load(argument, options["to_train"]),
 }
 
 
@@ -37,6 +40,8 @@ def load_dataset(
     skipped_file: str | None = None,
     test_limit: int | None = None,
     max_bad_fraction: float = MAX_BAD,
+    class_names: Sequence[str] | None = None,
+    to_train: bool = True,
 ) -> Dataset:
     """Returns the data set called `name`, with validation drawn and the train split limited.
 
@@ -55,6 +60,8 @@ def load_dataset(
       skipped_file: where `folder:` lists the files it could not read, one per line with the reason.
       test_limit: use at most so many test images (stratified, the same for every seed), or None for all.
       max_bad_fraction: share of the files of `folder:` that may be unreadable, in [0, 1].
+      class_names: the order in which a run knows the classes of `folder:`, taken where they are the same ones.
+      to_train: whether a classifier is trained on it, which needs two classes, each with images.
     """
     if isinstance(val_fraction, bool) or not 0 <= val_fraction < 1:
         raise UserError(f"data.val_fraction is {val_fraction}; expected a number from 0 to below 1.")
@@ -63,8 +70,9 @@ def load_dataset(
     if isinstance(max_bad_fraction, bool) or not 0 <= max_bad_fraction <= 1:
         raise UserError(f"data.max_bad_fraction is {max_bad_fraction}; expected a number from 0 to 1.")
     limit(np.zeros(1, np.int32), fraction=fraction, per_class=per_class, seed=seed)  # refuse before reading
-    options = {"data_dir": data_dir, "archive": archive, "skipped_file": skipped_file}
-    source = _load_source(name, max_bad_fraction=max_bad_fraction, **options)
+    options: dict[str, Any] = {"data_dir": data_dir, "archive": archive, "skipped_file": skipped_file}
+    options |= {"max_bad_fraction": max_bad_fraction, "class_names": class_names, "to_train": to_train}
+    source = _load_source(name, **options)
     train, test = source.splits["train"], source.splits["test"]
     notes = list(source.notes)
     val, drawn = source.splits.get("val"), source.drawn

@@ -40,6 +40,20 @@ def test_class_folders_are_split_automatically_and_the_test_split_is_fixed(tmp_p
         np.testing.assert_array_equal(np.asarray(split.read(1)), np.asarray(Image.open(tmp_path / split.names[1])))
 
 
+def test_numbers_in_names_of_classes_count_by_their_value_and_a_run_keeps_its_order(tmp_path):
+    name = _plain(tmp_path, 5, ("c10", "c2", "c1"))
+    data = load_dataset(name)
+    assert data.class_names == ["c1", "c2", "c10"]
+    assert any("count by their value: 'c1', 'c2', 'c10'" in note for note in data.notes)
+    before = ["c1", "c10", "c2"]  # as runs of earlier versions have them
+    kept = load_dataset(name, class_names=before)
+    assert kept.class_names == before and not any("by their value" in note for note in kept.notes)
+    for found in (data, kept):
+        for i, file in enumerate(found.train.names):
+            assert found.class_names[found.train.labels[i]] == file.split("/")[0]
+    assert load_dataset(name, class_names=["c1", "c10", "x"]).class_names == data.class_names
+
+
 @pytest.mark.parametrize(("val_name", "with_test"), [("val", False), ("validation", False), ("val", True)])
 def test_train_and_val_folders(tmp_path, val_name, with_test):
     """val/ selects and is never the test split; a missing test split is held out of train/."""
