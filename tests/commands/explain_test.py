@@ -91,7 +91,7 @@ def test_samples_are_named_by_file_or_place(run, capsys, monkeypatch):
         (split, ["train.npz[5]", "train.npz[9]"], ["train.npz_5", "train.npz_9"]),
         (files, ["cat/1.jpg", "eel/1.jpg"], ["cat_1", "eel_1"]),
     ):
-        monkeypatch.setattr(parts, "load_data", lambda config, of=of: SimpleNamespace(test=of))
+        monkeypatch.setattr(parts, "load_data", lambda config, of=of, **_: SimpleNamespace(test=of))
         out = run / stems[0]
         assert explain_cli.run(["--workdir", str(run / "run"), "--samples", "2", "--out", str(out)]) == 0
         said = capsys.readouterr().out
