@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvit import models, optim
+from jaxvit import models, optim, tree
 from jaxvit.errors import UserError
+from jaxvit.models import registry
+from jaxvit.models.family import Family, is_head
 from jaxvit.models.layers import to_pair
 from jaxvit.models.macs import by_formula, count_macs
 from jaxvit.runtime.platform import made_for
@@ -18,7 +20,6 @@ from jaxvit.step import steps
 from jaxvit.step.state import create_state, init_variables
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16}
-HEADS = ("head", "head_dist", "fc")  # classifiers, of which some compute in float32 whatever the rest does
 LEARNING_RATE = 1e-4
 MEAN, STD = 0.5, 0.25  # of the synthetic images' normalisation
 
@@ -84,7 +85,7 @@ class Subject:
     def inference(self, batch_size: int) -> tuple[Callable, Any, Any]:
         """(function to jit, variables, images): normalised images to logits, weights in the computing dtype."""
         dtype = DTYPES[self.settings.dtype]
-        variables = self.variables if dtype is None else _lowered(self.variables, dtype)
+        variables = self.variables if dtype is None else _lowered(self.variables, dtype, registry.family_of(self.model))
         rng = np.random.default_rng(0)
         images = rng.standard_normal((batch_size, *self.image_shape), dtype=np.float32)
         return self.model.apply, variables, jax.device_put(jnp.asarray(images, dtype))
@@ -117,11 +118,14 @@ def make_subject(settings: Settings, *, abstract: bool = False) -> Subject:
     return Subject(settings, model, shape, variables, count_macs(model.clone(dtype=None), shape))
 
 
-def _lowered(variables: Any, dtype: Any) -> Any:
-    """The kernels in the computing dtype, as the modules would cast them at each call; heads and the rest stay."""
+def _lowered(variables: Any, dtype: Any, family: Family) -> Any:
+    """The kernels in the computing dtype, as the modules would cast them at each call; what else there is stays.
 
-    def cast(path: Any, leaf: jax.Array) -> jax.Array:
-        names = [part.key for part in path]
-        return leaf.astype(dtype) if names[-1] == "kernel" and not set(names) & set(HEADS) else leaf
+    So do classifiers, of which some compute in float32 whatever the rest does.
+    """
 
-    return jax.tree_util.tree_map_with_path(cast, variables)
+    def cast(path: str, leaf: jax.Array) -> jax.Array:
+        return leaf.astype(dtype) if path.endswith("/kernel") and not is_head(family, path) else leaf
+
+    params = tree.map_with_path(cast, variables["params"])
+    return {**variables, "params": params}

@@ -13,12 +13,13 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from jaxvit import models, optim
+from jaxvit import models, optim, tree
 from jaxvit.build import parts
 from jaxvit.build.phases import trainable_masks
 from jaxvit.config.default import Config
 from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError
+from jaxvit.models import registry
 from jaxvit.models.layers import to_pair
 from jaxvit.runtime import numbers, sharding
 from jaxvit.step import gradients, steps
@@ -89,13 +90,14 @@ def make_phases(
             return create_state(variables, tx, trainable, jax.random.key(config.seed), ema=config.ema.decay > 0)
 
         shapes = jax.eval_shape(create, variables)
-        places = sharding.state_shardings(shapes, mesh)
+        places = sharding.state_shardings(shapes, mesh, rules)
         template = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, places)
         compiled = functools.partial(jit, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
         made = {sam: one_step(make, trainable, tx) for sam, make in gradient.items()}
         several = {sam: compiled(many(step)) for sam, step in made.items()} if many else {}
         return Phase(epoch, trainable, {sam: compiled(step) for sam, step in made.items()}, several, create, template)
 
+    rules = registry.sharding_rules(tree.named_leaves(variables["params"]))
     trains = trainable_masks(variables["params"], phases)
     return [make_phase(epoch, mask) for (epoch, _), mask in zip(phases, trains, strict=True)]
 

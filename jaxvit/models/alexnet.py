@@ -1,17 +1,14 @@
 """AlexNet in its one-tower form (Krizhevsky, 2014, "One weird trick"), laid out as torchvision has it."""
 
 import functools
-from typing import Any
 
 import flax.linen as nn
 import jax
 
 from jaxvit.models.conv_layers import FeatureMap, adaptive_avg_pool, check_images, conv, linear, max_pool, torch_bias
+from jaxvit.models.family import Family
 from jaxvit.models.layers import Array, Dtype, Size, torch_uniform
 from jaxvit.precision import at_least_float32
-
-VARIANTS: dict[str, dict[str, Any]] = {"alexnet": {}}
-UNSUPPORTED: dict[str, str] = {}
 
 # index in torchvision's `features`, channels, kernel size, stride, padding, whether a 3x3 max-pool follows
 CONVOLUTIONS = (
@@ -64,3 +61,16 @@ class AlexNet(nn.Module):
         )(x)  # fmt: skip
         x = jax.nn.relu(x)
         return max_pool(x, 3, 2) if pool else x
+
+
+FAMILY = Family(
+    name="alexnet",
+    model=AlexNet,
+    variants={"alexnet": {}},
+    small=lambda fields: {"image_size": 64, "head_hidden_size": 32},
+    stem=r"features_0/",
+    blocks=((r"features_(\d+)/", ()),),
+    mark=r"^classifier\.1\.weight$",
+    first_conv=("features.0",),
+    classifiers={"classifier.6": None},
+)

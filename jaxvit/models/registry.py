@@ -1,59 +1,59 @@
 """All models by timm's names: what there is, and how to make one."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 
 from jaxvit.errors import UserError
-from jaxvit.models import alexnet, conv_checks, conv_layers, fields, resnet, swin, vgg, vit
-from jaxvit.models.layers import ACTIVATIONS, REMAT_CHOICES
+from jaxvit.models import alexnet, fields, resnet_variants, swin_variants, vgg, vit_family
+from jaxvit.models.family import MEGATRON, Family, ShardingRules
+from jaxvit.models.names import timm_name
 from jaxvit.models.tags import data_config, split_tag, tag_info, tag_tables, unknown_name
 
 __all__ = [
-    "FAMILIES", "Family", "check_fields", "create_model", "data_config", "list_models", "model_entry",
-    "model_fields", "split_tag", "tag_info",
+    "FAMILIES", "Family", "check_fields", "create_model", "data_config", "family_of", "list_models", "model_entry",
+    "model_fields", "recognise", "sharding_rules", "split_tag", "tag_info",
 ]  # fmt: skip
 
 
-class Family(NamedTuple):
-    """A model class with its named variants (name -> fields), and the words that its fields accept."""
-
-    model: type[nn.Module]
-    variants: Mapping[str, Mapping[str, Any]]
-    unsupported: Mapping[str, str]
-    choices: Mapping[str, Collection[Any]] = {}
-    check: Callable[[Any], None] | None = None  # raises UserError on fields that do not fit each other
-
-
-CONV_CHOICES = {"act_layer": tuple(ACTIVATIONS), "global_pool": tuple(conv_layers.GLOBAL_POOLS)}
-RESNET_CHOICES = CONV_CHOICES | {
-    "remat": REMAT_CHOICES,
-    "block": tuple(resnet.BLOCKS),
-    "stem": tuple(resnet.STEMS),
-    "stem_type": ("", "deep", "deep_tiered"),
-    "norm_layer": tuple(conv_layers.NORMS),
-    "aa_layer": (None, *conv_layers.ANTI_ALIAS),
-    "attn_layer": tuple(resnet.ATTENTIONS),
-}
-REMAT = {"remat": REMAT_CHOICES}
-VGG_CHOICES = CONV_CHOICES | {"norm_layer": (None, *conv_layers.NORMS)}
-
 FAMILIES: dict[str, Family] = {
-    "alexnet": Family(alexnet.AlexNet, alexnet.VARIANTS, alexnet.UNSUPPORTED),
-    "vgg": Family(vgg.VGG, vgg.VARIANTS, vgg.UNSUPPORTED, VGG_CHOICES, conv_checks.check_vgg),
-    "resnet": Family(resnet.ResNet, resnet.VARIANTS, resnet.UNSUPPORTED, RESNET_CHOICES, conv_checks.check_resnet),
-    "vit": Family(vit.VisionTransformer, vit.VARIANTS, vit.UNSUPPORTED, vit.CHOICES | REMAT, vit._check_fields),
-    "swin": Family(swin.SwinTransformer, swin.VARIANTS, swin.UNSUPPORTED, swin.CHOICES | REMAT, swin.check_fields),
+    record.name: record
+    for record in (
+        alexnet.FAMILY,
+        vgg.FAMILY,
+        resnet_variants.FAMILY,
+        vit_family.FAMILY,
+        swin_variants.FAMILY,
+    )
 }
 
 
-@cache
 def _names() -> dict[str, Family]:
     return {name: family for family in FAMILIES.values() for name in family.variants}
+
+
+def family_of(model: nn.Module) -> Family:
+    """The record of a model's class, or of a class that it was made from. Raises TypeError for other modules."""
+    for cls in type(model).__mro__:
+        for record in FAMILIES.values():
+            if record.model is cls:
+                return record
+    raise TypeError(f"{type(model).__name__} is not a model of jaxvit; expected one from jaxvit.create_model.")
+
+
+def recognise(paths: Iterable[str]) -> Family | None:
+    """The record of the family whose parameters have such paths ("blocks_0/norm1/scale"); None where none has."""
+    names = [timm_name(tuple(path.split("/"))) for path in paths]
+    return next((f for f in FAMILIES.values() if any(re.search(f.mark, name) for name in names)), None)
+
+
+def sharding_rules(paths: Iterable[str]) -> ShardingRules:
+    """How kernels with such paths are cut over devices: by their family's rules, or by those of transformers."""
+    record = recognise(paths)
+    return MEGATRON if record is None else record.sharding
 
 
 def _natural(name: str) -> list[Any]:
@@ -67,7 +67,7 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
         return sorted((n for n in names if fnmatchcase(n, pattern)), key=_natural)
     found = []
     for name in names:
-        for tag, entry in tag_tables()[name].items():
+        for tag, entry in tag_tables().get(name, {}).items():
             full = f"{name}.{tag}" if tag else name
             if entry["has_weights"] and (fnmatchcase(full, pattern) or fnmatchcase(name, pattern)):
                 found.append(full)

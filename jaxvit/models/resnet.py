@@ -29,10 +29,7 @@ from jaxvit.models.conv_layers import (
     pick,
 )
 from jaxvit.models.layers import ACTIVATIONS, Array, DropPath, Dtype, Size, drop_path_rates, rematerialised
-from jaxvit.models.resnet_variants import VARIANTS as VARIANTS
 from jaxvit.precision import at_least_float32
-
-UNSUPPORTED: dict[str, str] = {}
 
 STEMS = {"imagenet": 7, "cifar": 3}
 

@@ -1,4 +1,4 @@
-"""timm's 81 entry points of `resnet.py` (1.0.31): name -> fields of `ResNet` that differ from its defaults.
+"""timm's 81 entry points of `resnet.py` (1.0.31): name -> fields of `ResNet` that differ; and the family's record.
 
 The image size is that of the entry's default weights. Sources: ResNet (He et al., 2016); c, d, s, t stems (He et al.,
 2019, "Bag of tricks"); wide (Zagoruyko and Komodakis, 2016); ResNeXt (Xie et al., 2017); SE and SENet-154 (Hu et
@@ -7,6 +7,12 @@ RS (Bello et al., 2021); pruned (Aflalo et al., 2020).
 """
 
 from typing import Any
+
+from jaxvit.models.conv_checks import check_resnet
+from jaxvit.models.conv_layers import ANTI_ALIAS, GLOBAL_POOLS, NORMS
+from jaxvit.models.family import Family, Fields, Tensors
+from jaxvit.models.layers import ACTIVATIONS, REMAT_CHOICES
+from jaxvit.models.resnet import ATTENTIONS, BLOCKS, STEMS, ResNet
 
 # Blocks per stage.
 _10 = {"block": "basic", "layers": (1, 1, 1, 1)}
@@ -148,3 +154,59 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
 }
 # fmt: on
+
+
+def _fits(tensors: Tensors, fields: Fields) -> bool:
+    """Whether a file shows a variant's kind of blocks, of attention and of stem."""
+    block = "bottleneck" if "layer1.0.conv3.weight" in tensors else "basic"
+    attn = "eca" if "layer1.0.se.conv.weight" in tensors else "se" if "layer1.0.se.fc1.weight" in tensors else None
+    stem = "conv1.0.weight" in tensors or fields["stem_type"] == ""
+    return stem and (fields["block"], fields["attn_layer"]) == (block, attn)
+
+
+FAMILY = Family(
+    name="resnet",
+    model=ResNet,
+    variants=VARIANTS,
+    timm_modules=("resnet",),
+    choices={
+        "act_layer": tuple(ACTIVATIONS),
+        "global_pool": tuple(GLOBAL_POOLS),
+        "remat": REMAT_CHOICES,
+        "block": tuple(BLOCKS),
+        "stem": tuple(STEMS),
+        "stem_type": ("", "deep", "deep_tiered"),
+        "norm_layer": tuple(NORMS),
+        "aa_layer": (None, *ANTI_ALIAS),
+        "attn_layer": tuple(ATTENTIONS),
+    },
+    check=check_resnet,
+    depth_field="layers",
+    small=lambda fields: {"image_size": 16, "stem": "cifar", "channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1)},
+    stem=r"conv1|bn1|maxpool",  # resnetrs halves by a convolution named maxpool_0
+    blocks=((r"layer(\d+)_(\d+)/", ()),),
+    stages=True,
+    mark=r"^layer1\.0\.conv1\.weight$",
+    first_conv=("conv1", "conv1.0"),
+    classifiers={"fc": "head_hidden"},
+    buffers=(r"\.num_batches_tracked$",),
+    fits=_fits,
+    cifar_stem=("conv1", "maxpool"),
+    branch_ends=r"bn3\.weight$",
+    transformers_only={"downsample_in_bottleneck": False, "downsample_in_first_stage": False, "hidden_act": "relu"},
+    timm_args=(
+        "layers",
+        "global_pool",
+        "stem_type",
+        "stem_width",
+        "replace_stem_pool",
+        "channels",
+        "cardinality",
+        "base_width",
+        "block_reduce_first",
+        "down_kernel_size",
+        "avg_down",
+        "act_layer",
+        "aa_layer",
+    ),  # fmt: skip
+)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -333,25 +332,3 @@ def check_fields(model: SwinTransformer) -> None:
                 f"embed_dim={model.embed_dim} gives stage {i} the width {model.embed_dim * 2**i}, "
                 f"which is not divisible by its num_heads={heads}."
             )
-
-
-_SMALL = {"depths": (2, 2, 18, 2)}
-_BASE = {"embed_dim": 128, "num_heads": (4, 8, 16, 32), **_SMALL}
-_LARGE = {"embed_dim": 192, "num_heads": (6, 12, 24, 48), **_SMALL}
-_384 = {"image_size": 384, "window_size": 12}
-
-VARIANTS: dict[str, dict[str, Any]] = {
-    # Liu et al., 2021, table 7
-    "swin_tiny_patch4_window7_224": {},
-    "swin_small_patch4_window7_224": _SMALL,
-    "swin_base_patch4_window7_224": _BASE,
-    "swin_base_patch4_window12_384": {**_BASE, **_384},
-    "swin_large_patch4_window7_224": _LARGE,
-    "swin_large_patch4_window12_384": {**_LARGE, **_384},
-    # Chen et al., 2021, "Searching the Search Space of Vision Transformer"
-    "swin_s3_tiny_224": {"window_size": (7, 7, 14, 7)},
-    "swin_s3_small_224": {"window_size": (14, 14, 14, 7), **_SMALL},
-    "swin_s3_base_224": {"window_size": (7, 7, 14, 7), "depths": (2, 2, 30, 2)},
-}
-
-UNSUPPORTED: dict[str, str] = {}

@@ -1,11 +1,13 @@
 """VGG (Simonyan and Zisserman, 2015), with the fully connected layers as convolutions, as timm has it."""
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 
+from jaxvit.models.conv_checks import check_vgg
 from jaxvit.models.conv_layers import (
     GLOBAL_POOLS,
     NORMS,
@@ -16,6 +18,7 @@ from jaxvit.models.conv_layers import (
     max_pool,
     pick,
 )
+from jaxvit.models.family import Family, Fields, Tensors
 from jaxvit.models.layers import ACTIVATIONS, Array, Dtype, PatchProjection, Size, kaiming_fan_out
 from jaxvit.precision import at_least_float32
 
@@ -36,7 +39,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "vgg19": {"cfg": _19},
     "vgg19_bn": {"cfg": _19, **_BN},
 }
-UNSUPPORTED: dict[str, str] = {}
 
 
 class ConvMlp(nn.Module):
@@ -146,3 +148,36 @@ class VGG(nn.Module):
                 x = norm(f"features_{index + 1}", train=train, dtype=self.dtype)(x)
             x, index = act(x), index + self._slots
         return x
+
+
+def _fits(tensors: Tensors, fields: Fields) -> bool:
+    """Whether the widths and norms of a file are those of a variant."""
+    found = {name: re.match(r"features\.(\d+)\.", name) for name, tensor in tensors.items() if tensor.ndim == 4}
+    kernels = {int(match[1]): tensors[name] for name, match in found.items() if match}
+    norm_layer = "batchnorm" if "features.1.running_var" in tensors else None
+    widths = tuple(entry for entry in fields["cfg"] if entry != "M")
+    return (tuple(kernels[i].shape[0] for i in sorted(kernels)), norm_layer) == (widths, fields["norm_layer"])
+
+
+FAMILY = Family(
+    name="vgg",
+    model=VGG,
+    variants=VARIANTS,
+    timm_modules=("vgg",),
+    choices={
+        "act_layer": tuple(ACTIVATIONS), "global_pool": tuple(GLOBAL_POOLS), "norm_layer": (None, *NORMS),
+    },
+    check=check_vgg,
+    small=lambda fields: {
+        "image_size": 32, "head_hidden_size": 32, "cfg": (8, "M", 8, "M", 16, "M", 16, 16, "M", 16, 16, "M"),
+    },
+    stem=r"features_0/",
+    blocks=((r"features_(\d+)/", ()),),
+    sharding=((r"\bpre_logits/fc1/bias$", ("tensor",)),),
+    mark=r"^pre_logits\.fc1\.weight$",
+    first_conv=("features.0",),
+    classifiers={"head.fc": None},
+    buffers=(r"\.num_batches_tracked$",),
+    fits=_fits,
+    timm_args=("act_layer", "global_pool", "mlp_ratio"),
+)  # fmt: skip

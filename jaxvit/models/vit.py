@@ -38,10 +38,9 @@ from jaxvit.models.vit_layers import (
     row_major,
     tiny_normal,
 )
-from jaxvit.models.vit_variants import UNSUPPORTED, VARIANTS
 from jaxvit.precision import at_least_float32
 
-__all__ = ["UNSUPPORTED", "VARIANTS", "Attention", "Block", "LayerScale", "PatchEmbed", "VisionTransformer"]
+__all__ = ["Attention", "Block", "LayerScale", "PatchEmbed", "VisionTransformer"]
 
 POOLS: dict[str, Callable[[Array], Array]] = {
     "avg": lambda x: jnp.mean(x, axis=1),
@@ -128,7 +127,7 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Any:
-        _check_fields(self)
+        check_fields(self)
         _check_images(self, images)
         norm = make_norm(self.norm_layer, self.norm_eps, self.dtype)
         norm_last = self.global_pool in POOLS if self.fc_norm is None else self.fc_norm
@@ -251,7 +250,8 @@ class VisionTransformer(nn.Module):
         return (logits + dist_logits) / 2
 
 
-def _check_fields(model: VisionTransformer) -> None:
+def check_fields(model: VisionTransformer) -> None:
+    """Raises UserError on words that do not exist, and on fields that do not fit each other."""
     for field, choices in CHOICES.items():
         if (value := getattr(model, field)) not in choices:
             known = ", ".join(map(repr, choices))

@@ -298,6 +298,3 @@ VARIANTS: dict[str, Fields] = {
     "deit3_large_patch16_384": _vit(_LARGE, 16, 384, **_DEIT3),
     "deit3_huge_patch14_224": _vit(_HUGE, 14, 224, **_DEIT3),
 }
-
-# Entry points of timm's vision_transformer.py and deit.py that need an option this module lacks: none in 1.0.31.
-UNSUPPORTED: dict[str, str] = {}

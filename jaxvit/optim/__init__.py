@@ -2,13 +2,12 @@
 
 from jaxvit.optim import ema, plateau, sam
 from jaxvit.optim.factory import at_step, check_name, layer_scales, make_optimizer, optimizers
-from jaxvit.optim.families import family_of, layer_ids
+from jaxvit.optim.layer_groups import family_of, layer_ids
 from jaxvit.optim.masks import (
     decay_mask,
     describe_trainable,
     freeze_mask,
     frozen_modules,
-    keep_frozen_stats,
     merge,
     split_trainable,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "freeze_mask",
     "frozen_modules",
     "gsam_rho",
-    "keep_frozen_stats",
     "layer_ids",
     "layer_scales",
     "make_optimizer",

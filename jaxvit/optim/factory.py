@@ -13,7 +13,8 @@ import optax.contrib
 
 from jaxvit import tree
 from jaxvit.errors import UserError, suggest
-from jaxvit.optim.families import layer_ids
+from jaxvit.models.registry import recognise
+from jaxvit.optim.layer_groups import layer_ids
 from jaxvit.optim.masks import decay_mask as default_decay_mask
 
 # aliases that a plain (gradients, state, parameters) update cannot serve, and what each would need
@@ -98,9 +99,9 @@ def make_optimizer(
         term, added to the gradient after clipping. None: 0.05 where decoupled, 0 as an L2 term.
       grad_clip_norm: greatest global norm of the gradient; None or 0 = off.
       trainable: tree of booleans (`freeze_mask`); what is False has no state and gets zero updates.
-      decay_mask: tree of booleans or function of the parameters; None = kernels of rank >= 2.
+      decay_mask: tree of booleans or function of the parameters; None = kernels of rank >= 2, as the family has it.
       layer_decay: factor between the rates of one layer and the next, timm's layers (Bao et al. 2021, BEiT).
-      family: for layer_decay; None = recognised by the names of the parameters.
+      family: for layer_decay and decay_mask; None = recognised by the names of the parameters.
       **options: the alias's own arguments, None its own default: `b1` and `b2`, decays of the moments; `eps`, added to
         the denominator; `momentum`, 0.9 for sgd, and `nesterov`, its form; `mu_dtype`, type of the first moment, e.g.
         "bfloat16"; and whatever else it takes.
@@ -123,7 +124,9 @@ def make_optimizer(
     if mu_dtype is not None:
         mu_dtype = options["mu_dtype"] = _float_type(mu_dtype)
     options = {word: value for word, value in options.items() if value is not None or word not in SHARED}
-    mask = default_decay_mask if decay_mask is None else _by_path(decay_mask)
+    if family is None and (record := recognise(tree.named_leaves(params))):
+        family = record.name
+    mask = functools.partial(default_decay_mask, family=family) if decay_mask is None else _by_path(decay_mask)
     chain = [optax.clip_by_global_norm(grad_clip_norm)] if grad_clip_norm else []
     chain += _alias(name, schedule, weight_decay, mask, options)
     if layer_decay is not None and layer_decay != 1:

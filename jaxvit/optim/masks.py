@@ -6,19 +6,21 @@ from typing import Any
 
 from jaxvit import tree
 from jaxvit.errors import UserError, suggest
-from jaxvit.optim.families import block_ids, family_of, is_head, num_blocks, stage_ids
+from jaxvit.models.family import DECAYS, is_head
+from jaxvit.models.registry import recognise
+from jaxvit.optim.layer_groups import block_ids, num_blocks, record_of, stage_ids
 
 FREEZE_WORDS = ("none", "early", "early_with_stem", "middle", "head_only")
 
 
-def decays(path: str, leaf: Any) -> bool:
-    """Whether weight decay applies: kernels only, not norms, biases, tokens, position or bias tables."""
-    return path.rsplit("/", 1)[-1] == "kernel" and leaf.ndim >= 2
+def decay_mask(params: Any, *, family: str | None = None) -> Any:
+    """What weight decay applies to, a tree of booleans: kernels, not norms, biases, tokens, position or bias tables.
 
-
-def decay_mask(params: Any) -> Any:
-    """Tree of booleans for optax's `mask`; works on any part of the parameters."""
-    return tree.map_with_path(decays, params)
+    Works on any part of the parameters where `family`, a name of registry.FAMILIES, is given.
+    """
+    record = record_of(params, family) if family else recognise(tree.named_leaves(params))
+    pattern = re.compile(record.decays if record else DECAYS)
+    return tree.map_with_path(lambda path, leaf: leaf.ndim >= 2 and pattern.match(path) is not None, params)
 
 
 def freeze_mask(params: Any, freeze: str | Sequence[str] | None, *, family: str | None = None) -> Any:
@@ -30,7 +32,7 @@ def freeze_mask(params: Any, freeze: str | Sequence[str] | None, *, family: str 
         and 3); `head_only` (only the classifier trains); `last_2_blocks` (only the last two blocks and what
         follows them train); else a regex, or several, on names such as "blocks_3/attn/qkv/kernel": what matches
         is frozen.
-      family: a name of families.FAMILIES; None = recognised by the names of the parameters.
+      family: a name of registry.FAMILIES; None = recognised by the names of the parameters.
 
     Raises:
       UserError: an unknown word, a pattern that matches nothing, or nothing left to train.
@@ -38,7 +40,7 @@ def freeze_mask(params: Any, freeze: str | Sequence[str] | None, *, family: str 
     if freeze is None or freeze == "none" or (not isinstance(freeze, str) and not list(freeze)):
         return tree.map_with_path(lambda path, leaf: True, params)
     if isinstance(freeze, str) and (freeze in FREEZE_WORDS or re.fullmatch(r"last_\d{1,6}_blocks?", freeze)):
-        frozen = _frozen_by_word(params, freeze, family or family_of(params))
+        frozen = _frozen_by_word(params, freeze, record_of(params, family).name)
     else:
         frozen = _frozen_by_pattern(params, freeze)
     trainable = tree.map_with_path(lambda path, leaf: not frozen[path], params)
@@ -51,7 +53,8 @@ def freeze_mask(params: Any, freeze: str | Sequence[str] | None, *, family: str 
 
 def _frozen_by_word(params: Any, word: str, family: str) -> dict[str, bool]:
     if word == "head_only":
-        return {path: not is_head(path, family) for path in tree.named_leaves(params)}
+        record = record_of(params, family)
+        return {path: not is_head(record, path) for path in tree.named_leaves(params)}
     if word.startswith("last_"):
         kept, total = int(word.split("_")[1]), num_blocks(params, family=family)
         if not 1 <= kept <= total:
@@ -86,14 +89,6 @@ def frozen_modules(trainable: Any) -> set[str]:
         module = path.rpartition("/")[0]
         trains[module] = trains.get(module, False) or on
     return {module for module, on in trains.items() if not on}
-
-
-def keep_frozen_stats(old: Any, new: Any, trainable: Any) -> Any:
-    """Takes `new` batch statistics, except those of norms whose parameters are all frozen: these stay `old`."""
-    frozen = frozen_modules(trainable)
-    return tree.map_with_path(
-        lambda path, before, after: before if path.rpartition("/")[0] in frozen else after, old, new
-    )
 
 
 def describe_trainable(params: Any, mask: Any) -> str:

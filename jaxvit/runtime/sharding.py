@@ -1,7 +1,8 @@
 """Where arrays live: a mesh of devices with the axes "data", "fsdp" and "tensor".
 
-A batch is split over data and fsdp; the state is replicated over data and split over fsdp and tensor by a table of
-rules (`state_shardings`). The mesh may span several processes: `put` and `fetch` cross between a process and the mesh.
+A batch is split over data and fsdp; the state is replicated over data and split over fsdp and tensor by the rules of
+the model's family (`state_shardings`). The mesh may span several processes: `put` and `fetch` cross between a process
+and the mesh.
 """
 
 import math
@@ -21,14 +22,10 @@ AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
 MAPPED = "data"  # the axis of a mapped step ("pmap")
 
-# Path of a leaf -> axis for each of its dimensions; the first match holds where the shape divides, and the same names
-# end the paths of an optimiser's moments and of the average. Two matmuls in a row are cut along the dimension between
-# them (Shoeybi et al. 2019, Megatron-LM). Every other leaf is cut along its longest dimension that divides by fsdp.
-RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
-    (r"\b(qkv|q|kv|fc1)/kernel$", ("fsdp", "tensor")),
-    (r"\b(qkv|q|kv|fc1)/bias$", ("tensor",)),
-    (r"\b(attn/proj|proj|fc2)/kernel$", ("tensor", "fsdp")),
-)
+# Pattern of paths -> axis for each dimension; the first match holds where the shape divides, and the same names end
+# the paths of an optimiser's moments and of the average. Every other leaf is cut along its longest dimension that
+# divides by fsdp.
+Rules = Sequence[tuple[str, tuple[str | None, ...]]]
 SMALLEST = 4096  # scalars; what is smaller stays whole on every device: sending it costs more than keeping it
 
 
@@ -96,11 +93,11 @@ def most_devices(micro_batch: int, available: int, *, fsdp: int = 1, tensor: int
     return fits[-1]
 
 
-def spec_of(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
-    """Returns how a leaf of the state is split, by RULES."""
+def spec_of(path: str, shape: Sequence[int], mesh: Mesh, rules: Rules = ()) -> PartitionSpec:
+    """Returns how a leaf of the state is split, by the rules of its family (`models.family.Family.sharding`)."""
     if math.prod(shape) < SMALLEST:
         return PartitionSpec()
-    for pattern, axes in RULES:
+    for pattern, axes in rules:
         if len(axes) == len(shape) and re.search(pattern, path):
             if all(n % mesh.shape[axis] == 0 for n, axis in zip(shape, axes, strict=True) if axis):
                 return PartitionSpec(*(axis if axis and mesh.shape[axis] > 1 else None for axis in axes))
@@ -113,9 +110,9 @@ def spec_of(path: str, shape: Sequence[int], mesh: Mesh) -> PartitionSpec:
     return PartitionSpec(*("fsdp" if i == longest else None for i in range(longest + 1)))
 
 
-def state_shardings(state: Any, mesh: Mesh) -> Any:
+def state_shardings(state: Any, mesh: Mesh, rules: Rules = ()) -> Any:
     """Returns a tree of NamedShardings for a state, or for its shapes."""
-    return tree.map_with_path(lambda path, leaf: NamedSharding(mesh, spec_of(path, leaf.shape, mesh)), state)
+    return tree.map_with_path(lambda path, leaf: NamedSharding(mesh, spec_of(path, leaf.shape, mesh, rules)), state)
 
 
 def bytes_per_device(state: Any, shardings: Any) -> int:

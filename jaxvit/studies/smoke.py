@@ -8,7 +8,6 @@ import copy
 import hashlib
 import json
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +17,19 @@ from jaxvit import data, models, pretrained
 from jaxvit.build import parts
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
+from jaxvit.models import registry
 
 TRAIN_IMAGES, TEST_IMAGES = 240, 160  # of all classes together
 BATCH_SIZE = 16
 EPOCHS = 2
 SEEDS = 2  # at most, unless --seeds says otherwise
-# Fields of the small models; widths and depths of the rows keep their order where they differ within a family.
-FIELDS: dict[str, dict[str, Any]] = {
-    "alexnet": {"image_size": 64, "head_hidden_size": 32},
-    "vgg": {"image_size": 32, "head_hidden_size": 32, "cfg": (8, "M", 8, "M", 16, "M", 16, 16, "M", 16, 16, "M")},
-    "resnet": {"image_size": 16, "stem": "cifar", "channels": (8, 8, 16, 16), "layers": (1, 1, 1, 1)},
-    "vit": {"image_size": 16, "patch_size": 4},
-    "swin": {"image_size": 16, "patch_size": 2, "window_size": 4, "embed_dim": 16, "num_heads": (1, 2)},
-}
 
 
 def reduce(config: Config) -> Config:
     """Returns a copy of a row's config with a small model and a short training; data and weights are the caller's."""
     config = copy.deepcopy(config)
-    family = family_of(config.model.name)
     fields = {**models.model_fields(config.model.name), **config.model}
-    small = dict(FIELDS[family])
-    if family == "vit":
-        small |= _small_vit(fields)
-    if family == "swin":
-        small["depths"] = (2, 1) if sum(fields["depths"]) <= 12 else (2, 2)
+    small = registry.model_entry(config.model.name)[0].small(fields)
     with config.unlocked(), config.ignore_type():
         config.model.update({**small, "in_channels": 3})
         config.data.image_size = None
@@ -53,22 +40,6 @@ def reduce(config: Config) -> Config:
         config.dtype = "float32"
         config.parallel.num_devices = 1
     return config
-
-
-def family_of(name: str) -> str:
-    """The family of a model's name: a key of `models.registry.FAMILIES`."""
-    from jaxvit.models.registry import FAMILIES, model_entry
-
-    found = model_entry(name)[0]
-    return next(word for word, family in FAMILIES.items() if family is found)
-
-
-def _small_vit(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """One to three blocks of width 16 to 48, by the shape of the large model."""
-    depth = 1 if fields["depth"] < 4 else 2 if fields["depth"] < 16 else 3
-    heads = min(4, max(2, fields["num_heads"] // 2))
-    width = min(48, max(16, fields["embed_dim"] // 16))
-    return {"depth": depth, "num_heads": heads, "embed_dim": heads * 2 * round(width / heads / 2)}
 
 
 def write_data(config: Config, directory: Path) -> str:

@@ -9,6 +9,8 @@ import pytest
 
 from jaxvit import models, optim, tree
 from jaxvit.errors import UserError
+from jaxvit.models import registry
+from jaxvit.models.family import is_head
 from jaxvit.pretrained import loading, save
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype(np.float32)
@@ -43,7 +45,7 @@ def test_the_logits_are_those_of_two_layers_on_the_features(name):
     variables = draw(model)
     leaves = tree.named_leaves(variables["params"])
     bare = models.create_model(name, num_classes=0, image_size=32, **SMALL[name])
-    kept = {p for p in leaves if not optim.families.is_head(p, optim.family_of(variables["params"]))}
+    kept = {p for p in leaves if not is_head(registry.family_of(model), p)}
     assert len(leaves) - len(kept) == 4 * len(HIDDEN[name])
     if "distilled" in name:
         return  # its features are a mean already
@@ -87,7 +89,7 @@ def test_weights_without_it_leave_it_fresh_and_say_so(name, tmp_path):
     assert sum("num_classes=5" in note and "is fresh" in note for note in loaded.notes) == len(HIDDEN[name])
     before, after = (tree.named_leaves(v["params"]) for v in (variables, loaded.variables))
     for path in before:
-        if not optim.families.is_head(path, optim.family_of(variables["params"])):
+        if not is_head(registry.family_of(loaded.model), path):
             np.testing.assert_array_equal(after[path], before[path])
     for hidden in HIDDEN[name]:
         kernel = np.asarray(after[f"{hidden}/kernel"])

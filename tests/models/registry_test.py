@@ -3,6 +3,7 @@
 tests/golden/param_counts.json: made by `python tools/make_param_counts.py` from timm 1.0.31 and torchvision.
 """
 
+import dataclasses
 import json
 import math
 from functools import cache
@@ -83,7 +84,9 @@ def test_no_name_is_both_supported_and_not():
 
 def test_an_unsupported_name_says_which_option_is_missing(monkeypatch):
     family = registry.FAMILIES["vgg"]
-    monkeypatch.setitem(registry.FAMILIES, "vgg", family._replace(unsupported={"vgg99": "a hundredth layer"}))
+    monkeypatch.setitem(
+        registry.FAMILIES, "vgg", dataclasses.replace(family, unsupported={"vgg99": "a hundredth layer"})
+    )
     with pytest.raises(UserError, match="'vgg99' is not supported: it needs a hundredth layer"):
         registry.create_model("vgg99")
 

@@ -13,9 +13,10 @@ import pytest
 from jaxvit.errors import UserError
 from jaxvit.models import vit_layers
 from jaxvit.models.layers import DropPath, trunc_normal
-from jaxvit.models.vit import UNSUPPORTED, VARIANTS, VisionTransformer, _check_fields
+from jaxvit.models.vit import VisionTransformer, check_fields
 from jaxvit.models.vit_blocks import BLOCKS
 from jaxvit.models.vit_layers import MLPS, Attention, AttentionPoolLatent, LayerScale, PatchEmbed
+from jaxvit.models.vit_variants import VARIANTS
 
 SMALL = {"num_classes": 5, "image_size": (16, 24), "patch_size": 8, "embed_dim": 32, "depth": 1, "num_heads": 4}
 
@@ -332,10 +333,10 @@ def test_fields_that_do_not_fit(fields, size, words):
 
 
 def test_every_entry_point_has_fields_that_fit():
-    assert len(VARIANTS) + len(UNSUPPORTED) == 163 + 16
+    assert len(VARIANTS) == 163 + 16
     for fields in VARIANTS.values():
         model = VisionTransformer(**fields)
-        _check_fields(model)
+        check_fields(model)
         size, patch = fields["image_size"], fields["patch_size"]
         assert size % patch == 0 or model.crop_to_patches
 

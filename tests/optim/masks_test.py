@@ -1,4 +1,4 @@
-"""Freezing in one vocabulary for all families, layer assignment against timm's, frozen statistics."""
+"""Freezing in one vocabulary for all families, layer assignment against timm's, what is frozen as a whole."""
 
 import functools
 
@@ -27,7 +27,7 @@ VIT = named(
     + " norm/scale head/kernel head_dist/kernel"
 )
 SWIN = named(
-    "patch_embed/proj/kernel patch_embed/norm/scale "
+    "patch_embed/proj/kernel patch_embed/norm/scale layers_0/blocks_0/attn/relative_position_bias_table "
     + " ".join(f"layers_{i}/blocks_{j}/mlp/fc1/kernel" for i in range(4) for j in range(2))
     + " "
     + " ".join(f"layers_{i}/downsample/reduction/kernel" for i in range(1, 4))
@@ -127,11 +127,10 @@ def test_split_and_merge_are_inverse_and_only_the_part_is_differentiated():
     assert line == "trains 1 of 2 tensors, 4 of 10,000 parameters (0.04%)"
 
 
-def test_frozen_norms_keep_their_statistics():
-    stats = {"bn1": {"mean": jnp.zeros(2)}, "layer1_0": {"bn1": {"mean": jnp.zeros(2)}}}
-    new = jax.tree.map(lambda x: x + 1, stats)
-    kept = optim.keep_frozen_stats(stats, new, optim.freeze_mask(RESNET, "early"))
-    chex.assert_trees_all_equal(kept, {"bn1": new["bn1"], "layer1_0": stats["layer1_0"]})
+def test_modules_without_a_parameter_that_trains_are_frozen():
+    frozen = optim.frozen_modules(optim.freeze_mask(RESNET, "early"))
+    assert {m for m in frozen if m.endswith("bn1")} == {f"layer{i}_{j}/bn1" for i in (1, 2) for j in (0, 1)}
+    assert optim.frozen_modules(optim.freeze_mask(RESNET, "^fc/bias$")) == set()  # its kernel trains
 
 
 @pytest.mark.parametrize("name", ["resnetrs50", "resnet10t"])

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 from jaxvit import create_model, optim, train, tree
 from jaxvit.build.parts import make_to_float
 from jaxvit.errors import UserError
+from jaxvit.models.family import MEGATRON
 from jaxvit.runtime import sharding
 from jaxvit.step import steps
 from jaxvit.step.state import create_state
@@ -87,7 +88,7 @@ def large():
 def test_the_compiled_step_of_a_large_model_takes_an_eighth_of_its_state():
     state, step = large()
     mesh = sharding.make_mesh(8, fsdp=8)
-    places = sharding.state_shardings(state, mesh)
+    places = sharding.state_shardings(state, mesh, MEGATRON)
     shaped = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)  # noqa: E731
     parts = jax.tree.map(partial(shaped, place=sharding.batch_sharding(mesh)), {
         "image": np.zeros((16, 224, 224, 3), np.uint8), "label": np.zeros(16, np.int32), "mask": np.zeros(16, bool),
@@ -103,14 +104,14 @@ def test_fsdp_holds_an_eighth_of_a_large_model_per_device():
     state, _ = large()
     assert tree.count(state.params) == 304_326_632
     for shape in ({"fsdp": 8}, {"fsdp": 4}, {"fsdp": 4, "tensor": 2}):
-        places = sharding.state_shardings(state, sharding.make_mesh(8, **shape))
+        places = sharding.state_shardings(state, sharding.make_mesh(8, **shape), MEGATRON)
         parts = shape["fsdp"] * shape.get("tensor", 1)
         assert sharding.bytes_per_device(state, places) <= 1.15 / parts * tree.num_bytes(state), shape
 
 
 def test_rules_name_what_is_split():
     mesh = sharding.make_mesh(8, fsdp=2, tensor=2)
-    spec = partial(sharding.spec_of, mesh=mesh)
+    spec = partial(sharding.spec_of, mesh=mesh, rules=MEGATRON)
     assert spec("opt_state/1/0/mu/blocks_0/attn/qkv/kernel", (64, 192)) == PartitionSpec("fsdp", "tensor")
     assert spec("ema/params/blocks_0/mlp/fc2/kernel", (256, 64)) == PartitionSpec("tensor", "fsdp")
     assert spec("params/layer1_0/conv1/kernel", (3, 3, 64, 128)) == PartitionSpec(None, None, None, "fsdp")

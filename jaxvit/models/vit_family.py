@@ -1,0 +1,92 @@
+"""The record of the Vision Transformers: what optimisers, weight files and explanations have to know of their names."""
+
+from typing import Any
+
+from jaxvit.models.family import MEGATRON, Family, Fields, Tensors, patches_fit
+from jaxvit.models.layers import REMAT_CHOICES
+from jaxvit.models.vit import CHOICES, POOLS, VisionTransformer, check_fields
+from jaxvit.models.vit_variants import VARIANTS
+
+# The norm through which all tokens enter the attention of a block; where it comes after the branches there is none.
+ENTRANCE = {
+    "block": "norm1",
+    "parallel_scaling": "in_norm",
+    "diff_parallel_scaling": "in_norm",
+    "parallel_things": "attns_0/norm",
+}
+
+
+def small(fields: Fields) -> dict[str, Any]:
+    """One to three blocks of width 16 to 48, by the shape of the large model."""
+    depth = 1 if fields["depth"] < 4 else 2 if fields["depth"] < 16 else 3
+    heads = min(4, max(2, fields["num_heads"] // 2))
+    width = min(48, max(16, fields["embed_dim"] // 16))
+    sizes = {"depth": depth, "num_heads": heads, "embed_dim": heads * 2 * round(width / heads / 2)}
+    return {"image_size": 16, "patch_size": 4, **sizes}
+
+
+def fits(tensors: Tensors, fields: Fields) -> bool:
+    """Whether a file shows a variant's patches and its number of heads."""
+    alike = patches_fit(tensors.get("patch_embed.proj.weight"), fields)
+    return alike and fields["distilled"] == ("dist_token" in tensors)
+
+
+def default_layer(model: VisionTransformer) -> str:
+    """The last norm before the mean over tokens; with a class token, which the patches reach by attention alone, the
+    norm before the last attention: after it they have no gradient.
+    """
+    last = model.depth - 1
+    if model.global_pool in POOLS:
+        return "norm" if model.final_norm and model.fc_norm is False else f"blocks_{last}"
+    if model.global_pool == "map":
+        return "norm" if model.final_norm else f"blocks_{last}"
+    if model.block_fn in ENTRANCE:
+        return f"blocks_{last}/{ENTRANCE[model.block_fn]}"
+    return f"blocks_{last - 1}" if last > 0 else "patch_embed"  # norms after the branches: what enters the block
+
+
+def tokens_read(model: VisionTransformer) -> slice:
+    """The class and distillation token, or the patches."""
+    if model.global_pool in ("token", "prr") and model.class_token:
+        return slice(0, 1 + int(model.distilled))
+    return slice(model.num_prefix_tokens, None)
+
+
+FAMILY = Family(
+    name="vit",
+    model=VisionTransformer,
+    variants=VARIANTS,
+    timm_modules=("vision_transformer", "deit"),
+    choices={**CHOICES, "remat": REMAT_CHOICES},
+    check=check_fields,
+    depth_field="depth",
+    small=small,
+    stem=r"cls_token|dist_token|reg_token|pos_embed|patch_embed|norm_pre",
+    blocks=((r"blocks_(\d+)/", ()),),
+    last_norm=r"norm",
+    sharding=MEGATRON,
+    mark=r"^blocks\.0\.(norm1|in_norm|attns\.0\.norm)\.weight$",
+    first_conv=("patch_embed.proj",),
+    classifiers={"head": "head_hidden", "head_dist": "head_dist_hidden"},
+    buffers=(r"^mask_token$", r"^decoder_(embed|pos_embed|blocks|norm|pred)\b"),  # of pretraining: MAE, DINOv2
+    fits=fits,
+    position_table="pos_embed",
+    lost_hidden="pre_logits",  # of the first ViTs
+    optional=((r"siglip", "attn_pool"),),
+    bilinear=r"^flexivit",
+    branch_ends=r"\bgamma$",
+    transformers_fields={
+        "hidden_act": "act_layer", "num_attention_heads": "num_heads", "layer_norm_eps": "norm_eps",
+    },
+    timm_args=(
+        "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "global_pool", "qkv_bias", "qk_norm",
+        "scale_attn_norm", "scale_mlp_norm", "proj_bias", "init_values", "class_token", "pos_embed", "no_embed_class",
+        "reg_tokens", "pre_norm", "final_norm", "fc_norm", "pool_include_prefix", "act_layer",
+    ),
+    takes_image_size=True,
+    fixed_input_size=True,
+    default_layer=default_layer,
+    not_maps=frozenset({"q_norm", "k_norm", "sub_norm"}),  # heads
+    attention="tokens",
+    tokens_read=tokens_read,
+)  # fmt: skip
