@@ -345,6 +345,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    import quiet
+
     if sys.argv[1:2] == ["--child"]:
         sys.exit(child(int(sys.argv[2]), sys.argv[3:]))
-    sys.exit(main())
+    quiet.run(main)

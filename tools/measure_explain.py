@@ -251,4 +251,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import quiet
+
+    quiet.run(main)

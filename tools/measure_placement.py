@@ -68,4 +68,6 @@ def _write(path: Path, rows: list[dict]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import quiet
+
+    quiet.run(main)

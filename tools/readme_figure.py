@@ -65,4 +65,6 @@ def main(workdir: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    import quiet
+
+    quiet.run(lambda: main(Path(sys.argv[1]), Path(sys.argv[2])))

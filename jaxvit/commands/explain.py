@@ -38,8 +38,11 @@ def run(argv: Sequence[str]) -> int:
         raise UserError("no images; name files or folders, or ask for test images of a run with --samples 16")
     if args.only != "all" and not args.samples:
         raise UserError("--only chooses among test images; give --samples too, for example --samples 16")
+    out = expand(args.out or (Path(args.workdir[0]) / "explain" if args.workdir else "explain"))
     if not args.layers:
         packages.require("matplotlib")
+        if (out / "grid.png").exists() and not args.force:  # said before the work
+            raise UserError(f"{str(out)!r} already holds 'grid.png'; give another --out, or --force to replace it")
     from jaxvit import inference
 
     paths = inference.find_images(args.images) if args.images else []
@@ -49,7 +52,6 @@ def run(argv: Sequence[str]) -> int:
     bad: list[tuple[str, str]] = []
     pictures = _from_files(paths, bad) + (_from_run(args, classifiers) if args.samples else [])
     columns = [_explain(classifier, pictures, args) for classifier in classifiers]
-    out = expand(args.out or (Path(args.workdir[0]) / "explain" if args.workdir else "explain"))
     _write(out, pictures, classifiers, columns, args)
     return inference.say_skipped(bad, len(paths))
 
@@ -72,6 +74,7 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=directory_to_write, metavar="DIR", help="where to write; default: explain/ in the first run"
     )
+    parser.add_argument("--force", action="store_true", help="replace figures that are there")
     return parser.parse_args(argv)
 
 

@@ -7,6 +7,8 @@ from jaxvit.errors import UserError
 
 PATTERN = "[]*?" if os.sep == "\\" else "[]*?\\"  # what orbax and the store below it do not take for themselves
 
+STORES = ("gs:", "s3:", "az:", "hf:")  # what etils and orbax take for the beginning of a bucket's address
+
 
 def expand(path: str | os.PathLike[str]) -> Path:
     """The path with `~` and `~user` resolved. Raises UserError where there is no such user."""
@@ -17,12 +19,21 @@ def expand(path: str | os.PathLike[str]) -> Path:
 
 
 def check_workdir(path: Path) -> None:
-    """Raises UserError where no checkpoint can be kept under a path: orbax reads it as a pattern when it saves."""
+    """Raises UserError where no checkpoint can be kept under a path: orbax reads it as a pattern, or as a bucket's."""
     check_utf8(path, "workdir")
     if found := next((c for c in PATTERN if c in str(path.absolute())), None):
         raise UserError(
             f"workdir {str(path)!r}: there is a {found!r} in {str(path.absolute())!r}, where no checkpoint can lie\n"
             f"choose a path without {' '.join(PATTERN)}"
+        )
+    parts = path.absolute().parts
+    store = next((part for part in parts if part.endswith(STORES)), None)
+    if store is None and parts[1:2] and f"{parts[1]}:" in STORES:
+        store = f"/{parts[1]}"
+    if store is not None:
+        raise UserError(
+            f"workdir {str(path)!r}: {store!r} in {str(path.absolute())!r} is read as the name of a store in a cloud\n"
+            f"choose a path with no directory that ends in {STORES[0]!r} or so, and not below /gs, /s3, /az or /hf"
         )
 
 

@@ -34,6 +34,9 @@ def inspect(workdir: Path) -> None:
         for path in sorted(steps.iterdir()) if steps.is_dir() else []:
             if path.name.isdecimal():
                 _inspect(workdir, path, True)
+                _inspect(workdir, path / manifest.NAME, False)
+    for path in sorted((workdir / "checkpoints" / "manifests").glob("*.json")):
+        _inspect(workdir, path, False)
     for name in FILES:
         _inspect(workdir, workdir / name, False)
 

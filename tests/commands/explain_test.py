@@ -78,7 +78,7 @@ def test_the_rest_is_explained_where_a_file_cannot_be_read(run, capsys):
     assert str(run / "photo1.png") in said.out  # in the table: files by their whole names
     assert (run / "run" / "explain" / "photo1.png").exists()
     with pytest.raises(UserError, match="a.jpg: not a readable image"):
-        explain_cli.run(["--workdir", str(run / "run"), str(run / "a.jpg")])
+        explain_cli.run(["--force", "--workdir", str(run / "run"), str(run / "a.jpg")])
 
 
 def test_samples_are_named_by_file_or_place(run, capsys, monkeypatch):
@@ -97,6 +97,14 @@ def test_samples_are_named_by_file_or_place(run, capsys, monkeypatch):
         said = capsys.readouterr().out
         assert all(name in said for name in names)
         assert {p.stem for p in out.glob("*.png")} == {"grid", "heat", *stems}
+    again, before = (
+        ["--workdir", str(run / "run"), "--samples", "1", "--out", str(out)],
+        (out / "grid.png").read_bytes(),
+    )
+    with pytest.raises(UserError, match="already holds 'grid.png'; give another --out, or --force"):
+        explain_cli.run(again)
+    assert (out / "grid.png").read_bytes() == before
+    assert explain_cli.run([*again, "--force"]) == 0 and (out / "grid.png").read_bytes() != before
 
 
 def test_one_model_has_several_pairs_in_a_row(run, monkeypatch):

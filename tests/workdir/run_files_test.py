@@ -3,13 +3,14 @@
 import os
 import shutil
 import socket
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from jaxvit import cli, train
 from jaxvit.errors import UserError
-from jaxvit.workdir import manifest, resume, run_files
+from jaxvit.workdir import manifest, resume, run_files, trackers
 from tests.helpers import tiny_config, write_npz
 
 
@@ -190,3 +191,29 @@ def test_a_path_that_no_checkpoint_can_be_read_back_from_is_refused(tmp_path, si
     with pytest.raises(UserError, match="where no checkpoint can lie\nchoose a path without"):
         run_files.make_workdir(tmp_path / f"a{sign}b")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["gs:/x", "logs:", "a/s3:/b", "/s3/run", "/hf/x"])
+def test_a_path_that_is_read_as_a_buckets_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match="is read as the name of a store in a cloud"):
+        run_files.make_workdir(tmp_path / name)  # an absolute name stands alone
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_manifest_that_cannot_be_written_is_named_and_not_its_temporary_file(tmp_path):
+    (tmp_path / "last-3.json").mkdir()
+    with pytest.raises(OSError) as caught:
+        manifest.write(tmp_path / "last-3.json", {})
+    assert caught.value.filename == str(tmp_path / "last-3.json") and ".tmp" not in str(caught.value)
+    steps = tmp_path / "run/checkpoints/manifests"
+    steps.mkdir(parents=True)
+    (steps / "last-3.json").mkdir()
+    with pytest.raises(UserError, match="manifests/last-3.json' is a directory; expected a file"):
+        train.train_and_evaluate(tiny_config(write_npz(tmp_path / "data")), tmp_path / "run")
+
+
+def test_events_lie_in_the_workdir_whatever_its_name(tmp_path, monkeypatch):
+    """TensorboardX takes what stands before a colon for the name of a store."""
+    monkeypatch.chdir(tmp_path)
+    trackers.TensorBoard(Path("gs:run/events")).close()
+    assert len(list((tmp_path / "gs:run/events").iterdir())) == 1

@@ -67,4 +67,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.path[0] = str(Path(__file__).resolve().parents[2])  # the checkout
+    from tools import quiet
+
+    quiet.run(main)
