@@ -11,9 +11,8 @@ from contextlib import suppress
 from typing import Any
 
 from jaxvit.commands.parser import Parser, add_weights, file_to_write, make_parser, positive
-from jaxvit.errors import RunError, UserError, suggest
-from jaxvit.runtime import allocator, compile_cache, escape, interrupt, packages, streams
-from jaxvit.workdir import manifest
+from jaxvit.errors import RunError, UserError, is_out_of_memory, suggest
+from jaxvit.runtime import allocator, compile_cache, escape, files, interrupt, packages, streams
 
 EPILOG = """without a command: train
   %(prog)s --config configs/digits_vit.py --workdir runs/digits [--config.optim.learning_rate=1e-3 ...]
@@ -86,16 +85,16 @@ def _unforeseen(error: Exception) -> int:
     said = escape.message(error)
     if isinstance(error, ImportError) and (lacking := packages.missing(error)):
         return _fail(lacking, 2)
-    if not isinstance(error, OSError) and manifest.disk_reason(error):
-        return _fail(f"{manifest.disk_reason(error)}\n{said}", 1)
+    if not isinstance(error, OSError) and files.disk_reason(error):
+        return _fail(f"{files.disk_reason(error)}\n{said}", 1)
     gone = sys.modules["jaxvit.runtime.multihost"].gone(error) if "jaxvit.runtime.multihost" in sys.modules else None
     if gone:
         return _fail(gone, 1)
-    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
+    if is_out_of_memory(error):
         return _fail(f"out of memory; try a smaller batch size, image or model\n{said}", 2)
     if isinstance(error, OSError) and error.strerror:  # disk full, no permission, ...
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror}", 1 if manifest.disk_reason(error) else 2)
+        return _fail(f"{where}{error.strerror}", 1 if files.disk_reason(error) else 2)
     return _fail(f"{type(error).__name__}: {said}\nunexpected, so perhaps a bug; JAXVIT_TRACEBACK=1 shows where", 1)
 
 
@@ -233,7 +232,6 @@ def _predict(argv: list[str]) -> int:
         raise UserError("no images; name files or folders")
     from jaxvit import inference
     from jaxvit.runtime import console
-    from jaxvit.workdir import run_files
 
     paths = inference.find_images(args.images)
     classifier = _classifier(args)
@@ -248,7 +246,7 @@ def _predict(argv: list[str]) -> int:
     columns = ("file", "rank", "label", "name", "probability")
     console.table(classifier.name, columns, shown, left=("file", "name"))
     if args.csv:
-        run_files.replace(args.csv, escape.csv_bytes(columns, rows))
+        files.write(args.csv, escape.csv_bytes(columns, rows))
     return inference.say_skipped(bad, len(paths), args.csv and args.csv.with_suffix(".skipped.txt"))
 
 

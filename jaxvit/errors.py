@@ -32,3 +32,9 @@ def _initials(word: str) -> str:
     """optim.learning_rate -> optim.lr"""
     section, dot, last = word.rpartition(".")
     return section + dot + "".join(part[:1] for part in last.split("_"))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a program, or the process, did not fit its memory."""
+    said = str(error).lower().replace("_", " ")
+    return isinstance(error, MemoryError) or "resource exhausted" in said or "out of memory" in said

@@ -242,7 +242,7 @@ def compare(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 def provenance(tool: str = "tools/kill_test.py") -> dict[str, Any]:
     """Returns what a record must say of itself: command, date, commit, hardware and versions."""
-    from jaxvit.train import summary
+    from jaxvit.runtime import machine
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
@@ -259,7 +259,7 @@ def provenance(tool: str = "tools/kill_test.py") -> dict[str, Any]:
         "commit": commit + changed,
         "cpu": cpu,
         "cores_of_the_run": len(os.sched_getaffinity(0)),
-        "environment": summary.environment(),
+        "environment": machine.environment(),
     }
 
 

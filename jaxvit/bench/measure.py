@@ -7,9 +7,10 @@ from typing import Any
 import jax
 
 from jaxvit.bench.clock import timed
-from jaxvit.bench.programs import Program, compile_program, device_memory, is_out_of_memory, peak_memory
+from jaxvit.bench.programs import Program, compile_program
 from jaxvit.bench.subjects import Subject
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, is_out_of_memory
+from jaxvit.runtime import machine
 
 MODES = ("train", "infer")
 FLOPS_PER_MAC = {"train": 6, "infer": 2}  # the backward pass costs twice the forward pass
@@ -53,7 +54,7 @@ def measure(
     if batch_size is None:
         batch_size, tried = find_batch_size(subject, mode, effort, say)
     say(f"compiling {mode}, batch {batch_size}")
-    before = peak_memory()
+    before = machine.device_peak()
     try:
         program, call, carry = prepared(subject, mode, batch_size, effort.compile_times)
         say(f"timing {mode}, batch {batch_size}")
@@ -64,7 +65,7 @@ def measure(
                 f"{subject.settings.name} {mode} does not fit the device at batch {batch_size}; give a smaller one"
             ) from None
         raise
-    after = peak_memory()
+    after = machine.device_peak()
     del call, carry
     row = {
         "mode": mode,
@@ -120,7 +121,7 @@ def find_batch_size(
 ) -> tuple[int, list[dict[str, float]]]:
     """Doubles the batch until the rate stops rising, memory is out or the limit for the device is reached."""
     backend = jax.default_backend()
-    batch_size, limit = FIRST_BATCH.get(backend, 4), device_memory()
+    batch_size, limit = FIRST_BATCH.get(backend, 4), machine.memory_limit()
     tried: list[dict[str, float]] = []
     best: tuple[float, int] | None = None
     while batch_size <= MOST_IMAGES.get(backend, 64):

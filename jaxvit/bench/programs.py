@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory", "OOM")
+from jaxvit.runtime import machine
 
 
 @dataclasses.dataclass
@@ -35,40 +35,14 @@ def compile_program(function: Callable, *args: Any, donate: bool = False, times:
 
     if times == "none":
         run, _ = compiled()
-        return Program(run, None, None, planned_memory(run))
+        return Program(run, None, None, machine.planned_memory(run))
     with _empty_cache():
         run, cold = compiled()
         again = None
         if times == "both":
             jax.clear_caches()
             run, again = compiled()
-    return Program(run, cold, again, planned_memory(run))
-
-
-def planned_memory(compiled: Any) -> int | None:
-    """Bytes on the device that a compiled program needs while it runs, or None where XLA does not say."""
-    found = compiled.memory_analysis()
-    if found is None:
-        return None
-    whole = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
-    return int(whole - found.alias_size_in_bytes)
-
-
-def device_memory() -> int | None:
-    """Bytes that this process may use on the first device, or None where it does not say (CPU)."""
-    stats = jax.local_devices()[0].memory_stats()
-    return int(stats["bytes_limit"]) if stats and "bytes_limit" in stats else None
-
-
-def peak_memory() -> int | None:
-    """The most bytes of the first device in use at once so far, or None where it does not say."""
-    stats = jax.local_devices()[0].memory_stats()
-    return int(stats["peak_bytes_in_use"]) if stats and "peak_bytes_in_use" in stats else None
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether a program did not fit the device."""
-    return isinstance(error, MemoryError) or any(word in str(error) for word in OUT_OF_MEMORY)
+    return Program(run, cold, again, machine.planned_memory(run))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import datetime
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,10 +10,10 @@ from typing import Any
 
 import jax
 
-from jaxvit import __version__
 from jaxvit.bench.ceiling import matmul_ceiling, on_paper
 from jaxvit.bench.measure import Effort, measure
 from jaxvit.bench.subjects import Settings, make_subject
+from jaxvit.runtime import machine
 from jaxvit.runtime.console import count, table
 
 FLAGS = (
@@ -24,7 +23,6 @@ FLAGS = (
     "OMP_NUM_THREADS",
     "MALLOC_MMAP_MAX_",
 )
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def run(
@@ -88,37 +86,14 @@ def implementation(model: Any) -> dict[str, str]:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, hardware and the command."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = None
+    """Versions, hardware, what changes rates, and the command."""
     return {
-        "device": jax.devices()[0].device_kind if jax.default_backend() != "cpu" else _cpu(),
-        "backend": jax.default_backend(),
+        **machine.environment(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "cpu": _cpu(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "jaxvit": __version__,
-        **versions,
         "flags": {word: os.environ[word] for word in FLAGS if word in os.environ},
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }  # fmt: skip
-
-
-def _cpu() -> str:
-    """The processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    }
 
 
 def print_tables(report: dict[str, Any]) -> None:

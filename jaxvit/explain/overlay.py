@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxvit.errors import UserError, suggest
-from jaxvit.runtime import drawing, escape
+from jaxvit.runtime import drawing, escape, files
 
 # Equal steps of a map look like equal steps, also to the colour-blind and in grey (van der Walt and Smith, 2015).
 COLOUR_MAPS = ("inferno", "viridis", "cividis", "magma", "plasma")
@@ -177,13 +177,11 @@ def save(figure: Any, path: str | Path, formats: Sequence[str] = ("png", "pdf"),
     written = []
     for suffix in formats:
         target = Path(f"{path}.{suffix}")
-        temporary = target.with_name(f".{target.name}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            with drawing.style():
+            with files.replacing(target) as temporary, drawing.style():
                 figure.savefig(temporary, format=suffix, dpi=dpi)
-            temporary.replace(target)
         except OSError as error:
-            raise UserError(f"cannot write {str(target)!r}: {error.strerror}") from None
+            raise files.not_written(target, error) from None
         written.append(target)
     return written

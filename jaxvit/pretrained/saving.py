@@ -1,8 +1,6 @@
 """The way back: a directory that timm's `checkpoint_path=` and `local-dir:` load."""
 
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +15,7 @@ from jaxvit.models.registry import FAMILIES, model_fields, split_tag, tag_info
 from jaxvit.pretrained import rules
 from jaxvit.pretrained.convert import export
 from jaxvit.pretrained.timm_config import DATA_WORDS
+from jaxvit.runtime import files
 from jaxvit.runtime.paths import expand
 
 # Fields that say how to run or train a model, not what it is.
@@ -68,25 +67,11 @@ def save(
     content = serialise(tensors, metadata={"format": "pt"})
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        _write(directory / "model.safetensors", content)
-        _write(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode())
     except OSError as error:
         raise UserError(f"cannot write to {directory}: {error.strerror or error}") from None
+    files.write(directory / "model.safetensors", content, durable=True)
+    files.write(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode(), durable=True)
     return directory
-
-
-def _write(path: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def make_config(

@@ -1,44 +1,37 @@
 """Writes a report: index.html with everything inside, report.md with its figures beside it, CSV files."""
 
-import os
 import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jaxvit.errors import UserError
 from jaxvit.reports.blocks import Block, Figure, Pictures, Section, Table, Text
 from jaxvit.reports.figures import COLOURS, GRID, INK, PAPER
-from jaxvit.runtime import escape
+from jaxvit.runtime import escape, files
 
 
 def write(out: Path, title: str, subtitle: str, sections: Sequence[Section]) -> list[Path]:
     """Writes all files of a report into `out`; returns them, index.html first. Raises UserError where it cannot."""
-    files: dict[str, bytes] = {"index.html": html(title, subtitle, sections).encode()}
-    files["report.md"] = markdown(title, subtitle, sections).encode()
+    content: dict[str, bytes] = {"index.html": html(title, subtitle, sections).encode()}
+    content["report.md"] = markdown(title, subtitle, sections).encode()
     for block in (block for section in sections for block in section.blocks):
         if isinstance(block, Table) and block.csv:
-            files[block.csv[0]] = escape.csv_bytes(block.csv[1], block.csv[2])
+            content[block.csv[0]] = escape.csv_bytes(block.csv[1], block.csv[2])
         elif isinstance(block, Figure):
-            files[f"figures/{block.name}.svg"] = block.svg.encode()
+            content[f"figures/{block.name}.svg"] = block.svg.encode()
         elif isinstance(block, Pictures):
             for i, picture in enumerate(block.pictures):
-                files[f"figures/{block.name}_{i}.png"] = picture.png
-    return [_write(out / name, content) for name, content in files.items()]
+                content[f"figures/{block.name}_{i}.png"] = picture.png
+    return [_write(out / name, bytes_) for name, bytes_ in content.items()]
 
 
 def _write(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from None
-    finally:
-        if path.parent.is_dir():
-            temporary.unlink(missing_ok=True)
+        raise files.not_written(path, error) from None
+    files.write(path, content)
     return path
 
 

@@ -2,13 +2,13 @@
 
 import contextlib
 import datetime
-import os
-import time
+import functools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jaxvit.errors import UserError
+from jaxvit.runtime import lock
 from jaxvit.runtime.console import err
 from jaxvit.workdir import run_files
 
@@ -92,30 +92,14 @@ def _show(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[int | None]:
+def locked(directory: Path) -> Iterator[int]:
     """Holds the directory for this process and the children that inherit the lock; yields its file descriptor.
 
     Waits a while for a process that is stopping. Raises UserError where another one goes on running.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such locks
-        yield None
-        return
-    descriptor = os.open(directory / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        begun, said = time.monotonic(), False
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                if time.monotonic() - begun > PATIENCE:
-                    raise UserError(f"another process is running the study in {str(directory)!r}") from None
-                if not said:
-                    err.print("waiting: a process that ran this study is still at work or saving its state")
-                    said = True
-                time.sleep(0.25)
+    taken = f"another process is running the study in {str(directory)!r}"
+    note = "waiting: a process that ran this study is still at work or saving its state"
+    with lock.held(
+        directory / LOCK, taken, patience=PATIENCE, waiting=functools.partial(err.print, note)
+    ) as descriptor:
         yield descriptor
-    finally:
-        os.close(descriptor)

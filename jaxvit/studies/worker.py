@@ -14,8 +14,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from jaxvit.errors import UserError
-from jaxvit.runtime import escape, streams
+from jaxvit.errors import UserError, is_out_of_memory
+from jaxvit.runtime import escape, files, streams
 
 STOPPED_CODE = 75  # a run was interrupted and has saved its state
 
@@ -64,7 +64,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         return {"status": "failed", "reason": " ".join(str(error).split()), "mistake": True}
     except Exception as error:
         said = escape.message(error)
-        if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in said:
+        if is_out_of_memory(error):
             return {"status": "out of memory", "reason": said}
         (Path(job["workdir"]) / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
         return {"status": "failed", "reason": f"{type(error).__name__}: {said} (error.txt in the run's directory)"}
@@ -91,9 +91,7 @@ def throughput(workdir: str, seconds: float = 1.0) -> dict[str, Any]:
 
 
 def _write(path: Path, outcome: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(outcome), encoding="utf-8")
-    os.replace(temporary, path)
+    files.write(path, json.dumps(outcome).encode())
 
 
 def _watch_parent() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxvit.config.default import Config
 from jaxvit.errors import RunError
-from jaxvit.runtime import console, drawing, escape
+from jaxvit.runtime import console, drawing, escape, files
 from jaxvit.sweep.ranges import Range, label
 from jaxvit.train.decisions import MODES
 from jaxvit.workdir import run_files
@@ -67,7 +67,7 @@ def write(
     columns = ("trial", "state", f"val/{metric}", "epochs", "seconds", *words, "reason")
     keys = ("trial", "state", "value", "epochs", "seconds")
     cells = [(*(row[k] for k in keys), *(row["words"].get(word, "") for word in words), row["reason"]) for row in rows]
-    run_files.replace(directory / "trials.csv", escape.csv_bytes(columns, cells))
+    files.write(directory / "trials.csv", escape.csv_bytes(columns, cells))
     best = ranked(rows, metric)[:1]
     if best:
         found = {"trial": name(best[0]["trial"]), f"val/{metric}": best[0]["value"], "words": best[0]["words"]}

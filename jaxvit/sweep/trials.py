@@ -4,8 +4,6 @@ import gc
 import json
 import math
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from jaxvit import config as config_lib
 from jaxvit.build import checks, parts
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
-from jaxvit.runtime import console, escape
+from jaxvit.runtime import console, escape, lock
 from jaxvit.runtime.console import err
 from jaxvit.runtime.interrupt import Interrupted
 from jaxvit.sweep import outcome
@@ -60,7 +58,7 @@ def search(config: Config, workdir: str | os.PathLike[str], trials: int, *, comm
     check_model(ranges, parts.resolve(config, dataset))
     del dataset
     directory = run_files.make_workdir(workdir)
-    with _alone(directory):
+    with lock.held(directory / ".lock", f"another sweep is at work in {str(directory)!r}"):
         study = _open(optuna, config, directory)
         try:
             while (done := outcome.finished(study)) < trials:
@@ -83,22 +81,6 @@ def _optuna() -> Any:
         raise UserError("a sweep needs Optuna, which is not installed\npip install 'jaxvit[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Holds the directory for this process: two searches would take each other's trials for interrupted ones."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    with open(directory / ".lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another sweep is at work in {str(directory)!r}") from None
-        yield
 
 
 def _open(optuna: Any, config: Config, directory: Path) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxvit import data
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
-from jaxvit.runtime import escape
+from jaxvit.runtime import escape, files
 from jaxvit.runtime.console import bar, err
 from jaxvit.train.prepare import prepare
 from jaxvit.workdir import run_files
@@ -88,7 +88,7 @@ def _exploded(losses: list[float]) -> bool:
 
 def _report(workdir: Path, rates: np.ndarray, losses: np.ndarray) -> dict[str, Any]:
     rows = list(zip(rates.tolist(), losses.tolist(), strict=True))
-    run_files.replace(workdir / "lr_find.csv", escape.csv_bytes(("learning_rate", "loss"), rows))
+    files.write(workdir / "lr_find.csv", escape.csv_bytes(("learning_rate", "loss"), rows))
     suggestion = suggest_rate(rates, losses)
     finite = np.isfinite(losses)
     least = float(rates[finite][int(smooth(losses[finite]).argmin())])

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
+from jaxvit.runtime import machine
 from jaxvit.runtime.console import err
 from jaxvit.workdir import resume, run_files
 
@@ -18,16 +17,13 @@ SHARE = 0.92  # of the device's memory that a step may plan for: the data set an
 
 def device_limit() -> int | None:
     """Bytes of the first device that are still free for a step, or None where it does not say (CPU)."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    if "bytes_limit" not in stats:
-        return None
-    return int(SHARE * stats["bytes_limit"]) - int(stats.get("bytes_in_use", 0))
+    limit = machine.memory_limit()
+    return None if limit is None else int(SHARE * limit) - machine.memory_in_use()
 
 
 def planned_bytes(step: Callable, args: tuple[Any, ...]) -> int:
-    """Bytes that a compiled step needs beside its arguments: temporaries and results that reuse no argument."""
-    found: Any = step.lower(*args).compile().memory_analysis()
-    return int(found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes)
+    """Bytes that a step needs beside its arguments, as compiled."""
+    return machine.scratch_memory(step.lower(*args).compile())
 
 
 def kept(config: Config, workdir: Path) -> Config:

@@ -2,8 +2,6 @@
 
 import datetime
 import math
-import os
-import platform
 import shlex
 import sys
 from collections.abc import Mapping
@@ -13,11 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvit import __version__, optim, tree
+from jaxvit import optim, tree
 from jaxvit.build import recipe
 from jaxvit.config import checks
 from jaxvit.models.macs import count_macs
-from jaxvit.runtime import console, sharding, streams
+from jaxvit.runtime import console, machine, sharding, streams
 from jaxvit.runtime.console import count, duration, err
 from jaxvit.step.state import TrainState
 from jaxvit.train.prepare import Run
@@ -99,43 +97,13 @@ def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
         "train_seconds": progress.seconds,
         "seconds_per_epoch": progress.seconds / max(progress.epoch, 1),
         "images_per_second": images / max(progress.seconds, 1e-9),
-        **peak_memory(),
+        **machine.peak_memory(),
         "best": progress.best,
         "final": final,
-        "environment": environment(),
+        "environment": machine.environment(),
         **({"console_lost": streams.lost} if streams.lost else {}),  # its lines are in console.log
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-    }
-
-
-def peak_memory() -> dict[str, Any]:
-    """Returns the most memory in use so far: of the fullest device, or, on the CPU, of the process."""
-    stats = [device.memory_stats() or {} for device in jax.local_devices()]
-    peaks = [s["peak_bytes_in_use"] for s in stats if "peak_bytes_in_use" in s]
-    if peaks:
-        return {"peak_memory_bytes": max(peaks), "peak_memory_of": "device"}
-    try:
-        import resource
-    except ImportError:  # not a Unix
-        return {}
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"peak_memory_bytes": peak, "peak_memory_of": "process"}
-
-
-def environment() -> dict[str, Any]:
-    """Returns versions and hardware."""
-    from importlib.metadata import version
-
-    devices = jax.devices()
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
-        "jaxvit": __version__,
-        **{name: version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")},
     }
 
 

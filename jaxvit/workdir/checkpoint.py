@@ -22,7 +22,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from jaxvit.errors import RunError, UserError
-from jaxvit.runtime import escape, multihost, sharding, waiting
+from jaxvit.runtime import escape, files, multihost, sharding, waiting
 from jaxvit.runtime.console import err
 from jaxvit.tree import named_leaves
 from jaxvit.workdir import manifest, orbax_quirks
@@ -352,7 +352,7 @@ class Checkpoints:
             return error
         if gone := multihost.gone(error):
             return RunError(gone)
-        why = manifest.disk_reason(error) or f"{type(error).__name__}: {escape.message(error, 200)}"
+        why = files.disk_reason(error) or f"{type(error).__name__}: {escape.message(error, 200)}"
         there = self._complete("last")
         newest = f"the newest is step {there[-1]}" if there else "there is none yet"
         return RunError(

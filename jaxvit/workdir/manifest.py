@@ -1,15 +1,13 @@
 """Manifests: the SHA-256 of files as they were written, and a summary hash over the manifest itself."""
 
-import errno
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from jaxvit.runtime.files import replacing
+
 NAME = "manifest.json"
-_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
-_DISK_WORDS = ("No space left", "File too large", "Disk quota", "Input/output error", "Read-only file system")
 
 
 def sha256(path: Path) -> str:
@@ -31,18 +29,9 @@ def files_below(directory: Path) -> list[str]:
 
 def write(path: Path, files: Mapping[str, str]) -> None:
     """Writes a manifest of {name: SHA-256}, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     text = json.dumps({"files": dict(files), "summary": _summary(files)}, indent=1)
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:  # names the file that was meant, not the temporary one
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, durable=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def read(path: Path) -> dict[str, str] | None:
@@ -72,24 +61,6 @@ def differences(directory: Path, wanted: Mapping[str, str], found: Iterable[str]
             except OSError as error:
                 said.append(f"{name} cannot be read ({error.strerror})")
     return said
-
-
-def disk_reason(error: BaseException) -> str | None:
-    """Why a write failed, where the disk is to blame (full, quota, file size limit, read-only), else None."""
-    walked: list[BaseException] = []
-    waiting: list[BaseException | None] = [error]
-    while waiting:
-        one = waiting.pop()
-        if one is None or any(one is other for other in walked):  # causes may form a ring
-            continue
-        walked.append(one)
-        if isinstance(one, OSError) and one.errno in _DISK:
-            return os.strerror(one.errno)
-        for words in _DISK_WORDS:  # TensorStore puts them into errors of its own
-            if words in str(one):
-                return f"{words} on device" if words == "No space left" else words
-        waiting += [one.__context__, one.__cause__]  # the cause first
-    return None
 
 
 def _summary(files: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from jaxvit import config as config_lib
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
-from jaxvit.runtime import streams
+from jaxvit.runtime import files, streams
 from jaxvit.runtime.console import err
 from jaxvit.workdir import manifest, run_files
 from jaxvit.workdir.checkpoint import Checkpoints
@@ -128,12 +128,12 @@ def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict
 
 def write_config(workdir: Path, config: Config, class_names: Sequence[str], force: bool) -> None:
     """Writes what a run is known by; refuses to go on where the config of before is damaged and was another one."""
-    files = {
+    contents = {
         "config.json": run_files.json_bytes(config_lib.to_dict(config)),
         "classes.json": run_files.json_bytes(list(class_names)),
     }
     before = run_files.sealed(workdir).get("config.json")
-    other = before is not None and manifest.sha256_bytes(files["config.json"]) != before
+    other = before is not None and manifest.sha256_bytes(contents["config.json"]) != before
     if other and not force and has_work(workdir) and run_files.damage(workdir, ["config.json"]):
         raise UserError(
             f"{str(workdir / 'config.json')!r} is damaged, and the run had another config than this one\n"
@@ -145,9 +145,9 @@ def write_config(workdir: Path, config: Config, class_names: Sequence[str], forc
         changed = [f"model.{k}: {old.get(k)} -> {new.get(k)}" for k in sorted(old | new) if old.get(k) != new.get(k)]
         if changed:
             _refuse(workdir, changed)
-    run_files.seal(workdir, files)
-    for name, content in files.items():
-        run_files.replace(workdir / name, content)
+    run_files.seal(workdir, contents)
+    for name, content in contents.items():
+        files.write(workdir / name, content)
 
 
 def _refuse(workdir: Path, changed: Sequence[str]) -> NoReturn:

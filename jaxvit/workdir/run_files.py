@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit.errors import RunError, UserError
-from jaxvit.runtime import escape, paths, streams
+from jaxvit.errors import UserError
+from jaxvit.runtime import escape, files, lock, paths, streams
 from jaxvit.runtime.console import err
 from jaxvit.runtime.paths import expand
 from jaxvit.workdir import manifest
@@ -47,7 +47,7 @@ def remove_if_empty(path: Path) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON under a temporary name first, so that `path` never holds half a file."""
-    replace(path, json_bytes(value))
+    files.write(path, json_bytes(value))
 
 
 def json_bytes(value: Any) -> bytes:
@@ -57,15 +57,11 @@ def json_bytes(value: Any) -> bytes:
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
     """Writes arrays, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        with files.replacing(path) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, path)
     except OSError as error:
-        raise _not_written(path, error) from None
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise files.not_written(path, error) from None
 
 
 def read_npz(path: Path, names: Sequence[str], perhaps: Sequence[str] = ()) -> dict[str, np.ndarray]:
@@ -114,38 +110,25 @@ def locked(workdir: Path):
     Raises:
       UserError: a run is under way there.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    handle = os.open(workdir, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"a run is under way in workdir {str(workdir)!r}; wait for it, or choose another") from None
-        except OSError:
-            pass  # a file system without locks
+    taken = f"a run is under way in workdir {str(workdir)!r}; wait for it, or choose another"
+    with lock.held(workdir, taken):
         for left in [*workdir.glob(".*.tmp"), *workdir.glob(".write_test.*")]:  # of a process that was killed
             with suppress(OSError):  # a directory of that name is none of ours
                 left.unlink()
         yield
-    finally:
-        os.close(handle)
 
 
-def seal(workdir: Path, files: Mapping[str, bytes] | Sequence[str]) -> None:
+def seal(workdir: Path, contents: Mapping[str, bytes] | Sequence[str]) -> None:
     """Records the SHA-256 of a run's files in its manifest.json: of contents to be written, or of files by name."""
     hashes = (
-        {name: manifest.sha256_bytes(content) for name, content in files.items()}
-        if isinstance(files, Mapping)
-        else {name: manifest.sha256(workdir / name) for name in files}
+        {name: manifest.sha256_bytes(content) for name, content in contents.items()}
+        if isinstance(contents, Mapping)
+        else {name: manifest.sha256(workdir / name) for name in contents}
     )
     try:
         manifest.write(workdir / manifest.NAME, hashes)
     except OSError as error:
-        raise _not_written(workdir / manifest.NAME, error) from None
+        raise files.not_written(workdir / manifest.NAME, error) from None
 
 
 def sealed(workdir: Path) -> dict[str, str]:
@@ -188,7 +171,7 @@ class MetricsWriter:
                 os.replace(self._path, self._path.with_name(f"{self._path.name}.damaged"))
             err.print(f"{self._path} was damaged or missing; it is restored from the checkpoint{kept}")
         if before is None or before != content:
-            replace(self._path, content)
+            files.write(self._path, content)
         self._file = open(self._path, "ab")  # noqa: SIM115 - open for as long as the run
         self._trackers = trackers
 
@@ -203,7 +186,7 @@ class MetricsWriter:
             self._file.write((json.dumps({"step": step, **fields, **scalars}) + "\n").encode())
             self._file.flush()
         except OSError as error:
-            raise _not_written(self._path, error) from None
+            raise files.not_written(self._path, error) from None
         for tracker in self._trackers:
             tracker.scalars(step, scalars)
 
@@ -226,22 +209,3 @@ class NoWriter:
 
     def close(self) -> None:
         """Nothing."""
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Writes a file under a temporary name first, so that `path` never holds half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _not_written(path, error) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _not_written(path: Path, error: OSError) -> Exception:
-    full = manifest.disk_reason(error)
-    if full:
-        return RunError(f"cannot write {str(path)!r}: {full}\nwith that mended, the same command goes on")
-    return UserError(f"cannot write {str(path)!r}: {error.strerror}")

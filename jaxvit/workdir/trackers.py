@@ -5,7 +5,6 @@ and `close()`. A run's own files do not depend on them.
 """
 
 import json
-import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from jaxvit.errors import UserError
-from jaxvit.runtime import drawing, escape, packages
+from jaxvit.runtime import drawing, escape, files, packages
 from jaxvit.runtime.console import err
 
 FINAL = ("model", "data", "pretrained", "parameters", "trainable_parameters", "gmacs", "train_seconds",
@@ -130,9 +129,7 @@ def run_id(workdir: Path) -> str:
             err.print(f"{workdir} is a copy of {home}; it is a new run in Weights & Biases")
             found = None
     known = found["id"] if found else secrets.token_hex(4)
-    temporary = path.with_name(".id.json.tmp")
-    temporary.write_text(json.dumps({"id": known, "workdir": own}), encoding="utf-8")
-    os.replace(temporary, path)
+    files.write(path, json.dumps({"id": known, "workdir": own}).encode())
     return known
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from jaxvit.errors import UserError
+from jaxvit.errors import RunError, UserError
 from jaxvit.models.registry import create_model
 from jaxvit.pretrained import convert, load, load_pretrained, save
 from jaxvit.pretrained.saving import differences, make_config, nearest_entry
@@ -76,10 +76,10 @@ def test_a_failed_save_leaves_the_old_files(tmp_path, monkeypatch):
     before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
 
     def broken(*_):
-        raise OSError("disk full")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(UserError, match="cannot write to .*: disk full"):
+    with pytest.raises(RunError, match="cannot write .*: No space left"):
         save(model, variables, tmp_path)
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
 

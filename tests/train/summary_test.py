@@ -40,14 +40,6 @@ def test_samples_are_the_evenly_spaced_images_and_then_mistakes():
     np.testing.assert_array_equal(samples["label"], labels[samples["index"]])
 
 
-def test_peak_memory_is_that_of_the_process_on_the_cpu():
-    before = summary.peak_memory()
-    assert before["peak_memory_of"] == "process"
-    block = np.ones(64 * 2**20 // 8)  # 64 MiB that are really written
-    assert block.sum() > 0
-    assert before["peak_memory_bytes"] <= summary.peak_memory()["peak_memory_bytes"] < 2**40
-
-
 def test_the_header_says_that_the_warm_up_is_cut(tmp_path, capsys):
     data = write_npz(tmp_path / "data")
     for warmup, said in ((2, True), (1, False)):

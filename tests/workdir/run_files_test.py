@@ -111,21 +111,6 @@ def test_a_socket_with_a_temporary_name_does_not_stop_a_run(tmp_path):
     assert "test/accuracy" in final
 
 
-def test_errors_that_form_a_ring_are_walked_once():
-    first, second = RuntimeError("a"), RuntimeError("b")
-    first.__cause__, second.__context__ = second, first
-    assert manifest.disk_reason(first) is None
-    third = OSError(28, "No space left on device")
-    second.__cause__ = third
-    assert manifest.disk_reason(first) == "No space left on device"
-
-
-def test_a_disk_error_behind_a_cause_is_found():
-    error = RuntimeError("a")
-    error.__cause__, error.__context__ = RuntimeError("b"), OSError(28, "full")
-    assert manifest.disk_reason(error) is not None
-
-
 def test_the_command_line_says_it_in_two_lines(tmp_path, capsys):
     (tmp_path / "run/checkpoints").mkdir(parents=True)
     (tmp_path / "run/checkpoints/best").write_text("x")
