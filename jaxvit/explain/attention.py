@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvit import tree
 from jaxvit.errors import UserError, suggest
 from jaxvit.explain import taps, windows
+from jaxvit.models.family import AFTER, num_blocks, place
 from jaxvit.models.layers import Array, to_pair
-from jaxvit.models.swin import SwinTransformer
-from jaxvit.models.vit import VisionTransformer
+from jaxvit.models.registry import FAMILIES, family_of
 
 # How the heads of a block become one: [b, heads, ...] -> [b, ...].
 FUSIONS: dict[str, Callable[[Array], Array]] = {
@@ -29,7 +30,7 @@ def attention_weights(model: nn.Module, variables: Any, images: Any) -> list[Arr
     ViT: [b, heads, queries, keys], prefix tokens first. Swin: [b, windows, heads, queries, keys], the windows of
     the map as the block shifted and padded it. Raises UserError for models without attention.
     """
-    _check_family(model, (VisionTransformer, SwinTransformer))
+    _check_attention(model)
     return _weights(variables, taps.check_images(model, images), model=taps.plain(model))[0]
 
 
@@ -41,23 +42,14 @@ def _weights(variables: Any, images: Array, *, model: Any) -> tuple[list[Array],
 def _sown(model: Any, variables: Any, images: Array) -> tuple[list[Array], Array | None]:
     """Weights per block; and those of the pooling by attention, [b, heads, 1, n], where there is one."""
     _, seen = model.apply(variables, images, mutable=["intermediates"])
-    blocks: dict[tuple[str, ...], list[Array]] = {}
-    for path, weights in _leaves(seen["intermediates"]):
-        blocks.setdefault(tuple(p for p in path if "_" in p and p.split("_")[0] in ("layers", "blocks")), []).append(
-            weights.astype(jnp.float32)
-        )
-    pool = blocks.pop((), [None])[0]
-    order = sorted(blocks, key=lambda path: [int(p.split("_")[1]) for p in path])
+    family, blocks = family_of(model), {}
+    for path, weights in tree.named_leaves(seen["intermediates"]).items():
+        if "attn_weights" in path.split("/"):
+            blocks.setdefault(place(family, path), []).append(weights.astype(jnp.float32))
+    pool = blocks.pop(AFTER, [None])[0]
     # Attentions side by side count as more heads of one block.
-    return [w[0] if len(w) == 1 else jnp.concatenate(w, axis=1) for w in (blocks[path] for path in order)], pool
-
-
-def _leaves(tree: Any, path: tuple[str, ...] = ()) -> Any:
-    for name, value in tree.items():
-        if name == "attn_weights":
-            yield path, value[0]
-        elif hasattr(value, "items"):
-            yield from _leaves(value, (*path, name))
+    parts = [blocks[numbers] for numbers in sorted(blocks)]
+    return [part[0] if len(part) == 1 else jnp.concatenate(part, axis=1) for part in parts], pool
 
 
 def attention_rollout(
@@ -73,7 +65,7 @@ def attention_rollout(
     the product that the classifier reads give the map. `discard_ratio` in [0, 1) drops that share of the smallest
     weights between patches of each block; those to prefix tokens stay. UserError for other models and words.
     """
-    _check_family(model, (VisionTransformer,))
+    _check_attention(model, "tokens")
     _check_fusion(head_fusion)
     if not 0 <= discard_ratio < 1:
         raise UserError(f"discard_ratio={discard_ratio} is not in [0, 1).")
@@ -116,11 +108,9 @@ def _readers(model: Any, pool: Array | None, joint: Array) -> Array:
     b, n, _ = joint.shape
     if pool is not None:
         return jnp.pad(jnp.mean(pool[:, :, 0], axis=1), ((0, 0), (n - pool.shape[-1], 0)))
-    share = np.zeros(n, np.float32)
-    if model.global_pool in ("token", "prr") and model.class_token:
-        share[: 1 + int(model.distilled)] = 1 / (1 + int(model.distilled))
-    else:
-        share[model.num_prefix_tokens :] = 1 / (n - model.num_prefix_tokens)
+    read, share = family_of(model).tokens_read, np.zeros(n, np.float32)
+    chosen = slice(model.num_prefix_tokens, None) if read is None else read(model)
+    share[chosen] = 1 / len(share[chosen])
     return jnp.broadcast_to(share, (b, n))
 
 
@@ -133,10 +123,10 @@ def attention_maps(
     each place receives within its window, the windows stitched and the shift undone. `block` counts over all
     stages, -1 is the last. Raises UserError for models without attention and for blocks that do not exist.
     """
-    _check_family(model, (VisionTransformer, SwinTransformer))
+    _check_attention(model)
     if head_fusion is not None:
         _check_fusion(head_fusion)
-    depth = sum(model.depths) if isinstance(model, SwinTransformer) else model.depth  # type: ignore[attr-defined]
+    depth = num_blocks(family_of(model), model)
     if not -depth <= block < depth:
         raise UserError(f"block {block} is out of range; the model's blocks are 0 to {depth - 1}, -1 the last.")
     images = taps.check_images(model, images)
@@ -147,7 +137,7 @@ def attention_maps(
 def _maps(variables: Any, images: Array, *, model: Any, block: int, head_fusion: str | None) -> Array:
     size = taps.size_of(images)
     weights = _sown(model, variables, images)[0][block]
-    if isinstance(model, SwinTransformer):
+    if taps.attention_of(model) == "windows":
         maps = windows.received(weights, windows.block_windows(model, size)[block])
     else:
         maps = _token_maps(model, weights, size)
@@ -171,7 +161,7 @@ def attention_distance(model: nn.Module, variables: Any, images: Any) -> list[np
     The distance between query and key, weighted by the attention, over all patches and images; prefix tokens and
     padding are left out.
     """
-    _check_family(model, (VisionTransformer, SwinTransformer))
+    _check_attention(model)
     images = taps.check_images(model, images)
     return [np.asarray(d) for d in _distances(variables, images, model=taps.plain(model))]
 
@@ -180,7 +170,7 @@ def attention_distance(model: nn.Module, variables: Any, images: Any) -> list[np
 def _distances(variables: Any, images: Array, *, model: Any) -> list[Array]:
     size = taps.size_of(images)
     blocks = _sown(model, variables, images)[0]
-    if isinstance(model, SwinTransformer):
+    if taps.attention_of(model) == "windows":
         return [windows.distance(w, place) for w, place in zip(blocks, windows.block_windows(model, size), strict=True)]
     prefix, patch = model.num_prefix_tokens, to_pair(model.patch_size)
     gap = windows.gaps(taps.grid(model, size), patch)
@@ -192,11 +182,13 @@ def _distances(variables: Any, images: Array, *, model: Any) -> list[Array]:
     return results
 
 
-def _check_family(model: Any, families: tuple[type, ...]) -> None:
-    if not isinstance(model, families):
-        names = " or ".join(f.__name__ for f in families)
-        more = "; for Swin see attention_maps" if isinstance(model, SwinTransformer) else "; for any model see grad_cam"
-        raise UserError(f"{type(model).__name__} has no such attention; expected {names}{more}.")
+def _check_attention(model: nn.Module, kind: str | None = None) -> None:
+    """Raises UserError for a model without attention, or without that of one kind: "tokens" or "windows"."""
+    own = taps.attention_of(model)
+    if own is None or kind not in (None, own):
+        names = [f.model.__name__ for f in FAMILIES.values() if f.attention and kind in (None, f.attention)]
+        more = "for windows see attention_maps" if own else "for any model see grad_cam"
+        raise UserError(f"{type(model).__name__} has no such attention; expected {' or '.join(names)}; {more}.")
 
 
 def _check_fusion(head_fusion: str) -> None:

@@ -11,23 +11,9 @@ from jax.core import Tracer
 
 from jaxvit.errors import UserError, suggest
 from jaxvit.models.layers import Array, to_pair
-from jaxvit.models.swin import SwinTransformer
-from jaxvit.models.vit import POOLS, VisionTransformer
+from jaxvit.models.registry import find_family
 
 Pair = tuple[int, int]
-
-# Outputs of rank four whose middle axes are no rows and columns: tokens of a window, heads of a token.
-_NOT_MAPS: dict[type[nn.Module], frozenset[str]] = {
-    SwinTransformer: frozenset({"attn"}),
-    VisionTransformer: frozenset({"q_norm", "k_norm", "sub_norm"}),
-}
-# The norm through which all tokens enter the attention of a ViT's block.
-_ENTRANCE = {
-    "block": "norm1",
-    "parallel_scaling": "in_norm",
-    "diff_parallel_scaling": "in_norm",
-    "parallel_things": "attns_0/norm",
-}
 
 
 def plain(model: nn.Module) -> nn.Module:
@@ -82,12 +68,19 @@ def _layers(model: Any, size: Pair) -> tuple[str, ...]:
     return tuple(name for name, shape in shapes.items() if name and _is_map(model, name, shape, size))
 
 
-def _is_map(model: nn.Module, name: str, shape: tuple[int, ...], size: Pair) -> bool:
+def attention_of(model: nn.Module) -> str | None:
+    """The kind of attention, "tokens" or "windows"; None for networks of convolutions and of no family."""
+    family = find_family(model)
+    return family and family.attention
+
+
+def _is_map(model: Any, name: str, shape: tuple[int, ...], size: Pair) -> bool:
+    family = find_family(model)
     if name.split("/")[-1][0].isupper():  # dropout and the like, which nobody named
         return False
-    if shape[0] != 2 or _NOT_MAPS.get(type(model), frozenset()) & set(name.split("/")):
+    if shape[0] != 2 or (family is not None and family.not_maps & set(name.split("/"))):
         return False
-    if len(shape) == 3 and isinstance(model, VisionTransformer):
+    if len(shape) == 3 and attention_of(model) == "tokens":
         gh, gw = grid(model, size)
         return gh * gw > 1 and shape[1] == model.num_prefix_tokens + gh * gw
     return len(shape) == 4 and shape[1] * shape[2] > 1
@@ -109,23 +102,10 @@ def default_layer(model: nn.Module, image_size: int | Pair | None = None) -> str
     if not names:
         h, w = to_pair(model.image_size if image_size is None else image_size)  # type: ignore[attr-defined]
         raise UserError(f"{type(model).__name__} keeps no map of images of {h}x{w}; expected larger images.")
-    wanted = "features"
-    if isinstance(model, SwinTransformer):
-        wanted = "norm"
-    elif isinstance(model, VisionTransformer):
-        wanted = _vit_layer(model)
+    family = find_family(model)
+    wanted = "features" if family is None else family.default_layer
+    wanted = wanted if isinstance(wanted, str) else wanted(model)
     return wanted if wanted in names else names[-1]
-
-
-def _vit_layer(model: VisionTransformer) -> str:
-    last = model.depth - 1
-    if model.global_pool in POOLS:
-        return "norm" if model.final_norm and model.fc_norm is False else f"blocks_{last}"
-    if model.global_pool == "map":
-        return "norm" if model.final_norm else f"blocks_{last}"
-    if model.block_fn in _ENTRANCE:
-        return f"blocks_{last}/{_ENTRANCE[model.block_fn]}"
-    return f"blocks_{last - 1}" if last > 0 else "patch_embed"  # norms after the branches: what enters the block
 
 
 def check_layer(model: nn.Module, layer: str | None, size: Pair) -> str:
@@ -205,9 +185,10 @@ def to_pixels(model: Any, maps: Array, size: Pair) -> Array:
 
 
 def _extent(model: Any, cells: int, side: int, axis: int) -> int:
-    if isinstance(model, VisionTransformer):
+    attention = attention_of(model)
+    if attention == "tokens":
         return cells * to_pair(model.patch_size)[axis]
-    if isinstance(model, SwinTransformer):
+    if attention == "windows":
         cell = to_pair(model.patch_size)[axis]
         while -(-side // cell) > cells:
             cell *= 2

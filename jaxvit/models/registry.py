@@ -14,8 +14,8 @@ from jaxvit.models.names import timm_name
 from jaxvit.models.tags import data_config, split_tag, tag_info, tag_tables, unknown_name
 
 __all__ = [
-    "FAMILIES", "Family", "check_fields", "create_model", "data_config", "family_of", "list_models", "model_entry",
-    "model_fields", "recognise", "sharding_rules", "split_tag", "tag_info",
+    "FAMILIES", "Family", "check_fields", "create_model", "data_config", "family_of", "find_family", "list_models",
+    "model_entry", "model_fields", "recognise", "sharding_rules", "split_tag", "tag_info",
 ]  # fmt: skip
 
 
@@ -37,11 +37,15 @@ def _names() -> dict[str, Family]:
 
 def family_of(model: nn.Module) -> Family:
     """The record of a model's class, or of a class that it was made from. Raises TypeError for other modules."""
-    for cls in type(model).__mro__:
-        for record in FAMILIES.values():
-            if record.model is cls:
-                return record
-    raise TypeError(f"{type(model).__name__} is not a model of jaxvit; expected one from jaxvit.create_model.")
+    record = find_family(model)
+    if record is None:
+        raise TypeError(f"{type(model).__name__} is not a model of jaxvit; expected one from jaxvit.create_model.")
+    return record
+
+
+def find_family(model: nn.Module) -> Family | None:
+    """As `family_of`, but None for other modules."""
+    return next((f for cls in type(model).__mro__ for f in FAMILIES.values() if f.model is cls), None)
 
 
 def recognise(paths: Iterable[str]) -> Family | None:

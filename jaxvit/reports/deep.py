@@ -1,6 +1,7 @@
 """Looks into the models of a report: features of test images, layers side by side, filters, positions, biases."""
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -152,14 +153,16 @@ def _points(run: RunFiles, x: np.ndarray, labels: np.ndarray, what: str, axes: t
 def _chosen_layers(model: Any) -> list[str]:
     """Blocks rather than their parts: the names with the fewest slashes that are at least four."""
     from jaxvit import explain
+    from jaxvit.models.registry import find_family
 
-    names = explain.layers(model)
-    for depth in range(4):
+    names, family = explain.layers(model), find_family(model)
+    nested = [p for p, extra in family.blocks if "/" in p.rstrip("/") and not extra] if family else []
+    for depth in range(1 if nested else 0, 4):
         few = [name for name in names if name.count("/") <= depth]
-        if len(few) >= 4 and not (depth == 0 and any(name.startswith("layers_") for name in few)):
+        if len(few) >= 4:
             break
-    if any(name.startswith("layers_") for name in few):  # Swin: stages repeat their last block
-        few = [name for name in few if "/blocks_" in name or not name.startswith("layers_")]
+    for pattern in nested:  # blocks within stages, which repeat their last block
+        few = [name for name in few if re.match(pattern, name) or not re.match(pattern.split("/")[0], name)]
     keep = np.unique(np.linspace(0, len(few) - 1, min(len(few), MOST_LAYERS)).astype(int))
     return [few[i] for i in keep]
 
@@ -267,13 +270,23 @@ def _coloured(values: np.ndarray) -> np.ndarray:
 
 def filters(run: RunFiles, classifier: Any) -> list[Block]:
     """The first layer: principal components of patch filters (Dosovitskiy et al., 2021, figure 7), or all filters."""
-    params = _params(classifier)
-    name = next((n for n, v in params.items() if n.endswith("kernel") and v.ndim == 4 and v.shape[2] in (1, 3)), None)
+    from jaxvit.models.layers import to_pair
+    from jaxvit.models.names import module_path
+    from jaxvit.models.registry import find_family
+
+    params, family = _params(classifier), find_family(classifier.model)
+    first = (
+        [f"{module_path(name)}/kernel" for name in family.first_conv]
+        if family
+        else [n for n in params if n.endswith("kernel")]
+    )
+    kernels = {n: params[n] for n in first if n in params and params[n].ndim == 4}
+    name = next((n for n, v in kernels.items() if v.shape[2] in (1, 3)), None)
     if name is None or max(params[name].shape[:2]) < 2:  # filters of one pixel have no picture
         return []
     kernel = params[name]
     h, w, c, n = kernel.shape
-    if "patch_embed" in name:
+    if (h, w) == to_pair(getattr(classifier.model, "patch_size", 0)):
         flat = kernel.reshape(-1, n) - kernel.reshape(-1, n).mean(axis=1, keepdims=True)
         left, _, _ = np.linalg.svd(flat, full_matrices=False)
         shown = left.T.reshape(-1, h, w, c)[:28]
@@ -290,10 +303,11 @@ def filters(run: RunFiles, classifier: Any) -> list[Block]:
 def positions(run: RunFiles, classifier: Any) -> list[Block]:
     """Cosine similarity of each position's embedding with all others, as a map of maps (figure 7 of the ViT paper)."""
     from jaxvit.explain.taps import grid
+    from jaxvit.models.registry import find_family
 
-    table = _params(classifier).get("pos_embed")
-    model = classifier.model
-    if table is None or table.ndim != 3 or not hasattr(model, "patch_size"):
+    model, family = classifier.model, find_family(classifier.model)
+    table = _params(classifier).get(family.position_table or "") if family else None
+    if table is None or table.ndim != 3:
         return []
     gh, gw = grid(model, tuple(classifier.data_config["image_size"]))
     table = table[0, -gh * gw :]
@@ -313,25 +327,27 @@ def positions(run: RunFiles, classifier: Any) -> list[Block]:
 def biases(run: RunFiles, classifier: Any) -> list[Block]:
     """Swin's relative position bias tables: a picture per block, a tile per head."""
     from jaxvit.explain.windows import block_windows
+    from jaxvit.models.family import place
+    from jaxvit.models.names import timm_name
+    from jaxvit.models.registry import find_family
 
-    tables = {n: v for n, v in _params(classifier).items() if n.endswith("relative_position_bias_table")}
-    if not tables:
+    family = find_family(classifier.model)
+    if family is None or not family.window_tables:
         return []
+    named = {n: timm_name(tuple(n.split("/"))) for n in _params(classifier)}
+    tables = {n: v for n, v in _params(classifier).items() if re.search(family.window_tables, named[n])}
     places = block_windows(classifier.model, tuple(classifier.data_config["image_size"]))
     pictures = []
-    order = sorted(
-        tables, key=lambda n: [int(p.split("_")[-1]) if p.split("_")[-1].isdigit() else 0 for p in n.split("/")]
-    )
-    for name, place in zip(order, places, strict=True):
+    for name, where in zip(sorted(tables, key=lambda name: place(family, name)), places, strict=True):
         table = tables[name]
-        (wh, ww), heads = place.window, table.shape[1]
+        (wh, ww), heads = where.window, table.shape[1]
         sides = (2 * wh - 1, 2 * ww - 1)
         if sides[0] * sides[1] != len(table):
             side = round(len(table) ** 0.5)
             sides = (side, side)
         maps = table.T.reshape(heads, *sides)
         sheet = _tiles(_coloured(_unit(maps) / 255.0), min(heads, 6))
-        block = name.removesuffix("/attn/relative_position_bias_table")
+        block = name.rsplit("/", 2)[0]
         pictures.append(Picture(to_png(sheet), block, (f"{heads} heads",)))
     slug = run.slug
     caption = (
