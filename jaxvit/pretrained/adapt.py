@@ -19,7 +19,8 @@ Pair = tuple[int, int]
 
 HEAD_INITS = ("zero", "normal")
 BICUBIC = ("bicubic", True)
-BILINEAR = ("bilinear", False)  # what timm takes for FlexiViT and for Google's own files
+BILINEAR = ("bilinear", False)  # what timm takes for FlexiViT, for RADIO and for Google's own files
+CORNERS = ("corners", False)  # for some of RADIO: the positions alone
 
 
 def facts(word: str, tensors: Tensors) -> dict[str, int]:
@@ -71,6 +72,7 @@ def adapt(
     windows: Sequence[Pair] = (),
     patch_size: bool = False,
     method: tuple[str, bool] = BICUBIC,
+    crops: bool = False,
     head_init: str = "zero",
     key: jax.Array | None = None,
 ) -> tuple[Tensors, list[str]]:
@@ -79,7 +81,8 @@ def adapt(
     `image_size` is the size the tensors were made for, `windows` a Swin's window in each stage; `method` is the
     interpolation (name, antialias) of tables and kernels. `patch_size` allows the patch kernel to be resampled,
     which is never done unasked: a file with other patches is more likely the wrong file. Tensors that cannot be
-    fitted are left alone for `convert` to report.
+    fitted are left alone for `convert` to report. `crops`: a position table is resized to a square and cut to the
+    model's grid from its upper left, as RADIO's own code does it.
     """
     if head_init not in HEAD_INITS:
         raise UserError(f"head_init={head_init!r} is unknown; expected 'zero' or 'normal'.")
@@ -91,9 +94,9 @@ def adapt(
         notes += _stem(model, shapes, tensors, key)
     notes += _channels(word, shapes, tensors)
     if word == "vit":
-        notes += _positions(model, tensors, to_pair(image_size), method)
+        notes += _positions(model, tensors, to_pair(image_size), method, crops)
     if patch_size:
-        notes += _patches(shapes, tensors, method)
+        notes += _patches(shapes, tensors, BILINEAR if method == CORNERS else method)
     if word == "swin":
         notes += _windows(model, shapes, tensors, windows)
     dropped = _head(model, shapes, tensors, head_init, jax.random.fold_in(key, 1))
@@ -125,16 +128,19 @@ def _channels(word: str, shapes: dict[str, Any], tensors: Tensors) -> list[str]:
     return []
 
 
-def _positions(model: Any, tensors: Tensors, image_size: Pair, method: tuple[str, bool]) -> list[str]:
+def _positions(model: Any, tensors: Tensors, image_size: Pair, method: tuple[str, bool], crops: bool) -> list[str]:
     table, kernel = tensors.get("pos_embed"), tensors.get("patch_embed.proj.weight")
     if table is None or kernel is None or table.ndim != 3 or kernel.ndim != 4 or 0 in kernel.shape:
         return []
     prefix, old, new = num_position_prefix(model), _grid(image_size, kernel.shape[2:]), model.grid_size
     if old == new or table.shape[1] != prefix + math.prod(old) or 0 in old or 0 in new:
         return []
-    tensors["pos_embed"] = resample.resample_abs_pos_embed(
-        table, new, old, prefix, method=method[0], antialias=method[1]
-    )
+    whole = (max(new), max(new)) if crops else new
+    resized = resample.resample_abs_pos_embed(table, whole, old, prefix, method=method[0], antialias=method[1])
+    if whole != new:
+        grid = resized[:, prefix:].reshape(1, *whole, -1)[:, : new[0], : new[1]]
+        resized = np.concatenate([resized[:, :prefix], grid.reshape(1, math.prod(new), -1)], axis=1)
+    tensors["pos_embed"] = resized
     return [f"image_size: pos_embed resampled from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches"]
 
 

@@ -1,8 +1,9 @@
 """timm's state dict <-> variables: every tensor used or named, every variable filled, or one error with all of it."""
 
 import logging
+import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -29,9 +30,25 @@ def convert(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     word = rules.family(model)
     tensors, notes = wrappers.unwrap(state_dict)
     tensors, more = wrappers.to_timm(word, tensors, {rule.name: rule.shape for rule in rules.rules_of(model)})
-    for note in (*notes, *more):
+    tensors, left = leave_out(word, {rule.name for rule in rules.rules_of(model)}, tensors)
+    for note in (*notes, *more, *left):
         log.info("%s: %s", type(model).__name__, note)
     return assemble(model, tensors)
+
+
+def leave_out(
+    word: str, known: Collection[str], tensors: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The tensors without buffers, and a note that names those that no file of the family `word` usually has."""
+    rest = {name: array for name, array in tensors.items() if not rules.is_buffer(word, name)}
+    left = [
+        name
+        for name, array in rest.items()
+        if name not in known and (array.dtype.kind in "biu" or re.search(rules.EMPTY, name))
+    ]
+    for name in left:
+        del rest[name]
+    return rest, [f"not loaded, as they hold no weights: {wrappers.some(left)}"] if left else []
 
 
 def assemble(model: nn.Module, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

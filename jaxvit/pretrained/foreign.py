@@ -1,5 +1,6 @@
 """Other layouts of the same weights, recognised by marker keys and renamed to timm's: tables, then two small steps."""
 
+import math
 import re
 from collections.abc import Callable, Mapping
 
@@ -78,6 +79,45 @@ CLIP: Table = (
     (r"\.mlp\.c_proj\.", ".mlp.fc2."),
     (r"^proj$", "head.weight"),
 )
+AIMV2: Table = (
+    (r"^preprocessor\.patchifier\.", "patch_embed."),
+    (r"^preprocessor\.pos_embed$", "pos_embed"),
+    (r"^trunk\.", ""),
+    (r"^post_trunk_norm\.", "norm."),
+    (r"\.norm_([12])\.", r".norm\1."),
+    (r"\.mlp\.fc1\.", ".mlp.fc1_g."),
+    (r"\.mlp\.fc3\.", ".mlp.fc1_x."),
+)
+# The image branch (A) of a network that also reads text (B).
+BEIT3: Table = (
+    (r"^(?!beit3\.|fc_norm\.|head\.)", None),
+    (r"\.B\.", None),
+    (r"^beit3\.(text_embed\.weight|vision_embed\.mask_token)$", None),
+    (r"^beit3\.", ""),
+    (r"\.A\.", "."),
+    (r"^vision_embed\.cls_token$", "cls_token"),
+    (r"^vision_embed\.", "patch_embed."),
+    (r"^encoder\.embed_positions\.weight$", "pos_embed"),
+    (r"^encoder\.layers\.", "blocks."),
+    (r"\.self_attn\.([qkv])_proj\.", r".attn.\1."),
+    (r"\.self_attn\.out_proj\.", ".attn.proj."),
+    (r"\.self_attn\.inner_attn_ln\.", ".attn.norm."),
+    (r"\.self_attn_layer_norm\.", ".norm1."),
+    (r"\.final_layer_norm\.", ".norm2."),
+    (r"\.ffn\.ffn_layernorm\.", ".mlp.norm."),
+    (r"\.ffn\.", ".mlp."),
+)
+# Without the conditioner of the images and the heads of the teachers.
+RADIO_PATCHES = "radio_model.model.patch_generator."
+RADIO: Table = (
+    (r"^(?!radio_model\.model\.(blocks\.|patch_generator\.(embedder\.weight|pos_embed|cls_token\.token)$))", None),
+    (r"^radio_model\.model\.", ""),
+    (r"^patch_generator\.embedder\.", "patch_embed.proj."),
+    (r"^patch_generator\.pos_embed$", "pos_embed"),
+    (r"^patch_generator\.cls_token\.token$", "tokens"),
+    (r"\.grandma$", ".gamma"),
+)
+TIPS: Table = ((r"^(?!vision_encoder\.)", None), (r"^vision_encoder\.", ""), (r"^mask_token$", None))
 
 
 def rename(tensors: Tensors, table: Table) -> Tensors:
@@ -119,6 +159,14 @@ def _vit(tensors: Tensors) -> Tensors:
         tensors = fuse_qkv(rename(tensors, HF_TRANSFORMER))
     if "visual.class_embedding" in tensors:
         tensors = _clip(rename(tensors, CLIP))
+    if "preprocessor.patchifier.proj.weight" in tensors:
+        tensors = rename(tensors, AIMV2)
+    if any(name.startswith("beit3.") for name in tensors):
+        tensors = _beit3(rename(tensors, BEIT3))
+    if f"{RADIO_PATCHES}embedder.weight" in tensors:
+        tensors = _radio(rename(tensors, RADIO))
+    if "vision_encoder.mask_token" in tensors:
+        tensors = rename(tensors, TIPS)
     if "register_tokens" in tensors:
         tensors = _registers(tensors)
     return rename(tensors, DEIT3 + DINOV2)
@@ -130,6 +178,28 @@ def _clip(tensors: Tensors) -> Tensors:
     tensors = {name: array[added[name]] if name in added else array for name, array in tensors.items()}
     if (head := tensors.get("head.weight")) is not None and head.ndim == 2:
         tensors |= {"head.weight": head.T, "head.bias": np.zeros(head.shape[1], np.float32)}
+    return tensors
+
+
+def _beit3(tensors: Tensors) -> Tensors:
+    """BEiT-3's position table is fairseq's, whose first two entries stand for padding."""
+    table = tensors.get("pos_embed")
+    if table is not None and table.ndim == 2:
+        tensors |= {"pos_embed": table[None, 2:]}
+    return fuse_qkv(tensors)
+
+
+def _radio(tensors: Tensors) -> Tensors:
+    """RADIO's patches are flat and have no bias; its first token is the class token, the others are registers."""
+    kernel, tokens = tensors.get("patch_embed.proj.weight"), tensors.pop("tokens", None)
+    if kernel is not None and kernel.ndim == 2:
+        side = math.isqrt(kernel.shape[1] // 3)
+        kernel = kernel.reshape(len(kernel), 3, side, side)
+    if kernel is not None:
+        bias = np.zeros(kernel.shape[:1], np.float32)
+        tensors |= {"patch_embed.proj.weight": kernel, "patch_embed.proj.bias": bias}
+    if tokens is not None:
+        tensors |= {"cls_token": tokens[None, :1], "reg_token": tokens[None, 1:]}
     return tensors
 
 

@@ -13,11 +13,13 @@ import jax
 
 from jaxvit.errors import UserError
 from jaxvit.models.registry import create_model, model_fields, split_tag, tag_info
-from jaxvit.pretrained import adapt, files, hf_config, hub, identify, rules, timm_config, wrappers
-from jaxvit.pretrained.convert import assemble
+from jaxvit.pretrained import adapt, files, foreign, hf_config, hub, identify, rules, timm_config, wrappers
+from jaxvit.pretrained.convert import assemble, leave_out
 from jaxvit.runtime.paths import expand
 
 log = logging.getLogger("jaxvit")
+
+ALIGNED_RADIO = ("base_patch16_radio_v3", "huge_patch16_radio_v3")  # resized so in their first releases, timm says
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def load(
             tensors,
             image_size=own["image_size"],
             windows=_own_windows(name, word, saved | _without_window(fields) | {"image_size": own["image_size"]}),
-            method=adapt.BILINEAR if name.startswith("flexivit") or _is_google(file) else adapt.BICUBIC,
+            method=_method(name, file),
+            crops=any(foreign.RADIO_PATCHES in key for key in file.tensors),
             patch_size="patch_size" in fields,
             head_init=head_init,
             key=jax.random.key(seed),
@@ -199,7 +202,8 @@ def _timm_tensors(
     word = rules.family(model)
     shapes = {rule.name: rule.shape for rule in rules.rules_of(model)}
     tensors, notes = wrappers.to_timm(word, file.tensors, shapes, weights)
-    tensors = {key: array for key, array in tensors.items() if not rules.is_buffer(word, key)}
+    tensors, left = leave_out(word, shapes, tensors)
+    notes = [*notes, *left]
     kept = {key: array for key, array in tensors.items() if not key.startswith("attn_pool.")}
     if len(kept) == len(tensors) or "siglip" not in name or model.global_pool == "map":
         return tensors, notes
@@ -212,6 +216,13 @@ def _without_window(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def _own_windows(name: str, word: str, saved: dict[str, Any]) -> list[tuple[int, int]]:
     return adapt.swin_windows(create_model(name, **saved)) if word == "swin" else []
+
+
+def _method(name: str, file: files.Checkpoint) -> tuple[str, bool]:
+    """How timm resamples tables and kernels of these weights."""
+    if any(word in name for word in ALIGNED_RADIO):
+        return adapt.CORNERS
+    return adapt.BILINEAR if name.startswith("flexivit") or "_radio_" in name or _is_google(file) else adapt.BICUBIC
 
 
 def _is_google(file: files.Checkpoint) -> bool:

@@ -14,13 +14,16 @@ def _cubic(x: np.ndarray, a: float) -> np.ndarray:
 
 
 def resize_matrix(old: int, new: int, method: str = "bicubic", antialias: bool = True) -> np.ndarray:
-    """The matrix [new, old] that resizes one axis as torch.nn.functional.interpolate does (align_corners=False).
+    """The matrix [new, old] that resizes one axis as torch.nn.functional.interpolate does.
 
+    `method` is "bicubic", "bilinear", or "corners": bilinear with align_corners, where both end pixels stay.
     torch's cubic has a = -0.5 with antialiasing, where borders are cut off and weights renormalised, and a = -0.75
     without, where the border pixel is repeated.
     """
     scale = old / new
     centres = (np.arange(new) + 0.5) * scale - 0.5
+    if method == "corners":
+        centres = np.arange(new) * (old - 1) / max(new - 1, 1)
     if antialias:
         distance = (np.arange(old)[None, :] - centres[:, None]) / max(scale, 1.0)
         weights = _cubic(distance, -0.5) if method == "bicubic" else np.maximum(1 - np.abs(distance), 0)

@@ -33,6 +33,8 @@ BUFFERS = {
     "vit": (r"^mask_token$", r"^decoder_(embed|pos_embed|blocks|norm|pred)\b"),  # of pretraining: MAE, DINOv2
     "swin": (r"\.relative_position_index$", r"\.attn_mask$", r"\.num_batches_tracked$"),
 }
+# Buffers of any network, by their last word; so is any tensor that is made of no floats.
+EMPTY = r"(^|[._])(mask|index|position_ids|inv_freq|num_batches_tracked|relative_coords_table|total_ops|total_params)$"
 # The classifier (a distilled model has two), which a new number of classes replaces, and the first convolution.
 CLASSIFIERS = {
     "alexnet": ("classifier.6",),

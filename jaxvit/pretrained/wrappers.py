@@ -142,7 +142,7 @@ def to_timm(
     note = f"{len(inside)} names fit without the prefix {prefix!r}"
     note += "".join(f"; {theirs} is taken for {ours}" for ours, theirs in taken.items() if ours != theirs)
     left = [name for name in outside if name not in taken.values()]
-    note += f"; not loaded: {_some(left)}" if left else ""
+    note += f"; not loaded: {some(left)}" if left else ""
     others = [p for p in best if p != prefix and bool(re.search(AVERAGED, p)) != bool(re.search(AVERAGED, prefix))]
     if ema and others:
         note += f"; weights={'ema' if prefix in raw else 'raw'!r} takes {others[0]!r}"
@@ -182,6 +182,7 @@ def _also(word: str, renamed: Tensors, outside: Tensors, shapes: Shapes) -> dict
     return taken | {f"{head}.{leaf}": f"{found[0]}.{leaf}" for leaf in leaves}
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first names of a list, and how many more there are."""
     more = len(names) - MOST_NAMES
     return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")

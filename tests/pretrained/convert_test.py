@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import core, traverse_util
+from safetensors.numpy import save_file
 
 from jaxvit.errors import UserError
-from jaxvit.pretrained import convert, export, rules
+from jaxvit.pretrained import convert, export, load, rules
 from tests.helpers import pretrained as helpers
 
 
@@ -147,3 +148,27 @@ def test_nesting_and_prefixes():
     helpers.assert_same(export(model, convert(model, wrapped)), state_dict)
     compiled = {"model": {f"_orig_mod.module.{k}": v for k, v in state_dict.items()}, "model_ema": state_dict}
     helpers.assert_same(export(model, convert(model, compiled)), state_dict)
+
+
+def test_buffers_that_hold_no_weights_are_left_out_with_a_note(tmp_path, caplog):
+    """A counter of a norm that this model has not, a mask, what counters of operations leave behind."""
+    model = helpers.make(helpers.VIT)
+    wanted = helpers.weights(model)
+    buffers = {
+        "blocks.0.norm1.num_batches_tracked": np.ones((), np.int64),
+        "blocks.0.attn.attn_mask": np.zeros((4, 4), np.float32),
+        "text.position_ids": np.arange(4),
+        "total_ops": np.ones(1, np.float64),
+        "steps_done": np.ones((), np.int32),
+    }
+    with caplog.at_level("INFO", "jaxvit"):
+        helpers.assert_same(export(model, convert(model, wanted | buffers)), wanted)
+    assert f"not loaded, as they hold no weights: {', '.join(buffers)}" in caplog.text
+    save_file(wanted | buffers, tmp_path / "model.safetensors")
+    name, fields = helpers.VIT
+    loaded = load(name, str(tmp_path / "model.safetensors"), **fields)
+    helpers.assert_same(export(loaded.model, loaded.variables), wanted)
+    assert [note for note in loaded.notes if "hold no weights" in note and "total_ops" in note]
+    for name, array in (("mask_tokens", np.ones(3, np.float32)), ("indexed.weight", np.ones((3, 3), np.float32))):
+        with pytest.raises(UserError, match=f"1 unexpected.\n  unexpected {name}"):
+            convert(model, wanted | {name: array})

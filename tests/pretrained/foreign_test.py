@@ -336,6 +336,77 @@ def clip(state):
     return made | {"transformer.resblocks.0.ln_1.weight": np.ones(3), "token_embedding.weight": np.ones((4, 3))}
 
 
+AIMV2 = (
+    ("patch_embed.", "preprocessor.patchifier."), ("pos_embed", "preprocessor.pos_embed"), ("mlp.fc1_g", "mlp.fc1"),
+    ("mlp.fc1_x", "mlp.fc3"), ("norm1", "norm_1"), ("norm2", "norm_2"), ("blocks.", "trunk.blocks."),
+)  # fmt: skip
+
+
+def aimv2(state):
+    """Apple's names, with the last norm within the trunk."""
+    made = {}
+    for name, array in state.items():
+        for ours, theirs in AIMV2:
+            name = name.replace(ours, theirs)
+        made[name] = array
+    made |= {f"trunk.post_trunk_{name}": made.pop(name) for name in [n for n in made if n.startswith("norm.")]}
+    return made
+
+
+def tips(state):
+    """TIPSv2: DINOv2's names in a model of images and texts."""
+    made = {f"vision_encoder.{name}": array for name, array in dinov2(state).items()}
+    return made | {f"text_encoder.transformer.layers.{i}.weight": np.ones(3, np.float32) for i in range(40)}
+
+
+BEIT3 = (("attn.norm", "attn.inner_attn_ln"), ("attn.proj", "attn.out_proj"), (".attn.", ".self_attn."),
+         ("mlp.norm", "mlp.ffn_layernorm"), (".norm1", ".self_attn_layer_norm"),
+         (".norm2", ".final_layer_norm"))  # fmt: skip
+
+
+def beit3(state):
+    """BEiT-3: each module has a branch for images (A) and one for texts (B); fairseq's table of positions."""
+    state, made = dict(state), {}
+    table = state.pop("pos_embed")[0]
+    made["beit3.encoder.embed_positions.A.weight"] = np.concatenate([np.ones((2, table.shape[1]), np.float32), table])
+    made["beit3.vision_embed.cls_token"] = state.pop("cls_token")
+    made["beit3.vision_embed.mask_token"] = np.ones((1, 1, 24), np.float32)
+    made["beit3.text_embed.weight"] = np.ones((9, 24), np.float32)
+    for name in [n for n in state if ".qkv." in n]:
+        split = [name.replace("qkv", f"{part}_proj") for part in "qkv"]
+        state |= split_qkv(state, name, split)
+    for name, array in state.items():
+        if name.startswith("patch_embed."):
+            made[name.replace("patch_embed.", "beit3.vision_embed.")] = array
+        elif name.startswith("blocks."):
+            *path, leaf = name.replace("blocks.", "beit3.encoder.layers.").split(".")
+            module = ".".join(path)
+            for ours, theirs in BEIT3:
+                module = module.replace(ours, theirs)
+            if ".mlp." in module:
+                module = module.replace(".mlp.", ".ffn.A.")
+                made[f"{module}.{leaf}"] = array
+                made[f"{module.replace('.A.', '.B.')}.{leaf}"] = array + 1
+            else:
+                made[f"{module}.A.{leaf}"], made[f"{module}.B.{leaf}"] = array, array + 1
+        else:
+            made[name] = array
+    return {"model": made}
+
+
+def radio(state, grid=16):
+    """RADIO: flat patches without bias, a token for each teacher and registers, a table for the largest image."""
+    rng = np.random.default_rng(3)
+    made = {n.replace("gamma", "grandma"): a for n, a in state.items() if n.startswith("blocks.")}
+    kernel = state["patch_embed.proj.weight"]
+    made["patch_generator.embedder.weight"] = kernel.reshape(len(kernel), -1)
+    made["patch_generator.cls_token.token"] = np.concatenate([state["cls_token"], state["reg_token"]], axis=1)[0]
+    made["patch_generator.pos_embed"] = rng.standard_normal((1, grid * grid, 24)).astype(np.float32)
+    made = {f"radio_model.model.{name}": array for name, array in made.items()}
+    made["radio_model.input_conditioner.norm_mean"] = np.ones((3, 1, 1), np.float32)
+    return made | {"radio_model.summary_idxs": np.arange(3), "radio_model.model.norm.weight": np.ones(24, np.float32)}
+
+
 SMALL = {"embed_dim": 24, "num_heads": 2, "depth": 2, "image_size": 28, "patch_size": 14}
 TIMM_READS = {
     "DINOv2": (dinov2, "vit_giant_patch14_reg4_dinov2", SMALL | {"num_classes": 0, "mlp_ratio": 2.0}),
@@ -346,7 +417,51 @@ TIMM_READS = {
         "vit_huge_patch14_gap_224",
         SMALL | {"num_classes": 0},
     ),
+    "AIMv2": (aimv2, "aimv2_large_patch14_224", SMALL | {"num_classes": 0}),
+    "TIPS": (tips, "vit_base_patch14_reg1_tipsv2", SMALL | {"num_classes": 0}),
+    "TIPS SwiGLU": (tips, "vit_giant_patch14_reg1_tipsv2", SMALL | {"num_classes": 0}),
+    "BEiT-3": (beit3, "beit3_base_patch16_224", SMALL | {"num_classes": 5}),
 }
+RADIOS = [
+    (f"vit_{size}", image)
+    for size in ("base_patch16_radio_v3", "huge_patch16_radio_v3", "large_patch16_radio_v3", "huge_patch16_radio_v4")
+    for image in ((64, 64), (32, 64), (256, 256))
+]
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name, image_size", RADIOS)
+def test_radio_is_read_as_timm_reads_it(name, image_size, tmp_path):
+    """Its positions, too, which timm resizes in two ways and cuts from a square."""
+    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
+    numpy_files = pytest.importorskip("safetensors.numpy")
+    fields = {"embed_dim": 24, "num_heads": 2, "depth": 1, "num_classes": 0}
+    state = radio(helpers.weights(helpers.make((name, fields | {"image_size": image_size, "patch_size": 16}))))
+    numpy_files.save_file(state, tmp_path / "radio.safetensors")
+    theirs = timm.create_model(name, img_size=image_size, **fields)
+    from timm.models import vision_transformer as source
+
+    kwargs = {"interpolation": "bilinear", "antialias": False}
+    kwargs["align_corners"] = any(n in name for n in source._RADIO_ALIGN_CORNERS)
+    tensors = {n: torch.from_numpy(np.array(a)) for n, a in state.items()}
+    theirs.load_state_dict(source.checkpoint_filter_fn(tensors, theirs, **kwargs), strict=True)
+    ours = load(name, str(tmp_path / "radio.safetensors"), image_size=image_size, **fields)
+    found = export(ours.model, ours.variables)
+    for key, tensor in theirs.state_dict().items():
+        np.testing.assert_allclose(found[key], tensor.numpy(), atol=2e-6, err_msg=key)
+
+
+def test_radio_without_timm(tmp_path):
+    """At the size of its own table nothing is resized, and every tensor is where it belongs."""
+    fields = {"embed_dim": 24, "num_heads": 2, "depth": 1, "num_classes": 0, "image_size": 64}
+    model = helpers.make(("vit_base_patch16_radio_v3", fields))
+    wanted = helpers.weights(model)
+    state = radio(wanted, grid=4)
+    found = export(model, convert(model, state))
+    wanted |= {"patch_embed.proj.bias": np.zeros(24), "pos_embed": state["radio_model.model.patch_generator.pos_embed"]}
+    for key, array in wanted.items():
+        np.testing.assert_array_equal(found[key], array, err_msg=key)
 
 
 @pytest.mark.parametrize("case", TIMM_READS)
