@@ -119,11 +119,7 @@ def _train(argv: list[str]) -> int:
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where several train together")
     parser.add_argument("--num-processes", type=positive, metavar="N", help="how many they are")
     parser.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
-    args, rest = parser.parse_known_args(argv)
-    for text in rest:
-        if text.startswith("-") and not text.startswith("--config."):
-            known = ["--config", "--workdir", "--force", "--coordinator", "--num-processes", "--process-id", "--help"]
-            raise UserError(f"no option {text!r}; config words are written --config.WORD=VALUE.{suggest(text, known)}")
+    args, rest = parser.parse_with_overrides(argv)
     if args.config is None:
         raise UserError("no --config; for example --config configs/digits_vit.py --workdir runs/digits")
     if args.workdir is None:

@@ -169,11 +169,15 @@ def predict(
         images = ((p, data.open_image(p)) for p in paths) if bad is None else read_images(paths, bad)
         ready = ((path, data.preprocess(image, classifier.data_config)) for path, image in images)
         while chunk := list(itertools.islice(ready, size)):
-            batch = np.stack([image for _, image in chunk])
-            batch = np.concatenate([batch, np.zeros((size - len(chunk), *batch.shape[1:]), batch.dtype)])
+            batch = filled(np.stack([image for _, image in chunk]), size)
             probabilities = np.asarray(apply(classifier.variables, batch))[: len(chunk)]
             yield from zip((path for path, _ in chunk), probabilities, strict=True)
             meter.advance(len(chunk))
+
+
+def filled(images: np.ndarray, size: int) -> np.ndarray:
+    """Images [k, ...] -> [size, ...], the last one repeated: batches of one shape compile one program."""
+    return np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)])
 
 
 class Evaluation(NamedTuple):

@@ -183,7 +183,7 @@ def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace)
     """A result for each picture."""
     import jax
 
-    from jaxvit import data, explain
+    from jaxvit import data, explain, inference
     from jaxvit.explain import overlay
     from jaxvit.runtime.console import bar
 
@@ -195,7 +195,7 @@ def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace)
         for i in range(0, len(pictures), size):
             chunk = pictures[i : i + size]
             images = np.stack([data.preprocess(picture.image, config) for picture in chunk]).astype(np.float32)
-            images = np.concatenate([images, np.repeat(images[-1:], size - len(chunk), axis=0)])
+            images = inference.filled(images, size)
             probabilities = np.asarray(apply(variables, images))
             index = probabilities.argmax(-1) if wanted is None else np.full(size, wanted)
             if args.method == ROLLOUT:

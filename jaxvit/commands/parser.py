@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, suggest
 from jaxvit.runtime.paths import expand
+
+OVERRIDE = "--config."
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,6 +22,20 @@ class Parser(argparse.ArgumentParser):
         short = re.fullmatch(r"argument (?:\S+/)?(--[\w-]+).*: expected (?:one|at least one) argument", message)
         hint = f" (one that begins with '-' is written {short[1]}=-VALUE)" if short else ""
         raise UserError(f"{message}{hint}; see {self.prog} --help")
+
+    def parse_with_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+        """Returns the options, and what stands beside them for `config.load`: `--config.OPTION=VALUE`.
+
+        Raises:
+          UserError: an option that is neither.
+        """
+        args, rest = self.parse_known_args(argv)
+        for text in rest:
+            if text.startswith("-") and not text.startswith(OVERRIDE):
+                known = [option for action in self._actions for option in action.option_strings if option != "-h"]
+                near = suggest(text, known)
+                raise UserError(f"no option {text!r}; config options are written --config.OPTION=VALUE.{near}")
+        return args, rest
 
 
 def make_parser(command: str, description: str, **options: Any) -> Parser:

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from jaxvit.commands.parser import file_to_write, make_parser, positive
-from jaxvit.errors import UserError, suggest
+from jaxvit.errors import UserError
 from jaxvit.runtime import compile_cache, interrupt
 
 DESCRIPTION = """Compile the training step of a config for hardware that is not here, and say what it would need.
@@ -33,11 +33,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--num-classes", type=positive, metavar="N", help="where the data set is not here")
     parser.add_argument("--num-train", type=positive, metavar="N", help="training images, likewise")
     parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all figures there")
-    args, rest = parser.parse_known_args(argv)
-    for text in rest:
-        if text.startswith("-") and not text.startswith("--config."):
-            known = ["--config", "--topology", "--num-classes", "--num-train", "--json", "--help"]
-            raise UserError(f"no option {text!r}; config words are written --config.WORD=VALUE.{suggest(text, known)}")
+    args, rest = parser.parse_with_overrides(argv)
     for option in ("config", "topology"):
         if getattr(args, option) is None:
             raise UserError(f"no --{option}; for example --config configs/digits_vit.py --topology v5e:4x4")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from jaxvit.commands.parser import directory_to_write, make_parser, positive
+from jaxvit.commands.parser import OVERRIDE, directory_to_write, make_parser, positive
 from jaxvit.errors import UserError
 from jaxvit.runtime import packages
 from jaxvit.runtime.paths import expand
@@ -30,10 +30,10 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--data", metavar="NAME", help="npz:PATH, tfds:NAME, ... instead of the study's; smoke: digits")
     parser.add_argument("--checkpoints", metavar="DIR", help="local weights: NAME.TAG.safetensors or NAME.safetensors")
     parser.add_argument("--report-only", action="store_true", help="write the report of what is there, run nothing")
-    args, rest = parser.parse_known_args(argv)
-    for text in rest:
-        if not text.startswith("--config."):
-            raise UserError(f"no option {text!r}; see {parser.prog} --help")
+    args, rest = parser.parse_with_overrides(argv)
+    stray = [text for text in rest if not text.startswith(OVERRIDE)]
+    if stray:
+        raise UserError(f"{stray[0]!r} is one name too many; see {parser.prog} --help")
     _use_cpu()
     from jaxvit.studies import study as studies
 

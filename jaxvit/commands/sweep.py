@@ -5,7 +5,7 @@ import shlex
 from pathlib import Path
 
 from jaxvit.commands.parser import make_parser, positive
-from jaxvit.errors import UserError, suggest
+from jaxvit.errors import UserError
 from jaxvit.runtime import compile_cache, interrupt, packages
 
 DESCRIPTION = """Search the ranges of config.sweep.ranges for the best validation metric (early_stopping.metric).
@@ -22,11 +22,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--config", metavar="FILE", help="with sweep.ranges: .py (run as code), .yaml or .json (data)")
     parser.add_argument("--trials", type=positive, default=20, metavar="N", help="trials in all; default 20")
     parser.add_argument("--workdir", metavar="DIR", help="where trials, study and outcome are kept")
-    args, rest = parser.parse_known_args(argv)
-    for text in rest:
-        if text.startswith("-") and not text.startswith("--config."):
-            known = ["--config", "--trials", "--workdir", "--help"]
-            raise UserError(f"no option {text!r}; config words are written --config.WORD=VALUE.{suggest(text, known)}")
+    args, rest = parser.parse_with_overrides(argv)
     if args.config is None:
         raise UserError("no --config; for example --config configs/sweep_digits_vit.py --workdir runs/sweep")
     if args.workdir is None:

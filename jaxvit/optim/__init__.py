@@ -12,7 +12,7 @@ from jaxvit.optim.masks import (
     split_trainable,
 )
 from jaxvit.optim.plateau import EarlyStopping, Plateau
-from jaxvit.optim.sam import gsam_rho, micro_batched, sam_active, sam_value_and_grad, sharpness_aware
+from jaxvit.optim.sam import gsam_rho, micro_batched, part_of_batch, sam_active, sam_value_and_grad, sharpness_aware
 from jaxvit.optim.schedules import SCHEDULES, make_schedule, schedule_options
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "make_schedule",
     "merge",
     "micro_batched",
+    "part_of_batch",
     "optimizers",
     "plateau",
     "sam",

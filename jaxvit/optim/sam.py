@@ -126,6 +126,23 @@ def surrogate_gap_gradient(grads: Any, sharp_grads: Any, alpha: float) -> Any:
     )
 
 
+def part_of_batch(batch: Any, i: int, parts: int) -> Any:
+    """Part number `i` of a batch, leaves [b, ...] -> [b / parts, ...]: every `parts`-th example from the i-th on.
+
+    So each device of a mesh, which holds examples that stand side by side, keeps its own.
+
+    Raises:
+      UserError: the batch does not divide into equal parts.
+    """
+
+    def take(leaf: jax.Array) -> jax.Array:
+        if leaf.shape[0] % parts:
+            raise UserError(f"a batch of {leaf.shape[0]} does not divide into {parts} micro-batches.")
+        return leaf.reshape(-1, parts, *leaf.shape[1:])[:, i]
+
+    return jax.tree.map(take, batch)
+
+
 def micro_batched(grad_fn: GradFn, num_micro_batches: int, batch_argnums: int | Sequence[int] = 1) -> GradFn:
     """Means of value, aux and gradients over equal parts of the batch, each through `grad_fn` alone.
 
@@ -138,19 +155,10 @@ def micro_batched(grad_fn: GradFn, num_micro_batches: int, batch_argnums: int | 
         return grad_fn
     divided = {batch_argnums} if isinstance(batch_argnums, int) else set(batch_argnums)
 
-    def part(i: int, leaf: jax.Array) -> jax.Array:
-        size, rest = divmod(leaf.shape[0], num_micro_batches)
-        if rest:
-            raise UserError(f"a batch of {leaf.shape[0]} does not divide into {num_micro_batches} micro-batches.")
-        return leaf[i * size : (i + 1) * size]
-
     def value_and_grad(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         results = []
         for i in range(num_micro_batches):
-            parts = [
-                jax.tree.map(lambda leaf, i=i: part(i, leaf), arg) if n in divided else arg
-                for n, arg in enumerate(args)
-            ]
+            parts = [part_of_batch(arg, i, num_micro_batches) if n in divided else arg for n, arg in enumerate(args)]
             results.append(grad_fn(*parts, **kwargs))
         return jax.tree.map(_mean, *results)
 

@@ -88,11 +88,12 @@ def _batches(classifier: Any, apply: Any, images: np.ndarray) -> Any:
     """What `apply(variables, images)` gives for all images, batches of one size put together."""
     import jax
 
+    from jaxvit.inference import filled
+
     parts = []
     for i in range(0, len(images), BATCH):
         chunk = images[i : i + BATCH]
-        padded = np.concatenate([chunk, np.repeat(chunk[-1:], BATCH - len(chunk), axis=0)])
-        x = prepared(classifier, padded)[0]
+        x = prepared(classifier, filled(chunk, BATCH))[0]
         parts.append(jax.tree.map(lambda v, chunk=chunk: np.asarray(v)[: len(chunk)], apply(classifier.variables, x)))
     return jax.tree.map(lambda *values: np.concatenate(values), *parts)
 

@@ -83,10 +83,8 @@ def accumulated(grad_fn: GradFn, parts: int) -> GradFn:
         total = None
         # A Python loop, not lax.scan: XLA on the CPU runs convolutions in a rolled loop many times slower.
         for i in range(parts):
-            # every parts-th example, so that each device of a mesh keeps its own
-            part = jax.tree.map(lambda x, i=i: x.reshape(-1, parts, *x.shape[1:])[:, i], batch)
             (loss, (batch_stats, metrics)), grads = grad_fn(
-                params, frozen, batch_stats, part, jax.random.fold_in(key, i)
+                params, frozen, batch_stats, optim.part_of_batch(batch, i, parts), jax.random.fold_in(key, i)
             )
             found = (loss, metrics, grads)
             total = found if total is None else jax.tree.map(jnp.add, total, found)
