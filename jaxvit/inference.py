@@ -19,7 +19,7 @@ from PIL import Image
 
 from jaxvit import config as config_lib
 from jaxvit import data, pretrained
-from jaxvit.build import checks, parts
+from jaxvit.build import checks, parts, resolve
 from jaxvit.config.default import Config
 from jaxvit.data import files, formats
 from jaxvit.data.layout import as_labels, is_number
@@ -59,7 +59,7 @@ def from_run(workdir: str | Path) -> Classifier:
     class_names = run_files.read_json(path / "classes.json", list)
     try:
         checks.check(config)
-        parts.check_resolved(config)
+        resolve.check_resolved(config)
         if len(class_names) != config.model.num_classes or not all(isinstance(name, str) for name in class_names):
             raise UserError(f"classes.json does not hold the names of {config.model.num_classes} classes")
     except UserError as error:

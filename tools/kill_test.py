@@ -34,7 +34,7 @@ TIMES = ("seconds", "log")  # of the meta: how long it took; the log is compared
 JITTER = 0.03  # seconds after an event
 MARKS = {  # what a child reports: (module, class or None, function)
     "prepare": ("train.loop", None, "prepare"),
-    "step": ("train.prepare", "Run", "take_step"),
+    "step": ("train.run", "Run", "take_step"),
     "evaluate": ("train.loop", None, "pass_over"),
     "save": ("workdir.checkpoint", "Checkpoints", "save"),
     "seal": ("workdir.checkpoint", "Checkpoints", "_seal"),

@@ -35,7 +35,7 @@ def measure_loop(
         import tensorboardX  # noqa: F401
 
         from jaxvit import config as config_lib
-        from jaxvit.train import multi_step
+        from jaxvit.build import batches
         from jaxvit.train.loop import train_and_evaluate
         from jaxvit.train.prepare import prepare
     except ModuleNotFoundError as error:
@@ -59,12 +59,18 @@ def measure_loop(
         config.fast_dev_run = True
         run, state = prepare(config, directory / "probe")
         batch = next(iter(run.feeds["train"].batches(np.arange(batch_size), batch_size)))
-        step = run.train_steps[False]
+        step = run.phase.train_steps[False]
         bare, state = timed(lambda s: step(s, batch, None)[0], state, repeats=5, seconds=seconds)
         run.checkpoints.close()
-        config.fast_dev_run = run.config.fast_dev_run = False
-        steps = max(8, round(seconds / bare.median))
-        many = multi_step.steps_per_dispatch(run.config, run.feeds["train"], steps)
+        config.fast_dev_run = False
+        steps, blueprint = max(8, round(seconds / bare.median)), run.blueprint
+        many = batches.steps_per_dispatch(
+            None,
+            steps,
+            able="train" in blueprint.resident,
+            dry_run=False,
+            flops=lambda: batches.flops_per_step(blueprint.model, blueprint.image_shape, batch_size, sharp=False),
+        )
         if data_name is None:
             steps = -(-steps // many) * many
             config.data.name = write_images(directory / "more", batch_size, steps, settings)

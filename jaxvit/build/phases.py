@@ -1,13 +1,36 @@
-"""Gradual unfreezing: what trains from which epoch on, and the state of a run when more of it starts to train."""
+"""The phases of a run, in each of which the same parameters train: their steps, and the state that goes from one on."""
 
-from collections.abc import Sequence
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from jaxvit import optim, tree
+import jax
+from jax.sharding import Mesh
+
+from jaxvit import models, optim, tree
+from jaxvit.build import optimiser, parts
+from jaxvit.config.default import Config
 from jaxvit.errors import UserError
-from jaxvit.step.state import TrainState
+from jaxvit.models import registry
+from jaxvit.models.layers import to_pair
+from jaxvit.runtime import sharding
+from jaxvit.step import steps
+from jaxvit.step.state import TrainState, create_state
 
 EXAMPLE = '((2, "last_2_blocks"), (5, "none"))'
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """A part of a run in which the same parameters train; most runs have one."""
+
+    epoch: int  # the first, counted from 0
+    trainable: Any
+    train_steps: dict[bool, Callable]  # compiled: True with sharpness-aware gradients, where they are on, False without
+    many_steps: dict[bool, Callable]  # the same, several at once, where the run takes several
+    create: Callable  # variables -> its state at step 0
+    template: Any  # of that state: shapes, types and places
 
 
 def read_phases(freeze: str, unfreeze: Sequence[Any], num_epochs: int) -> list[tuple[int, str]]:
@@ -45,6 +68,73 @@ def trainable_masks(params: Any, phases: Sequence[tuple[int, str]]) -> list[Any]
         if old == new:
             raise UserError(f"optim.unfreeze: {freeze!r} of epoch {epoch} thaws nothing")
     return found
+
+
+def check_names(config: Config, phases: Sequence[tuple[int, str]]) -> None:
+    """Raises UserError where `optim.freeze` or `optim.unfreeze` fit no parameter; read off shapes, before data are.
+
+    Nothing is said of a model that weights on the disk describe, nor of one that only the data's size may fit.
+    """
+    local = config.pretrained is not None and parts.pretrained_name(config.pretrained) is None
+    if local or all(freeze in (None, "none") for _, freeze in phases):
+        return
+    given = {"image_size": config.data.image_size} if config.data.image_size else {}
+    try:
+        model: Any = models.create_model(config.model.name, **{**given, **parts.model_fields(config)})
+        params = parts.variable_shapes(model, to_pair(model.image_size), model.in_channels)["params"]
+    except UserError:
+        return
+    trainable_masks(params, phases)
+
+
+def make_phases(
+    config: Config,
+    mesh: Mesh,
+    *,
+    phases: Sequence[tuple[int, str]],
+    variables: Any,
+    model: Any,
+    pixels: steps.Pixels,
+    task: steps.Task,
+    gradient: dict[bool, Callable],
+    schedule: Callable[[Any], Any],
+    many: bool,
+    jit: Callable,
+) -> tuple[Phase, ...]:
+    """Returns the phases of `read_phases` with their steps; of `variables` only shapes are read.
+
+    `many`: whether there are programs of several steps. `jit` compiles: `numbers.compiled` where `config` is one of
+    `with_numbers`, else `jax.jit`.
+    """
+    mapped = config.parallel.mode == "pmap"
+    batch_sharding = sharding.batch_sharding(mesh) if mesh.size > 1 else None
+
+    def one_step(gradient: Callable, trainable: Any, tx: Any) -> Callable:
+        update = steps.Update(
+            tx=tx, schedule=schedule, trainable=trainable, gradient=gradient, average=optimiser.make_average(config)
+        )
+        axis_name = sharding.MAPPED if mapped else None
+        step = steps.make_train_step(model=model, pixels=pixels, task=task, update=update, axis_name=axis_name)
+        step = steps.skip_bad(step) if config.loss.on_nan == "skip" else step
+        return sharding.map_over_devices(step, mesh) if mapped else step
+
+    def make_phase(epoch: int, trainable: Any) -> Phase:
+        tx = optimiser.make_optimizer(config, variables["params"], trainable, schedule)
+
+        def create(variables: Any) -> TrainState:
+            return create_state(variables, tx, trainable, jax.random.key(config.seed), ema=config.ema.decay > 0)
+
+        shapes = jax.eval_shape(create, variables)
+        places = sharding.state_shardings(shapes, mesh, rules)
+        template = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, places)
+        compiled = functools.partial(jit, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
+        made = {sam: one_step(make, trainable, tx) for sam, make in gradient.items()}
+        several = {sam: compiled(steps.make_many(step, batch_sharding)) for sam, step in made.items()} if many else {}
+        return Phase(epoch, trainable, {sam: compiled(step) for sam, step in made.items()}, several, create, template)
+
+    rules = registry.sharding_rules(tree.named_leaves(variables["params"]))
+    trains = trainable_masks(variables["params"], phases)
+    return tuple(make_phase(epoch, mask) for (epoch, _), mask in zip(phases, trains, strict=True))
 
 
 def thawed(old: TrainState, fresh: TrainState) -> TrainState:

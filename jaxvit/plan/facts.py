@@ -1,6 +1,5 @@
 """What a plan must know of the data, without reading them: how many images of what size in how many classes."""
 
-import dataclasses
 import io
 import zipfile
 from pathlib import Path
@@ -8,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit import data
+from jaxvit.build.facts import Facts
 from jaxvit.config.default import Config
 from jaxvit.data.files import image_files
 from jaxvit.data.layout import read_layout, subfolders
-from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Split
+from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD
 from jaxvit.errors import UserError
 from jaxvit.runtime.paths import expand
 
@@ -32,17 +31,6 @@ KNOWN: dict[str, tuple[int, int, int, Shape | None]] = {
     "stanford_dogs": (120, 12_000, 8_580, None),
     "cars196": (196, 8_144, 8_041, None),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Facts:
-    """`shape`: (h, w, c) of stored arrays, or None for photos, which are brought to the model's size on the host."""
-
-    num_classes: int
-    num_train: int
-    num_test: int
-    shape: Shape | None
-    note: str | None = None  # what is assumed
 
 
 UNKNOWN = (1000, 1_281_167, 50_000, None)  # ImageNet-1k
@@ -66,33 +54,27 @@ def find(config: Config, num_classes: int | None = None, num_train: int | None =
         note = f"{config.data.name} is not here; assumed are photos, {known[0]:,} classes (--num-classes N)"
         note += f" and {num_train or known[1]:,} training images (--num-train N)"
     classes, train, test, shape = known
-    return Facts(num_classes or classes, num_train or train, test, shape, note)
+    return _drawn(config, num_classes or classes, num_train or train, test, shape, note)
 
 
-def dataset(config: Config, facts: Facts) -> data.Dataset:
-    """Returns a data set that has names, numbers and sizes, and no image."""
-    channels = facts.shape[2] if facts.shape else 3
-    val = round(facts.num_train * config.data.val_fraction)
-    train = round((facts.num_train - val) * config.data.fraction)
+def _drawn(config: Config, classes: int, stored: int, test: int, shape: Shape | None, note: str | None) -> Facts:
+    """The facts after validation is drawn and limits are set."""
+    channels = shape[2] if shape else 3
+    val = round(stored * config.data.val_fraction)
+    train = round((stored - val) * config.data.fraction)
     if config.data.per_class:
-        train = min(train, config.data.per_class * facts.num_classes)
-
-    def split(name: str, n: int) -> Split:
-        images = np.broadcast_to(np.uint8(0), (n, *facts.shape)) if facts.shape else None
-        return Split(name, np.broadcast_to(np.int32(0), (n,)), np.arange(n), lambda i: None, images=images)
-
-    mean, std = ((0.5,) * channels, (0.25,) * channels) if facts.shape else (IMAGENET_MEAN, IMAGENET_STD)
-    return data.Dataset(
-        name=config.data.name,
-        train=split("train", train),
-        val=split("val", val),
-        test=split("test", facts.num_test),
-        class_names=[str(i) for i in range(facts.num_classes)],
+        train = min(train, config.data.per_class * classes)
+    return Facts(
+        num_classes=classes,
+        num_train=train,
+        num_val=val,
+        num_test=test,
+        shape=shape,
         in_channels=channels,
-        image_size=facts.shape[:2] if facts.shape else None,
-        mean=mean,
-        std=std,
-        notes=[],
+        image_size=shape[:2] if shape else None,
+        mean=(0.5,) * channels if shape else IMAGENET_MEAN,
+        std=(0.25,) * channels if shape else IMAGENET_STD,
+        note=note,
     )
 
 

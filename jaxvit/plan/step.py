@@ -11,16 +11,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jaxvit.build import parts, recipe
-from jaxvit.build.phases import read_phases
+from jaxvit.build.blueprint import draw
+from jaxvit.build.facts import Facts
+from jaxvit.build.teacher import LEFT_OUT, describe, outline
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.models.macs import count_jaxpr, count_macs
-from jaxvit.plan import chips, facts, gpus, teacher, traffic
+from jaxvit.plan import chips, gpus, traffic
 from jaxvit.runtime import escape, sharding
-from jaxvit.train import prepare
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,45 +65,26 @@ def devices_of(topology: chips.Topology) -> list[Any]:
     return list(described.devices)
 
 
-def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) -> Compiled:
-    """Builds the step as a run would, with shapes in place of arrays, and compiles it."""
-    dataset, notes = facts.dataset(given, known), [known.note] if known.note else []
-    config = parts.resolve(given, dataset)
-    stored = known.shape or (*config.data.image_size, len(config.data.mean))
-    sizes = [len(split) * math.prod(stored) for split in (dataset.train, dataset.val, dataset.test)]  # uint8
-    kept = [size <= config.data.resident_mb * 2**20 for size in sizes]  # on the device
-    taught, adviser, said = teacher.prepare(config, resident=kept[0])
-    notes += [said] if said else []
-    batch_size, pieces = recipe.split_batch(config, len(dataset.train))
-    mesh = prepare.make_mesh(config, batch_size, pieces, devices=devices_of(topology))
+def compile_step(given: Config, known: Facts, topology: chips.Topology) -> Compiled:
+    """Compiles the step of a run's blueprint: of its last phase, in which most of the model trains."""
+    d, teacher = given.distill, None
+    if d.teacher is not None:
+        teacher = outline(d.teacher, d.model, known.num_classes)
+    blueprint = draw(given, known, devices=devices_of(topology), teacher=teacher)
+    config, mesh, phase = blueprint.config, blueprint.mesh, blueprint.phases[-1]
+    notes = [known.note] if known.note else []
+    if d.teacher is not None:
+        notes.append(LEFT_OUT if teacher is None else f"teacher {describe(teacher, blueprint.teacher_cached)}")
     if mesh.size < topology.chips:
-        notes.append(f"a batch of {batch_size} divides over {mesh.size} of the {topology.chips} devices only")
-    steps_per_epoch = max(len(dataset.train) // batch_size, 1)
-    schedule = recipe.make_schedule(config, steps_per_epoch)
-    gradient = recipe.make_gradient(config, batch_size // mesh.size if config.parallel.mode == "pmap" else batch_size)
-    model = parts.make_model(config)
-    size = (*config.data.image_size, config.model.in_channels)
-    variables = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *size), jnp.float32))
-    if config.dtype == "float64":
-        variables = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float64), variables)
-    phases = read_phases(config.optim.freeze, config.optim.unfreeze, config.num_epochs)
-    phase = recipe.make_phases(  # the last one: most of the model trains there
-        config, mesh, phases, variables, gradient=gradient, schedule=schedule, model=model,
-        pixels=recipe.make_pixels(config), task=recipe.make_task(config, **taught),
-    )[-1]  # fmt: skip
-    state, made = phase.template, phase.train_steps
-    sharp = True in made  # the larger one, where there are two
-    split = sharding.batch_sharding(mesh)
-    shapes = {"image": ((batch_size, *stored), jnp.uint8), "label": ((batch_size,), jnp.int32),
-              "mask": ((batch_size,), jnp.bool_)}  # fmt: skip
-    batch = {name: jax.ShapeDtypeStruct(shape, kind, sharding=split) for name, (shape, kind) in shapes.items()}
-    if taught and adviser is None:
-        answers = (batch_size, config.model.num_classes)
-        batch["teacher_logits"] = jax.ShapeDtypeStruct(answers, jnp.float32, sharding=split)
-    whole = sharding.replicated(mesh)
-    adviser = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), adviser)
+        size = blueprint.batches.size
+        notes.append(f"a batch of {size} divides over {mesh.size} of the {topology.chips} devices only")
+    state, sharp = phase.template, True in phase.train_steps  # the larger step, where there are two
+    asked = None
+    if teacher is not None and not blueprint.teacher_cached:
+        whole = sharding.replicated(mesh)
+        asked = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), teacher.variables)
     with _described(mesh, topology):
-        traced = made[sharp].trace(state, batch, adviser)
+        traced = phase.train_steps[sharp].trace(state, blueprint.batch(), asked)
     begun = time.monotonic()
     try:
         with _quiet(), _described(mesh, topology):
@@ -125,18 +105,18 @@ def compile_step(given: Config, known: facts.Facts, topology: chips.Topology) ->
         )  # fmt: skip
         hlo = compiled.as_text() or ""
         collectives, moved = traffic.count(hlo, mesh.size), traffic.memory_bytes(hlo)
-    mapped = mesh.size if config.parallel.mode == "pmap" else 1  # its inner shapes are those of one device
+    mapped = mesh.size if blueprint.mapped else 1  # its inner shapes are those of one device
     return Compiled(
         config=config,
         sharp=sharp,
         devices=mesh.size,
-        batch_size=batch_size,
-        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(variables["params"])),
+        batch_size=blueprint.batches.size,
+        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(blueprint.variables["params"])),
         state_bytes=sharding.bytes_per_device(state, jax.tree.map(lambda x: x.sharding, state)),
-        resident_bytes=sum(size for size, keep in zip(sizes, kept, strict=True) if keep),
+        resident_bytes=blueprint.resident_bytes(),
         memory_bytes=memory,
         fits=compiled is not None,
-        forward_macs=count_macs(model, size),
+        forward_macs=count_macs(blueprint.model, blueprint.image_shape),
         counted_flops=2.0 * mapped * count_jaxpr(traced.jaxpr.jaxpr),
         flops=cost.get("flops"),
         bytes_accessed=moved,

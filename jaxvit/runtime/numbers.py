@@ -106,8 +106,9 @@ def tagged(values: dict[str, Any], prefix: str) -> dict[str, Any]:
 class compiled:  # noqa: N801, used as jax.jit is
     """`jax.jit(function, ...)` whose Numbers are an argument of the program."""
 
-    def __init__(self, function: Callable, *, donate_argnums: int, out_shardings: Any):
-        """Arguments as those of `jax.jit`."""
+    def __init__(self, function: Callable, *, donate_argnums: int, out_shardings: Any, place: Any = None):
+        """Arguments as those of `jax.jit`; `place`: the sharding of the numbers, where there are several devices."""
+        self._place = place
         self._values: dict[str, float] = {}
         self._vector: tuple[int, Any] = (0, None)  # how many it holds, and the vector
 
@@ -121,19 +122,23 @@ class compiled:  # noqa: N801, used as jax.jit is
     def __call__(self, *args: Any) -> Any:
         """Calls it with the values that it was made with."""
         if self._vector[1] is None:
-            self._jit.trace(_pack([0.0] * SIZE), *args)  # tells which numbers there are; JAX keeps the trace
+            self.trace(*args)  # tells which numbers there are; JAX keeps the trace
         if self._vector[1] is None or self._vector[0] != len(self._values):
             values = list(self._values.values())
-            self._vector = len(values), _pack(values + [0.0] * (SIZE - len(values)))
+            self._vector = len(values), self._packed(values)
         return self._jit(self._vector[1], *args)
 
     def trace(self, *args: Any) -> Any:
         """As of `jax.jit`."""
-        return self._jit.trace(_pack([0.0] * SIZE), *args)
+        return self._jit.trace(self._packed([]), *args)
 
     def lower(self, *args: Any) -> Any:
         """As of `jax.jit`."""
-        return self._jit.lower(_pack([0.0] * SIZE), *args)
+        return self._jit.lower(self._packed([]), *args)
+
+    def _packed(self, values: list[float]) -> jax.Array:
+        packed = _pack(values + [0.0] * (SIZE - len(values)))
+        return packed if self._place is None else jax.device_put(packed, self._place)
 
     def _cache_size(self) -> int:
         return self._jit._cache_size()

@@ -1,11 +1,11 @@
 """One pass over a split: every example exactly once, at any batch size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from jaxvit.runtime import sharding
+from jaxvit.runtime.late import Late
 from jaxvit.step import metrics
 
 
@@ -35,10 +35,9 @@ def evaluate(
         order = order[: max_steps * batch_size]
     totals: dict[str, float] = {}
     logits, masks = [], []
-    waiting: list[Any] = []
-
-    def fetch(item: Any) -> None:  # results are fetched one batch late, while the device computes the next
-        sums, batch_logits, mask = sharding.fetch(item)
+    for sums, batch_logits, mask in _results(
+        eval_step, variables, feed.batches(order, batch_size, pad=True), keep_logits
+    ):
         for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + float(value)
         if keep_logits:
@@ -46,14 +45,15 @@ def evaluate(
             masks.append(mask)
         if progress is not None:
             progress(int(totals["count"]))
-
-    for batch in feed.batches(order, batch_size, pad=True):
-        sums, batch_logits = eval_step(variables, batch)
-        waiting.append((sums, *((batch_logits, batch["mask"]) if keep_logits else (None, None))))
-        if len(waiting) > 1:
-            fetch(waiting.pop(0))
-    for item in waiting:
-        fetch(item)
     if not keep_logits:
         return metrics.divide(totals), None, None
     return metrics.divide(totals), np.concatenate(logits), np.flatnonzero(np.concatenate(masks))
+
+
+def _results(eval_step: Callable, variables: Any, batches: Iterable[Any], keep_logits: bool) -> Iterator[Any]:
+    """Yields (sums, logits or None, mask or None) of each batch."""
+    late = Late()
+    for batch in batches:
+        sums, logits = eval_step(variables, batch)
+        yield from late.put((sums, logits, batch["mask"]) if keep_logits else (sums, None, None))
+    yield from late.rest()

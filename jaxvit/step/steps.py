@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxvit import optim
+from jaxvit.data.pipeline import gather
+from jaxvit.runtime.platform import platform
 from jaxvit.step import gradients, metrics
 from jaxvit.step.losses import cross_entropy, one_hot
 from jaxvit.step.state import TrainState
@@ -147,6 +149,22 @@ def skip_bad(train_step: Callable) -> Callable:
         return kept.replace(step=new.step, opt_state=optim.at_step(kept.opt_state, new.step)), step_metrics
 
     return step
+
+
+def make_many(step: Callable, sharding: Any) -> Callable:
+    """Returns (state, data, slots int32 [n, b], teacher) -> (state, metrics [n] each): `step` n times in one program.
+
+    `data` are a resident feed's arrays. On a CPU the loop is unrolled: convolutions in a rolled one crawl there.
+    """
+
+    def many(state: Any, data: Any, slots: jax.Array, teacher: Any = None) -> tuple[Any, dict[str, jax.Array]]:
+        def one(state: Any, slots: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+            return step(state, gather(*data, slots, out=sharding), teacher)
+
+        unroll = len(slots) if platform() == "cpu" else 1
+        return jax.lax.scan(one, state, slots, unroll=unroll)
+
+    return many
 
 
 def make_eval_step(*, model: Any, pixels: Pixels) -> Callable[[Any, Batch], tuple[dict[str, Array], Array]]:

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 from jaxvit import config as config_lib
 from jaxvit import models, optim
-from jaxvit.build import checks
+from jaxvit.build import checks, parts
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError, suggest
-from jaxvit.train import prepare
 
 EXAMPLE = '("optim.learning_rate", "log", 1e-5, 1e-2)'
 KINDS = {
@@ -65,13 +64,14 @@ def read_ranges(config: Config) -> tuple[Range, ...]:
     return tuple(ranges)
 
 
-def check_model(ranges: Sequence[Range], resolved: Config) -> None:
+def check_model(ranges: Sequence[Range], complete: Config) -> None:
     """Raises UserError where the model or a choice of optim.freeze cannot be, unless the model is searched too."""
-    if resolved.pretrained or any(found.word in ("pretrained", "data.image_size") for found in ranges):
+    if complete.pretrained or any(found.word in ("pretrained", "data.image_size") for found in ranges):
         return
     if any(found.word.startswith("model.") for found in ranges):
         return
-    shapes = prepare.parameter_shapes(resolved)
+    model, size = parts.make_model(complete), complete.data.image_size
+    shapes = parts.variable_shapes(model, size, complete.model.in_channels)["params"]
     for value in [value for found in ranges if found.word == "optim.freeze" for value in found.values]:
         try:
             optim.freeze_mask(shapes, value)

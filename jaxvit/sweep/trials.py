@@ -11,6 +11,8 @@ import jax
 
 from jaxvit import config as config_lib
 from jaxvit.build import checks, parts
+from jaxvit.build.facts import of_dataset
+from jaxvit.build.resolve import complete
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.runtime import console, escape, lock
@@ -55,7 +57,7 @@ def search(config: Config, workdir: str | os.PathLike[str], trials: int, *, comm
     dataset = parts.load_data(config)
     if not len(dataset.val):
         raise UserError(f"a sweep compares on validation images; {config.data.name} has none, set data.val_fraction")
-    check_model(ranges, parts.resolve(config, dataset))
+    check_model(ranges, complete(config, of_dataset(dataset)))
     del dataset
     directory = run_files.make_workdir(workdir)
     with lock.held(directory / ".lock", f"another sweep is at work in {str(directory)!r}"):

@@ -4,14 +4,15 @@ from typing import Any
 
 import numpy as np
 
+from jaxvit.build.blueprint import DRY_RUN_STEPS
 from jaxvit.runtime import multihost
 from jaxvit.runtime.console import bar, err
 from jaxvit.runtime.interrupt import Interrupted
 from jaxvit.step.evaluate import evaluate
 from jaxvit.step.state import TrainState, model_variables
 from jaxvit.train import summary
-from jaxvit.train.prepare import DRY_RUN_STEPS, Run
 from jaxvit.train.progress import Progress
+from jaxvit.train.run import Run
 from jaxvit.workdir import run_files
 from jaxvit.workdir.checkpoint import NoCheckpoint
 from jaxvit.workdir.trackers import show
@@ -32,12 +33,12 @@ def pass_over(run: Run, variables: Any, split: str, *, keep_logits: bool = False
                 raise Interrupted(signum, f"stopped while evaluating {split}; the same command goes on there")
 
         return evaluate(
-            run.eval_step,
+            run.blueprint.eval_step,
             variables,
             feed,
-            run.eval_batch_size,
+            run.batches.eval_size,
             keep_logits=keep_logits,
-            max_steps=DRY_RUN_STEPS if run.config.fast_dev_run else None,
+            max_steps=DRY_RUN_STEPS if run.options.dry_run else None,
             progress=report,
         )
 
@@ -60,7 +61,7 @@ def finish(run: Run, state: TrainState, progress: Progress, tested: bool) -> dic
         return final
     test, logits, readable = pass_over(run, variables, "test", keep_logits=True)
     split = run.dataset.test
-    samples = summary.sample_images(run.feeds["test"], split, readable, logits, run.eval_batch_size)
+    samples = summary.sample_images(run.feeds["test"], split, readable, logits, run.batches.eval_size)
     final = {f"test/{name}": value for name, value in test.items()} | final
     for prefix, last in (run.weights(state) if state.ema else {}).items():  # both, whichever was the best
         same = best["step"] == int(state.step) and best.get("weights") == summary.WEIGHTS[prefix]

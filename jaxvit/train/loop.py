@@ -5,33 +5,31 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxvit import config as config_lib
-from jaxvit import data
 from jaxvit.build import checks
 from jaxvit.config.default import Config
 from jaxvit.runtime import determinism, interrupt, multihost, sharding, streams
 from jaxvit.runtime.console import bar, err
 from jaxvit.runtime.interrupt import Interrupted, deferred
+from jaxvit.runtime.late import Late
 from jaxvit.runtime.paths import expand
 from jaxvit.step.state import TrainState
 from jaxvit.train import lr_find, micro_batch, summary
 from jaxvit.train.finish import finish, pass_over
-from jaxvit.train.prepare import Run, prepare
+from jaxvit.train.prepare import prepare
 from jaxvit.train.progress import Diverged, Progress
+from jaxvit.train.run import Run
 from jaxvit.workdir import resume, run_files
 from jaxvit.workdir.trackers import check_packages, make_trackers
 
 STEP_SCALARS = {"loss": "train/batch_loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm"}
-
-
 MAX_SKIPPED = 10  # steps in a row
 MAX_ROLLBACKS = 5
 
@@ -68,6 +66,26 @@ def train_and_evaluate(
         determinism.check()
     err.quiet = not multihost.is_main()
     interrupt.nothing_to_save("stopped before anything was to be saved; the same command begins there")
+    with _opened(workdir) as path:
+        if config.lr_find:
+            return lr_find.find(config, path)
+        finished = multihost.by_main(lambda: resume.check(config, path, force, test))
+        if finished is not None:
+            known = f"test accuracy {finished['test/accuracy']:.2%}" if "test/accuracy" in finished else "not tested"
+            err.print(f"already finished: {path}  ({known}); nothing to do")
+            return finished
+        run, state = prepare(resume.kept(micro_batch.kept(config, path), path), path)
+        try:
+            return _train(run, state, force, on_evaluation, test)
+        finally:
+            run.checkpoints.close()
+            for tracker in run.trackers:
+                tracker.close()
+
+
+@contextmanager
+def _opened(workdir: str | os.PathLike[str]) -> Iterator[Path]:
+    """Makes the workdir this process's own; one that is new and stays empty goes again."""
     new = not expand(workdir).exists()
     path = run_files.make_workdir(workdir)
     multihost.barrier("workdir")
@@ -78,36 +96,23 @@ def train_and_evaluate(
         multihost.by_main(lambda: stack.enter_context(run_files.locked(path)))
         multihost.by_main(lambda: resume.inspect(path))
         stack.enter_context(streams.kept_in(path / streams.NAME))
-        if config.lr_find:
-            return lr_find.find(config, path)
-        return _train(config, path, force, on_evaluation, test)
+        yield path
 
 
-def _train(config: Config, path: Path, force: bool, on_evaluation: Any, test: bool) -> dict[str, Any]:
-    finished = multihost.by_main(lambda: resume.check(config, path, force, test))
-    if finished is not None:
-        known = f"test accuracy {finished['test/accuracy']:.2%}" if "test/accuracy" in finished else "not tested"
-        err.print(f"already finished: {path}  ({known}); nothing to do")
-        return finished
-    run, state = prepare(resume.kept(micro_batch.kept(config, path), path), path)
-    try:
-        run.checkpoints.verify()
-        before = (run.checkpoints.meta("last") or {}).get("data")
-        if before and not force:
-            resume.check_data(path, run.config.data.name, before, run.dataset.fingerprint())
-        multihost.by_main(lambda: resume.write_config(run.workdir, run.config, run.dataset.class_names, force))
-        summary.print_header(run, state)
-        with deferred() as flag:
-            run.flag = flag
-            state, progress = _resume(run, state)
-            step, words = int(state.step), config_lib.to_dict(run.config)
-            multihost.by_main(lambda: run.trackers.extend(make_trackers(path, step, words)))
-            state, progress = _fit(run, state, progress, flag, on_evaluation or (lambda epoch, val: None))
-            return finish(run, state, progress, test)
-    finally:
-        run.checkpoints.close()
-        for tracker in run.trackers:
-            tracker.close()
+def _train(run: Run, state: TrainState, force: bool, on_evaluation: Any, test: bool) -> dict[str, Any]:
+    words, path = run.blueprint.words, run.workdir
+    run.checkpoints.verify()
+    before = (run.checkpoints.meta("last") or {}).get("data")
+    if before and not force:
+        resume.check_data(path, words["data"]["name"], before, run.dataset.fingerprint())
+    multihost.by_main(lambda: resume.write_config(path, words, run.dataset.class_names, force))
+    summary.print_header(run, state)
+    with deferred() as run.flag:
+        state, progress = _resume(run, state)
+        step = int(state.step)
+        multihost.by_main(lambda: run.trackers.extend(make_trackers(path, step, words)))
+        state, progress = _fit(run, state, progress, on_evaluation)
+        return finish(run, state, progress, test)
 
 
 def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
@@ -134,36 +139,39 @@ def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
 
 
 def _fit(
-    run: Run, state: TrainState, progress: Progress, flag: Any, on_evaluation: Callable[[int, dict[str, float]], None]
+    run: Run, state: TrainState, progress: Progress, on_evaluation: Callable[[int, dict[str, float]], None] | None
 ) -> tuple[TrainState, Progress]:
-    """Runs the epochs that are left, with evaluation, metrics and checkpoints."""
-    if run.config.loss.on_nan == "rollback" and not run.checkpoints.steps("last"):
+    """Runs the epochs that are left; goes back to the last checkpoint where the loss diverges and that is asked for."""
+    rolls_back = run.options.on_nan == "rollback"
+    if rolls_back and not run.checkpoints.steps("last"):
         run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress))
     while True:
-        make = run_files.MetricsWriter if multihost.is_main() else run_files.NoWriter
-        writer = make(run.workdir, log=progress.log, trackers=run.trackers)
         try:
-            while progress.epoch < run.config.num_epochs and not progress.stopped_early:
-                state = run.enter(progress.epoch, state)
-                state = _train_epoch(run, state, progress, writer, flag)
-                progress.epoch += 1
-                try:
-                    state, val = _end_epoch(run, state, progress, writer)
-                except Interrupted:  # in an evaluation, which is begun anew
-                    progress.epoch, progress.epoch_step = progress.epoch - 1, run.steps_per_epoch
-                    _save(run, state, progress, writer)
-                    run.checkpoints.wait()
-                    raise
-                if val:
-                    on_evaluation(progress.epoch, val)
-            return state, progress
+            return _run_epochs(run, state, progress, on_evaluation), progress
         except Diverged as error:
-            if run.config.loss.on_nan != "rollback" or progress.rollbacks >= MAX_ROLLBACKS:
+            if not rolls_back or progress.rollbacks >= MAX_ROLLBACKS:
                 raise
             err.print(f"{error}; going back there")
             state, progress = _roll_back(run, state, progress)
-        finally:
-            writer.close()
+
+
+def _run_epochs(
+    run: Run, state: TrainState, progress: Progress, on_evaluation: Callable[[int, dict[str, float]], None] | None
+) -> TrainState:
+    """Trains and evaluates epoch by epoch, until the last one or until early stopping ends it."""
+    make = run_files.MetricsWriter if multihost.is_main() else run_files.NoWriter
+    writer = make(run.workdir, log=progress.log, trackers=run.trackers)
+    try:
+        while progress.epoch < run.batches.num_epochs and not progress.stopped_early:
+            state = run.enter(progress.epoch, state)
+            state = _train_epoch(run, state, progress, writer)
+            found = _evaluate(run, state, progress, writer)
+            state, decisive = _end_epoch(run, state, progress, writer, found)
+            if decisive and on_evaluation is not None:
+                on_evaluation(progress.epoch, decisive)
+        return state
+    finally:
+        writer.close()
 
 
 def _roll_back(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
@@ -173,7 +181,7 @@ def _roll_back(run: Run, state: TrainState, progress: Progress) -> tuple[TrainSt
     state, meta = run.checkpoints.restore("last", run.template_at(steps[-1]))
     before, progress = progress, Progress(**meta)
     progress.rollbacks = before.rollbacks + 1
-    key = jax.random.fold_in(jax.random.key(run.config.seed), progress.rollbacks)
+    key = jax.random.fold_in(jax.random.key(run.options.seed), progress.rollbacks)
     key = sharding.put(jax.random.key_data(key), state.key.sharding)
     run.checkpoints.delete_after("best", int(state.step))
     return _scaled(run, state.replace(key=key), progress), progress
@@ -185,70 +193,62 @@ def _scaled(run: Run, state: TrainState, progress: Progress) -> TrainState:
     return state.replace(lr_scale=sharding.put(np.float32(scale), state.lr_scale.sharding))
 
 
-def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any, flag: Any) -> TrainState:
-    config = run.config
-    # The order comes from (seed, epoch) alone, so a resumed run sees the images that it would have seen.
-    order = data.epoch_order(config.seed, progress.epoch, len(run.dataset.train), repeats=config.augment.repeated)
-    order = order[: run.steps_per_epoch * run.batch_size]
-    first_step = progress.epoch * run.steps_per_epoch
-    waiting: list[Any] = []
-
-    def fetch(meter: Any) -> None:  # metrics are read late: the device is busy with the next step by then
-        count, found = waiting.pop(0)
-        found = jax.device_get(found)
-        for i in range(count):
-            count_step(meter, {name: float(value[i] if count > 1 else value) for name, value in found.items()})
-
-    def count_step(meter: Any, step_metrics: dict[str, float]) -> None:
-        progress.epoch_step += 1
-        step = first_step + progress.epoch_step
-        if not (math.isfinite(step_metrics["loss"]) and math.isfinite(step_metrics["grad_norm"])):
-            _not_finite(run, progress, step, step_metrics)
-            return
-        progress.counted, progress.skipped_in_row = progress.counted + 1, 0
-        for name, value in step_metrics.items():
-            progress.sums[name] = progress.sums.get(name, 0.0) + value
-        if step % config.log_every_steps == 0 and run.steps_per_epoch > config.log_every_steps:
-            scalars = {STEP_SCALARS[name]: value for name, value in step_metrics.items() if name in STEP_SCALARS}
-            writer.write(step, scalars, epoch=progress.epoch + 1)
-        loss, accuracy = (progress.sums[name] / progress.counted for name in ("loss", "accuracy"))
-        meter.advance(run.batch_size, f"loss {loss:.3f}  accuracy {accuracy:.1%}")
-
-    begun, before = time.monotonic(), progress.seconds
-    with bar(f"epoch {progress.epoch + 1}/{config.num_epochs}", len(order)) as meter:
-        done = progress.epoch_step
+def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> TrainState:
+    """Takes the steps of an epoch that are left; saves the state where that is due or a signal came."""
+    batches, saving = run.batches, run.options.saving
+    order, first, done = run.order(progress.epoch), progress.epoch * batches.steps_per_epoch, progress.epoch_step
+    begun, before, late = time.monotonic(), progress.seconds, Late()
+    with bar(f"epoch {progress.epoch + 1}/{batches.num_epochs}", len(order)) as meter:
         for count, batch in run.dispatches(order, progress.epoch, done):
             waited = run.waited
-            state, step_metrics = run.take_step(first_step + done, state, batch, count)
+            state, found = run.take_step(first + done, state, batch, count)
             run.checkpoints.check()
+            done += count
             compiling = run.waited - waited
             if compiling:  # does not count as training time
                 begun += compiling
-                meter.leave_out(compiling, count * run.batch_size)
-            waiting.append((count, step_metrics))
-            done += count
-            if len(waiting) > 1:
-                fetch(meter)
+                meter.leave_out(compiling, count * batches.size)
+            _count(run, progress, writer, meter, late.put(found))
             progress.seconds = before + time.monotonic() - begun
-            every = config.checkpoint.every_steps
-            signum = run.stop(flag.signum)
-            if signum is not None or (every and (first_step + done) % every == 0 and done < run.steps_per_epoch):
-                while waiting:
-                    fetch(meter)
+            signum = run.stop(run.flag.signum)
+            if signum is not None or (saving.is_due_within(first + done) and done < batches.steps_per_epoch):
+                _count(run, progress, writer, meter, late.rest())
                 _save(run, state, progress, writer)
             if signum is not None:
                 run.checkpoints.wait()
-                raise Interrupted(signum, f"stopped at step {first_step + done}; the same command goes on there")
-        while waiting:
-            fetch(meter)
+                raise Interrupted(signum, f"stopped at step {first + done}; the same command goes on there")
+        _count(run, progress, writer, meter, late.rest())
     progress.seconds = before + time.monotonic() - begun
     return state
+
+
+def _count(run: Run, progress: Progress, writer: Any, meter: Any, found: Sequence[dict[str, Any]]) -> None:
+    """Counts the metrics of dispatches, scalars or [steps] each; raises Diverged where they say so."""
+    for metrics in found:
+        of_each = {name: np.atleast_1d(values).tolist() for name, values in metrics.items()}
+        for step_metrics in (dict(zip(of_each, values, strict=True)) for values in zip(*of_each.values(), strict=True)):
+            _count_step(run, progress, writer, meter, step_metrics)
+
+
+def _count_step(run: Run, progress: Progress, writer: Any, meter: Any, step_metrics: dict[str, float]) -> None:
+    per_epoch, every = run.batches.steps_per_epoch, run.options.log_every_steps
+    progress.epoch_step += 1
+    step = progress.epoch * per_epoch + progress.epoch_step
+    if not (math.isfinite(step_metrics["loss"]) and math.isfinite(step_metrics["grad_norm"])):
+        _not_finite(run, progress, step, step_metrics)
+        return
+    progress.count(step_metrics)
+    if step % every == 0 and per_epoch > every:
+        scalars = {STEP_SCALARS[name]: value for name, value in step_metrics.items() if name in STEP_SCALARS}
+        writer.write(step, scalars, epoch=progress.epoch + 1)
+    loss, accuracy = (progress.sums[name] / progress.counted for name in ("loss", "accuracy"))
+    meter.advance(run.batches.size, f"loss {loss:.3f}  accuracy {accuracy:.1%}")
 
 
 def _not_finite(run: Run, progress: Progress, step: int, step_metrics: dict[str, float]) -> None:
     """Counts a skipped step; raises Diverged where steps are not skipped, or too many were."""
     progress.skipped, progress.skipped_in_row = progress.skipped + 1, progress.skipped_in_row + 1
-    if run.config.loss.on_nan == "skip" and progress.skipped_in_row <= MAX_SKIPPED:
+    if run.options.on_nan == "skip" and progress.skipped_in_row <= MAX_SKIPPED:
         err.print(f"step {step} skipped: loss {step_metrics['loss']}, gradient norm {step_metrics['grad_norm']}")
         return
     raise Diverged(
@@ -257,31 +257,37 @@ def _not_finite(run: Run, progress: Progress, step: int, step_metrics: dict[str,
     )
 
 
-def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> tuple[TrainState, dict[str, float]]:
-    """Evaluates on the validation split when that is due, applies the rules, saves the best, and the state when due.
+def _evaluate(run: Run, state: TrainState, progress: Progress, writer: Any) -> dict[str, dict[str, float]]:
+    """The validation metrics after an epoch by their prefix, of raw and of averaged weights; {} where none are due."""
+    epoch = progress.epoch + 1
+    if "val" not in run.feeds or (epoch % run.options.eval_every_epochs and epoch != run.batches.num_epochs):
+        return {}
+    try:
+        return {prefix: pass_over(run, variables, "val")[0] for prefix, variables in run.weights(state).items()}
+    except Interrupted:  # the evaluation is begun anew
+        _save(run, state, progress, writer)
+        run.checkpoints.wait()
+        raise
+
+
+def _end_epoch(
+    run: Run, state: TrainState, progress: Progress, writer: Any, found: dict[str, dict[str, float]]
+) -> tuple[TrainState, dict[str, float]]:
+    """Applies the rules to what an evaluation has found, saves the best, and the state when due.
 
     Returns the state and the metrics that decide, if any.
     """
-    config, step = run.config, int(state.step)
-    train = {f"train/{name}": total / max(progress.counted, 1) for name, total in progress.sums.items()}
-    line = f"epoch {progress.epoch}/{config.num_epochs}  loss {train.get('train/loss', math.nan):.3f}  "
-    line += f"accuracy {train.get('train/accuracy', math.nan):.2%}"
-    val: dict[str, float] = {}
-    decisive: dict[str, float] = {}
+    step, train, decisive = int(state.step), progress.means(), {}
+    val = {f"{prefix}/{name}": value for prefix, metrics in found.items() for name, value in metrics.items()}
     better = "val" not in run.feeds  # without validation the last checkpoint is the one to use
     chosen = list(run.weights(state))[-1]  # and the average, where it is on
-    if "val" in run.feeds and (progress.epoch % config.eval_every_epochs == 0 or progress.epoch == config.num_epochs):
-        found = {}
-        for prefix, variables in run.weights(state).items():
-            found[prefix], *_ = pass_over(run, variables, "val")
-            val |= {f"{prefix}/{name}": value for name, value in found[prefix].items()}
-            line += f"  | {prefix} loss {found[prefix]['loss']:.3f}  accuracy {found[prefix]['accuracy']:.2%}"
+    progress.end_epoch()
+    if found:
         chosen = run.rules.choose(found)
         decisive = found[chosen]
         if math.isnan(decisive["loss"]):  # of weights that the last step broke: no step after it has told
             raise Diverged(f"validation loss is nan after step {step}; last checkpoint: {_last_checkpoint(run)}")
         better = run.rules.better(decisive, progress.best and summary.decisive(progress.best))
-        line += " *" if better else ""
         progress.rules = run.rules.update(progress.rules, decisive)
         progress.stopped_early = run.rules.stops(progress.rules)
         state = _scaled(run, state, progress)
@@ -290,16 +296,8 @@ def _end_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -> 
         progress.best = {"step": step, "epoch": progress.epoch, **train, **val, **kind}
         run.checkpoints.save("best", step, run.weights(state)[chosen], progress.best)
     writer.write(step, {**train, **val}, epoch=progress.epoch)
-    rate = run.steps_per_epoch * run.batch_size * progress.epoch / max(progress.seconds, 1e-9)
-    err.print(f"{line}  {rate:,.0f} images/s")
-    lost = len(run.feeds["train"].unreadable)
-    if lost > run.lost:
-        err.print(f"{lost} training images could not be read so far; they have no part in a step")
-        run.lost = lost
-    if progress.stopped_early:
-        err.print(f"stopped early: no improvement in {config.early_stopping.patience} evaluations")
-    progress.epoch_step, progress.sums, progress.counted = 0, {}, 0
-    ended = progress.epoch == config.num_epochs or progress.stopped_early
+    summary.print_epoch(run, progress, train, found, better)
+    ended = progress.epoch == run.batches.num_epochs or progress.stopped_early
     if ended or run.is_save_due(step, progress.epoch):
         _save(run, state, progress, writer, renew=True)
     return state, decisive

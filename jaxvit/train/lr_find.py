@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvit import data
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape, files
@@ -41,12 +40,11 @@ def find(config: Config, workdir: Path) -> dict[str, Any]:
 
     run, state = prepare(config, workdir, schedule=schedule)
     rates, losses = [], []
-    epochs = math.ceil(STEPS / run.steps_per_epoch)
+    epochs = math.ceil(STEPS / run.batches.steps_per_epoch)
     try:
         with bar("learning rates", STEPS) as meter:
             for epoch in range(epochs):
-                order = data.epoch_order(config.seed, epoch, len(run.dataset.train), repeats=config.augment.repeated)
-                for batch in run.feeds["train"].batches(order, run.batch_size):
+                for batch in run.feeds["train"].batches(run.order(epoch), run.batches.size):
                     state, found = run.take_step(len(rates), state, batch)
                     rates.append(float(found["learning_rate"]))
                     losses.append(float(found["loss"]))

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jaxvit.build.blueprint import Blueprint
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
-from jaxvit.runtime import machine
+from jaxvit.runtime import machine, sharding
 from jaxvit.runtime.console import err
 from jaxvit.workdir import resume, run_files
 
@@ -55,33 +56,33 @@ def sizes(batch_size: int, parts_of_mesh: int) -> list[int]:
 
 
 def fit(
-    config: Config,
-    batch_size: int,
-    parts_of_mesh: int,
-    batch_stats: Any,
-    make_step: Callable[[int], tuple[Callable, tuple[Any, ...]]],
-) -> int:
-    """Returns in how many parts a step computes its batch so that it fits.
+    blueprint: Blueprint,
+    redraw: Callable[[int], Blueprint],
+    program: Callable[[Blueprint], tuple[Callable, tuple[Any, ...]]],
+    *,
+    always: bool,
+) -> Blueprint:
+    """Returns the blueprint whose step computes its batch in so many parts that it fits.
 
     Args:
-      config: the run's.
-      batch_size: images a step.
-      parts_of_mesh: over how many devices a part is split.
-      batch_stats: not empty where the model has BatchNorm, whose result the size of the parts changes.
-      make_step: number of parts -> (the jitted step, its arguments or their shapes).
+      blueprint: of a run that computes it whole.
+      redraw: number of parts -> the blueprint of a run that computes a batch in them.
+      program: blueprint -> (the jitted step, its arguments or their shapes).
+      always: whether BatchNorm, whose result the size of the parts changes, may be cut as well.
 
     Raises:
       UserError: it does not fit and may not be cut, or does not fit even image by image.
     """
-    limit = device_limit()
-    if limit is None or not is_left_to_us(config):
-        return 1
-    need = 0
-    for parts in sizes(batch_size, parts_of_mesh):
-        need = planned_bytes(*make_step(parts))
+    limit, batch_size = device_limit(), blueprint.batches.size
+    if limit is None:
+        return blueprint
+    need, tried = 0, blueprint
+    for parts in sizes(batch_size, sharding.batch_parts(blueprint.mesh)):
+        tried = blueprint if parts == 1 else redraw(parts)
+        need = planned_bytes(*program(tried))
         if need <= limit:
             break
-        if batch_stats and config.auto_micro_batch != "always":
+        if blueprint.variables.get("batch_stats") and not always:
             raise UserError(
                 f"batch_size {batch_size} needs {_gib(need)}, {_gib(limit)} are free; BatchNorm forbids parts\n"
                 "give a smaller batch_size, or auto_micro_batch=always to compute it in parts all the same"
@@ -93,7 +94,7 @@ def fit(
             f"train  batch {batch_size} in {parts} parts of {batch_size // parts}, which need {_gib(need)} of the "
             f"{_gib(limit)} that are free"
         )
-    return parts
+    return tried
 
 
 def _gib(size: int) -> str:

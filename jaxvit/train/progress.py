@@ -27,3 +27,17 @@ class Progress:
     log: str = ""  # metrics.jsonl so far, packed
     seconds: float = 0.0  # spent in training steps
     data: dict[str, Any] = dataclasses.field(default_factory=dict)  # what was trained on: `Dataset.fingerprint`
+
+    def means(self) -> dict[str, float]:
+        """The metrics of the epoch's steps so far."""
+        return {f"train/{name}": total / max(self.counted, 1) for name, total in self.sums.items()}
+
+    def count(self, step_metrics: dict[str, float]) -> None:
+        """Adds the metrics of a step whose loss and gradient are finite."""
+        self.counted, self.skipped_in_row = self.counted + 1, 0
+        for name, value in step_metrics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def end_epoch(self) -> None:
+        """Goes on to the next epoch."""
+        self.epoch, self.epoch_step, self.sums, self.counted = self.epoch + 1, 0, {}, 0

@@ -12,13 +12,13 @@ import jax
 import numpy as np
 
 from jaxvit import optim, tree
-from jaxvit.build import recipe
 from jaxvit.config import checks
 from jaxvit.models.macs import count_macs
 from jaxvit.runtime import console, machine, sharding, streams
 from jaxvit.runtime.console import count, duration, err
 from jaxvit.step.state import TrainState
-from jaxvit.train.prepare import Run
+from jaxvit.train.progress import Progress
+from jaxvit.train.run import Run
 from jaxvit.workdir import resume, run_files
 
 WEIGHTS = {"val": "raw", "val_ema": "average"}  # by the prefix of their validation metrics
@@ -29,7 +29,7 @@ NUM_CONFUSIONS = 8  # the most frequent (true, predicted), two images of each
 
 def print_header(run: Run, state: TrainState) -> None:
     """Prints what is about to be trained on what."""
-    config, dataset = run.config, run.dataset
+    config, dataset = run.blueprint.config, run.dataset
     h, w = config.data.image_size
     channels = config.model.in_channels
     for note in dataset.notes:
@@ -37,9 +37,10 @@ def print_header(run: Run, state: TrainState) -> None:
     sizes = ", ".join(
         f"{len(split):,} {split.name}" for split in (dataset.train, dataset.val, dataset.test) if len(split)
     )
-    kinds = {feed.kind for feed in run.feeds.values()}
+    facts, resident = run.blueprint.facts, run.blueprint.resident
+    kinds = {"resident" if name in resident else "streamed" for name in facts.sizes()}
     err.print(f"data   {config.data.name}: {sizes}; {len(dataset.class_names)} classes ({' and '.join(sorted(kinds))})")
-    macs = count_macs(run.model, (h, w, channels))
+    macs = count_macs(run.blueprint.model, (h, w, channels))
     start = f"from {config.pretrained}" if config.pretrained else "from scratch"
     err.print(
         f"model  {config.model.name} {start}: {tree.count(state.params):,} parameters, "
@@ -50,16 +51,16 @@ def print_header(run: Run, state: TrainState) -> None:
             err.print(f"       {note}")
         licence = f", licence {run.origin['licence']}" if run.origin["licence"] else ""
         err.print(f"       weights SHA-256 {run.origin['sha256'][:16]}...{licence}")
-    err.print(f"       {optim.describe_trainable(state.params, run.trainable)}")
+    err.print(f"       {optim.describe_trainable(state.params, run.phase.trainable)}")
     devices = jax.devices()
     err.print(
-        f"train  {config.num_epochs} epochs of {run.steps_per_epoch} steps, batch {run.batch_size}, "
+        f"train  {config.num_epochs} epochs of {run.batches.steps_per_epoch} steps, batch {run.batches.size}, "
         f"{_method(config)}, on {config.parallel.num_devices} x {devices[0].device_kind}{_placement(config)}"
     )
-    if run.batch_size != config.batch_size:
+    if run.batches.size != config.batch_size:
         err.print(f"       batch_size {config.batch_size} is more than there are training images")
     warmup, most = config.optim.schedule.warmup_epochs, config.num_epochs / 2
-    if warmup > most:  # see recipe.make_schedule
+    if warmup > most:  # see optimiser.make_schedule
         err.print(f"       optim.schedule.warmup_epochs {warmup:g} is cut to {most:g}, half of the training")
     for word, switch in checks.idle(config).items():
         err.print(f"       {word} is not read, as {switch} is off")
@@ -67,13 +68,31 @@ def print_header(run: Run, state: TrainState) -> None:
         err.print(f"       {sentence}")
 
 
+def print_epoch(
+    run: Run, progress: Progress, train: Mapping[str, float], found: Mapping[str, Mapping[str, float]], better: bool
+) -> None:
+    """Prints the line of an epoch, and what else its end has to say."""
+    loss, accuracy = (train.get(f"train/{name}", math.nan) for name in ("loss", "accuracy"))
+    line = f"epoch {progress.epoch}/{run.batches.num_epochs}  loss {loss:.3f}  accuracy {accuracy:.2%}"
+    for prefix, metrics in found.items():
+        line += f"  | {prefix} loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.2%}"
+    rate = run.batches.steps_per_epoch * run.batches.size * progress.epoch / max(progress.seconds, 1e-9)
+    err.print(f"{line}{' *' if better and found else ''}  {rate:,.0f} images/s")
+    lost = len(run.feeds["train"].unreadable)
+    if lost > run.lost:
+        err.print(f"{lost} training images could not be read so far; they have no part in a step")
+        run.lost = lost
+    if progress.stopped_early:
+        err.print(f"stopped early: no improvement in {run.options.patience} evaluations")
+
+
 def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
     """Returns the content of summary.json; times in seconds, accuracies as fractions, 1 GMAC = 2 GFLOP."""
-    config = run.config
+    config = run.blueprint.config
     h, w = config.data.image_size
-    shapes = jax.eval_shape(run.model.init, jax.random.key(0), np.zeros((1, h, w, config.model.in_channels), "float32"))
-    trained, whole = optim.split_trainable(shapes["params"], run.trainable)[0], shapes["params"]
-    images = run.steps_per_epoch * run.batch_size * progress.epoch
+    whole = run.blueprint.variables["params"]
+    trained = optim.split_trainable(whole, run.phase.trainable)[0]
+    images = run.batches.steps_per_epoch * run.batches.size * progress.epoch
     return {
         "model": config.model.name,
         "fast_dev_run": config.fast_dev_run,
@@ -81,7 +100,7 @@ def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
         "weights": run.origin or None,
         "parameters": tree.count(whole),
         "trainable_parameters": tree.count(trained),
-        "gmacs": count_macs(run.model, (h, w, config.model.in_channels)) / 1e9,
+        "gmacs": count_macs(run.blueprint.model, (h, w, config.model.in_channels)) / 1e9,
         "image_size": [h, w],
         "data": config.data.name,
         "num_train": len(run.dataset.train),
@@ -92,7 +111,7 @@ def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
         "stopped_early": progress.stopped_early,
         "skipped_steps": progress.skipped,
         "rollbacks": progress.rollbacks,
-        "batch_size": run.batch_size,
+        "batch_size": run.batches.size,
         "compile_seconds": run.compile_seconds,
         "train_seconds": progress.seconds,
         "seconds_per_epoch": progress.seconds / max(progress.epoch, 1),
@@ -149,10 +168,10 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
 
 def _without_effect(run: Run) -> list[str]:
     """Sentences on the patience and marks that the training is too short for."""
-    config, rules, schedule = run.config, run.rules, run.config.optim.schedule
+    config, rules, schedule = run.blueprint.config, run.rules, run.blueprint.config.optim.schedule
     evaluations, total = (
         math.ceil(config.num_epochs / config.eval_every_epochs),
-        run.steps_per_epoch * config.num_epochs,
+        run.batches.total_steps,
     )
     found = []
     # the first evaluation is the best so far, and nothing follows from the last
@@ -171,7 +190,7 @@ def _without_effect(run: Run) -> list[str]:
     if late:
         found.append(f"optim.schedule.milestones {late} are not reached: training ends at {end}")
     if schedule.name in ("step", "exponential"):
-        last = recipe.make_schedule(config, run.steps_per_epoch)(total - 1)
+        last = run.blueprint.schedule(total - 1)
         if last == np.float32(config.optim.learning_rate):
             found.append(f"the schedule {schedule.name!r} lowers nothing: training ends before its first fall")
     return found
@@ -179,8 +198,8 @@ def _without_effect(run: Run) -> list[str]:
 
 def _images_mixed(run: Run) -> int:
     """How many images are mixed with each other: the batch, or in a mapped step each device's part of it."""
-    mapped = run.config.parallel.mode == "pmap"
-    return run.batch_size // run.config.parallel.num_devices if mapped else run.batch_size
+    mapped = run.blueprint.config.parallel.mode == "pmap"
+    return run.batches.size // run.blueprint.config.parallel.num_devices if mapped else run.batches.size
 
 
 def _placement(config: Any) -> str:

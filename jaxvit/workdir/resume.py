@@ -126,10 +126,10 @@ def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict
     return None if untested and any((workdir / "checkpoints" / "last").glob("[0-9]*")) else final
 
 
-def write_config(workdir: Path, config: Config, class_names: Sequence[str], force: bool) -> None:
+def write_config(workdir: Path, words: Mapping[str, Any], class_names: Sequence[str], force: bool) -> None:
     """Writes what a run is known by; refuses to go on where the config of before is damaged and was another one."""
     contents = {
-        "config.json": run_files.json_bytes(config_lib.to_dict(config)),
+        "config.json": run_files.json_bytes(words),
         "classes.json": run_files.json_bytes(list(class_names)),
     }
     before = run_files.sealed(workdir).get("config.json")
@@ -141,7 +141,7 @@ def write_config(workdir: Path, config: Config, class_names: Sequence[str], forc
         )
     # Which model fields the weights bring is known only now: one that was given before and is not any more is no such.
     if not force and has_work(workdir) and not run_files.damage(workdir, ["config.json"]):
-        old, new = run_files.read_json(workdir / "config.json")["model"], config_lib.to_dict(config)["model"]
+        old, new = run_files.read_json(workdir / "config.json")["model"], words["model"]
         changed = [f"model.{k}: {old.get(k)} -> {new.get(k)}" for k in sorted(old | new) if old.get(k) != new.get(k)]
         if changed:
             _refuse(workdir, changed)

@@ -29,7 +29,7 @@ def places(opt_state):
 def test_what_thaws_trains_and_the_rest_goes_on(tmp_path):
     config = tiny_config(write_npz(tmp_path / "data"), **WORDS)
     run, state = prepare(config, tmp_path / "run")
-    batch = next(iter(run.feeds["train"].batches(np.arange(43), run.batch_size)))
+    batch = next(iter(run.feeds["train"].batches(np.arange(43), run.batches.size)))
     assert run.enter(0, state) is state
     start = jax.tree.map(np.array, state)
     state, _ = run.take_step(0, state, batch)
@@ -50,10 +50,13 @@ def test_what_thaws_trains_and_the_rest_goes_on(tmp_path):
     assert {"head", "blocks_1"} <= tops and not tops & {"blocks_0", "patch_embed", "pos_embed", "cls_token"}
     assert np.isfinite(float(found["loss"])) and int(state.step) == 2
     run.checkpoints.close()
-    template = run.template_at(run.steps_per_epoch + 1)
+    template = run.template_at(run.batches.steps_per_epoch + 1)
     chex.assert_trees_all_equal_shapes_and_dtypes(jax.tree.map(np.array, state), template)
-    assert run.template_at(run.steps_per_epoch).opt_state is not run.template_at(3 * run.steps_per_epoch).opt_state
-    assert all(jax.tree.leaves(run.trainable))
+    assert (
+        run.template_at(run.batches.steps_per_epoch).opt_state
+        is not run.template_at(3 * run.batches.steps_per_epoch).opt_state
+    )
+    assert all(jax.tree.leaves(run.phase.trainable))
 
 
 @pytest.mark.slow

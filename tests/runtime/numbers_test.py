@@ -35,7 +35,7 @@ def program(tmp_path):
         run, state = prepare(tiny_config(data_name, model__depth=1, **words), tmp_path / "run")
         run.checkpoints.close()
         batch = next(iter(run.feeds["train"].batches(np.arange(16), 16)))
-        return next(iter(run.train_steps.values())).lower(state, batch, None).as_text()
+        return next(iter(run.phase.train_steps.values())).lower(state, batch, None).as_text()
 
     return lowered
 

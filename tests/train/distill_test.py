@@ -7,7 +7,11 @@ import pytest
 
 from jaxvit import create_model, data, inference, pretrained, train
 from jaxvit.build import parts
+from jaxvit.build.facts import of_dataset
+from jaxvit.build.resolve import complete
+from jaxvit.build.teacher import describe
 from jaxvit.errors import UserError
+from jaxvit.step import distillation
 from jaxvit.step.state import init_variables
 from jaxvit.train import distill
 from tests.helpers import tiny_config, write_npz
@@ -32,7 +36,7 @@ def test_objectives_by_hand():
     }
     for mode, loss in expected.items():
         outputs = (jnp.asarray(student), jnp.asarray(dist)) if mode == "token" else jnp.asarray(student)
-        got, logits = distill.make_objective(mode, alpha=0.3, temperature=2.0)(outputs, batch)
+        got, logits = distillation.make_objective(mode, alpha=0.3, temperature=2.0)(outputs, batch)
         np.testing.assert_allclose(got, loss, rtol=1e-5)
         mean = (student + dist) / 2 if mode == "token" else student
         np.testing.assert_allclose(logits, mean, rtol=1e-5, atol=1e-6)  # float32 against float64, with cancellation
@@ -51,7 +55,7 @@ def taught(tmp_path_factory):
 def test_the_teacher_prepares_images_in_its_own_way(taught):
     name, workdir = taught
     teacher = distill.load_teacher(str(workdir), None, ["0", "1", "2"])
-    config = parts.resolve(tiny_config(name), parts.load_data(tiny_config(name)))
+    config = complete(tiny_config(name), of_dataset(parts.load_data(tiny_config(name))))
     split = parts.load_data(config).test
     feed = parts.make_feed(config, split)
     cached = distill.teach(feed, teacher, parts.make_to_float(3), batch_size=16)
@@ -110,7 +114,7 @@ def test_a_weight_file_of_another_family_and_size_teaches(resnet_file, tmp_path)
     resized = jnp.clip(jax.image.resize(images, (4, 24, 24, 3), "cubic"), 0, 1)
     mean, std = (np.reshape(v, (1, 1, 1, 3)) for v in ((0.5, 0.4, 0.3), (0.2, 0.3, 0.2)))
     expected = model.apply(variables, ((resized - mean) / std).astype(jnp.float32))[:, np.asarray([1, 2, 0])]
-    np.testing.assert_allclose(teacher.logits(teacher.classifier.variables, images), expected, atol=1e-5)
+    np.testing.assert_allclose(teacher.logits(teacher.variables, images), expected, atol=1e-5)
     name = write_npz(tmp_path / "data")
     words = {"distill__teacher": str(path), "distill__model": "resnet18", "distill__mode": "hard", "num_epochs": 1}
     final = train.train_and_evaluate(tiny_config(name, **words), tmp_path / "run")
@@ -122,7 +126,7 @@ def test_a_timm_name_teaches(resnet_file, monkeypatch):
     monkeypatch.setattr("jaxvit.pretrained.hub.fetch", lambda name, revision=None: pretrained.files.read(path))
     teacher = distill.load_teacher("resnet18", None, ["0", "1", "2"])
     assert teacher.columns.tolist() == [1, 2, 0]
-    assert "resnet18 at 24x24" in distill.describe(teacher, cached=False)
+    assert "resnet18 at 24x24" in describe(teacher, cached=False)
     with pytest.raises(UserError, match="has other classes: class 'cat' of the data"):
         distill.load_teacher("resnet18", None, ["0", "1", "cat"])
 

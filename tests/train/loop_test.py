@@ -123,7 +123,7 @@ def saves_of(monkeypatch, tmp_path, data_name, seconds_an_epoch, **words):
         patch.setattr(Checkpoints, "save", saved)
         patch.setattr(finish, "evaluate", evaluated)
         patch.setattr(train, "time", clock)
-        patch.setattr("jaxvit.train.prepare.time", clock)
+        patch.setattr("jaxvit.train.run.time", clock)
         train.train_and_evaluate(tiny_config(data_name, num_epochs=6, **words), tmp_path)
     return saves
 
@@ -315,7 +315,7 @@ def test_rollback_goes_on_from_the_last_checkpoint(tmp_path, data_name, monkeypa
             jnp.where(jax.random.uniform(key) < 1 / 6, jnp.nan, 1.0) * images, targets
         )  # fmt: skip
 
-    monkeypatch.setattr("jaxvit.train.prepare.make_augment", make_augment)
+    monkeypatch.setattr("jaxvit.build.blueprint.make_augment", make_augment)
     config = tiny_config(data_name, num_epochs=3, loss__on_nan="rollback", seed=29, checkpoint__min_seconds=0.0)
     train.train_and_evaluate(config, tmp_path / "run")
     state = final_state(tmp_path / "run")

@@ -9,9 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxvit.config.default import default
-from jaxvit.errors import UserError
 from jaxvit.runtime.interrupt import Interrupted
+from jaxvit.step import steps
 from jaxvit.train import loop as train
 from jaxvit.train import micro_batch, multi_step
 from jaxvit.train.prepare import prepare
@@ -35,55 +34,6 @@ def test_plans_by_hand():
 @pytest.fixture
 def data_name(tmp_path):
     return write_npz(tmp_path / "data", num_train=96)
-
-
-def test_the_number_that_suits(data_name, tmp_path, monkeypatch):
-    run, _ = prepare(tiny_config(data_name), tmp_path)
-    feed = run.feeds["train"]
-    run.checkpoints.close()
-    config = run.config
-    assert multi_step.steps_per_dispatch(config, feed, 10) == 1  # a CPU
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert multi_step.steps_per_dispatch(config, feed, 10) == 10
-    assert multi_step.steps_per_dispatch(config, feed, 95) == 19  # an epoch in five alike, so that one program does
-    assert multi_step.steps_per_dispatch(config, feed, 97) == multi_step.MOST  # nothing divides it
-    assert multi_step.steps_per_dispatch(config, feed, 4) == 4
-    assert multi_step.steps_per_dispatch(config, object(), 100) == 1  # streamed
-    # FLOPs of a step decide, not pixels: a launch costs as much for small images as for large ones
-    monkeypatch.setattr(multi_step, "flops_per_step", lambda _: 1.9e12)
-    assert multi_step.steps_per_dispatch(config, feed, 100) == 10  # at most 16: a signal waits for 32 TFLOP
-    monkeypatch.setattr(multi_step, "flops_per_step", lambda _: 2.1e12)
-    assert multi_step.steps_per_dispatch(config, feed, 100) == 1
-    config.steps_per_dispatch = 2
-    with pytest.raises(UserError, match="needs images on the device"):
-        multi_step.steps_per_dispatch(config, object(), 100)
-    assert default().steps_per_dispatch is None
-
-
-def test_flops_of_a_step():
-    """DeiT-Ti at 224 pixels: 1.26 GMACs an image (timm's table), three passes of 2 FLOPs each; SAM twice that."""
-    config = default()
-    config.model.name, config.batch_size = "deit_tiny_patch16_224", 64
-    with config.unlocked(), config.ignore_type():
-        config.model.update({"in_channels": 3, "num_classes": 1000, "image_size": (224, 224)})
-        config.data.image_size = (224, 224)
-    plain = multi_step.flops_per_step(config)
-    assert plain == pytest.approx(6 * 64 * 1.26e9, rel=0.02)
-    config.optim.sam.rho = 0.05
-    assert multi_step.flops_per_step(config) == 2 * plain
-
-
-def test_small_images_are_evaluated_in_large_batches(monkeypatch):
-    config = default()
-    config.data.image_size = (32, 32)
-    feeds = {"train": range(45000), "val": range(5000), "test": range(10000)}
-    assert multi_step.eval_batch_size(config, 128, feeds) == 128  # a CPU
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert multi_step.eval_batch_size(config, 128, feeds) == 1024
-    assert multi_step.eval_batch_size(config, 2048, feeds) == 2048
-    assert multi_step.eval_batch_size(config, 128, {**feeds, "val": range(45), "test": range(450)}) == 450
-    config.data.image_size = (224, 224)
-    assert multi_step.eval_batch_size(config, 128, feeds) == 128
 
 
 def compiled_by(call):
@@ -126,7 +76,7 @@ WORDS = {
 def test_a_run_of_two_steps_at_once_is_the_run_of_single_steps(tmp_path, data_name):
     """Same batches, draws and rates; the sums may be added in another order inside one program."""
     traces = []
-    original = multi_step.make_many
+    original = steps.make_many
 
     def counted(step, sharding):
         many = original(step, sharding)
@@ -137,12 +87,12 @@ def test_a_run_of_two_steps_at_once_is_the_run_of_single_steps(tmp_path, data_na
 
         return traced
 
-    multi_step.make_many = counted
+    steps.make_many = counted
     try:
         train.train_and_evaluate(tiny_config(data_name, **WORDS), tmp_path / "one")
         train.train_and_evaluate(tiny_config(data_name, steps_per_dispatch=2, **WORDS), tmp_path / "two")
     finally:
-        multi_step.make_many = original
+        steps.make_many = original
     assert len(traces) == 1
     one, two = (final_state(tmp_path / name) for name in ("one", "two"))
     assert int(one["step"]) == int(two["step"]) == 10
@@ -176,8 +126,8 @@ def test_one_program_for_training_and_one_for_evaluation(tmp_path, data_name):
     run, state = prepare(tiny_config(data_name), tmp_path)
     for count, batch in run.dispatches(np.arange(96 // 16 * 16 - 16), 0, 0):
         state, _ = run.take_step(0, state, batch, count)
-    for batch in run.feeds["test"].batches(np.arange(20), run.eval_batch_size, pad=True):
-        run.eval_step({"params": state.params}, batch)
+    for batch in run.feeds["test"].batches(np.arange(20), run.batches.eval_size, pad=True):
+        run.blueprint.eval_step({"params": state.params}, batch)
     run.checkpoints.close()
-    assert run.train_steps[False]._cache_size() == run.eval_step._cache_size() == 1
+    assert run.phase.train_steps[False]._cache_size() == run.blueprint.eval_step._cache_size() == 1
     json.dumps(run.compile_seconds)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from jaxvit import optim
-from jaxvit.build import recipe
 from jaxvit.data.pipeline import make_feed
 from jaxvit.data.splits import Split
 from jaxvit.train import summary
@@ -47,9 +46,9 @@ def test_the_header_says_that_the_warm_up_is_cut(tmp_path, capsys):
         summary.print_header(run, state)
         run.checkpoints.close()
         assert ("warmup_epochs 2 is cut to 1, half of the training" in capsys.readouterr().err) == said
-        schedule = recipe.make_schedule(run.config, run.steps_per_epoch)
-        peak = run.config.optim.learning_rate
-        assert float(schedule(run.steps_per_epoch)) == pytest.approx(peak)  # so the peak is reached there
+        peak = run.blueprint.config.optim.learning_rate
+        reached = float(run.blueprint.schedule(run.batches.steps_per_epoch))
+        assert reached == pytest.approx(peak)  # so the peak is reached there
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_a_combination_keeps_its_promises(seed, data_and_teacher, tmp_path):
         state = run.enter(epoch, state)
         state = check_epoch(run, state, epoch, rates, pick)
     run.checkpoints.close()
-    assert all(tree.named_leaves(run.trainable).values()) or not pick["unfreeze"]
+    assert all(tree.named_leaves(run.phase.trainable).values()) or not pick["unfreeze"]
     if pick["schedule"]["name"] in ("constant", "plateau"):
         assert rates == [pytest.approx(config.optim.learning_rate)] * len(rates)
 
@@ -133,8 +133,8 @@ def test_a_combination_keeps_its_promises(seed, data_and_teacher, tmp_path):
 def check_epoch(run, state, epoch, rates, pick):
     """Takes two steps and compares the states before and after; returns the new one."""
     before = jax.tree.map(np.array, state)  # the step takes the state's own memory
-    order, first = np.arange(len(run.dataset.train)), epoch * run.steps_per_epoch
-    batches = list(run.feeds["train"].batches(order, run.batch_size))[:2]
+    order, first = np.arange(len(run.dataset.train)), epoch * run.batches.steps_per_epoch
+    batches = list(run.feeds["train"].batches(order, run.batches.size))[:2]
     for index, batch in enumerate(batches, first):
         state, found = run.take_step(index, state, batch)
         rates.append(float(found["learning_rate"]))
@@ -143,7 +143,7 @@ def check_epoch(run, state, epoch, rates, pick):
     assert int(state.step) == first + 2
     chex.assert_trees_all_equal_shapes_and_dtypes(before, jax.tree.map(np.array, state))
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves((state.params, state.batch_stats)))
-    trains = tree.named_leaves(run.trainable)
+    trains = tree.named_leaves(run.phase.trainable)
     old, new = tree.named_leaves(before.params), tree.named_leaves(state.params)
     moved = {path: bool((np.asarray(new[path]) != old[path]).any()) for path in old}
     assert not any(moved[path] for path, on in trains.items() if not on), pick  # bit by bit
@@ -157,12 +157,12 @@ def check_epoch(run, state, epoch, rates, pick):
     state_of = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.opt_state)}
     keys = {path: "".join(f"['{part}']" for part in path.split("/")) for path in trains}
     assert not any(keys[path] in key for path, on in trains.items() if not on for key in state_of), pick
-    frozen = optim.frozen_modules(run.trainable)
+    frozen = optim.frozen_modules(run.phase.trainable)
     for path, value in tree.named_leaves(state.batch_stats).items():
         same = np.array_equal(value, tree.named_leaves(before.batch_stats)[path])
         assert same == (path.rpartition("/")[0] in frozen), (pick, path)
     if pick["ema"]:
-        chex.assert_tree_all_finite(ema_variables(state, run.trainable)["params"])
+        chex.assert_tree_all_finite(ema_variables(state, run.phase.trainable)["params"])
         average = tree.named_leaves(state.ema["params"])
         assert average.keys() == {path for path, on in trains.items() if on}
         part = [path for path in average if moved[path]]

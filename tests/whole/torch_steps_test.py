@@ -79,7 +79,7 @@ def compare(models, optimizer, sam, tmp_path):
 
     def exported(params):
         stats = {"batch_stats": state.batch_stats} if state.batch_stats else {}
-        return pretrained.export(run.model, {"params": params, **stats})
+        return pretrained.export(run.blueprint.model, {"params": params, **stats})
 
     if "cfg" in theirs:  # create_model has its own list of layers
         net = timm.models.vgg.VGG(num_classes=3, norm_layer=torch.nn.BatchNorm2d, **theirs).double()
@@ -87,11 +87,11 @@ def compare(models, optimizer, sam, tmp_path):
         net = timm.create_model(ours["name"], num_classes=3, **theirs).double()
     weights = {key: torch.tensor(np.asarray(value, np.float64)) for key, value in exported(state.params).items()}
     net.load_state_dict(weights, strict=False)
-    on = tree.named_leaves(run.trainable)
+    on = tree.named_leaves(run.phase.trainable)
     marks = exported(tree.map_with_path(lambda path, w: np.full(w.shape, on[path], np.float32), state.params))
     trains = {key for key, _ in net.named_parameters() if marks[key].all()}
     batches = list(run.feeds["train"].batches(np.arange(STEPS * BATCH), BATCH))
-    mean, std = (np.asarray(v, np.float32) for v in (run.config.data.mean, run.config.data.std))
+    mean, std = (np.asarray(v, np.float32) for v in (run.blueprint.config.data.mean, run.blueprint.config.data.std))
     images = [(np.asarray(b["image"], np.float64) / 255 - mean) / std for b in batches]
     pairs = [
         (torch.tensor(x.transpose(0, 3, 1, 2)), torch.tensor(np.asarray(b["label"], np.int64)))

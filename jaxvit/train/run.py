@@ -1,0 +1,149 @@
+"""A run under way: its blueprint realised, and where the process stands in it."""
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvit import data, optim
+from jaxvit.build.batches import Batches
+from jaxvit.build.blueprint import Blueprint
+from jaxvit.build.phases import Phase, thawed
+from jaxvit.runtime import compile_time, multihost, sharding
+from jaxvit.runtime.console import err
+from jaxvit.runtime.interrupt import nothing_to_save, something_to_save
+from jaxvit.step.state import TrainState, ema_variables, model_variables
+from jaxvit.train import multi_step
+from jaxvit.train.decisions import Rules
+from jaxvit.train.options import Options
+from jaxvit.workdir.checkpoint import Checkpoints
+
+
+@dataclasses.dataclass(kw_only=True)
+class Run:
+    """A blueprint with weights, data and checkpoints."""
+
+    blueprint: Blueprint
+    workdir: Path
+    dataset: data.Dataset
+    feeds: dict[str, Any]
+    checkpoints: Checkpoints
+    options: Options
+    rules: Rules
+    origin: dict[str, Any]  # SHA-256, licence and notes of the pretrained weights, or nothing
+    teacher: Any = None  # variables of the teacher, where it answers inside the step
+    flag: Any = None  # of `interrupt.deferred`, while it trains
+    trackers: list[Any] = dataclasses.field(default_factory=list)  # TensorBoard and the like
+    stop: multihost.Stop = dataclasses.field(default_factory=multihost.Stop)  # whether some process got a signal
+    compiled: set[tuple[bool, int]] = dataclasses.field(default_factory=set)  # kinds and numbers of steps taken
+    waited: float = 0.0  # seconds for the first step of each kind, which compiles
+    begun: float = dataclasses.field(default_factory=compile_time.seconds)
+    taken: bool = False  # whether this process has taken a step
+    at: int = 0  # the phase under way
+    lost: int = 0  # training images that could not be read, as reported
+    saved: tuple[int, float] | None = None  # the newest state of this process: its step, and when it was saved
+
+    @property
+    def batches(self) -> Batches:
+        """The batch plan."""
+        return self.blueprint.batches
+
+    @property
+    def phase(self) -> Phase:
+        """The phase under way."""
+        return self.blueprint.phases[self.at]
+
+    @property
+    def compile_seconds(self) -> float:
+        """Seconds that this run has compiled so far: all of its programs."""
+        return compile_time.seconds() - self.begun
+
+    def template_at(self, step: int) -> Any:
+        """Goes to the phase in which step number `step` was taken; returns the template of its state."""
+        self._go_to(max(step - 1, 0) // self.batches.steps_per_epoch)
+        return self.phase.template
+
+    def enter(self, epoch: int, state: TrainState) -> TrainState:
+        """Returns the state that an epoch, counted from 0, begins with: more of it may train than before."""
+        before = self.at
+        if self._go_to(epoch) == before:
+            return state
+        phase = self.phase
+        places = jax.tree.map(lambda x: x.sharding, phase.template)
+        make = jax.jit(lambda old: thawed(old, phase.create(model_variables(old))), out_shardings=places)
+        err.print(f"epoch {epoch + 1}: {optim.describe_trainable(state.params, phase.trainable)}")
+        return jax.tree.map(jnp.copy, make(state))
+
+    def _go_to(self, epoch: int) -> int:
+        before, self.at = self.at, max(i for i, phase in enumerate(self.blueprint.phases) if phase.epoch <= epoch)
+        if self.at != before:
+            self.compiled = set()
+        return self.at
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The images of an epoch, int [steps * batch size], from (seed, epoch) alone: a resumed run sees the same."""
+        options, batches = self.options, self.batches
+        order = data.epoch_order(options.seed, epoch, len(self.dataset.train), repeats=options.repeats)
+        return order[: batches.steps_per_epoch * batches.size]
+
+    def dispatches(self, order: np.ndarray, epoch: int, start: int) -> Iterator[tuple[int, Any]]:
+        """Yields (number of steps, what `take_step` takes) for the rest of an epoch, from its step `start` on."""
+        feed, size, first = self.feeds["train"], self.batches.size, epoch * self.batches.steps_per_epoch
+        if self.blueprint.mapped:
+            order = sharding.dealt(order, size, self.blueprint.mesh)
+        if self.batches.per_dispatch == 1:
+            yield from ((1, batch) for batch in feed.batches(order, size, start=start))
+            return
+        last, every = first + len(order) // size, self.options.saving.every_steps
+        counts = multi_step.plan(first + start, last, self.batches.per_dispatch, every, self.blueprint.is_sharp)
+        yield from multi_step.batches(feed, order, size, start, counts)
+
+    def take_step(self, step: int, state: TrainState, batch: Any, count: int = 1) -> tuple[TrainState, dict[str, Any]]:
+        """Takes step number `step`, or `count` steps from there, whose metrics are then arrays [count].
+
+        The first of its kind waits for the compilation and adds to `waited`.
+        """
+        sharp = self.blueprint.is_sharp(step)
+        if count == 1:
+            program, read = self.phase.train_steps[sharp], (batch, self.teacher)
+        else:
+            program, read = self.phase.many_steps[sharp], (self.feeds["train"].arrays, batch, self.teacher)
+        if (sharp, count) in self.compiled:
+            # what a step reads lies on the device: a transfer that nobody asked for is an error
+            with jax.profiler.StepTraceAnnotation("train", step_num=step), jax.transfer_guard("disallow"):
+                return program(state, *read)
+        begun = time.monotonic()
+        if not self.taken:  # nothing has been done that is not on disk
+            nothing_to_save("stopped while compiling; the same command begins there")
+        with err.status("compiling the training step"):
+            result = jax.block_until_ready(program(state, *read))
+        self.taken = True
+        if self.flag is not None:
+            something_to_save()
+        self.compiled.add((sharp, count))
+        self.waited += time.monotonic() - begun
+        return result
+
+    def is_save_due(self, step: int, epoch: int) -> bool:
+        """Whether the end of `epoch`, of which more follow, is to save a state."""
+        saving = self.options.saving
+        if not saving.is_due(step, epoch):
+            return False
+        if self.saved is None or not saving.may_wait(step, self.saved[0]):
+            return True
+        at, least = self.saved[1], saving.min_seconds
+        return multihost.by_main(lambda: time.monotonic() - at >= least and not self.checkpoints.is_saving("last"))
+
+    def weights(self, state: TrainState) -> dict[str, Any]:
+        """The variables to evaluate by the prefix of their metrics: the raw ones, and the average where it is on."""
+        average = {"val_ema": ema_variables(state, self.phase.trainable)} if state.ema else {}
+        return {"val": model_variables(state), **average}
+
+    def final_weights(self, state: TrainState) -> Any:
+        """The variables that a run ends with: the average where it is on."""
+        return list(self.weights(state).values())[-1]
