@@ -130,11 +130,15 @@ class compiled:  # noqa: N801, used as jax.jit is
 
     def trace(self, *args: Any) -> Any:
         """As of `jax.jit`."""
-        return self._jit.trace(self._packed([]), *args)
+        return self._jit.trace(self._shape(), *args)
 
     def lower(self, *args: Any) -> Any:
         """As of `jax.jit`."""
-        return self._jit.lower(self._packed([]), *args)
+        return self._jit.lower(self._shape(), *args)
+
+    def _shape(self) -> jax.ShapeDtypeStruct:  # no array: the devices need not exist
+        found = jax.eval_shape(_pack, [0.0] * SIZE)
+        return jax.ShapeDtypeStruct(found.shape, found.dtype, sharding=self._place, weak_type=True)
 
     def _packed(self, values: list[float]) -> jax.Array:
         packed = _pack(values + [0.0] * (SIZE - len(values)))

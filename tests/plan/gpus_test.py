@@ -7,7 +7,7 @@ import pytest
 from jaxvit import create_model
 from jaxvit.commands import plan
 from jaxvit.errors import UserError
-from jaxvit.plan import chips, step
+from jaxvit.plan import chips, facts, step
 from jaxvit.runtime import platform
 from tests.helpers import tiny_config
 from tests.helpers.marks import needs_cuda
@@ -70,6 +70,6 @@ def test_a_step_with_our_own_kernel_is_planned_where_no_gpu_is(topology, monkeyp
     programs = []
     monkeypatch.setattr(step.traffic, "memory_bytes", lambda hlo: programs.append(hlo) or 1.0)
     with platform.made_for("gpu"):
-        found = step.compile_step(config, step.facts.find(config), where)
+        found = step.compile_step(config, facts.find(config), where)
     assert found.fits and found.devices == where.chips
     assert programs[0].count('custom_call_target="__gpu$xla.gpu.triton"') == 2
