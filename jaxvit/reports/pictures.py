@@ -122,7 +122,11 @@ def heat(runs: Sequence[RunFiles], classifiers: dict[str, Any]) -> list[Block]:
     columns, blocks = [], []
     for run in runs:
         try:
-            columns.append((run.label, _overlays(classifiers, run, images, labels)))
+            classifier = classifiers[run.label]
+            if isinstance(classifier, UserError):
+                raise classifier
+            shown = heat_maps(classifier, run.class_names, images, labels)
+            columns.append((run.label, [overlay for overlay, _ in shown]))
         except UserError as error:
             blocks.append(Text(f"{run.label}: no maps, because {str(error).splitlines()[0]}", "note"))
     if not columns:
@@ -175,33 +179,25 @@ def prepared(classifier: Any, images: np.ndarray) -> tuple[Any, np.ndarray]:
     return normalised, to_display(normalised, words["mean"], words["std"])
 
 
-def _overlays(classifiers: dict[str, Any], run: RunFiles, images: np.ndarray, labels: np.ndarray) -> list[Picture]:
-    from PIL import Image
+def heat_maps(
+    classifier: Any, class_names: Sequence[str], images: np.ndarray, labels: np.ndarray
+) -> list[tuple[Picture, Picture]]:
+    """(overlay, heat) of each of the images uint8 [n, h, w, c], for the class that the model says, named beneath."""
+    import jax
 
     from jaxvit import explain
-    from jaxvit.explain.overlay import overlay
+    from jaxvit.explain import overlay
 
-    classifier = classifiers[run.label]
-    if isinstance(classifier, UserError):
-        raise classifier
     normalised, display = prepared(classifier, images)
-    maps = np.asarray(explain.grad_cam(classifier.model, classifier.variables, normalised))
-    probabilities = numbers.softmax(np.asarray(classifier.model.apply(classifier.variables, normalised)))
+    probabilities = numbers.softmax(np.asarray(jax.jit(classifier.model.apply)(classifier.variables, normalised)))
+    maps = explain.grad_cam(classifier.model, classifier.variables, normalised, probabilities.argmax(-1))
+    display, maps = overlay.enlarge(display, maps)
     out = []
     for image, map_, p, label in zip(display, maps, probabilities, labels, strict=True):
-        h, w = map_.shape
-        factor = max(1, -(-SIDE // max(h, w)))
-        smooth = Image.fromarray(map_).resize((w * factor, h * factor), Image.Resampling.BILINEAR)
-        large = image.repeat(factor, axis=0).repeat(factor, axis=1)
         said = int(p.argmax())
-        mark = "" if said == label else "✗ "
-        out.append(
-            Picture(
-                to_png(overlay(large, np.asarray(smooth))),
-                "",
-                (f"{mark}{run.class_names[said]} ({100 * p[said]:.0f} %)",),
-            )
-        )
+        line = f"{'' if said == label else '✗ '}{class_names[said]} ({100 * p[said]:.0f} %)"
+        heat = np.round(255 * overlay.colour(map_)).astype(np.uint8)
+        out.append((Picture(to_png(overlay.overlay(image, map_)), "", (line,)), Picture(to_png(heat), "", (line,))))
     return out
 
 

@@ -1,14 +1,12 @@
 """Test images side by side with what each model looks at: a grid of overlays, and one of the heat alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from jaxvit.errors import UserError
-from jaxvit.reports import numbers
 from jaxvit.reports.blocks import Block, Picture, Pictures, Text
-from jaxvit.reports.pictures import prepared, to_png
+from jaxvit.reports.pictures import heat_maps, to_png
 from jaxvit.reports.runs import RunFiles
 
 SHOWN = 8  # images
@@ -26,10 +24,12 @@ def grids(runs: Sequence[RunFiles], heads: Mapping[str, str]) -> list[Block]:
     chosen = _one_of_each(labels, min(SHOWN, len(labels)))
     images, labels, index = (first.samples[key][chosen] for key in ("image", "label", "index"))
     out: list[Block] = []
+    from jaxvit import inference
+
     columns: list[tuple[str, list[tuple[Picture, Picture]]]] = []
     for run in runs:
         try:
-            columns.append((run.label, _maps(run, images, labels)))
+            columns.append((run.label, heat_maps(inference.from_run(run.path), run.class_names, images, labels)))
         except UserError as error:
             out.append(Text(f"{run.label}: no maps, because {str(error).splitlines()[0]}", "note"))
     if not columns:
@@ -58,25 +58,3 @@ def _one_of_each(labels: np.ndarray, number: int) -> np.ndarray:
     firsts = [int(np.flatnonzero(labels == k)[0]) for k in np.unique(labels)]
     rest = [i for i in range(len(labels)) if i not in firsts]
     return np.sort(np.array((firsts + rest)[:number]))
-
-
-def _maps(run: RunFiles, images: np.ndarray, labels: np.ndarray) -> list[tuple[Picture, Picture]]:
-    """(overlay, heat) of each image."""
-    import jax
-
-    from jaxvit import explain, inference
-    from jaxvit.explain import overlay
-
-    classifier: Any = inference.from_run(run.path)
-    normalised, display = prepared(classifier, images)
-    apply = jax.jit(classifier.model.apply)
-    probabilities = numbers.softmax(np.asarray(apply(classifier.variables, normalised)))
-    maps = explain.grad_cam(classifier.model, classifier.variables, normalised, probabilities.argmax(-1))
-    display, maps = overlay.enlarge(display, maps)
-    out = []
-    for image, map_, p, label in zip(display, maps, probabilities, labels, strict=True):
-        said = int(p.argmax())
-        line = f"{'' if said == label else '✗ '}{run.class_names[said]} ({100 * p[said]:.0f} %)"
-        heat = np.round(255 * overlay.colour(map_)).astype(np.uint8)
-        out.append((Picture(to_png(overlay.overlay(image, map_)), "", (line,)), Picture(to_png(heat), "", (line,))))
-    return out
