@@ -12,6 +12,7 @@ from jaxvit import inference, pretrained
 from jaxvit.build.parts import pretrained_name
 from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
+from jaxvit.models.registry import model_entry
 from jaxvit.models.tags import split_tag, tag_info
 from jaxvit.pretrained.files import sha256
 from jaxvit.runtime import console
@@ -84,7 +85,7 @@ def write_safetensors(given: Source, target: Path) -> None:
 def timm_reads(target: Path) -> bool:
     """Whether timm has a word for everything in the files just written."""
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
-    return "jaxvit" not in config and config["architecture"] != "alexnet"
+    return "jaxvit" not in config and bool(model_entry(config["architecture"])[0].timm_modules)
 
 
 def describe(given: Source) -> list[tuple[str, str]]:

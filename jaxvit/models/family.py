@@ -69,7 +69,7 @@ class Family:
     cifar_stem: tuple[str, ...] = ()  # modules without weights in any file where `stem="cifar"`
     lost_hidden: str | None = None  # a hidden layer of old files that neither timm nor the model has
     optional: tuple[tuple[str, str], ...] = ()  # variants whose files have a module that another pooling leaves out
-    bilinear: str | None = None  # variants whose tables and kernels timm resamples bilinearly
+    resampling: tuple[tuple[str, str], ...] = ()  # variants whose tables timm resamples "bilinear", or by "corners"
     branch_ends: str | None = None  # scales at the end of a residual branch: small in random weights
     transformers_fields: Mapping[str, str] = field(default_factory=dict)  # word of Transformers' config.json -> field
     transformers_only: Fields = field(default_factory=dict)  # word -> the one value that gives timm's network

@@ -73,7 +73,8 @@ FAMILY = Family(
     position_table="pos_embed",
     lost_hidden="pre_logits",  # of the first ViTs
     optional=((r"siglip", "attn_pool"),),
-    bilinear=r"^flexivit",
+    # The first releases of two RADIO models, timm says, were resized with their corners kept.
+    resampling=((r"(base|huge)_patch16_radio_v3", "corners"), (r"^flexivit|_radio_", "bilinear")),
     branch_ends=r"\bgamma$",
     transformers_fields={
         "hidden_act": "act_layer", "num_attention_heads": "num_heads", "layer_norm_eps": "norm_eps",

@@ -1,6 +1,7 @@
 """Fits a checkpoint to a model of another size, channel number, class number or stem; every change leaves a note."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,8 +11,10 @@ import numpy as np
 
 from jaxvit.errors import UserError
 from jaxvit.models.conv_layers import torch_bias
+from jaxvit.models.family import Family
 from jaxvit.models.layers import kaiming_fan_out, to_pair, torch_uniform, trunc_normal
-from jaxvit.models.swin import clamp_window, stage_windows
+from jaxvit.models.registry import family_of
+from jaxvit.models.windows import clamp_window, stage_windows
 from jaxvit.pretrained import resample, rules
 
 Tensors = dict[str, np.ndarray]
@@ -23,18 +26,18 @@ BILINEAR = ("bilinear", False)  # what timm takes for FlexiViT, for RADIO and fo
 CORNERS = ("corners", False)  # for some of RADIO: the positions alone
 
 
-def facts(word: str, tensors: Tensors) -> dict[str, int]:
+def facts(family: Family, tensors: Tensors) -> dict[str, int]:
     """What the tensors themselves say: num_classes (0 without a classifier) and in_channels."""
-    head = next((t for n in rules.CLASSIFIERS[word] if (t := tensors.get(f"{n}.weight")) is not None), None)
+    head = next((t for n in family.classifiers if (t := tensors.get(f"{n}.weight")) is not None), None)
     found = {"num_classes": 0 if head is None else int(head.shape[0]) if head.ndim else 0}
-    conv = next((t for n in rules.FIRST_CONV[word] if (t := tensors.get(f"{n}.weight")) is not None), None)
+    conv = next((t for n in family.first_conv if (t := tensors.get(f"{n}.weight")) is not None), None)
     if conv is not None and conv.ndim == 4 and conv.shape[1] > 0:
         found["in_channels"] = int(conv.shape[1])
     return found
 
 
 def num_position_prefix(model: Any) -> int:
-    """How many of a ViT's position entries belong to prefix tokens; the model knows, nothing is guessed."""
+    """How many of the position entries belong to prefix tokens; the model knows, nothing is guessed."""
     return 0 if model.no_embed_class else model.num_prefix_tokens
 
 
@@ -43,9 +46,9 @@ def source_image_size(model: Any, tensors: Tensors, candidates: Iterable[Any]) -
 
     Without such a table the first candidate. None where the table fits neither.
     """
-    sizes = [size for size in candidates if size is not None]
-    table, kernel = tensors.get("pos_embed"), tensors.get("patch_embed.proj.weight")
-    if rules.family(model) != "vit" or table is None or kernel is None:
+    family, sizes = family_of(model), [size for size in candidates if size is not None]
+    table, kernel = tensors.get(family.position_table or ""), tensors.get(f"{family.first_conv[0]}.weight")
+    if table is None or kernel is None:
         return sizes[0]
     if table.ndim != 3 or kernel.ndim != 4 or 0 in kernel.shape:
         return sizes[0]
@@ -86,40 +89,40 @@ def adapt(
     """
     if head_init not in HEAD_INITS:
         raise UserError(f"head_init={head_init!r} is unknown; expected 'zero' or 'normal'.")
-    word = rules.family(model)
+    family = family_of(model)
     shapes = {rule.name: rule.shape for rule in rules.rules_of(model)}
     key = jax.random.key(0) if key is None else key
     tensors, notes = dict(tensors), []
-    if word == "resnet":
-        notes += _stem(model, shapes, tensors, key)
-    notes += _channels(word, shapes, tensors)
-    if word == "vit":
-        notes += _positions(model, tensors, to_pair(image_size), method, crops)
+    notes += _stem(model, shapes, tensors, key)
+    notes += _channels(family, shapes, tensors)
+    notes += _positions(model, tensors, to_pair(image_size), method, crops)
     if patch_size:
-        notes += _patches(shapes, tensors, BILINEAR if method == CORNERS else method)
-    if word == "swin":
-        notes += _windows(model, shapes, tensors, windows)
+        notes += _patches(family, shapes, tensors, BILINEAR if method == CORNERS else method)
+    notes += _windows(model, shapes, tensors, windows)
     dropped = _head(model, shapes, tensors, head_init, jax.random.fold_in(key, 1))
-    notes += _pre_logits(tensors, kept="head.weight" in shapes and not dropped) if word == "vit" else []
+    kept = not dropped and any(f"{head}.weight" in shapes for head in family.classifiers)
+    notes += _lost_hidden(family.lost_hidden, tensors, kept=kept) if family.lost_hidden else []
     return tensors, notes + dropped
 
 
 def _stem(model: Any, shapes: dict[str, Any], tensors: Tensors, key: jax.Array) -> list[str]:
     """A CIFAR stem has no weights anywhere: drops the file's own first convolution and draws a fresh one."""
-    if model.stem != "cifar":
+    family = family_of(model)
+    if not family.cifar_stem or model.stem != "cifar":
         return []
-    dropped = [n for n in tensors if n.split(".")[0] in ("conv1", "maxpool") and shapes.get(n) != tensors[n].shape]
+    first = f"{family.cifar_stem[0]}.weight"
+    dropped = [n for n in tensors if n.split(".")[0] in family.cifar_stem and shapes.get(n) != tensors[n].shape]
     if not dropped:
         return []
     for name in dropped:
         del tensors[name]
-    kernel = kaiming_fan_out(key, tuple(shapes["conv1.weight"][i] for i in (2, 3, 1, 0)))
-    tensors["conv1.weight"] = np.asarray(kernel).transpose(3, 2, 0, 1)
-    return [f"stem='cifar': conv1 is fresh; not loaded: {', '.join(dropped)}"]
+    kernel = kaiming_fan_out(key, tuple(shapes[first][i] for i in (2, 3, 1, 0)))
+    tensors[first] = np.asarray(kernel).transpose(3, 2, 0, 1)
+    return [f"stem='cifar': {family.cifar_stem[0]} is fresh; not loaded: {', '.join(dropped)}"]
 
 
-def _channels(word: str, shapes: dict[str, Any], tensors: Tensors) -> list[str]:
-    for name in (f"{conv}.weight" for conv in rules.FIRST_CONV[word]):
+def _channels(family: Family, shapes: dict[str, Any], tensors: Tensors) -> list[str]:
+    for name in (f"{conv}.weight" for conv in family.first_conv):
         kernel, want = tensors.get(name), shapes.get(name)
         if kernel is None or want is None or kernel.ndim != 4 or 0 in kernel.shape or kernel.shape[1] == want[1]:
             continue
@@ -129,7 +132,9 @@ def _channels(word: str, shapes: dict[str, Any], tensors: Tensors) -> list[str]:
 
 
 def _positions(model: Any, tensors: Tensors, image_size: Pair, method: tuple[str, bool], crops: bool) -> list[str]:
-    table, kernel = tensors.get("pos_embed"), tensors.get("patch_embed.proj.weight")
+    family = family_of(model)
+    name = family.position_table or ""
+    table, kernel = tensors.get(name), tensors.get(f"{family.first_conv[0]}.weight")
     if table is None or kernel is None or table.ndim != 3 or kernel.ndim != 4 or 0 in kernel.shape:
         return []
     prefix, old, new = num_position_prefix(model), _grid(image_size, kernel.shape[2:]), model.grid_size
@@ -140,12 +145,12 @@ def _positions(model: Any, tensors: Tensors, image_size: Pair, method: tuple[str
     if whole != new:
         grid = resized[:, prefix:].reshape(1, *whole, -1)[:, : new[0], : new[1]]
         resized = np.concatenate([resized[:, :prefix], grid.reshape(1, math.prod(new), -1)], axis=1)
-    tensors["pos_embed"] = resized
-    return [f"image_size: pos_embed resampled from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches"]
+    tensors[name] = resized
+    return [f"image_size: {name} resampled from {old[0]}x{old[1]} to {new[0]}x{new[1]} patches"]
 
 
-def _patches(shapes: dict[str, Any], tensors: Tensors, method: tuple[str, bool]) -> list[str]:
-    name = "patch_embed.proj.weight"
+def _patches(family: Family, shapes: dict[str, Any], tensors: Tensors, method: tuple[str, bool]) -> list[str]:
+    name = f"{family.first_conv[0]}.weight"
     kernel, want = tensors.get(name), shapes.get(name)
     if kernel is None or want is None or kernel.ndim != 4 or 0 in kernel.shape or kernel.shape[2:] == want[2:]:
         return []
@@ -153,8 +158,8 @@ def _patches(shapes: dict[str, Any], tensors: Tensors, method: tuple[str, bool])
     return [f"patch_size: {name} resampled from {kernel.shape[2:]} to {want[2:]} pixels"]
 
 
-def swin_windows(model: Any) -> list[Pair]:
-    """The window of every stage of a Swin, cut to its map."""
+def stage_windows_of(model: Any) -> list[Pair]:
+    """The window of every stage of a model with windows, cut to its map."""
     (h, w), found = _grid(model.image_size, to_pair(model.patch_size)), []
     for window in stage_windows(model.window_size, len(model.depths)):
         found.append(clamp_window((h, w), window, shifted=False)[0])
@@ -164,17 +169,19 @@ def swin_windows(model: Any) -> list[Pair]:
 
 def _windows(model: Any, shapes: dict[str, Any], tensors: Tensors, windows: Sequence[Pair]) -> list[str]:
     """Resizes the bias tables; one that is not of the window in `windows` is taken for a square one, as in timm."""
-    changed = []
-    for stage, new in enumerate(swin_windows(model)):
-        for name in (n for n in shapes if n.startswith(f"layers.{stage}.") and n.endswith("bias_table")):
-            table = tensors.get(name)
-            if table is None or table.ndim != 2 or table.shape[1:] != shapes[name][1:] or not len(table):
-                continue
-            known = windows[stage] if stage < len(windows) else None
-            old = known if known and _table_length(known) == len(table) else _square_window(len(table))
-            if old is not None and old != new:
-                tensors[name] = resample.resize_rel_pos_bias_table(table, new, old)
-                changed.append(f"layers.{stage}: {old[0]}x{old[1]} to {new[0]}x{new[1]}")
+    pattern, changed = family_of(model).window_tables, []
+    if pattern is None:
+        return []
+    ours = stage_windows_of(model)
+    for name, stage in ((n, int(found[1])) for n in shapes if (found := re.search(pattern, n))):
+        table, new = tensors.get(name), ours[stage]
+        if table is None or table.ndim != 2 or table.shape[1:] != shapes[name][1:] or not len(table):
+            continue
+        known = windows[stage] if stage < len(windows) else None
+        old = known if known and _table_length(known) == len(table) else _square_window(len(table))
+        if old is not None and old != new:
+            tensors[name] = resample.resize_rel_pos_bias_table(table, new, old)
+            changed.append(f"layers.{stage}: {old[0]}x{old[1]} to {new[0]}x{new[1]}")
     unique = list(dict.fromkeys(changed))
     return [f"window_size: relative position tables resized in {', '.join(unique)}"] if unique else []
 
@@ -190,13 +197,13 @@ def _square_window(length: int) -> Pair | None:
 
 def _head(model: Any, shapes: dict[str, Any], tensors: Tensors, init: str, key: jax.Array) -> list[str]:
     """Drops a classifier that the model has not, and draws one that the file has for other classes or not at all."""
-    word, notes = rules.family(model), []
-    headless = facts(word, tensors)["num_classes"] == 0
-    for head in rules.CLASSIFIERS[word]:
+    family, notes = family_of(model), []
+    headless = facts(family, tensors)["num_classes"] == 0
+    for head, hidden in family.classifiers.items():
         names = [f"{head}.weight", f"{head}.bias"]
         weight, want = tensors.get(names[0]), shapes.get(names[0])
         had = [name for name in names if name in tensors]
-        fresh = _hidden(model, head, shapes, tensors, key)
+        fresh = _hidden(model, hidden, shapes, tensors, key) if hidden else ""
         notes += [fresh] if fresh else []
         if want is None:
             drop, note = had if model.num_classes == 0 else [], f"num_classes=0: {head} is not loaded"
@@ -214,22 +221,21 @@ def _head(model: Any, shapes: dict[str, Any], tensors: Tensors, init: str, key: 
     return notes
 
 
-def _pre_logits(tensors: Tensors, *, kept: bool) -> list[str]:
-    """Drops the hidden layer of the first ViTs, which neither timm nor we have, where its classifier goes as well."""
-    had = [name for name in tensors if name.startswith("pre_logits.")]
+def _lost_hidden(hidden: str, tensors: Tensors, *, kept: bool) -> list[str]:
+    """Drops a hidden layer that neither timm nor we have (the first ViTs'), where its classifier goes as well."""
+    had = [name for name in tensors if name.startswith(f"{hidden}.")]
     if had and kept:
         raise UserError(
-            "the classifier of these weights reads a hidden layer, pre_logits, which this model has not: "
+            f"the classifier of these weights reads a hidden layer, {hidden}, which this model has not: "
             "its logits would be wrong.\nExpected num_classes=0 (features) or another number (a fresh classifier)."
         )
     for name in had:
         del tensors[name]
-    return ["pre_logits is not loaded"] if had else []
+    return [f"{hidden} is not loaded"] if had else []
 
 
-def _hidden(model: Any, head: str, shapes: dict[str, Any], tensors: Tensors, key: jax.Array) -> str:
+def _hidden(model: Any, hidden: str, shapes: dict[str, Any], tensors: Tensors, key: jax.Array) -> str:
     """Draws the hidden layer before a classifier where the file has none such; returns the note, or ""."""
-    hidden = rules.HIDDEN.get(head, "")
     names = [f"{hidden}.weight", f"{hidden}.bias"]
     had, want = [name for name in names if name in tensors], shapes.get(names[0])
     if want is None and model.num_classes == 0 and had:

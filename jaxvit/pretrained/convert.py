@@ -12,6 +12,8 @@ import numpy as np
 from flax import core, traverse_util
 
 from jaxvit.errors import UserError
+from jaxvit.models.family import Family
+from jaxvit.models.registry import family_of
 from jaxvit.pretrained import rules, wrappers
 
 log = logging.getLogger("jaxvit")
@@ -27,20 +29,20 @@ def convert(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     weights is taken away, which is logged. NaN and infinite weights are counted in a warning. Raises UserError, before
     anything is built, with a table of every tensor that is missing, unexpected, misshapen or not made of floats.
     """
-    word = rules.family(model)
+    family = family_of(model)
     tensors, notes = wrappers.unwrap(state_dict)
-    tensors, more = wrappers.to_timm(word, tensors, {rule.name: rule.shape for rule in rules.rules_of(model)})
-    tensors, left = leave_out(word, {rule.name for rule in rules.rules_of(model)}, tensors)
+    tensors, more = wrappers.to_timm(family, tensors, {rule.name: rule.shape for rule in rules.rules_of(model)})
+    tensors, left = leave_out(family, {rule.name for rule in rules.rules_of(model)}, tensors)
     for note in (*notes, *more, *left):
         log.info("%s: %s", type(model).__name__, note)
     return assemble(model, tensors)
 
 
 def leave_out(
-    word: str, known: Collection[str], tensors: Mapping[str, np.ndarray]
+    family: Family, known: Collection[str], tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The tensors without buffers, and a note that names those that no file of the family `word` usually has."""
-    rest = {name: array for name, array in tensors.items() if not rules.is_buffer(word, name)}
+    """The tensors without buffers, and a note that names those that no file of the family usually has."""
+    rest = {name: array for name, array in tensors.items() if not rules.is_buffer(family, name)}
     left = [
         name
         for name, array in rest.items()
@@ -53,8 +55,8 @@ def leave_out(
 
 def assemble(model: nn.Module, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """`convert` for tensors that have timm's names already."""
-    word = rules.family(model)
-    tensors = {name: array for name, array in tensors.items() if not rules.is_buffer(word, name)}
+    family = family_of(model)
+    tensors = {name: array for name, array in tensors.items() if not rules.is_buffer(family, name)}
     todo = rules.rules_of(model)
     _check(todo, tensors, f"the weights do not fit {type(model).__name__}")
     _warn_non_finite(tensors)

@@ -1,9 +1,17 @@
 """Random weights of realistic scale, each seeded by its own name: the same on every machine, so nothing is stored."""
 
+import re
 import zlib
 from collections.abc import Mapping
 
 import numpy as np
+
+from jaxvit.models.registry import FAMILIES
+
+
+def branch_ends() -> tuple[str, ...]:
+    """Patterns of the scales that end a residual branch, in any family."""
+    return tuple(family.branch_ends for family in FAMILIES.values() if family.branch_ends)
 
 
 def draw(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
@@ -15,7 +23,7 @@ def draw(name: str, shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
     noise = rng.standard_normal(shape, dtype=np.float32)
     if leaf == "running_var":
         return rng.uniform(0.5, 1.5, shape).astype(np.float32)
-    if leaf == "gamma" or name.endswith("bn3.weight"):  # they end a branch: damped, or deep networks overflow
+    if any(re.search(end, name) for end in branch_ends()):  # damped, or deep networks overflow
         return 0.3 + 0.05 * noise
     if leaf == "weight" and len(shape) == 1:
         return 1.0 + 0.1 * noise

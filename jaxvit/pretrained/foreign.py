@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from jaxvit.errors import UserError
+from jaxvit.models.family import Family
 from jaxvit.pretrained.google import fuse_qkv, google_vit
 
 Tensors = dict[str, np.ndarray]
@@ -237,6 +238,6 @@ LAYOUTS: dict[str, Callable[[Tensors], Tensors]] = {
 }
 
 
-def to_timm(word: str, tensors: Mapping[str, np.ndarray]) -> Tensors:
-    """Renames any known layout of the family `word` to timm's; names that no table knows are left as they are."""
-    return LAYOUTS.get(word, lambda same: same)(dict(tensors))
+def to_timm(family: Family, tensors: Mapping[str, np.ndarray]) -> Tensors:
+    """Renames any known layout of the family to timm's; names that no table knows are left as they are."""
+    return LAYOUTS.get(family.name, lambda same: same)(dict(tensors))

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,14 +13,15 @@ import flax.linen as nn
 import jax
 
 from jaxvit.errors import UserError
-from jaxvit.models.registry import create_model, model_fields, split_tag, tag_info
+from jaxvit.models.family import Family
+from jaxvit.models.registry import create_model, family_of, model_fields, split_tag, tag_info
 from jaxvit.pretrained import adapt, files, foreign, hf_config, hub, identify, rules, timm_config, wrappers
 from jaxvit.pretrained.convert import assemble, leave_out
 from jaxvit.runtime.paths import expand
 
 log = logging.getLogger("jaxvit")
 
-ALIGNED_RADIO = ("base_patch16_radio_v3", "huge_patch16_radio_v3")  # resized so in their first releases, timm says
+METHODS = {"corners": adapt.CORNERS, "bilinear": adapt.BILINEAR}
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,12 @@ def load(
     name = _agree(name, file)
     saved = timm_config.saved_fields(name, file.config)
     base = create_model(name, **(saved | fields | asked))
-    _check_depth(saved, file)
-    word = rules.family(base)
+    family = family_of(base)
+    _check_depth(family.depth_field, saved, file)
     _check_size(base, file, saved)
-    saved |= hf_config.fields(word, file.config, file.tensors)
+    saved |= hf_config.fields(family, file.config, file.tensors)
     tensors, dropped = _timm_tensors(name, create_model(name, **(saved | fields | asked)), file, weights)
-    own = adapt.facts(word, tensors)
+    own = adapt.facts(family, tensors)
     usual = saved.get("image_size", model_fields(name)["image_size"])
     size = adapt.source_image_size(base, tensors, (checkpoint_image_size, *timm_config.own_sizes(file.config), usual))
     own["image_size"] = usual if size is None else size
@@ -114,8 +116,8 @@ def load(
             model,
             tensors,
             image_size=own["image_size"],
-            windows=_own_windows(name, word, saved | _without_window(fields) | {"image_size": own["image_size"]}),
-            method=_method(name, file),
+            windows=_own_windows(name, family, saved | _without_window(fields) | {"image_size": own["image_size"]}),
+            method=_method(name, family, file),
             crops=any(foreign.RADIO_PATCHES in key for key in file.tensors),
             patch_size="patch_size" in fields,
             head_init=head_init,
@@ -124,7 +126,7 @@ def load(
         variables = assemble(model, tensors)
     except UserError as error:
         raise UserError(str(error) + identify.hint(name, file.tensors) + _size_hint(size)) from None
-    hf_config.check_windows(word, model, file.tensors)
+    hf_config.check_windows(family, model, file.tensors)
     for note in (notes := [*file.notes, *dropped, *notes]):
         log.info("%s: %s", name, note)
     licence = tag_info(name).get("license") or ""
@@ -147,12 +149,11 @@ def _count(shapes: Iterable[Sequence[int]]) -> int:
     return sum(math.prod(shape) for shape in shapes)
 
 
-def _check_depth(saved: Mapping[str, Any], file: files.Checkpoint) -> None:
+def _check_depth(field: str | None, saved: Mapping[str, Any], file: files.Checkpoint) -> None:
     """Refuses a `config.json` with more blocks than the file has tensors, before they are all traced."""
-    for field in ("depth", "depths", "layers"):
-        blocks = saved.get(field, 0)
-        if (sum(blocks) if isinstance(blocks, tuple) else blocks) > len(file.tensors):
-            raise UserError(f"config.json: {field}={blocks}, but {file.path} holds {len(file.tensors)} tensors.")
+    blocks = saved.get(str(field), 0)
+    if (sum(blocks) if isinstance(blocks, tuple) else blocks) > len(file.tensors):
+        raise UserError(f"config.json: {field}={blocks}, but {file.path} holds {len(file.tensors)} tensors.")
 
 
 def _check_size(model: nn.Module, file: files.Checkpoint, saved: Mapping[str, Any]) -> None:
@@ -199,34 +200,33 @@ def _timm_tensors(
     name: str, model: Any, file: files.Checkpoint, weights: str | None
 ) -> tuple[dict[str, Any], list[str]]:
     """The file's tensors by timm's names, without buffers; a SigLIP asked for another pool loses its pooling head."""
-    word = rules.family(model)
+    family = family_of(model)
     shapes = {rule.name: rule.shape for rule in rules.rules_of(model)}
-    tensors, notes = wrappers.to_timm(word, file.tensors, shapes, weights)
-    tensors, left = leave_out(word, shapes, tensors)
+    tensors, notes = wrappers.to_timm(family, file.tensors, shapes, weights)
+    tensors, left = leave_out(family, shapes, tensors)
     notes = [*notes, *left]
-    kept = {key: array for key, array in tensors.items() if not key.startswith("attn_pool.")}
-    if len(kept) == len(tensors) or "siglip" not in name or model.global_pool == "map":
-        return tensors, notes
-    return kept, [*notes, f"global_pool={model.global_pool!r}: attn_pool is not loaded"]
+    for pattern, module in family.optional:
+        start = f"{module}."
+        if re.search(pattern, name) and not any(key.startswith(start) for key in shapes):
+            kept = {key: array for key, array in tensors.items() if not key.startswith(start)}
+            notes += [f"global_pool={model.global_pool!r}: {module} is not loaded"] if len(kept) < len(tensors) else []
+            tensors = kept
+    return tensors, notes
 
 
 def _without_window(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in fields.items() if field != "window_size"}
 
 
-def _own_windows(name: str, word: str, saved: dict[str, Any]) -> list[tuple[int, int]]:
-    return adapt.swin_windows(create_model(name, **saved)) if word == "swin" else []
+def _own_windows(name: str, family: Family, saved: dict[str, Any]) -> list[tuple[int, int]]:
+    return adapt.stage_windows_of(create_model(name, **saved)) if family.window_tables else []
 
 
-def _method(name: str, file: files.Checkpoint) -> tuple[str, bool]:
+def _method(name: str, family: Family, file: files.Checkpoint) -> tuple[str, bool]:
     """How timm resamples tables and kernels of these weights."""
-    if any(word in name for word in ALIGNED_RADIO):
-        return adapt.CORNERS
-    return adapt.BILINEAR if name.startswith("flexivit") or "_radio_" in name or _is_google(file) else adapt.BICUBIC
-
-
-def _is_google(file: files.Checkpoint) -> bool:
-    return any(key.endswith("embedding/kernel") for key in file.tensors)
+    if any(key.endswith("embedding/kernel") for key in file.tensors):
+        return adapt.BILINEAR
+    return next((METHODS[method] for pattern, method in family.resampling if re.search(pattern, name)), adapt.BICUBIC)
 
 
 def stored_data_config(name: str, checkpoint: str | Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
-from jaxvit.models.registry import FAMILIES, model_fields, split_tag, tag_info
+from jaxvit.models.registry import family_of, model_fields, split_tag, tag_info
 from jaxvit.pretrained import rules
 from jaxvit.pretrained.convert import export
 from jaxvit.pretrained.timm_config import DATA_WORDS
@@ -21,21 +21,6 @@ from jaxvit.runtime.paths import expand
 # Fields that say how to run or train a model, not what it is.
 RUNTIME = ("dtype", "remat", "scan", "attn_implementation", "distilled_training", "zero_init_last", "dynamic_img_size")
 SIZES = ("num_classes", "in_channels", "image_size")
-# Fields that timm's entry points take as arguments with values JSON can hold, by family.
-TIMM_ARGS = {
-    "vit": (
-        "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "global_pool", "qkv_bias", "qk_norm",
-        "scale_attn_norm", "scale_mlp_norm", "proj_bias", "init_values", "class_token", "pos_embed", "no_embed_class",
-        "reg_tokens", "pre_norm", "final_norm", "fc_norm", "pool_include_prefix", "act_layer",
-    ),
-    "swin": ("patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "qkv_bias"),
-    "resnet": (
-        "layers", "global_pool", "stem_type", "stem_width", "replace_stem_pool", "channels", "cardinality",
-        "base_width", "block_reduce_first", "down_kernel_size", "avg_down", "act_layer", "aa_layer",
-    ),
-    "vgg": ("act_layer", "global_pool", "mlp_ratio"),
-    "alexnet": (),
-}  # fmt: skip
 
 
 def save(
@@ -82,31 +67,32 @@ def make_config(
     licence: str | None = None,
 ) -> dict[str, Any]:
     """The `config.json` of a model: timm's entry point, the arguments in which it differs, the preprocessing."""
-    word = rules.family(model)
+    family = family_of(model)
     name = nearest_entry(model) if name is None else name
     changed = differences(model, split_tag(name)[0])
-    args = {field: value for field, value in changed.items() if field in TIMM_ARGS[word]}
+    args = {field: value for field, value in changed.items() if field in family.timm_args}
     extra = {field: value for field, value in changed.items() if field not in args}
-    if extra or word == "alexnet":
-        said = ", ".join(f"{field}={value!r}" for field, value in extra.items()) or "'alexnet'"
+    if extra or not family.timm_modules:
+        said = ", ".join(f"{field}={value!r}" for field, value in extra.items()) or repr(split_tag(name)[0])
         warnings.warn(f"timm has no word for {said}: jaxvit loads what is saved here, timm does not.", stacklevel=3)
     height, width = to_pair(model.image_size)
     args |= {"num_classes": model.num_classes, "in_chans": model.in_channels}
-    if word in ("vit", "swin"):
+    if family.takes_image_size:
         args["img_size"] = [height, width]
     if hasattr(model, "global_pool"):
         args["global_pool"] = model.global_pool
+    with_head = model if model.num_classes else model.clone(num_classes=1)
     info = tag_info(name)
     data = {field: (data_config or info).get(field, info[field]) for field in DATA_WORDS}
     cfg = {
         "tag": info["tag"] if licence is None else None,
         "custom_load": False,
         "input_size": [model.in_channels, height, width],
-        "fixed_input_size": word == "vit",
+        "fixed_input_size": family.fixed_input_size,
         **{field: _channels(value, model) if field in ("mean", "std") else value for field, value in data.items()},
         "num_classes": model.num_classes,
-        "first_conv": _first_conv(model, word),
-        "classifier": list(heads) if len(heads := _classifiers(model, word)) > 1 else heads[0],
+        "first_conv": _there(model, family.first_conv)[0],
+        "classifier": heads if len(heads := _there(with_head, family.classifiers)) > 1 else heads[0],
         "license": info.get("license") if licence is None else licence or None,
     }
     config: dict[str, Any] = {"architecture": split_tag(name)[0], "num_classes": model.num_classes}
@@ -123,14 +109,10 @@ def _channels(values: Sequence[float], model: Any) -> list[float]:
     return [sum(values) / len(values)] * model.in_channels
 
 
-def _first_conv(model: Any, word: str) -> str:
-    if word == "resnet" and model.stem_type and model.stem == "imagenet":
-        return "conv1.0"
-    return rules.FIRST_CONV[word][0]
-
-
-def _classifiers(model: Any, word: str) -> list[str]:
-    return list(rules.CLASSIFIERS[word]) if getattr(model, "distilled", False) else [rules.CLASSIFIERS[word][0]]
+def _there(model: Any, modules: Iterable[str]) -> list[str]:
+    """Those of timm's modules whose weights the model has."""
+    names = {rule.name for rule in rules.rules_of(model)}
+    return [module for module in modules if f"{module}.weight" in names]
 
 
 def differences(model: Any, entry: str) -> dict[str, Any]:
@@ -150,12 +132,12 @@ def _plain(value: Any) -> Any:
 
 def nearest_entry(model: Any) -> str:
     """The entry point from which the model's fields differ least; ties go to equal image size, then to order."""
-    word = rules.family(model)
+    family = family_of(model)
     size = to_pair(model.image_size)
 
     def distance(entry: str) -> tuple[int, int, bool]:
         changed = differences(model, entry)
-        strange = sum(field not in TIMM_ARGS[word] for field in changed)
+        strange = sum(field not in family.timm_args for field in changed)
         return strange, len(changed), to_pair(model_fields(entry)["image_size"]) != size
 
-    return min(FAMILIES[word].variants, key=distance)
+    return min(family.variants, key=distance)

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from jaxvit.errors import UserError
-from jaxvit.pretrained import foreign, rules
+from jaxvit.models.family import Family
+from jaxvit.pretrained import foreign
 
 Tensors = dict[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -113,32 +114,33 @@ def candidates(names: Iterable[str]) -> list[str]:
 
 
 def to_timm(
-    word: str, tensors: Mapping[str, np.ndarray], shapes: Shapes, weights: str | None = None
+    family: Family, tensors: Mapping[str, np.ndarray], shapes: Shapes, weights: str | None = None
 ) -> tuple[Tensors, list[str]]:
-    """Timm's names for a model of the family `word` with tensors of these shapes, and a note of what was stripped.
+    """Timm's names for a model of the family with tensors of these shapes, and a note of what was stripped.
 
     Where the names do not fit, the prefix under which most of them do is taken away. What lies outside of it is used
     where it fits or is plainly the classifier, and else not loaded, as a loss's own weights are not the model's.
     """
-    needed = {name for name in shapes if not name.startswith((*rules.CLASSIFIERS[word], *rules.HIDDEN.values()))}
-    fits = _fits(word, tensors, needed)
+    heads = tuple(name for pair in family.classifiers.items() for name in pair if name)
+    needed = {name for name in shapes if not name.startswith(heads)}
+    fits = _fits(family, tensors, needed)
     if len(fits) == len(needed):
-        return foreign.to_timm(word, tensors), []
+        return foreign.to_timm(family, tensors), []
     counted = {
-        prefix: len(_fits(word, [n.removeprefix(prefix) for n in tensors if n.startswith(prefix)], needed))
+        prefix: len(_fits(family, [n.removeprefix(prefix) for n in tensors if n.startswith(prefix)], needed))
         for prefix in candidates(tensors)
     }
     most = max(counted.values(), default=0)
     if most <= max(len(fits), len(needed) // 4):
-        return foreign.to_timm(word, tensors), []
+        return foreign.to_timm(family, tensors), []
     best = [prefix for prefix, count in counted.items() if count == most]
     ema = [prefix for prefix in best if re.search(AVERAGED, prefix)]
     raw = [prefix for prefix in best if prefix not in ema]
     prefix = ([*raw, *ema] if weights == "raw" else [*ema, *raw])[0]
     inside = {n.removeprefix(prefix): a for n, a in tensors.items() if n.startswith(prefix)}
     outside = {n: a for n, a in tensors.items() if not n.startswith(prefix)}
-    renamed = foreign.to_timm(word, inside)
-    taken = _also(word, renamed, outside, shapes)
+    renamed = foreign.to_timm(family, inside)
+    taken = _also(family, renamed, outside, shapes)
     note = f"{len(inside)} names fit without the prefix {prefix!r}"
     note += "".join(f"; {theirs} is taken for {ours}" for ours, theirs in taken.items() if ours != theirs)
     left = [name for name in outside if name not in taken.values()]
@@ -147,25 +149,25 @@ def to_timm(
     if ema and others:
         note += f"; weights={'ema' if prefix in raw else 'raw'!r} takes {others[0]!r}"
     renamed |= {ours: outside[theirs] for ours, theirs in taken.items()}
-    head = rules.CLASSIFIERS[word][0]
+    head = next(iter(family.classifiers))
     if f"{head}.weight" in taken and f"{head}.bias" not in renamed:
         renamed[f"{head}.bias"] = np.zeros(len(renamed[f"{head}.weight"]), np.float32)
     return renamed, [note]
 
 
-def _fits(word: str, names: Iterable[str], needed: set[str]) -> set[str]:
+def _fits(family: Family, names: Iterable[str], needed: set[str]) -> set[str]:
     """Which of the needed names a layout makes of `names`; arrays without entries cost nothing to rename."""
     try:
-        return needed & foreign.to_timm(word, dict.fromkeys(names, np.zeros(0, np.float32))).keys()
+        return needed & foreign.to_timm(family, dict.fromkeys(names, np.zeros(0, np.float32))).keys()
     except UserError:
         return set()
 
 
-def _also(word: str, renamed: Tensors, outside: Tensors, shapes: Shapes) -> dict[str, str]:
+def _also(family: Family, renamed: Tensors, outside: Tensors, shapes: Shapes) -> dict[str, str]:
     """Tensors outside of the prefix that belong to the model: {our name: the file's}; its classifier above all."""
-    heads = {f"{head}.{leaf}" for head in rules.CLASSIFIERS[word] for leaf in ("weight", "bias")}
+    heads = {f"{head}.{leaf}" for head in family.classifiers for leaf in ("weight", "bias")}
     taken = {name: name for name in outside if name in {*shapes, *heads} and name not in renamed}
-    head = rules.CLASSIFIERS[word][0]
+    head = next(iter(family.classifiers))
     want = shapes.get(f"{head}.weight")
     if want is None or f"{head}.weight" in (renamed | taken):
         return taken
