@@ -13,6 +13,7 @@ import flax.linen as nn
 import numpy as np
 
 from jaxvit.models.layers import to_pair
+from jaxvit.models.layouts import Layout
 from jaxvit.models.names import module_path
 
 Fields = Mapping[str, Any]
@@ -63,6 +64,7 @@ class Family:
     first_conv: tuple[str, ...]  # the first one that is there reads the image's channels
     classifiers: Mapping[str, str | None]  # -> the hidden layer that `head_hidden_size` puts before each; not in timm
     buffers: tuple[str, ...] = ()  # what files carry besides weights: dropped on reading
+    layouts: tuple[Layout, ...] = ()  # of other libraries and releases, tried in this order
     fits: Callable[[Tensors, Fields], bool] = lambda tensors, fields: True  # whether a variant's options show
     position_table: str | None = None  # [1, prefix + patches, d], resampled for other grids
     window_tables: str | None = None  # Swin's tables [(2wh-1)*(2ww-1), heads] with the number of their stage

@@ -12,6 +12,7 @@ from jaxvit.models.conv_checks import check_resnet
 from jaxvit.models.conv_layers import ANTI_ALIAS, GLOBAL_POOLS, NORMS
 from jaxvit.models.family import Family, Fields, Tensors
 from jaxvit.models.layers import ACTIVATIONS, REMAT_CHOICES
+from jaxvit.models.layouts import Layout, Table
 from jaxvit.models.resnet import ATTENTIONS, BLOCKS, STEMS, ResNet
 
 # Blocks per stage.
@@ -156,6 +157,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
 # fmt: on
 
 
+# Transformers' names.
+HF_RESNET: Table = (
+    (r"^resnet\.", ""),
+    (r"^embedder\.embedder\.convolution\.", "conv1."),
+    (r"^embedder\.embedder\.normalization\.", "bn1."),
+    (r"\.shortcut\.convolution\.", ".downsample.0."),
+    (r"\.shortcut\.normalization\.", ".downsample.1."),
+    *((rf"\.layer\.{i}\.convolution\.", f".conv{i + 1}.") for i in range(3)),
+    *((rf"\.layer\.{i}\.normalization\.", f".bn{i + 1}.") for i in range(3)),
+    *((rf"^encoder\.stages\.{i}\.layers\.", f"layer{i + 1}.") for i in range(4)),
+    (r"^classifier\.1\.", "fc."),
+)
+
+
 def _fits(tensors: Tensors, fields: Fields) -> bool:
     """Whether a file shows a variant's kind of blocks, of attention and of stem."""
     block = "bottleneck" if "layer1.0.conv3.weight" in tensors else "basic"
@@ -190,6 +205,7 @@ FAMILY = Family(
     first_conv=("conv1", "conv1.0"),
     classifiers={"fc": "head_hidden"},
     buffers=(r"\.num_batches_tracked$",),
+    layouts=(Layout(r"embedder\.embedder\.convolution\.weight$", HF_RESNET),),
     fits=_fits,
     cifar_stem=("conv1", "maxpool"),
     branch_ends=r"bn3\.weight$",

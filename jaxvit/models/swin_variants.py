@@ -1,9 +1,11 @@
 """Swin's entry points of timm 1.0.31: name -> fields of `SwinTransformer` that differ; and the family's record."""
 
+import re
 from typing import Any
 
 from jaxvit.models.family import MEGATRON, Family, Fields, patches_fit
 from jaxvit.models.layers import REMAT_CHOICES
+from jaxvit.models.layouts import HF_TRANSFORMER, Layout, Tensors, fuse_qkv
 from jaxvit.models.swin import CHOICES, NORM_EPS, SwinTransformer, check_fields
 
 _SMALL = {"depths": (2, 2, 18, 2)}
@@ -24,6 +26,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "swin_s3_small_224": {"window_size": (14, 14, 14, 7), **_SMALL},
     "swin_s3_base_224": {"window_size": (7, 7, 14, 7), "depths": (2, 2, 30, 2)},
 }
+
+
+def shift_downsample(tensors: Tensors) -> Tensors:
+    """Swin's first layout: the patch merging ends a stage there and begins the next one in timm."""
+    return {
+        re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"layers.{int(m[1]) + 1}.downsample.", name): array
+        for name, array in tensors.items()
+    }
 
 
 def _small(fields: Fields) -> dict[str, Any]:
@@ -50,6 +60,11 @@ FAMILY = Family(
     first_conv=("patch_embed.proj",),
     classifiers={"head.fc": "head.hidden"},
     buffers=(r"\.relative_position_index$", r"\.attn_mask$", r"\.num_batches_tracked$"),
+    layouts=(
+        Layout(r"^(swin\.)?embeddings\.patch_embeddings\.projection\.weight$", HF_TRANSFORMER, fuse_qkv),
+        Layout(r"^layers\.0\.downsample\.", finish=shift_downsample),
+        Layout(r"^head\.(weight|bias)$", ((r"^head\.(weight|bias)$", r"head.fc.\1"),)),
+    ),
     fits=lambda tensors, fields: patches_fit(tensors.get("patch_embed.proj.weight"), fields),
     window_tables=r"^layers\.(\d+)\..*relative_position_bias_table$",
     transformers_fields={"num_heads": "num_heads"},

@@ -20,6 +20,7 @@ from jaxvit.models.conv_layers import (
 )
 from jaxvit.models.family import Family, Fields, Tensors
 from jaxvit.models.layers import ACTIVATIONS, Array, Dtype, PatchProjection, Size, kaiming_fan_out
+from jaxvit.models.layouts import Layout, Table
 from jaxvit.precision import at_least_float32
 
 # Output channels of the 3x3 convolutions in order; "M" is a 2x2 max-pool. Table 1 of the paper: A, B, D, E.
@@ -150,6 +151,23 @@ class VGG(nn.Module):
         return x
 
 
+# torchvision's hidden layers are dense; timm's are convolutions (reshaped below).
+TORCHVISION_VGG: Table = (
+    (r"^classifier\.0\.", "pre_logits.fc1."),
+    (r"^classifier\.3\.", "pre_logits.fc2."),
+    (r"^classifier\.6\.", "head.fc."),
+)
+
+
+def _as_convolutions(tensors: dict[str, Any]) -> dict[str, Any]:
+    first, second = (tensors.get(f"pre_logits.{name}.weight") for name in ("fc1", "fc2"))
+    if first is not None and first.ndim == 2 and first.shape[1] % 49 == 0:
+        tensors["pre_logits.fc1.weight"] = first.reshape(first.shape[0], -1, 7, 7)
+    if second is not None and second.ndim == 2:
+        tensors["pre_logits.fc2.weight"] = second[:, :, None, None]
+    return tensors
+
+
 def _fits(tensors: Tensors, fields: Fields) -> bool:
     """Whether the widths and norms of a file are those of a variant."""
     found = {name: re.match(r"features\.(\d+)\.", name) for name, tensor in tensors.items() if tensor.ndim == 4}
@@ -178,6 +196,7 @@ FAMILY = Family(
     first_conv=("features.0",),
     classifiers={"head.fc": None},
     buffers=(r"\.num_batches_tracked$",),
+    layouts=(Layout(r"^classifier\.[036]\.", TORCHVISION_VGG, _as_convolutions),),
     fits=_fits,
     timm_args=("act_layer", "global_pool", "mlp_ratio"),
 )  # fmt: skip

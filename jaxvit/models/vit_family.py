@@ -5,6 +5,7 @@ from typing import Any
 from jaxvit.models.family import MEGATRON, Family, Fields, Tensors, patches_fit
 from jaxvit.models.layers import REMAT_CHOICES
 from jaxvit.models.vit import CHOICES, POOLS, VisionTransformer, check_fields
+from jaxvit.models.vit_layouts import LAYOUTS
 from jaxvit.models.vit_variants import VARIANTS
 
 # The norm through which all tokens enter the attention of a block; where it comes after the branches there is none.
@@ -69,6 +70,7 @@ FAMILY = Family(
     first_conv=("patch_embed.proj",),
     classifiers={"head": "head_hidden", "head_dist": "head_dist_hidden"},
     buffers=(r"^mask_token$", r"^decoder_(embed|pos_embed|blocks|norm|pred)\b"),  # of pretraining: MAE, DINOv2
+    layouts=LAYOUTS,
     fits=fits,
     position_table="pos_embed",
     lost_hidden="pre_logits",  # of the first ViTs

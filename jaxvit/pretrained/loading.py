@@ -14,6 +14,7 @@ import jax
 
 from jaxvit.errors import UserError
 from jaxvit.models.family import Family
+from jaxvit.models.layouts import Layout
 from jaxvit.models.registry import create_model, family_of, model_fields, split_tag, tag_info
 from jaxvit.pretrained import adapt, files, foreign, hf_config, hub, identify, rules, timm_config, wrappers
 from jaxvit.pretrained.convert import assemble, leave_out
@@ -110,6 +111,7 @@ def load(
     usual = saved.get("image_size", model_fields(name)["image_size"])
     size = adapt.source_image_size(base, tensors, (checkpoint_image_size, *timm_config.own_sizes(file.config), usual))
     own["image_size"] = usual if size is None else size
+    layouts = foreign.layouts_of(family, file.tensors)
     try:
         model = create_model(name, **(saved | own | fields | asked))
         tensors, notes = adapt.adapt(
@@ -117,8 +119,8 @@ def load(
             tensors,
             image_size=own["image_size"],
             windows=_own_windows(name, family, saved | _without_window(fields) | {"image_size": own["image_size"]}),
-            method=_method(name, family, file),
-            crops=any(foreign.RADIO_PATCHES in key for key in file.tensors),
+            method=_method(name, family, layouts),
+            crops=any(layout.crops for layout in layouts),
             patch_size="patch_size" in fields,
             head_init=head_init,
             key=jax.random.key(seed),
@@ -222,11 +224,11 @@ def _own_windows(name: str, family: Family, saved: dict[str, Any]) -> list[tuple
     return adapt.stage_windows_of(create_model(name, **saved)) if family.window_tables else []
 
 
-def _method(name: str, family: Family, file: files.Checkpoint) -> tuple[str, bool]:
+def _method(name: str, family: Family, layouts: Iterable[Layout]) -> tuple[str, bool]:
     """How timm resamples tables and kernels of these weights."""
-    if any(key.endswith("embedding/kernel") for key in file.tensors):
-        return adapt.BILINEAR
-    return next((METHODS[method] for pattern, method in family.resampling if re.search(pattern, name)), adapt.BICUBIC)
+    words = [word for pattern, word in family.resampling if re.search(pattern, name)]
+    words += [layout.resampling for layout in layouts if layout.resampling]
+    return METHODS[words[0]] if words else adapt.BICUBIC
 
 
 def stored_data_config(name: str, checkpoint: str | Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-Tensors = dict[str, np.ndarray]
+from jaxvit.models.layouts import Tensors, fuse_qkv
 
 # They name a module's class and its place among the block's modules; big_vision counts anew.
 _GOOGLE_BLOCK = {
@@ -113,17 +113,3 @@ def _fuse_map_head(tensors: Tensors) -> Tensors:
         if all(name in tensors for name in names):
             tensors[f"attn_pool.kv.{leaf}"] = np.concatenate([_google_array(name, tensors.pop(name)) for name in names])
     return tensors
-
-
-def fuse_qkv(tensors: Tensors) -> Tensors:
-    """Joins attn.q, attn.k and attn.v, each [d, d] or [d], into attn.qkv along the first axis."""
-    fused: Tensors = {}
-    for name, array in tensors.items():
-        match = re.fullmatch(r"(.*\.attn)\.([qkv])\.(weight|bias)", name)
-        parts = [tensors.get(f"{match[1]}.{part}.{match[3]}") for part in "qkv"] if match else []
-        whole = [part for part in parts if part is not None]
-        if not match or len(whole) < 3 or len({part.shape[1:] for part in whole}) > 1 or array.ndim == 0:
-            fused[name] = array
-        elif match[2] == "q":
-            fused[f"{match[1]}.qkv.{match[3]}"] = np.concatenate(whole)
-    return fused
