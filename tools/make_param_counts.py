@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-FAMILIES = ("resnet", "vgg", "vision_transformer", "deit", "swin_transformer")
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from jaxvit.models.registry import FAMILIES  # noqa: E402
+
 TARGET = Path(__file__).parents[1] / "tests" / "golden" / "param_counts.json"
 
 
@@ -26,7 +29,9 @@ def main() -> None:
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET
     with torch.device("meta"):
         counts = {"alexnet": count(alexnet())}
-        for name in (n for family in FAMILIES for n in timm.list_models(module=family)):
+        for name in (
+            n for family in FAMILIES.values() for m in family.timm_modules for n in timm.list_models(module=m)
+        ):
             counts[name] = count(timm.create_model(name))
     target.write_text(json.dumps(counts, indent=0, sort_keys=True) + "\n")
     print(f"{target}: {len(counts)} names")

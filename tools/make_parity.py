@@ -44,7 +44,6 @@ REMARKS = {  # measured by hand: the same networks in torch's float64
 }
 LARGE = 100_000_000  # parameters; beyond this the depth is cut
 TIMM_WORDS = {"image_size": "img_size", "in_channels": "in_chans"}
-FIXED_SIZE = ("vit", "swin")  # families whose timm class is built for one image size
 
 # Small models for the golden file: timm name, fields that make it small.
 SMALL_VIT = {"depth": 2, "image_size": (48, 64), "num_classes": 10}
@@ -70,7 +69,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 def timm_model(name: str, fields: dict[str, Any]) -> torch.nn.Module:
     """Timm's model of the same fields (torchvision's AlexNet), in evaluation mode, on drawn weights."""
     words = {TIMM_WORDS.get(k, k): v for k, v in fields.items()}
-    if not registry.model_entry(name)[0].model.__module__.endswith(FIXED_SIZE):
+    if not registry.model_entry(name)[0].takes_image_size:
         words.pop("img_size", None)
     model = timm.create_model(name, **words) if name != "alexnet" else torchvision.models.alexnet(**words)
     model.eval()
@@ -193,7 +192,7 @@ def measure(pattern: str, minutes: float, again: bool) -> None:
 
 def complete(name: str, row: dict[str, Any]) -> bool:
     """Whether all that can be measured of a name is there."""
-    has_batch_norm = registry.model_entry(name)[0].model.__module__.endswith("resnet") or name.endswith("_bn")
+    has_batch_norm = registry.model_entry(name)[0].name == "resnet" or name.endswith("_bn")
     return "difference" in row and (not has_batch_norm or "vars_difference" in row)
 
 

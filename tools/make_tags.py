@@ -1,4 +1,4 @@
-"""Writes jaxvit/models/tags.json: what timm records about every pretrained tag of the five families, and AlexNet's.
+"""Writes jaxvit/models/tags.json: what timm records about every pretrained tag of its families, and AlexNet's.
 
     python tools/make_tags.py [FILE]        # needs timm 1.0.31; torch is not needed to read the file
 
@@ -18,9 +18,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from jaxvit.models import registry  # noqa: E402
 from jaxvit.models.tags import NORMALIZATION  # noqa: E402
 
-FAMILIES = ("resnet", "vgg", "vision_transformer", "deit", "swin_transformer")
+MODULES = tuple(module for family in registry.FAMILIES.values() for module in family.timm_modules)
 TARGET = Path(__file__).parents[1] / "jaxvit" / "models" / "tags.json"
 
 ALEXNET = {
@@ -103,7 +104,7 @@ def renamed() -> dict[str, str]:
     from timm.models import _registry
 
     today: dict[str, str] = {}
-    for family in FAMILIES:
+    for family in MODULES:
         for old, new in sorted(_registry._module_to_deprecated_models[family].items()):
             new = new or ""
             if old.startswith("ig_"):  # timm leads all widths to the narrowest one
@@ -131,7 +132,7 @@ def dumps(tables: dict[str, Any]) -> str:
 def main() -> None:
     """Writes the file named on the command line, or the package's own."""
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else TARGET
-    tables = {"alexnet": ALEXNET, **{family: family_table(family) for family in FAMILIES}}
+    tables = {"alexnet": ALEXNET, **{family: family_table(family) for family in MODULES}}
     target.write_text(dumps(tables))
     count = sum(len(tags) for table in tables.values() for tags in table["models"].values())
     print(f"{target}: {count} tags, {target.stat().st_size} bytes")

@@ -75,7 +75,7 @@ def build(torch: Any, timm: Any, job: dict[str, Any]) -> Any:
     stem = fields.pop("stem", "imagenet")
     words = {"in_channels": "in_chans", "image_size": "img_size"}
     size = tuple(job["image_size"])
-    if "vit" in job["name"] or "deit" in job["name"] or "swin" in job["name"]:
+    if job["takes_image_size"]:
         fields["image_size"] = size
     named: Any = {words.get(field, field): value for field, value in fields.items()}
     model = timm.create_model(job["name"], **named)

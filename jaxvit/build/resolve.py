@@ -11,6 +11,7 @@ from jaxvit.build import parts
 from jaxvit.build.facts import Facts
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
+from jaxvit.models import registry
 from jaxvit.models.layers import to_pair
 
 FEWEST_PATCHES = 16  # data smaller than this many patches is enlarged to the model's own size
@@ -25,6 +26,7 @@ def complete(config: Config, facts: Facts) -> Config:
     config = copy.deepcopy(config)
     m, d = config.model, config.data
     fields = models.model_fields(m.name)
+    patches = registry.model_entry(m.name)[0].takes_image_size
     given = {name: value for name, value in m.items() if name != "name" and value is not None}
     weights = _weights_data_config(config)
     if config.pretrained and parts.pretrained_name(config.pretrained) not in (None, models.split_tag(m.name)[0]):
@@ -42,7 +44,7 @@ def complete(config: Config, facts: Facts) -> Config:
     sizes = [to_pair(_size(s)) for s in (given.get("image_size"), d.image_size) if s is not None]
     if len(set(sizes)) > 1:
         raise UserError(f"model.image_size {sizes[0]} and data.image_size {sizes[1]} differ; give one of them")
-    size = sizes[0] if sizes else natural_size(facts.image_size, fields, given, weights)
+    size = sizes[0] if sizes else natural_size(facts.image_size, fields, given, weights, patches=patches)
 
     if config.augment.crop_padding >= min(size):
         raise UserError(f"augment.crop_padding is {config.augment.crop_padding}; images are {size[0]}x{size[1]} pixels")
@@ -113,14 +115,22 @@ def _size(size: Any) -> int | tuple[int, int]:
 
 
 def natural_size(
-    own: tuple[int, int] | None, fields: Mapping[str, Any], given: Mapping[str, Any], weights: Mapping[str, Any] | None
+    own: tuple[int, int] | None,
+    fields: Mapping[str, Any],
+    given: Mapping[str, Any],
+    weights: Mapping[str, Any] | None,
+    *,
+    patches: bool,
 ) -> tuple[int, int]:
-    """The size where none is given: the weights' own; the data's, if the model can work with it; the model's own."""
+    """The size where none is given: the weights' own; the data's, if the model can work with it; the model's own.
+
+    A model of `patches` wants whole ones, and enough of them; another takes the data as it is.
+    """
     if weights:
         return to_pair(tuple(weights["image_size"]))
     if own is None:
         return to_pair(fields["image_size"])
-    if "patch_size" not in fields:  # a convolutional network takes the data as it is
+    if not patches:
         return own
     patch = to_pair(_size(given.get("patch_size", fields["patch_size"])))
     fits = own[0] % patch[0] == 0 and own[1] % patch[1] == 0

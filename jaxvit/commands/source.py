@@ -12,8 +12,7 @@ from jaxvit import inference, pretrained
 from jaxvit.build.parts import pretrained_name
 from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
-from jaxvit.models.registry import model_entry
-from jaxvit.models.tags import split_tag, tag_info
+from jaxvit.models.registry import model_entry, split_tag, tag_info
 from jaxvit.pretrained.files import sha256
 from jaxvit.runtime import console
 from jaxvit.runtime.console import count

@@ -171,13 +171,13 @@ def check_name(field: str, known: Collection[str], model_name: str) -> None:
     raise UserError(f"{model_name} has no field {field!r}.{near}")
 
 
-def check_sizes(values: Mapping[str, Any]) -> None:
-    """Raises UserError when sizes of one model do not fit each other."""
+def check_sizes(values: Mapping[str, Any], *, whole_patches: bool) -> None:
+    """Raises UserError when sizes of one model do not fit each other; with `whole_patches` they fill the image."""
     for field in ("image_size", "patch_size"):
         size = values.get(field)
         if isinstance(size, tuple) and len(size) != 2:
             raise UserError(f"{field}={size} has {len(size)} entries; expected one number or (height, width).")
-    if "patch_size" in values:
+    if whole_patches:
         (h, w), (ph, pw) = to_pair(values["image_size"]), to_pair(values["patch_size"])
         cropped = values.get("crop_to_patches", False)
         if h < ph or w < pw or ((h % ph or w % pw) and not cropped):

@@ -8,10 +8,10 @@ from typing import Any
 import flax.linen as nn
 
 from jaxvit.errors import UserError
-from jaxvit.models import alexnet, fields, resnet_variants, swin_variants, vgg, vit_family
+from jaxvit.models import alexnet, fields, resnet_variants, swin_variants, tags, vgg, vit_family
 from jaxvit.models.family import MEGATRON, Family, ShardingRules
 from jaxvit.models.names import timm_name
-from jaxvit.models.tags import data_config, split_tag, tag_info, tag_tables, unknown_name
+from jaxvit.models.tags import split_tag, tag_tables, unknown_name
 
 __all__ = [
     "FAMILIES", "Family", "check_fields", "create_model", "data_config", "family_of", "find_family", "list_models",
@@ -58,6 +58,22 @@ def sharding_rules(paths: Iterable[str]) -> ShardingRules:
     """How kernels with such paths are cut over devices: by their family's rules, or by those of transformers."""
     record = recognise(paths)
     return MEGATRON if record is None else record.sharding
+
+
+def tag_info(name: str) -> dict[str, Any]:
+    """`tags.tag_info`, with a usual preprocessing for families of which no tags are recorded."""
+    return tags.tag_info(name, untagged=_names())
+
+
+def data_config(name: str) -> dict[str, Any]:
+    """The preprocessing that a model's weights expect, by name with or without tag.
+
+    Keys: image_size (height, width) in pixels, in_channels, mean and std per channel in [0, 1] pixel units, crop_pct
+    (share of the resized image that the crop keeps), crop_mode, interpolation, num_classes (0: a feature model).
+    Raises UserError for an unknown name or tag.
+    """
+    entry = tag_info(name)
+    return {key: entry[key] for key in tags.DATA_FIELDS}
 
 
 def _natural(name: str) -> list[Any]:
@@ -116,7 +132,8 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
     family, values = model_entry(name)
     kinds = fields.field_kinds(family.model)
     values |= check_fields(name, overrides)
-    fields.check_sizes({field: values.get(field, getattr(family.model, field)) for field in kinds})
+    complete = {field: values.get(field, getattr(family.model, field)) for field in kinds}
+    fields.check_sizes(complete, whole_patches=family.takes_image_size)
     model = family.model(**values)
     if family.check is not None:
         family.check(model)

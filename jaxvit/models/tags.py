@@ -1,7 +1,7 @@
 """What timm records about every pretrained tag: where the weights lie, their classes, image size and preprocessing."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,11 @@ NORMALIZATION: dict[str, tuple[Triple, Triple]] = {
 DATA_FIELDS = (
     "image_size", "in_channels", "mean", "std", "crop_pct", "crop_mode", "interpolation", "num_classes",
 )  # fmt: skip
+
+UNTAGGED: dict[str, Any] = {
+    "hub": None, "license": None, "num_classes": 1000, "in_channels": 3, "image_size": [224, 224],
+    "normalization": "imagenet", "crop_pct": 0.875, "crop_mode": "center", "interpolation": "bicubic",
+}  # fmt: skip
 
 
 @cache
@@ -54,8 +59,10 @@ def split_tag(name: str) -> tuple[str, str | None]:
     return base, tag if dot else None
 
 
-def tag_info(name: str) -> dict[str, Any]:
+def tag_info(name: str, *, untagged: Collection[str] = ()) -> dict[str, Any]:
     """Everything recorded about a tag; the name alone stands for its default tag.
+
+    Of names in `untagged` nothing need be recorded: they have the preprocessing of most networks, and no weights.
 
     Keys: those of `data_config`, and name, tag ("" if the name has none), has_weights, hub (repository on the
     Hugging Face hub, or None), url (used when hub is None), license, classifier (one name or several), first_conv,
@@ -63,6 +70,8 @@ def tag_info(name: str) -> dict[str, Any]:
     """
     base, tag = split_tag(name)
     tags = tag_tables().get(base)
+    if tags is None and tag is None and base in untagged:
+        return _complete(base, "", UNTAGGED)
     if tags is None:
         raise unknown_name(base, tag_tables())
     if tag is None:
@@ -89,14 +98,3 @@ def unknown_name(name: str, names: Iterable[str]) -> UserError:
 def _some(words: list[str], most: int = 6) -> str:
     shown = ", ".join(repr(w) for w in words[:most])
     return shown + (f" and {len(words) - most} more" if len(words) > most else "")
-
-
-def data_config(name: str) -> dict[str, Any]:
-    """The preprocessing that a model's weights expect, by name with or without tag.
-
-    Keys: image_size (height, width) in pixels, in_channels, mean and std per channel in [0, 1] pixel units, crop_pct
-    (share of the resized image that the crop keeps), crop_mode, interpolation, num_classes (0: a feature model).
-    Raises UserError for an unknown name or tag.
-    """
-    entry = tag_info(name)
-    return {key: entry[key] for key in DATA_FIELDS}
