@@ -14,7 +14,6 @@ from typing import Any
 import jax
 
 from jaxvit.errors import UserError
-from jaxvit.models.registry import model_entry
 from jaxvit.runtime import escape
 from jaxvit.workdir import run_files
 
@@ -52,11 +51,7 @@ def timm_rows(
     if backend not in TORCH_DEVICES:
         raise UserError(f"--compare timm knows no {backend}; expected a CPU or a GPU")
     jobs = [
-        {
-            "name": row["model"],
-            **{k: row[k] for k in ("dtype", "mode", "batch_size", "image_size", "fields")},
-            "takes_image_size": model_entry(row["model"])[0].takes_image_size,
-        }
+        {"name": row["model"], **{k: row[k] for k in ("dtype", "mode", "batch_size", "image_size", "fields")}}
         for row in rows
     ]
     words = {

@@ -74,11 +74,12 @@ def build(torch: Any, timm: Any, job: dict[str, Any]) -> Any:
     fields = dict(job["fields"])
     stem = fields.pop("stem", "imagenet")
     words = {"in_channels": "in_chans", "image_size": "img_size"}
-    size = tuple(job["image_size"])
-    if job["takes_image_size"]:
-        fields["image_size"] = size
     named: Any = {words.get(field, field): value for field, value in fields.items()}
-    model = timm.create_model(job["name"], **named)
+    named.pop("img_size", None)
+    try:
+        model = timm.create_model(job["name"], img_size=tuple(job["image_size"]), **named)
+    except TypeError:  # a network of convolutions takes any size
+        model = timm.create_model(job["name"], **named)
     if stem == "cifar":
         model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)
         model.maxpool = torch.nn.Identity()
