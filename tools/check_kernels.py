@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 
-from jaxvit.models import flash_attention, window_attention  # noqa: E402
-from jaxvit.models.windows import shifted_window_mask, window_partition, window_reverse  # noqa: E402
+from jaxvit.ops import cudnn_attention, window_kernel  # noqa: E402
+from jaxvit.ops.window_attention import shifted_window_mask, window_partition, window_reverse  # noqa: E402
 from jaxvit.runtime import compile_cache  # noqa: E402
 from jaxvit.runtime.console import table  # noqa: E402
 
@@ -35,7 +35,7 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}  # of the largest value
 
 
 def formula(qkv: Any, bias: Any, window: tuple[int, int], shift: tuple[int, int]) -> Any:
-    """What `window_attention.attend` computes, written out."""
+    """What `window_kernel.attend` computes, written out."""
     (_, h, w, width), heads = qkv.shape, len(bias)
     x = window_partition(jnp.roll(qkv, (-shift[0], -shift[1]), (1, 2)), window)
     q, k, v = jnp.moveaxis(x.reshape(*x.shape[:3], 3, heads, -1), 3, 0)
@@ -95,7 +95,7 @@ def windows(side: int, window: int, heads: int, batch: int, interpret: bool) -> 
     args = [
         jax.random.normal(key, shape) for key, shape in zip(jax.random.split(jax.random.key(0), 3), shapes, strict=True)
     ]
-    kernel = partial(window_attention.attend, window=square, shift=(half, half), interpret=interpret)
+    kernel = partial(window_kernel.attend, window=square, shift=(half, half), interpret=interpret)
     plain = partial(formula, window=square, shift=(half, half))
     name = f"ours: map {side}, window {window}, heads {heads}"
     return Case(name, kernel, plain, tuple(args), 1, ("float32", "bfloat16"), True, ("out", "dqkv", "dbias"))
@@ -107,7 +107,7 @@ def tokens(n: int, heads: int, batch: int) -> Case:
     args = tuple(jax.random.normal(key, (batch, n, heads, 64)) for key in keys)
     name = f"cuDNN: {n} tokens, heads {heads}"
     return Case(
-        name, flash_attention.attend, flash_attention.by_xla, args, 3, ("bfloat16",), False, ("out", "dq", "dk", "dv")
+        name, cudnn_attention.attend, cudnn_attention.by_xla, args, 3, ("bfloat16",), False, ("out", "dq", "dk", "dv")
     )
 
 
@@ -161,7 +161,7 @@ def main() -> int:
     args = parser.parse_args()
     compile_cache.use()
     if args.interpret:
-        flash_attention.KERNEL = "xla"
+        cudnn_attention.KERNEL = "xla"
     cases = [windows(*stage, args.batch, args.interpret) for stage in STAGES[: args.stages]]
     cases += [tokens(*size, args.batch) for size in TOKENS]
     with ThreadPoolExecutor() as pool:  # XLA compiles outside of Python's lock

@@ -19,7 +19,8 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from jaxvit.models import cpu_conv  # noqa: E402
+from jaxvit.ops import conv as conv_op  # noqa: E402
+from jaxvit.ops import conv_products  # noqa: E402
 from jaxvit.runtime.allocator import keep_freed_memory  # noqa: E402
 
 SHAPES = (  # batch, map, channels, features, kernel, stride, groups
@@ -45,7 +46,7 @@ def least(calls: dict[str, Callable[[], Any]], turns: int = 6) -> dict[str, floa
 def ours(x: jax.Array, kernel: jax.Array, stride: int, pad: int, groups: int) -> jax.Array:
     """The convolution as the models call it."""
     pads = ((pad, pad), (pad, pad))
-    return cpu_conv.conv_general_dilated(x, kernel, (stride, stride), pads, feature_group_count=groups)
+    return conv_op.conv_general_dilated(x, kernel, (stride, stride), pads, feature_group_count=groups)
 
 
 def compiled(conv: Callable, x: jax.Array, kernel: jax.Array, dy: jax.Array) -> list[Callable[[], Any]]:
@@ -91,7 +92,7 @@ def main() -> None:
             jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((b, size, size, c), (k, k, c // groups, d))
         )
         how: dict[str, Any] = {"strides": (stride, stride), "padding": ((pad, pad), (pad, pad)), "groups": groups}
-        usual = functools.partial(cpu_conv.plain, **how)
+        usual = functools.partial(conv_products.plain, **how)
         dy = usual(x, kernel)
         sides = {
             "XLA": compiled(usual, x, kernel, dy),

@@ -15,7 +15,6 @@ from jaxvit.models import registry
 from jaxvit.models.family import Family, is_head
 from jaxvit.models.layers import to_pair
 from jaxvit.models.macs import by_formula, count_macs
-from jaxvit.runtime.platform import made_for
 from jaxvit.step import steps
 from jaxvit.step.state import create_state, init_variables
 
@@ -94,8 +93,8 @@ class Subject:
         """Half the FLOPs that XLA counts for one image, before its own optimisations."""
         images = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
         model = by_formula(self.model).clone(dtype=None)
-        with made_for("tpu"):  # the CPU's own convolutions make fewer products
-            lowered = jax.jit(lambda variables, images: model.apply(variables, images)).lower(self.variables, images)
+        traced = jax.jit(lambda variables, images: model.apply(variables, images)).trace(self.variables, images)
+        lowered = traced.lower(lowering_platforms=("tpu",))  # the CPU's own convolutions make fewer products
         cost: Any = lowered.cost_analysis()
         return cost["flops"] / 2
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit.models.layers import Array, to_pair
-from jaxvit.models.windows import clamp_window, stage_windows, window_partition, window_reverse
+from jaxvit.models.windows import clamp_window, stage_windows
+from jaxvit.ops.window_attention import window_partition, window_reverse
 
 Pair = tuple[int, int]
 

@@ -5,9 +5,10 @@ import functools
 import flax.linen as nn
 import jax
 
-from jaxvit.models.conv_layers import FeatureMap, adaptive_avg_pool, check_images, conv, linear, max_pool, torch_bias
+from jaxvit.models.conv_layers import FeatureMap, check_images, conv, linear, torch_bias
 from jaxvit.models.family import Family
 from jaxvit.models.layers import Array, Dtype, Size, torch_uniform
+from jaxvit.ops.pooling import adaptive_avg_pool, max_pool
 from jaxvit.precision import at_least_float32
 
 # index in torchvision's `features`, channels, kernel size, stride, padding, whether a 3x3 max-pool follows

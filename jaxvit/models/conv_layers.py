@@ -1,8 +1,4 @@
-"""Layers of the convolutional families (AlexNet, VGG, ResNet), with PyTorch's padding and rounding.
-
-Pooling is written with shifted slices: on the CPU its gradient is several times faster than that of
-`reduce_window`, and it compiles under the determinism flags of XLA on GPUs.
-"""
+"""Layers of the convolutional families (AlexNet, VGG, ResNet), with PyTorch's padding and rounding."""
 
 import functools
 import math
@@ -12,11 +8,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxvit.errors import UserError, suggest
-from jaxvit.models import cpu_conv
-from jaxvit.models.layers import ACTIVATIONS, Array, Dense, Dtype, kaiming_fan_out, max_over_tokens, torch_uniform
+from jaxvit.models.layers import Array, Conv, Dense, Dtype, kaiming_fan_out, torch_uniform
+from jaxvit.ops.activations import ACTIVATIONS
+from jaxvit.ops.norm import batch_variance
+from jaxvit.ops.pooling import avg_pool_2x2, blur_pool
 
 
 def pick(table: Mapping[Any, Any], field: str, word: Any) -> Any:
@@ -52,16 +49,12 @@ def conv(features: int, size: int, name: str, stride: int = 1, padding: int | No
     """A square convolution padded as in PyTorch: `padding` pixels on every side, size // 2 by default."""
     fields = {"use_bias": False, "kernel_init": kaiming_fan_out, **fields}
     padding = size // 2 if padding is None else padding
-    fields["conv_general_dilated"] = cpu_conv.conv_general_dilated
-    return nn.Conv(features, (size, size), stride, padding=padding, name=name, **fields)
+    return Conv(features, (size, size), stride, padding=padding, name=name, **fields)
 
 
 class BatchNorm(nn.BatchNorm):
-    """BatchNorm over the last axis whose batch statistics suit the platform: [..., c] -> same.
+    """BatchNorm over the last axis (Ioffe and Szegedy, 2015), with statistics of float32 or wider: [..., c] -> same.
 
-    On a CPU they take two passes, the second over x - mean, as a cache is near and digits are kept. On a GPU or TPU one
-    pass sums x and x^2: the maps are then read once, which is what bounds a training there. Statistics are of float32
-    or wider on both. The choice falls when the program is lowered, so that one exported on a laptop is fast elsewhere.
     As in PyTorch the batch is normalised by its own variance, and the running average is of the unbiased estimate.
     """
 
@@ -77,7 +70,7 @@ class BatchNorm(nn.BatchNorm):
         else:
             wide = x.astype(jnp.promote_types(self.dtype or x.dtype, jnp.float32))
             mean = wide.mean(tuple(range(x.ndim - 1)))
-            var = jax.lax.platform_dependent(wide, mean, cpu=two_pass_variance, default=one_pass_variance)
+            var = batch_variance(wide, mean)
             if not self.is_initializing():
                 mean_.value = self.momentum * mean_.value + (1 - self.momentum) * mean
                 n = x.size // x.shape[-1]
@@ -85,24 +78,10 @@ class BatchNorm(nn.BatchNorm):
                 var_.value = self.momentum * var_.value + (1 - self.momentum) * unbiased
         scale = self.param("scale", self.scale_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, shape, self.param_dtype)
-        mean, var, wide_scale, wide_bias = (_over_maps(v, x.ndim) for v in (mean, var, scale, bias))
+        over = tuple(range(x.ndim - 1))
+        mean, var, wide_scale, wide_bias = (jnp.expand_dims(v, over) for v in (mean, var, scale, bias))
         y = (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * wide_scale) + wide_bias
         return y.astype(self.dtype or jnp.result_type(x, scale, bias))
-
-
-def _over_maps(values: Array, rank: int) -> Array:
-    """[c] -> [1, ..., 1, c]."""
-    return jnp.expand_dims(values, tuple(range(rank - 1)))
-
-
-def two_pass_variance(x: Array, mean: Array) -> Array:
-    """The variance over all axes but the last about the mean [c]: [..., c] -> [c]."""
-    return jnp.square(x - _over_maps(mean, x.ndim)).mean(tuple(range(x.ndim - 1)))
-
-
-def one_pass_variance(x: Array, mean: Array) -> Array:
-    """The same from the mean of x^2, which is summed together with x; below 0, which rounding may give, it is 0."""
-    return jnp.maximum(0.0, jnp.square(x).mean(tuple(range(x.ndim - 1))) - jnp.square(mean))
 
 
 def batch_norm(name: str, *, train: bool, dtype: Dtype = None, scale_init: Callable = nn.initializers.ones):
@@ -121,51 +100,6 @@ def group_norm(name: str, *, train: bool, dtype: Dtype = None, scale_init: Calla
 
 
 NORMS: dict[str, Callable[..., Callable[[Array], Array]]] = {"batchnorm": batch_norm, "groupnorm": group_norm}
-
-
-def _shifted(x: Array, axis: int, size: int, stride: int) -> list[Array]:
-    """The `size` strided slices of one axis whose i-th entries together are the i-th window."""
-    n = (x.shape[axis] - size) // stride + 1
-    return [jax.lax.slice_in_dim(x, i, i + (n - 1) * stride + 1, stride, axis) for i in range(size)]
-
-
-def _pad(x: Array, axis: int, low: int, high: int, mode: str, **kwargs) -> Array:
-    widths = [(low, high) if a == axis else (0, 0) for a in range(x.ndim)]
-    return jnp.pad(x, widths, mode=mode, **kwargs) if low or high else x
-
-
-def max_pool(x: Array, size: int, stride: int, padding: int = 0) -> Array:
-    """Maximum over windows, padded with minus infinity: [b, h, w, c] -> [b, h', w', c], sizes rounded down.
-
-    Of equal values the first in reading order gets the gradient, as in PyTorch and `reduce_window`: columns go first.
-    """
-    for axis in (2, 1):
-        x = _pad(x, axis, padding, padding, "constant", constant_values=-jnp.inf)
-        x = functools.reduce(_first_max, _shifted(x, axis, size, stride))
-    return x
-
-
-def _first_max(a: Array, b: Array) -> Array:
-    """The maximum; of equal values `a`, where `jnp.maximum` gives each half of the gradient. NaN stays."""
-    return jnp.where((a >= b) | jnp.isnan(a), a, b)
-
-
-def avg_pool_2x2(x: Array, *, ceil: bool = False) -> Array:
-    """Mean of 2x2 windows with stride 2; an odd last row or column is dropped, or averaged alone when `ceil`."""
-    for axis in (1, 2):
-        if ceil:  # a repeated edge leaves the mean of the cut window as it is
-            x = _pad(x, axis, 0, x.shape[axis] % 2, "edge")
-        first, second = _shifted(x, axis, 2, 2)
-        x = 0.5 * (first + second)
-    return x
-
-
-def blur_pool(x: Array) -> Array:
-    """A [1, 2, 1] binomial blur with reflected borders, then every second pixel (Zhang, 2019)."""
-    for axis in (1, 2):
-        left, middle, right = _shifted(_pad(x, axis, 1, 1, "reflect"), axis, 3, 2)
-        x = 0.25 * (left + 2 * middle + right)
-    return x
 
 
 # aa_layer -> what halves a feature map without aliasing
@@ -188,44 +122,6 @@ def anti_alias(x: Array, aa_layer: str, *, in_block: bool = False) -> Array:
             "use images whose sides are multiples of 32."
         )
     return halve(x)
-
-
-def adaptive_avg_pool(x: Array, height: int, width: int) -> Array:
-    """Mean over `height` x `width` near-equal, possibly overlapping windows; enlarges too: [b, h, w, c]."""
-    for axis, size in ((1, height), (2, width)):
-        if x.shape[axis] != size:
-            matrix = jnp.asarray(_window_means(x.shape[axis], size), x.dtype)
-            x = jnp.tensordot(matrix, x, axes=(1, axis), precision=jax.lax.Precision.HIGHEST)
-            x = jnp.moveaxis(x, 0, axis)
-    return x
-
-
-@functools.cache
-def _window_means(n: int, out: int) -> np.ndarray:
-    """[out, n] matrix: row i averages entries floor(i n / out) to ceil((i + 1) n / out) - 1."""
-    matrix = np.zeros((out, n), np.float32)
-    for i in range(out):
-        start, stop = i * n // out, -(-(i + 1) * n // out)
-        matrix[i, start:stop] = 1 / (stop - start)
-    return matrix
-
-
-def _mean(x: Array) -> Array:
-    return x.mean((1, 2))
-
-
-def _max(x: Array) -> Array:
-    b, h, w, c = x.shape
-    return max_over_tokens(x.reshape(b, h * w, c))
-
-
-# global_pool -> [b, h, w, c] to [b, c], or [b, 2 c] for "catavgmax"
-GLOBAL_POOLS: dict[str, Callable[[Array], Array]] = {
-    "avg": _mean,
-    "max": _max,
-    "avgmax": lambda x: 0.5 * (_mean(x) + _max(x)),
-    "catavgmax": lambda x: jnp.concatenate([_mean(x), _max(x)], axis=-1),
-}
 
 
 class FeatureMap(nn.Module):

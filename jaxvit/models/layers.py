@@ -8,11 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.linen.dtypes import promote_dtype
-from jax.ad_checkpoint import checkpoint_name
 
-from jaxvit.models import cpu_grad
-from jaxvit.runtime.platform import platform
+from jaxvit.ops import conv as conv_op
+from jaxvit.ops import linear, macs, norm
+from jaxvit.ops.activations import ACTIVATIONS
 
 Array = jax.Array
 Dtype = Any
@@ -36,51 +35,12 @@ def trunc_normal(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32)
     return jnp.where(z < -50, jnp.asarray(FARTHEST, dtype), z) * jnp.asarray(0.02, dtype)
 
 
-# A linear layer whose gradient is fast on the CPU too.
-Dense = partial(nn.Dense, dot_general=cpu_grad.dot_general)
-
-
-@jax.custom_jvp
-def exact_gelu(x: Array) -> Array:
-    """The exact GELU of torch.nn.GELU, x times the normal distribution function; 16-bit types compute in 32.
-
-    Left to itself the derivative keeps three arrays of the size of x for the backward pass; here it keeps one, its own.
-    """
-    return _gelu_and_slope(x)[0]
-
-
-def _gelu_and_slope(x: Array) -> tuple[Array, Array]:
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    share = 0.5 * (1 + jax.lax.erf(wide * np.asarray(0.5**0.5, wide.dtype)))  # erf takes half the time of erfc
-    density = jnp.exp(-0.5 * jnp.square(wide)) * np.asarray((2 * np.pi) ** -0.5, wide.dtype)
-    return (wide * share).astype(x.dtype), (share + wide * density).astype(x.dtype)
-
-
-@exact_gelu.defjvp
-def _exact_gelu_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    value, slope = _gelu_and_slope(primals[0])
-    return value, tangents[0] * slope
-
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": jax.nn.relu,
-    "gelu": exact_gelu,
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "silu": jax.nn.silu,
-}
-
-
-def _is_product(primitive: Any, *_: Any, **params: Any) -> bool:
-    """Convolutions, and matmuls with weights; not those of attention, whose results are the largest."""
-    if primitive.name == "dot_general":
-        (_, _), (batch, _) = params["dimension_numbers"]
-        return not batch
-    return primitive.name in ("conv_general_dilated", "cpu_convolution")
+Dense = partial(nn.Dense, dot_general=linear.dot_general)
+Conv = partial(nn.Conv, conv_general_dilated=conv_op.conv_general_dilated)
 
 
 # remat -> what of a block's forward pass is kept for the backward pass (None: only its input)
-REMAT: dict[Any, Any] = {"block": None, True: None, "dots": _is_product}
+REMAT: dict[Any, Any] = {"block": None, True: None, "dots": macs.is_product_with_weights}
 REMAT_CHOICES = (False, True, "none", *(word for word in REMAT if word is not True))
 
 
@@ -95,68 +55,21 @@ def to_pair(size: Size) -> tuple[int, int]:
 
 
 class LayerNorm(nn.LayerNorm):
-    """`flax.linen.LayerNorm` over the last axis (Ba et al., 2016), on a GPU with a derivative of its own."""
+    """`flax.linen.LayerNorm` over the last axis (Ba et al., 2016) by the operation of `jaxvit.ops`."""
+
+    use_fast_variance: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        if platform() != "gpu":
-            return super().__call__(x)
+        """[..., d] -> [..., d]."""
         scale = self.param("scale", self.scale_init, x.shape[-1:], self.param_dtype)
         bias = self.param("bias", self.bias_init, x.shape[-1:], self.param_dtype)
-        dtype = self.dtype or jnp.result_type(x, scale, bias)
-        rows = x.reshape(-1, x.shape[-1])
-        return _rows_again(rows, scale, bias, self.epsilon, dtype).reshape(x.shape)
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def normalised_rows(x: Array, scale: Array, bias: Array, eps: float, dtype: Dtype) -> Array:
-    """LayerNorm of rows: x [n, d], scale and bias [d] -> [n, d] in `dtype`, computed in 32 bits or more.
-
-    The gradient of x takes two sums over a row that do not wait for each other. By differentiation of the mean and
-    the variance it takes three, one after another, and XLA on a GPU writes down the terms of the sums over rows.
-    """
-    return (_unit_rows(x, eps)[0] * scale[None] + bias[None]).astype(dtype)
-
-
-def _unit_rows(x: Array, eps: float) -> tuple[Array, Array]:
-    """Rows of mean 0 and variance 1, and the factors that made them so: [n, d], [n, 1]."""
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = checkpoint_name(jnp.mean(wide, axis=-1, keepdims=True), "layer_norm")
-    variance = jnp.mean(jnp.square(wide - mean), axis=-1, keepdims=True)
-    factor = checkpoint_name(jax.lax.rsqrt(variance + eps), "layer_norm")
-    return (wide - mean) * factor, factor
-
-
-@normalised_rows.defjvp
-def _normalised_rows_jvp(eps: float, dtype: Dtype, primals: Any, tangents: Any) -> tuple[Array, Array]:
-    (x, scale, bias), (dx, dscale, dbias) = primals, tangents
-    unit, factor = _unit_rows(x, eps)
-    dx = dx.astype(unit.dtype)
-    dunit = factor * (dx - jnp.mean(dx, axis=-1, keepdims=True) - unit * jnp.mean(unit * dx, axis=-1, keepdims=True))
-    tangent = dunit * scale[None] + unit * dscale[None] + dbias[None]
-    return (unit * scale[None] + bias[None]).astype(dtype), tangent.astype(dtype)
-
-
-# The backward pass has the input, a mean and a factor per row; left to itself XLA keeps the rows in 32 bits as well.
-_rows_again = jax.checkpoint(
-    normalised_rows, static_argnums=(3, 4), policy=jax.checkpoint_policies.save_only_these_names("layer_norm")
-)
+        return norm.layer_norm(x, scale, bias, eps=self.epsilon, dtype=self.dtype)
 
 
 def layer_norm(eps: float, name: str, dtype: Dtype = None) -> nn.LayerNorm:
     """LayerNorm as PyTorch computes it: the two-pass variance, in float32."""
     return LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
-
-
-def max_over_tokens(x: Array) -> Array:
-    """[b, n, d] -> [b, d]; the gradient goes to the first greatest entry, as in PyTorch's pooling.
-
-    That of `jnp.max` looks for entries equal to the result. Where a program computes x twice with other roundings it
-    finds none, and the gradient is NaN.
-    """
-    first = jnp.argmax(jax.lax.stop_gradient(x), axis=1, keepdims=True)
-    places = jax.lax.broadcasted_iota(first.dtype, (1, x.shape[1], 1), 1)
-    return jnp.sum(jnp.where(places == first, x, jnp.zeros((), x.dtype)), axis=1)
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:
@@ -182,28 +95,18 @@ class DropPath(nn.Module):
         return jnp.where(mask, x / keep, 0.0).astype(x.dtype)
 
 
-class PatchProjection(nn.Module):
-    """A convolution whose stride equals its kernel, as one matmul: [b, h, w, c] -> [b, h/p, w/p, features].
+def watch_or_drop(module: nn.Module, drop_rate: float, train: bool) -> Callable[[Array], Array] | None:
+    """What becomes of attention weights before they are used: shown as an intermediate, and some dropped."""
+    watched = module.is_mutable_collection("intermediates") and not module.is_initializing()
+    if not watched and not (train and drop_rate > 0):
+        return None
 
-    The parameters are those of the convolution: kernel [ph, pw, c, features] and bias [features].
-    """
+    def change(weights: Array) -> Array:
+        if watched:
+            module.sow("intermediates", "attn_weights", weights)
+        return nn.Dropout(drop_rate)(weights, deterministic=not train)
 
-    features: int
-    patch_size: tuple[int, int]
-    use_bias: bool = True
-    dtype: Dtype = None
-    kernel_init: Callable = nn.initializers.lecun_normal()
-    bias_init: Callable = nn.initializers.zeros
-
-    @nn.compact
-    def __call__(self, images: Array) -> Array:
-        (ph, pw), (b, h, w, c) = self.patch_size, images.shape
-        kernel = self.param("kernel", self.kernel_init, (ph, pw, c, self.features))
-        bias = self.param("bias", self.bias_init, (self.features,)) if self.use_bias else None
-        images, kernel, bias = promote_dtype(images, kernel, bias, dtype=self.dtype)
-        x = images.reshape(b, h // ph, ph, w // pw, pw, c).transpose(0, 1, 3, 2, 4, 5)
-        x = cpu_grad.matmul(x.reshape(b, h // ph, w // pw, ph * pw * c), kernel.reshape(-1, self.features))
-        return x if bias is None else x + bias.reshape(1, 1, 1, -1)
+    return change
 
 
 class Mlp(nn.Module):

@@ -14,21 +14,20 @@ import flax.linen as nn
 
 from jaxvit.errors import UserError
 from jaxvit.models.conv_layers import (
-    GLOBAL_POOLS,
     NORMS,
     EfficientChannelAttention,
     FeatureMap,
     SqueezeExcite,
     anti_alias,
-    avg_pool_2x2,
     check_images,
     conv,
     hidden_layer,
     linear,
-    max_pool,
     pick,
 )
-from jaxvit.models.layers import ACTIVATIONS, Array, DropPath, Dtype, Size, drop_path_rates, rematerialised
+from jaxvit.models.layers import Array, DropPath, Dtype, Size, drop_path_rates, rematerialised
+from jaxvit.ops.activations import ACTIVATIONS
+from jaxvit.ops.pooling import GLOBAL_POOLS, avg_pool_2x2, max_pool
 from jaxvit.precision import at_least_float32
 
 STEMS = {"imagenet": 7, "cifar": 3}
@@ -87,8 +86,6 @@ class ResidualBlock(nn.Module):
             x = conv(features, 1, "downsample_1", dtype=self.dtype)(x)
             return norm("downsample_2")(x)
         size, stride = (1 if self.stride == 1 else self.down_kernel_size), self.stride
-        if size == 1:  # the same numbers; on the CPU the backward pass of a strided convolution is slow
-            x, stride = x[:, ::stride, ::stride], 1
         x = conv(features, size, "downsample_0", stride, dtype=self.dtype)(x)
         return norm("downsample_1")(x)
 

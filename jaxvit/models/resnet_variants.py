@@ -9,11 +9,13 @@ RS (Bello et al., 2021); pruned (Aflalo et al., 2020).
 from typing import Any
 
 from jaxvit.models.conv_checks import check_resnet
-from jaxvit.models.conv_layers import ANTI_ALIAS, GLOBAL_POOLS, NORMS
+from jaxvit.models.conv_layers import ANTI_ALIAS, NORMS
 from jaxvit.models.family import Family, Fields, Tensors
-from jaxvit.models.layers import ACTIVATIONS, REMAT_CHOICES
+from jaxvit.models.layers import REMAT_CHOICES
 from jaxvit.models.layouts import Layout, Table
 from jaxvit.models.resnet import ATTENTIONS, BLOCKS, STEMS, ResNet
+from jaxvit.ops.activations import ACTIVATIONS
+from jaxvit.ops.pooling import GLOBAL_POOLS
 
 # Blocks per stage.
 _10 = {"block": "basic", "layers": (1, 1, 1, 1)}

@@ -4,19 +4,17 @@ from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxvit.errors import UserError
-from jaxvit.models import window_attention
 from jaxvit.models.conv_layers import hidden_layer, torch_bias
 from jaxvit.models.layers import (
     Array,
+    Conv,
     Dense,
     DropPath,
     Dtype,
     Mlp,
-    PatchProjection,
     Size,
     drop_path_rates,
     layer_norm,
@@ -24,29 +22,19 @@ from jaxvit.models.layers import (
     to_pair,
     torch_uniform,
     trunc_normal,
+    watch_or_drop,
 )
 from jaxvit.models.windows import (
     Pair,
     clamp_window,
     relative_position_index,
-    shifted_window_mask,
     stage_windows,
-    window_partition,
-    window_reverse,
 )
+from jaxvit.ops.window_attention import KERNELS, window_attention
 from jaxvit.precision import at_least_float32
-from jaxvit.runtime.platform import platform
 
-KERNELS = ("pallas", "interpret")
 CHOICES: dict[str, tuple[str | None, ...]] = {"attn_implementation": (None, "xla", *KERNELS)}
 NORM_EPS = 1e-5  # torch.nn.LayerNorm's own; timm's ViT uses 1e-6
-
-
-def sum_late(logits: Array, v: Array) -> Array:
-    """softmax(logits) v, divided at the end: [b nw heads n n], [b nw n heads hd] -> [b nw n heads hd]."""
-    weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
-    x = jnp.einsum("bwhqk,bwkhd->bwhqd", weights.astype(v.dtype), v)
-    return (x / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype).transpose(0, 1, 3, 2, 4)
 
 
 class WindowAttention(nn.Module):
@@ -70,43 +58,14 @@ class WindowAttention(nn.Module):
         table_shape = ((2 * wh - 1) * (2 * ww - 1), self.num_heads)
         table = self.param("relative_position_bias_table", trunc_normal, table_shape)
         bias = table[relative_position_index(self.window_size)].transpose(2, 0, 1)  # [heads n n]
-        qkv = Dense(3 * d, self.qkv_bias, self.dtype, kernel_init=trunc_normal, name="qkv")
-        watched = self.is_mutable_collection("intermediates")  # the kernel has no weights to show
-        if self.implementation in KERNELS and not watched and not self.is_initializing():
-            x = window_attention.attend(
-                qkv(x), bias, self.window_size, self.shift_size,
-                rolled=rolled, interpret=self.implementation == "interpret",
-            )  # fmt: skip
-        else:
-            x = self.attend(x, qkv, bias, rolled, train)
+        qkv = Dense(3 * d, self.qkv_bias, self.dtype, kernel_init=trunc_normal, name="qkv")(x)
+        implementation = None if self.is_initializing() else self.implementation
+        x = window_attention(
+            qkv, bias, self.window_size, self.shift_size, rolled=rolled, implementation=implementation,
+            change=watch_or_drop(self, self.attn_drop_rate, train),
+        )  # fmt: skip
         x = Dense(d, dtype=self.dtype, kernel_init=trunc_normal, name="proj")(x)
         return nn.Dropout(self.proj_drop_rate)(x, deterministic=not train)
-
-    def attend(self, x: Array, qkv: Callable[[Array], Array], bias: Array, rolled: bool, train: bool) -> Array:
-        """The formula, written out: [b, h, w, d] -> [b, h, w, d]."""
-        (b, h, w, d), heads, (sh, sw) = x.shape, self.num_heads, self.shift_size
-        moved = any(self.shift_size) and not rolled
-        x = window_partition(jnp.roll(x, (-sh, -sw), (1, 2)) if moved else x, self.window_size)
-        nw, n = x.shape[1:3]
-        bias = bias[None, None]
-        mask = shifted_window_mask((h, w), self.window_size, self.shift_size)
-        if mask is not None:
-            bias = bias + mask[None, :, None]  # [1 nw heads n n]
-        q, k, v = jnp.moveaxis(qkv(x).reshape(b, nw, n, 3, heads, d // heads), 3, 0)
-        scale = (d // heads) ** -0.5
-        wide = jnp.promote_types(q.dtype, jnp.float32)
-        logits = jnp.einsum("bwqhd,bwkhd->bwhqk", q * scale, k, preferred_element_type=wide)
-        watched = self.is_mutable_collection("intermediates")
-        if platform() == "cpu" and not train and not watched:
-            x = sum_late(logits + bias, v)  # twice as fast there; in training it is not
-        else:
-            attn = jax.nn.softmax(logits + bias, axis=-1)
-            if watched and not self.is_initializing():
-                self.sow("intermediates", "attn_weights", attn)  # [b nw heads n n]
-            attn = nn.Dropout(self.attn_drop_rate)(attn.astype(v.dtype), deterministic=not train)
-            x = jnp.einsum("bwhqk,bwkhd->bwqhd", attn, v)
-        x = window_reverse(x.reshape(b, nw, n, d), self.window_size, (h, w))
-        return jnp.roll(x, (sh, sw), (1, 2)) if moved else x
 
 
 class SwinBlock(nn.Module):
@@ -211,9 +170,11 @@ class PatchEmbed(nn.Module):
     @nn.compact
     def __call__(self, images: Array) -> Array:
         fan_in = self.patch_size[0] * self.patch_size[1] * images.shape[-1]
-        proj = PatchProjection(
+        proj = Conv(
             self.features,
             self.patch_size,
+            self.patch_size,
+            padding=0,
             dtype=self.dtype,
             kernel_init=torch_uniform,
             bias_init=torch_bias(fan_in),

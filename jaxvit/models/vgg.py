@@ -2,25 +2,23 @@
 
 import functools
 import re
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 
 from jaxvit.models.conv_checks import check_vgg
 from jaxvit.models.conv_layers import (
-    GLOBAL_POOLS,
     NORMS,
     FeatureMap,
-    adaptive_avg_pool,
     check_images,
     conv,
-    max_pool,
     pick,
 )
 from jaxvit.models.family import Family, Fields, Tensors
-from jaxvit.models.layers import ACTIVATIONS, Array, Dtype, PatchProjection, Size, kaiming_fan_out
+from jaxvit.models.layers import Array, Dtype, Size
 from jaxvit.models.layouts import Layout, Table
+from jaxvit.ops.activations import ACTIVATIONS
+from jaxvit.ops.pooling import GLOBAL_POOLS, adaptive_avg_pool, max_pool
 from jaxvit.precision import at_least_float32
 
 # Output channels of the 3x3 convolutions in order; "M" is a 2x2 max-pool. Table 1 of the paper: A, B, D, E.
@@ -58,15 +56,9 @@ class ConvMlp(nn.Module):
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         act = pick(ACTIVATIONS, "act_layer", self.act_layer)
         x = adaptive_avg_pool(x, max(7, x.shape[1]), max(7, x.shape[2]))
-        x = act(self._fc1((x.shape[1], x.shape[2]))(x))
+        x = act(conv(self.hidden_dim, 7, "fc1", padding=0, use_bias=True, dtype=self.dtype)(x))
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
         return act(conv(self.features, 1, "fc2", use_bias=True, dtype=self.dtype)(x))
-
-    def _fc1(self, size: tuple[int, int]) -> Callable[[Array], Array]:
-        """The 7x7 convolution; on a map of its own size a matmul, several times faster on the CPU."""
-        if size == (7, 7):
-            return PatchProjection(self.hidden_dim, (7, 7), dtype=self.dtype, kernel_init=kaiming_fan_out, name="fc1")
-        return conv(self.hidden_dim, 7, "fc1", padding=0, use_bias=True, dtype=self.dtype)
 
 
 class ClassifierHead(nn.Module):

@@ -11,13 +11,11 @@ import jax.numpy as jnp
 from jaxvit.errors import UserError, suggest
 from jaxvit.models.conv_layers import hidden_layer
 from jaxvit.models.layers import (
-    ACTIVATIONS,
     Array,
     Dense,
     Dtype,
     Size,
     drop_path_rates,
-    max_over_tokens,
     rematerialised,
     to_pair,
     trunc_normal,
@@ -35,9 +33,11 @@ from jaxvit.models.vit_layers import (
     patch_dropout,
     refine,
     resample_pos_embed,
-    row_major,
     tiny_normal,
 )
+from jaxvit.ops.activations import ACTIVATIONS
+from jaxvit.ops.layout import row_major
+from jaxvit.ops.pooling import max_over_tokens
 from jaxvit.precision import at_least_float32
 
 __all__ = ["Attention", "Block", "LayerScale", "PatchEmbed", "VisionTransformer"]

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvit.models.layers import ACTIVATIONS, REMAT, Array, Dense, DropPath, Dtype, drop_path_rates, trunc_normal
+from jaxvit.models.layers import REMAT, Array, Dense, DropPath, Dtype, drop_path_rates, trunc_normal
 from jaxvit.models.vit_layers import (
     ATTENTIONS,
     MLPS,
@@ -17,6 +17,7 @@ from jaxvit.models.vit_layers import (
     Norm,
     default_norm,
 )
+from jaxvit.ops.activations import ACTIVATIONS
 
 
 class Block(nn.Module):

@@ -8,11 +8,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.experimental.layout import Layout, with_layout_constraint
 
-from jaxvit.models import flash_attention
-from jaxvit.models.layers import ACTIVATIONS, Array, Dense, Dtype, LayerNorm, Mlp, PatchProjection, trunc_normal
-from jaxvit.runtime.platform import platform
+from jaxvit.models.layers import Array, Conv, Dense, Dtype, LayerNorm, Mlp, trunc_normal, watch_or_drop
+from jaxvit.ops.activations import ACTIVATIONS
+from jaxvit.ops.attention import attention, attention_weights, weighted_sum
 
 Norm = Callable[..., nn.Module]  # called with the submodule's name
 
@@ -26,15 +25,6 @@ def make_norm(kind: str, eps: float, dtype: Dtype = None) -> Norm:
 
 
 default_norm = make_norm("layernorm", 1e-6)
-
-
-def row_major(x: Array) -> Array:
-    """The same tokens [b, n, d], which XLA on a GPU may not keep in another order.
-
-    Else the gradients of pooling and of the position table can make it keep all tokens of all blocks, and their
-    gradients, with the images or the tokens innermost, and transpose them on the way to and from each matmul.
-    """
-    return with_layout_constraint(x, Layout(tuple(range(x.ndim)))) if platform() == "gpu" else x
 
 
 class LayerScale(nn.Module):
@@ -65,29 +55,12 @@ class PatchEmbed(nn.Module):
         def uniform(key, shape, dtype=jnp.float32):
             return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-        project = PatchProjection(
-            self.embed_dim, self.patch_size, self.use_bias, self.dtype, uniform, uniform, name="proj"
-        )
+        project = Conv(
+            self.embed_dim, self.patch_size, self.patch_size, padding=0, use_bias=self.use_bias, dtype=self.dtype,
+            kernel_init=uniform, bias_init=uniform, name="proj",
+        )  # fmt: skip
         x = project(images[:, : h // ph * ph, : w // pw * pw])
         return x if self.norm is None else self.norm(name="norm")(x)
-
-
-def softmax_weights(q: Array, k: Array) -> Array:
-    """Attention weights softmax(q k^T / sqrt(hd)), float32: [b, n, heads, hd] twice -> [b, heads, n, m]."""
-    logits = jnp.einsum("bnhd,bmhd->bhnm", q, k, preferred_element_type=jnp.promote_types(q.dtype, jnp.float32))
-    return jax.nn.softmax(logits / math.sqrt(q.shape[-1]), axis=-1)
-
-
-def _watched(module: nn.Module) -> bool:
-    return module.is_mutable_collection("intermediates") and not module.is_initializing()
-
-
-def _mix(module: nn.Module, weights: Array, v: Array, drop_rate: float, train: bool) -> Array:
-    """Offers the weights as an intermediate, drops some, and sums the values: -> [b, n, heads, hd]."""
-    if _watched(module):
-        module.sow("intermediates", "attn_weights", weights)
-    weights = nn.Dropout(drop_rate)(weights, deterministic=not train)
-    return jnp.einsum("bhnm,bmhd->bnhd", weights.astype(v.dtype), v)
 
 
 def attend(module: Any, q: Array, k: Array, v: Array, *, drop_rate: float = 0.0, train: bool = False) -> Array:
@@ -95,25 +68,8 @@ def attend(module: Any, q: Array, k: Array, v: Array, *, drop_rate: float = 0.0,
 
     `module` sows its weights [b, heads, n, m] as `attn_weights` when "intermediates" is mutable.
     """
-    if _watched(module) or (train and drop_rate > 0) or q.dtype == jnp.float64:  # jax.nn's softmax is in float32
-        return _mix(module, softmax_weights(q, k), v, drop_rate, train)
-    asked = None if module.is_initializing() else module.implementation
-    if asked == "cudnn":
-        flash_attention.check(q, k, v)
-    if asked == "cudnn" or (asked is None and flash_attention.is_default(q, k, v)):
-        return flash_attention.attend(q, k, v)
-    if asked is None and platform() == "cpu":
-        return attend_late(q, k, v)
-    return flash_attention.by_xla(q, k, v)
-
-
-def attend_late(q: Array, k: Array, v: Array) -> Array:
-    """`jax.nn.dot_product_attention` with the division after the second product: on a CPU in half the time."""
-    wide = jnp.promote_types(q.dtype, jnp.float32)
-    logits = jnp.einsum("bnhd,bmhd->bhnm", q * q.shape[-1] ** -0.5, k, preferred_element_type=wide)
-    weights = jnp.exp(logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True)))
-    x = jnp.einsum("bhnm,bmhd->bhnd", weights.astype(v.dtype), v)
-    return (x / jnp.sum(weights, axis=-1, keepdims=True)).astype(v.dtype).transpose(0, 2, 1, 3)
+    implementation = None if module.is_initializing() else module.implementation
+    return attention(q, k, v, implementation=implementation, change=watch_or_drop(module, drop_rate, train))
 
 
 def multi_head(module: Any, q: Array, k: Array, v: Array, *, train: bool) -> Array:
@@ -139,9 +95,10 @@ def differential(module: Any, q: Array, k: Array, v: Array, *, train: bool) -> A
     q1, k1, q2, k2 = (module.param(f"lambda_{s}", normal, (half,)) for s in ("q1", "k1", "q2", "k2"))
     start = 0.8 - 0.6 * math.exp(-0.3 * module.index)
     balance = jnp.exp(jnp.sum(q1 * k1)) - jnp.exp(jnp.sum(q2 * k2)) + start
-    maps = softmax_weights(q, k).reshape(b, module.num_heads, 2, n, n)
+    maps = attention_weights(q, k).reshape(b, module.num_heads, 2, n, n)
     maps = nn.Dropout(module.attn_drop)(maps, deterministic=not train)  # each map by itself, as timm has it
-    x = _mix(module, maps[:, :, 0] - balance * maps[:, :, 1], v, 0.0, train)
+    weights, watch = maps[:, :, 0] - balance * maps[:, :, 1], watch_or_drop(module, 0.0, train)
+    x = weighted_sum(weights if watch is None else watch(weights), v)
     return nn.RMSNorm(epsilon=1e-5, dtype=x.dtype, name="sub_norm")(x) * (1 - start)
 
 

@@ -17,7 +17,8 @@ from jaxvit.build.facts import Facts
 from jaxvit.build.teacher import LEFT_OUT, describe, outline
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
-from jaxvit.models.macs import count_jaxpr, count_macs
+from jaxvit.models.macs import count_macs
+from jaxvit.ops.macs import count_jaxpr
 from jaxvit.plan import chips, gpus, traffic
 from jaxvit.runtime import escape, sharding
 

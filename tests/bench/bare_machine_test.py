@@ -31,7 +31,7 @@ def test_rates_need_nothing_that_only_data_and_reports_need(tmp_path):
 
 def test_the_check_of_the_kernels_on_a_gpu_knows_what_is_right(monkeypatch):
     check = tool("check_kernels")
-    monkeypatch.setattr(check.flash_attention, "KERNEL", "xla")
+    monkeypatch.setattr(check.cudnn_attention, "KERNEL", "xla")
     for case in (check.windows(6, 3, 1, 1, True), check.tokens(5, 1, 1)):
         row = check.check(case, check.compiled(case, False), False)
         assert row["good"] and 1e-5 < row["bfloat16_out"] < 3e-2

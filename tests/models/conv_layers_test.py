@@ -11,6 +11,8 @@ import pytest
 
 from jaxvit.errors import UserError
 from jaxvit.models import conv_layers
+from jaxvit.ops import norm as norm_op
+from jaxvit.ops import pooling
 
 
 def feature_map(h, w, c=3, seed=0):
@@ -23,7 +25,7 @@ def test_max_pool_and_its_gradient_equal_reduce_window(shape, size, stride, padd
     x = feature_map(*shape) - 5.0  # negative: padding with zeros would show
 
     def ours(x):
-        return conv_layers.max_pool(x, size, stride, padding)
+        return pooling.max_pool(x, size, stride, padding)
 
     def reference(x):
         return nn.max_pool(x, (size, size), (stride, stride), ((padding, padding),) * 2)
@@ -45,22 +47,22 @@ def test_max_pool_gives_the_gradient_of_ties_as_reduce_window_does(size, stride,
 
     @jax.jit
     def both(x):
-        ours = jax.grad(lambda x: (conv_layers.max_pool(x, size, stride, padding) * weight).sum())(x)
+        ours = jax.grad(lambda x: (pooling.max_pool(x, size, stride, padding) * weight).sum())(x)
         usual = lambda x: nn.max_pool(x, (size, size), (stride, stride), ((padding, padding),) * 2)  # noqa: E731
         return ours, jax.grad(lambda x: (usual(x) * weight).sum())(x)
 
     np.testing.assert_array_equal(*both(x))
     spoilt = x.at[0, 4, 4, 0].set(jnp.nan)
     np.testing.assert_array_equal(
-        conv_layers.max_pool(spoilt, size, stride, padding),
+        pooling.max_pool(spoilt, size, stride, padding),
         nn.max_pool(spoilt, (size, size), (stride, stride), ((padding, padding),) * 2),
     )
 
 
 def test_avg_pool_2x2_drops_or_averages_the_odd_edge():
     x = feature_map(5, 4)
-    np.testing.assert_allclose(conv_layers.avg_pool_2x2(x), nn.avg_pool(x, (2, 2), (2, 2)), rtol=1e-5, atol=1e-6)
-    ceil = conv_layers.avg_pool_2x2(x, ceil=True)
+    np.testing.assert_allclose(pooling.avg_pool_2x2(x), nn.avg_pool(x, (2, 2), (2, 2)), rtol=1e-5, atol=1e-6)
+    ceil = pooling.avg_pool_2x2(x, ceil=True)
     chex.assert_shape(ceil, (2, 3, 2, 3))
     np.testing.assert_allclose(ceil[:, 2, 1], x[:, 4, 2:4].mean(1), rtol=1e-5, atol=1e-6)
 
@@ -73,22 +75,22 @@ def test_blur_pool_equals_a_depthwise_convolution():
         padded, jnp.tile(kernel[..., None, None], (1, 1, 1, 3)), (2, 2), "VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=3,
     )  # fmt: skip
-    np.testing.assert_allclose(conv_layers.blur_pool(x), want, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(pooling.blur_pool(x), want, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("n", "out"), [(1, 7), (5, 7), (7, 7), (8, 6), (13, 6)])
 def test_adaptive_avg_pool_equals_window_means(n, out):
     x = np.asarray(feature_map(n, 3))
     want = [x[:, math.floor(i * n / out) : math.ceil((i + 1) * n / out)].mean(1) for i in range(out)]
-    got = conv_layers.adaptive_avg_pool(jnp.asarray(x), out, 3)
+    got = pooling.adaptive_avg_pool(jnp.asarray(x), out, 3)
     np.testing.assert_allclose(got, np.stack(want, 1), rtol=1e-5, atol=1e-6)
-    chex.assert_shape(conv_layers.adaptive_avg_pool(jnp.asarray(x), 2, 5), (2, 2, 5, 3))
+    chex.assert_shape(pooling.adaptive_avg_pool(jnp.asarray(x), 2, 5), (2, 2, 5, 3))
 
 
 @pytest.mark.parametrize(("name", "width"), [("avg", 3), ("max", 3), ("avgmax", 3), ("catavgmax", 6)])
 def test_global_pools(name, width):
     x = feature_map(4, 5)
-    got = conv_layers.GLOBAL_POOLS[name](x)
+    got = pooling.GLOBAL_POOLS[name](x)
     chex.assert_shape(got, (2, width))
     mean, top = np.asarray(x).mean((1, 2)), np.asarray(x).max((1, 2))
     want = {"avg": mean, "max": top, "avgmax": (mean + top) / 2, "catavgmax": np.concatenate([mean, top], 1)}
@@ -172,10 +174,10 @@ def test_the_running_variance_is_the_unbiased_estimate(shape):
 def test_the_gradient_of_a_global_maximum_goes_to_the_first_greatest_entry():
     x = jnp.asarray(np.float32([[1, 3], [2, 3], [2, 0]])).reshape(1, 3, 1, 2)
     for pool in ("max", "avgmax"):
-        grads = jax.grad(lambda x, pool=pool: jnp.sum(conv_layers.GLOBAL_POOLS[pool](x)))(x).reshape(3, 2)
+        grads = jax.grad(lambda x, pool=pool: jnp.sum(pooling.GLOBAL_POOLS[pool](x)))(x).reshape(3, 2)
         wanted = np.float32([[0, 1], [1, 0], [0, 0]])
         np.testing.assert_allclose(grads, wanted if pool == "max" else 0.5 * wanted + 0.5 / 3, rtol=1e-6)
-    text = jax.jit(jax.grad(lambda x: jnp.sum(conv_layers.GLOBAL_POOLS["max"](x)))).trace(x).jaxpr
+    text = jax.jit(jax.grad(lambda x: jnp.sum(pooling.GLOBAL_POOLS["max"](x)))).trace(x).jaxpr
     assert " div " not in str(text)  # jnp.max divides by the number of entries equal to the maximum, which may be 0
 
 
@@ -198,7 +200,7 @@ def test_batch_norm_reads_the_maps_once_on_accelerators_alone():
 def test_the_variance_in_one_pass(mean, std):
     x = np.random.default_rng(0).normal(mean, std, (64, 8, 8, 3)).astype(np.float32)
     wide = x.astype(np.float64)
-    for variance, eps in ((conv_layers.one_pass_variance, 4e-6), (conv_layers.two_pass_variance, 1e-6)):
+    for variance, eps in ((norm_op.one_pass_variance, 4e-6), (norm_op.two_pass_variance, 1e-6)):
         found = variance(jnp.asarray(x), jnp.asarray(x).mean((0, 1, 2)))
         np.testing.assert_allclose(found, wide.var((0, 1, 2)), atol=eps * (mean**2 + std**2))
         assert (np.asarray(found) >= 0).all()

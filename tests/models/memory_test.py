@@ -10,7 +10,7 @@ import pytest
 
 from jaxvit import create_model
 from jaxvit.errors import UserError
-from jaxvit.models.layers import exact_gelu
+from jaxvit.ops.activations import exact_gelu
 from tests.step.steps_test import MODELS, products
 
 VIT = {**MODELS["vit"][1], "num_classes": 3, "image_size": 16, "depth": 2}

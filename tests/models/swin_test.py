@@ -12,6 +12,7 @@ import pytest
 
 from jaxvit.errors import UserError
 from jaxvit.models import swin
+from jaxvit.ops import window_attention
 
 TINY = {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "num_classes": 5}
 
@@ -42,11 +43,11 @@ def apply(model, variables, images, **kwargs):
 @pytest.mark.parametrize("window", [(4, 4), (2, 6), (8, 12)])
 def test_window_partition_and_reverse_are_inverses(window):
     x = images_of(8, 12)
-    windows = swin.window_partition(jnp.asarray(x), window)
+    windows = window_attention.window_partition(jnp.asarray(x), window)
     wh, ww = window
     chex.assert_shape(windows, (2, 96 // (wh * ww), wh * ww, 3))
     np.testing.assert_array_equal(windows[:, 0], x[:, :wh, :ww].reshape(2, wh * ww, 3))
-    np.testing.assert_array_equal(swin.window_reverse(windows, window, (8, 12)), x)
+    np.testing.assert_array_equal(window_attention.window_reverse(windows, window, (8, 12)), x)
 
 
 def test_relative_position_index_depends_on_the_offset_alone():
@@ -70,10 +71,11 @@ def test_mask_separates_exactly_what_the_shift_joined(shift):
     y, x = np.mgrid[:h, :w]
     rolled = np.stack([np.roll(a, (-shift[0], -shift[1]), (0, 1)) for a in (y, x)], -1)[None]
     here = np.stack([y, x], -1)[None]
-    moved = np.asarray(swin.window_partition(here - rolled, window))[0]  # [nw n 2]
+    moved = np.asarray(window_attention.window_partition(here - rolled, window))[0]  # [nw n 2]
     allowed = (moved[:, :, None] == moved[:, None]).all(-1)
-    np.testing.assert_array_equal(swin.shifted_window_mask((h, w), window, shift), np.where(allowed, 0, -100))
-    assert swin.shifted_window_mask((h, w), window, (0, 0)) is None
+    mask = window_attention.shifted_window_mask((h, w), window, shift)
+    np.testing.assert_array_equal(mask, np.where(allowed, 0, -100))
+    assert window_attention.shifted_window_mask((h, w), window, (0, 0)) is None
 
 
 def test_no_attention_crosses_the_seam():

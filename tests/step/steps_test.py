@@ -13,6 +13,7 @@ from jaxvit import create_model, optim
 from jaxvit.build.parts import make_normalise, make_to_float
 from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError
+from jaxvit.ops import macs
 from jaxvit.runtime import compile_time, sharding
 from jaxvit.step import gradients, steps
 from jaxvit.step import state as state_lib
@@ -327,11 +328,13 @@ def test_frozen_parameters_keep_their_bits_and_have_no_state():
 
 
 def products(jaxpr):
-    """Number of matmuls and convolutions in a jaxpr."""
+    """Number of matmuls and convolutions in a jaxpr; of branches for several platforms, one runs."""
     total = 0
     for equation in jaxpr.eqns:
-        name = equation.primitive.name
-        total += name in ("dot_general", "conv_general_dilated") or name.startswith("cpu_convolution")
+        total += macs.is_product(equation.primitive)
+        if equation.primitive.name == "cond":
+            total += max(products(branch.jaxpr) for branch in equation.params["branches"])
+            continue
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda v: hasattr(v, "eqns")):
             inner = getattr(value, "jaxpr", value)
             total += products(inner) if hasattr(inner, "eqns") else 0

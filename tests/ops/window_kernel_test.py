@@ -12,8 +12,8 @@ import pytest
 
 from jaxvit import create_model
 from jaxvit.errors import UserError
-from jaxvit.models import window_attention
-from jaxvit.models.windows import shifted_window_mask, window_partition, window_reverse
+from jaxvit.ops import window_kernel
+from jaxvit.ops.window_attention import shifted_window_mask, window_partition, window_reverse
 from tests.models.swin_test import images_of, tiny, variables_of
 
 # map, window, shift, heads, head dim, batch
@@ -68,10 +68,10 @@ def test_outputs_and_gradients_are_those_of_the_formula(case, rolled, monkeypatc
     size, window, shift, heads, head_dim, batch = CASES[case]
     if rolled and not any(shift):
         pytest.skip("nothing to roll")
-    monkeypatch.setattr(window_attention, "PROGRAMS", 2)
+    monkeypatch.setattr(window_kernel, "PROGRAMS", 2)
     given = arrays(size, window, heads, head_dim, batch)
     kernel = both(
-        lambda qkv, bias: window_attention.attend(qkv, bias, window, shift, rolled=rolled, interpret=True), *given
+        lambda qkv, bias: window_kernel.attend(qkv, bias, window, shift, rolled=rolled, interpret=True), *given
     )
     chex.assert_trees_all_close(
         kernel, both(lambda qkv, bias: formula(qkv, bias, window, shift, rolled), *given), rtol=1e-5, atol=1e-5
@@ -83,9 +83,9 @@ def test_groups_do_not_divide_the_windows_and_change_nothing_but_the_order_of_su
     given = arrays(size, window, heads, head_dim, batch)
     found = {}
     for programs in (1000, 12, 1):
-        monkeypatch.setattr(window_attention, "PROGRAMS", programs)
-        group = window_attention.Geometry(size, window, shift, heads).group(batch)
-        found[group] = both(lambda *a: window_attention.attend(*a, window, shift, interpret=True), *given)
+        monkeypatch.setattr(window_kernel, "PROGRAMS", programs)
+        group = window_kernel.Geometry(size, window, shift, heads).group(batch)
+        found[group] = both(lambda *a: window_kernel.attend(*a, window, shift, interpret=True), *given)
     assert set(found) == {1, 2, 32} and 6 * batch % 32
     chex.assert_trees_all_close(found[1], found[2], found[32], rtol=1e-5, atol=1e-5)
     chex.assert_trees_all_equal(found[1]["out"], found[32]["out"])
@@ -95,7 +95,7 @@ def test_groups_do_not_divide_the_windows_and_change_nothing_but_the_order_of_su
 def test_short_types_round_and_no_more(dtype):
     size, window, shift, heads, head_dim, batch = CASES["8x8 shifted"]
     qkv, bias, weights = arrays(size, window, heads, head_dim, batch, dtype)
-    kernel = both(lambda *a: window_attention.attend(*a, window, shift, interpret=True), qkv, bias, weights)
+    kernel = both(lambda *a: window_kernel.attend(*a, window, shift, interpret=True), qkv, bias, weights)
     assert kernel["out"].dtype == kernel["dqkv"].dtype == dtype and kernel["dbias"].dtype == jnp.float32
     exact = both(lambda *a: formula(*a, window, shift), qkv.astype(jnp.float32), bias, weights)
     epsilon = float(jnp.finfo(dtype).eps)
@@ -108,7 +108,7 @@ def test_a_seam_is_not_crossed():
     """With equal logits a token takes the mean of its own region, which no other value enters."""
     size, window, shift = (8, 8), (4, 4), (2, 2)
     qkv = jnp.zeros((1, *size, 3 * 16)).at[0, :2, :2, 32:].set(7.0)
-    out = window_attention.attend(qkv, jnp.zeros((1, 16, 16)), window, shift, interpret=True)
+    out = window_kernel.attend(qkv, jnp.zeros((1, 16, 16)), window, shift, interpret=True)
     np.testing.assert_allclose(out[0, :2, :2], 7.0, rtol=1e-6)  # the corner is a region by itself
     assert float(jnp.abs(out[0, 2:]).max()) == float(jnp.abs(out[0, :, 2:]).max()) == 0.0
 
@@ -146,7 +146,7 @@ def test_images_are_split_over_devices_and_never_gathered():
     images, whole = (jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes)) for axes in (("data",), ()))
 
     def loss(qkv, bias, weights):
-        out = window_attention.attend(qkv, bias, window, shift, interpret=True)
+        out = window_kernel.attend(qkv, bias, window, shift, interpret=True)
         return jnp.sum(out * weights), out
 
     step = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
@@ -167,13 +167,13 @@ STAGES = [(56, 7, 3), (28, 7, 6), (14, 7, 12), (7, 7, 24), (56, 7, 4), (7, 7, 32
 @pytest.mark.parametrize(("side", "window", "heads"), STAGES)
 def test_the_kernels_lower_for_a_gpu_that_is_not_here(side, window, heads):
     n, windows, shift = window**2, 128 * (side // window) ** 2, window // 2 if side > window else 0
-    g = window_attention.Geometry((side, side), (window, window), (shift, shift), heads)
+    g = window_kernel.Geometry((side, side), (window, window), (shift, shift), heads)
     qkv = jax.ShapeDtypeStruct((128, side, side, 3 * 32 * heads), jnp.bfloat16)
     dout = jax.ShapeDtypeStruct((128, side, side, 32 * heads), jnp.bfloat16)
     bias = jax.ShapeDtypeStruct((heads, n, n), jnp.float32)
 
     def kernels(qkv, bias, dout):  # without what splits them over devices, which wants to see some
-        return window_attention._outputs.fun(g, qkv, bias), window_attention._gradients.fun(g, qkv, bias, dout)
+        return window_kernel._outputs.fun(g, qkv, bias), window_kernel._gradients.fun(g, qkv, bias, dout)
 
     gpu = jax.sharding.AbstractDevice("NVIDIA H200", 132, "gpu")  # JAX 0.11 and later want to know which
     with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ("data",), abstract_device=gpu)):
@@ -197,4 +197,4 @@ def test_where_it_cannot_be_used_it_says_so():
     with pytest.raises(UserError, match="'palas' is unknown.*pallas"):
         create_model("swin_tiny_patch4_window7_224", attn_implementation="palas")
     with pytest.raises(UserError, match="not in float64"), jax.enable_x64(True):
-        window_attention.attend(jnp.zeros((1, 4, 4, 48), jnp.float64), jnp.zeros((1, 16, 16)), (4, 4), interpret=True)
+        window_kernel.attend(jnp.zeros((1, 4, 4, 48), jnp.float64), jnp.zeros((1, 16, 16)), (4, 4), interpret=True)

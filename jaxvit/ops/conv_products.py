@@ -1,16 +1,14 @@
-"""Convolutions whose products suit XLA on the CPU, in float32. On other platforms they are `jax.lax`'s own.
+"""The three products of a convolution (outputs, gradients of the input and of the kernel), as XLA has them and as the
+CPU likes them.
 
-XLA computes all three products of a convolution (outputs, gradients of the input and of the kernel) as convolutions. On
-the CPU these are slow where the maps are small, and the gradient of a kernel most of all: its window is the whole map.
-Here each product takes the fastest of the forms measured (docs/PERFORMANCE.md):
+XLA computes all three as convolutions. On the CPU these are slow where the maps are small, and the gradient of a kernel
+most of all: its window is the whole map. Here each product takes the fastest of the forms measured
+(docs/PERFORMANCE.md):
 
     winograd   3x3 with stride 1: 16 matmuls with 4/9 of the work
     patches    the pixels under each output side by side, and one matmul (one for each row of a kernel's gradient)
+    matmul     1x1
     plain      XLA's own
-
-The three are linear in each argument and each other's transposes, so they are primitives of JAX, bilinear ones: every
-mode of differentiation works, a policy of remat sees one convolution, and a program lowered for a GPU or TPU on a
-machine without one has the convolution of `jax.lax` in it.
 """
 
 import functools
@@ -19,13 +17,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray
 from jax.experimental.xla_metadata import set_xla_metadata
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 
-from jaxvit.models import cpu_grad, winograd
-from jaxvit.runtime.platform import platform
+from jaxvit.ops import linear, winograd
 
 Array = jax.Array
 Pair = tuple[int, int]
@@ -34,49 +28,6 @@ FEW_PIXELS = 64  # outputs, up to which reading the kernel takes longer than the
 PART = 2**18  # numbers of a map: those of tiles and patches, four times as many, then stay in a core's cache
 BLOCK = 32  # channels of a block of groups
 FEW_CHANNELS = 16  # below, transforms cost more than products
-
-
-def conv_general_dilated(lhs: Array, rhs: Array, window_strides: Any, padding: Any, **kwargs: Any) -> Array:
-    """`jax.lax.conv_general_dilated`, as `flax.linen.Conv` calls it; on the CPU in float32 at least."""
-    if platform() == "cpu" and lhs.dtype == rhs.dtype and lhs.dtype in (jnp.bfloat16, jnp.float16):
-        x, kernel = lhs.astype(jnp.float32), rhs.astype(jnp.float32)  # XLA's own: 40 times as long
-        return conv_general_dilated(x, kernel, window_strides, padding, **kwargs).astype(lhs.dtype)
-    if platform() != "cpu" or not suits(lhs, rhs, padding, **kwargs):
-        return jax.lax.conv_general_dilated(lhs, rhs, window_strides, padding, **kwargs)
-    (sh, sw), pads = window_strides, tuple((int(low), int(high)) for low, high in padding)
-    groups = int(kwargs.get("feature_group_count", 1))
-    if rhs.shape[:2] == (1, 1) and groups == 1 and not any(map(any, pads)):
-        return cpu_grad.matmul(lhs[:, ::sh, ::sw], rhs[0, 0])
-    return convolution(lhs, rhs, (int(sh), int(sw)), pads, groups)
-
-
-def suits(
-    lhs: Array,
-    rhs: Array,
-    padding: Any,
-    *,
-    lhs_dilation: Any = None,
-    rhs_dilation: Any = None,
-    dimension_numbers: Any = None,
-    **_: Any,
-) -> bool:
-    """Whether it is a convolution of images without dilation, in float32."""
-    spec = getattr(dimension_numbers, "lhs_spec", None)
-    return (
-        lhs.ndim == 4
-        and lhs.dtype == rhs.dtype == jnp.float32
-        and all(isinstance(n, int) for n in lhs.shape)  # an exported program may leave the batch open
-        and rhs.shape[3] >= FEW_CHANNELS
-        and not isinstance(padding, str)
-        and (spec is None or tuple(spec) == (0, 3, 1, 2))
-        and all(d is None or d == 1 or tuple(d) == (1, 1) for d in (lhs_dilation, rhs_dilation))
-    )
-
-
-def convolution(x: Array, kernel: Array, strides: Pair, padding: tuple[Pair, ...], groups: int = 1) -> Array:
-    """X [b, h, w, c], kernel [i, j, c / groups, d] -> [b, h', w', d]."""
-    how = {"strides": strides, "padding": padding, "groups": groups}
-    return forward_p.bind(x, kernel, **how, map_size=x.shape[1:3], size=kernel.shape[:2])
 
 
 def plain(x: Array, kernel: Array, *, strides: Pair, padding: tuple[Pair, ...], groups: int = 1, **_: Any) -> Array:
@@ -100,6 +51,10 @@ def plain_kernel_gradient(x: Array, dy: Array, *, size: Pair, groups: int, **how
 
 def fast(x: Array, kernel: Array, **how: Any) -> Array:
     """The convolution as the CPU likes it."""
+    if is_matmul(**how):
+        return matmul(x, kernel)
+    if not suits(x, kernel.shape[3]):
+        return plain(x, kernel, **how)
     b, h, w, d = jax.eval_shape(functools.partial(plain, **how), x, kernel).shape
     if b * h * w <= FEW_PIXELS and how["groups"] == 1:  # channels first: the kernel is then read once, as it lies
         return matmul_of_first(channel_patches(x, **how), kernel.reshape(-1, d)).reshape(b, h, w, d)
@@ -114,6 +69,10 @@ def fast(x: Array, kernel: Array, **how: Any) -> Array:
 
 def fast_input_gradient(dy: Array, kernel: Array, **how: Any) -> Array:
     """The gradient of the input as the CPU likes it."""
+    if is_matmul(**how):
+        return matmul(dy, kernel.transpose(0, 1, 3, 2))
+    if not suits(dy, kernel.shape[3]):
+        return plain_input_gradient(dy, kernel, **how)
     if not for_winograd(dy, kernel.shape[2] * how["groups"], **how):
         return plain_input_gradient(dy, kernel, **how)
 
@@ -136,6 +95,10 @@ def by_winograd(product: Callable, x: Array, kernel: Array, groups: int) -> Arra
 
 def fast_kernel_gradient(x: Array, dy: Array, *, groups: int, **how: Any) -> Array:
     """The gradient of the kernel as the CPU likes it."""
+    if is_matmul(groups=groups, **how):
+        return matmul_kernel_gradient(x, dy)
+    if not suits(x, dy.shape[3]):
+        return plain_kernel_gradient(x, dy, groups=groups, **how)
     b, h, w, d = dy.shape
     usual = for_winograd(x, d, **how) and b * h * w > FEW_PIXELS
     product = winograd.kernel_gradient if usual else functools.partial(kernel_gradient_by_rows, **how)
@@ -145,6 +108,47 @@ def fast_kernel_gradient(x: Array, dy: Array, *, groups: int, **how: Any) -> Arr
     blocks = jax.eval_shape(lambda kernel: in_blocks(kernel, groups), kernel).shape[0]
     gradient = sum_parts(apart(jax.vmap(product, 3)), channels_in(x, blocks), channels_in(dy, blocks))
     return jax.linear_transpose(lambda kernel: in_blocks(kernel, groups), kernel)(gradient)[0]
+
+
+def is_matmul(*, size: Pair, strides: Pair, padding: tuple[Pair, ...], groups: int, **_: Any) -> bool:
+    """Whether it is 1x1."""
+    return size == strides == (1, 1) and groups == 1 and not any(map(any, padding))
+
+
+def matmul(x: Array, kernel: Array) -> Array:
+    """X [b, h, w, c], kernel [1, 1, c, d] -> [b, h, w, d]."""
+    return linear.product(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[3])
+
+
+def matmul_kernel_gradient(x: Array, dy: Array) -> Array:
+    """X [b, h, w, c], dy [b, h, w, d] -> [1, 1, c, d]."""
+    rows = (a.reshape(-1, a.shape[-1]) for a in (x, dy))
+    return linear.kernel_gradient_of_transposed_input(*rows)[None, None]
+
+
+def suits(x: Array, features: int) -> bool:
+    """Whether products of ours are faster: in float32, with enough channels."""
+    return x.dtype == jnp.float32 and features >= FEW_CHANNELS
+
+
+def wide(product: Callable[..., Array]) -> Callable[..., Array]:
+    """The product of 16-bit arrays in float32: XLA's own takes 40 times as long on a CPU."""
+
+    def computed(a: Array, b: Array, **how: Any) -> Array:
+        if a.dtype not in (jnp.bfloat16, jnp.float16):
+            return product(a, b, **how)
+        return product(a.astype(jnp.float32), b.astype(jnp.float32), **how).astype(a.dtype)
+
+    return computed
+
+
+def _if_matmul(fast: Callable[..., Array], plain: Callable[..., Array]) -> Callable[..., Array]:
+    """For several devices: parts of a batch do not go over them."""
+
+    def computed(a: Array, b: Array, **how: Any) -> Array:
+        return (fast if is_matmul(**how) else plain)(a, b, **how)
+
+    return computed
 
 
 def for_winograd(x: Array, features: int, *, strides: Pair, padding: tuple[Pair, ...], size: Pair, **_: Any) -> bool:
@@ -249,50 +253,10 @@ def _met(x: Array, axis: int, size: int, stride: int) -> list[Array]:
     return [jax.lax.slice_in_dim(x, i, i + (n - 1) * stride + 1, stride, axis) for i in range(size)]
 
 
-def _primitive(name: str, usual: Callable, on_cpu: Callable) -> Primitive:
-    """A bilinear primitive that is `on_cpu` there and `usual` elsewhere, to which the shapes are those of `usual`."""
-    new = Primitive(name)
-
-    def abstract(a: Any, b: Any, **how: Any) -> Any:
-        shapes = (jax.ShapeDtypeStruct(v.shape, v.dtype) for v in (a, b))
-        out = jax.eval_shape(functools.partial(usual, **how), *shapes)
-        return ShapedArray(out.shape, out.dtype)
-
-    def batched(args: Any, axes: Any, **how: Any) -> Any:
-        return jax.vmap(functools.partial(usual, **how), axes)(*args), 0
-
-    new.def_impl(jax.jit(lambda a, b, **how: new.bind(a, b, **how), static_argnames=_STATIC))
-    new.def_abstract_eval(abstract)
-    batching.primitive_batchers[new] = batched
-    mlir.register_lowering(new, mlir.lower_fun(usual, multiple_results=False))
-    own, theirs = (mlir.lower_fun(form, multiple_results=False) for form in (on_cpu, usual))
-
-    def lowered(context: Any, *args: Any, **how: Any) -> Any:
-        devices = getattr(context.module_context.axis_context, "num_devices", 1)
-        return (own if devices == 1 else theirs)(context, *args, **how)  # parts of a batch do not go over devices
-
-    mlir.register_lowering(new, lowered, platform="cpu")
-    return new
-
-
-_STATIC = ("strides", "padding", "groups", "map_size", "size")
-forward_p = _primitive("cpu_convolution", plain, fast)
-input_gradient_p = _primitive("cpu_convolution_input_gradient", plain_input_gradient, fast_input_gradient)
-kernel_gradient_p = _primitive("cpu_convolution_kernel_gradient", plain_kernel_gradient, fast_kernel_gradient)
-
-# y = x * k:  dx = dy *' k,  dk = x *" dy, and each of the three is a product of the other two's factors.
-ad.defbilinear(
-    forward_p,
-    lambda dy, x, kernel, **how: input_gradient_p.bind(dy, kernel, **how),
-    lambda dy, x, kernel, **how: kernel_gradient_p.bind(x, dy, **how),
-)
-ad.defbilinear(
-    input_gradient_p,
-    lambda dx, dy, kernel, **how: forward_p.bind(dx, kernel, **how),
-    lambda dx, dy, kernel, **how: kernel_gradient_p.bind(dx, dy, **how),
-)
-ad.defbilinear(
-    kernel_gradient_p,
-    lambda dk, x, dy, **how: input_gradient_p.bind(dy, dk, **how),
-    lambda dk, x, dy, **how: forward_p.bind(x, dk, **how),
-)
+# form -> product, for each of the three
+FORMS, INPUT_GRADIENT_FORMS, KERNEL_GRADIENT_FORMS = (
+    {"plain": usual, "cpu": wide(own), "cpu_split": wide(_if_matmul(own, usual))}
+    for usual, own in (
+        (plain, fast), (plain_input_gradient, fast_input_gradient), (plain_kernel_gradient, fast_kernel_gradient)
+    )
+)  # fmt: skip

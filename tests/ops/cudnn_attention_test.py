@@ -11,8 +11,8 @@ import pytest
 
 from jaxvit import create_model
 from jaxvit.errors import UserError
-from jaxvit.models import flash_attention
-from jaxvit.models.macs import count_jaxpr
+from jaxvit.ops import cudnn_attention
+from jaxvit.ops.macs import count_jaxpr
 from jaxvit.plan import chips, step
 from jaxvit.runtime import platform, sharding
 from tests.helpers.marks import needs_cuda
@@ -23,7 +23,7 @@ TINY = {"image_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_hea
 @pytest.fixture
 def by_formula(monkeypatch):
     """The kernel's place taken by JAX's formula with the same arguments, padding and lengths included."""
-    monkeypatch.setattr(flash_attention, "KERNEL", "xla")
+    monkeypatch.setattr(cudnn_attention, "KERNEL", "xla")
 
 
 def arrays(n, m=None, dtype=jnp.float32, batch=2):
@@ -51,12 +51,12 @@ def value_and_gradients(attention, args):
 @pytest.mark.parametrize("n, m", [(197, 197), (65, 65), (5, 5), (16, 16), (1, 17)])
 def test_tokens_that_only_fill_up_change_nothing(by_formula, n, m):
     args = arrays(n, m)
-    found, wanted = (value_and_gradients(f, args) for f in (flash_attention.attend, plain))
+    found, wanted = (value_and_gradients(f, args) for f in (cudnn_attention.attend, plain))
     chex.assert_trees_all_close(found, wanted, rtol=1e-6, atol=2e-6)
     halves = tuple(a.astype(jnp.bfloat16) for a in args)
     wanted = value_and_gradients(plain, tuple(a.astype(jnp.float32) for a in halves))
     chex.assert_trees_all_close(
-        jax.tree.map(lambda a: a.astype(jnp.float32), value_and_gradients(flash_attention.attend, halves)),
+        jax.tree.map(lambda a: a.astype(jnp.float32), value_and_gradients(cudnn_attention.attend, halves)),
         wanted, rtol=2e-2, atol=2e-2,
     )  # fmt: skip
 
@@ -89,7 +89,7 @@ def test_every_mode_of_differentiation_works(by_formula):
             "again": jax.grad(jax.checkpoint(loss), (0, 1, 2))(*args),
         }  # fmt: skip
 
-    found, wanted = (jax.jit(partial(modes, attention))() for attention in (flash_attention.attend, plain))
+    found, wanted = (jax.jit(partial(modes, attention))() for attention in (cudnn_attention.attend, plain))
     for mode, expected in wanted.items():
         chex.assert_trees_all_close(found[mode], expected, rtol=1e-4, atol=1e-5, custom_message=mode)
 
@@ -133,7 +133,7 @@ def test_without_jaxs_cuda_packages_it_says_which_are_missing(monkeypatch):
     def missing(*_):
         raise RuntimeError("cuDNN is not detected.")
 
-    monkeypatch.setattr(flash_attention, "padded", missing)
+    monkeypatch.setattr(cudnn_attention, "padded", missing)
     assert "dot_general" in str(traced_for_gpu(dtype=jnp.bfloat16))
     with pytest.raises(UserError, match="CUDA packages .cuDNN is not detected"):
         traced_for_gpu(dtype=jnp.bfloat16, attn_implementation="cudnn")

@@ -9,10 +9,11 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxvit import create_model
-from jaxvit.models import cpu_conv
-from jaxvit.models.macs import count_jaxpr, count_macs
-from jaxvit.runtime.platform import made_for
-from tests.models.cpu_grad_test import derivatives
+from jaxvit.models.macs import count_macs
+from jaxvit.ops import conv as conv_op
+from jaxvit.ops import conv_products
+from jaxvit.ops.macs import count_jaxpr
+from tests.ops.linear_test import derivatives
 
 ONES = ((1, 1), (1, 1))
 CASES = {  # batch, height, width, channels, features, side of the kernel, stride, padding, groups
@@ -44,10 +45,10 @@ def case(name):
 def test_every_derivative_is_the_usual_one(name, monkeypatch):
     x, kernel, how = case(name)
     if "at a time" in name:
-        monkeypatch.setattr(cpu_conv, "PART", 2 * x[0].size)
-        assert cpu_conv.images_a_part(x) == (1 if len(x) == 3 else 2)
-    ours = derivatives(lambda x, k: cpu_conv.convolution(x, k, **how), x, kernel)
-    usual = derivatives(functools.partial(cpu_conv.plain, **how), x, kernel)
+        monkeypatch.setattr(conv_products, "PART", 2 * x[0].size)
+        assert conv_products.images_a_part(x) == (1 if len(x) == 3 else 2)
+    ours = derivatives(lambda x, k: conv_op.conv(x, k, **how), x, kernel)
+    usual = derivatives(functools.partial(conv_products.plain, **how), x, kernel)
     for word, value in usual.items():
         for a, b in zip(jax.tree.leaves(ours[word]), jax.tree.leaves(value), strict=True):
             assert jnp.max(jnp.abs(a - b)) <= 1e-5 * jnp.max(jnp.abs(b)), word
@@ -63,9 +64,9 @@ def test_winograd_rounds_no_worse_than_the_usual_form(shape):
         y, back = jax.vjp(conv, *arrays[:2])
         return y, *back(arrays[2])
 
-    plain = functools.partial(cpu_conv.plain, strides=(1, 1), padding=ONES)
+    plain = functools.partial(conv_products.plain, strides=(1, 1), padding=ONES)
     short = [jnp.asarray(a, jnp.float32) for a in (x, kernel, dy)]
-    ours = all_of(lambda x, k: cpu_conv.convolution(x, k, (1, 1), ONES), *short)
+    ours = all_of(lambda x, k: conv_op.conv(x, k, (1, 1), ONES), *short)
     usual = all_of(plain, *short)
     with jax.enable_x64(True):
         exact = [np.asarray(a) for a in all_of(plain, *(jnp.asarray(np.asarray(a), jnp.float64) for a in short))]
@@ -75,7 +76,7 @@ def test_winograd_rounds_no_worse_than_the_usual_form(shape):
 
 def test_forms_in_the_program_for_the_cpu_and_for_others():
     x, kernel, how = case("winograd")
-    traced = jax.jit(lambda x, k: cpu_conv.convolution(x, k, **how)).trace(x, kernel)
+    traced = jax.jit(lambda x, k: conv_op.conv(x, k, **how)).trace(x, kernel)
     here, there = (traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "tpu"))
     assert here.count("dot_general") == 4 and "stablehlo.convolution" not in here
     assert there.count("stablehlo.convolution") == 1 and "dot_general" not in there
@@ -89,7 +90,7 @@ def test_over_several_devices_only_gradients_are_sent():
     _, _, how = case("winograd")
 
     def loss(kernel, x):
-        return jnp.sum(cpu_conv.convolution(x, kernel, **how) ** 2)
+        return jnp.sum(conv_op.conv(x, kernel, **how) ** 2)
 
     program = jax.jit(jax.grad(loss), in_shardings=(whole, split), out_shardings=whole).lower(kernel, x)
     text = program.compile().as_text()
@@ -98,51 +99,61 @@ def test_over_several_devices_only_gradients_are_sent():
 
 
 def test_images_a_part(monkeypatch):
-    monkeypatch.setattr(cpu_conv, "PART", 400)
+    monkeypatch.setattr(conv_products, "PART", 400)
     for images, wanted in {1: 1, 2: 2, 4: 4, 8: 4, 12: 4, 6: 3, 10: 5, 9: 3, 7: 7, 14: 2, 26: 2, 25: 5}.items():
-        assert cpu_conv.images_a_part(jnp.zeros((images, 5, 5, 4)), jnp.zeros((images, 1))) == wanted, images
+        assert conv_products.images_a_part(jnp.zeros((images, 5, 5, 4)), jnp.zeros((images, 1))) == wanted, images
 
 
-def test_where_they_are_used():
-    x, kernel = jnp.zeros((1, 32, 32, 16)), jnp.zeros((3, 3, 16, 16))
-    assert cpu_conv.suits(x, kernel, ONES)
-    assert not cpu_conv.suits(x, kernel, "SAME")
-    assert not cpu_conv.suits(x, kernel, ONES, rhs_dilation=(2, 2))
-    assert cpu_conv.suits(x, kernel[:, :, :8], ONES, feature_group_count=2)
-    assert not cpu_conv.suits(x, kernel[..., :8], ONES)
-    assert not cpu_conv.suits(x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16), ONES)
+def test_a_convolution_is_one_primitive_in_every_model():
     model = create_model("resnet18", stem="cifar", image_size=32)
+    jaxpr = jax.make_jaxpr(lambda x: model.init(jax.random.key(0), x))(jnp.zeros((1, 32, 32, 3)))
+    assert str(jaxpr).count("convolution[") == 20 and "conv_general_dilated" not in str(jaxpr)
+    assert count_jaxpr(jaxpr.jaxpr) == count_macs(model, (32, 32, 3))
 
-    def count():
-        jaxpr = jax.make_jaxpr(lambda x: model.init(jax.random.key(0), x))(jnp.zeros((1, 32, 32, 3)))
-        return str(jaxpr).count("cpu_convolution["), count_jaxpr(jaxpr.jaxpr)
 
-    own, macs = count()
-    with made_for("tpu"):
-        none, usual = count()
-    assert (own, none) == (17, 0)  # but for three 1x1 shortcuts, which are matmuls
-    assert macs == usual == count_macs(model, (32, 32, 3))
+def test_others_are_laxs_own():
+    x, kernel, how = case("strided")
+    given = {"dimension_numbers": jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))}
+    for padding, more in (("SAME", {}), (ONES, {"rhs_dilation": (2, 2)}), (ONES, {"lhs_dilation": (2, 2)})):
+        run = functools.partial(conv_op.conv_general_dilated, window_strides=how["strides"], padding=padding)
+        assert "conv_general_dilated" in str(
+            jax.make_jaxpr(lambda x, k, run=run, more=more: run(x, k, **given, **more))(x, kernel)
+        )
+
+
+@pytest.mark.parametrize("size, stride, side", [(1, 2, 9), (4, 4, 12), (7, 1, 7), (3, 1, 3)])
+def test_what_is_one_matmul_equals_the_convolution(size, stride, side):
+    """1x1 with a stride, patches, and a kernel of the map's own size."""
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((2, side, side, 5), (size, size, 5, 6)))
+    how = {"strides": (stride, stride), "padding": conv_op.NONE}
+    ours = derivatives(functools.partial(conv_op.conv, **how), x, kernel / size)
+    usual = derivatives(functools.partial(conv_products.plain, **how), x, kernel / size)
+    for word, value in usual.items():
+        for a, b in zip(jax.tree.leaves(ours[word]), jax.tree.leaves(value), strict=True):
+            assert jnp.max(jnp.abs(a - b)) <= 1e-5 * jnp.max(jnp.abs(b)), word
+    text = jax.jit(functools.partial(conv_op.conv, **how)).trace(x, kernel).lower(lowering_platforms=("cpu",)).as_text()
+    assert "stablehlo.convolution" not in text and text.count("dot_general") == 1
 
 
 def test_sixteen_bits_are_computed_in_float32():
     x, kernel, how = case("winograd")
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
     given = {"dimension_numbers": jax.lax.ConvDimensionNumbers((0, 3, 1, 2), (3, 2, 0, 1), (0, 3, 1, 2))}
-    y = cpu_conv.conv_general_dilated(x, kernel, how["strides"], how["padding"], **given)
-    exact = cpu_conv.plain(x.astype(jnp.float32), kernel.astype(jnp.float32), **how)
+    y = conv_op.conv_general_dilated(x, kernel, how["strides"], how["padding"], **given)
+    exact = conv_products.plain(x.astype(jnp.float32), kernel.astype(jnp.float32), **how)
     assert y.dtype == jnp.bfloat16
     np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=2**-8, atol=1e-5)
-    with made_for("tpu"):
-        jaxpr = jax.make_jaxpr(lambda x, k: cpu_conv.conv_general_dilated(x, k, (1, 1), ONES, **given))(x, kernel)
-    assert "f32" not in str(jaxpr)
+    run = jax.jit(lambda x, k: conv_op.conv_general_dilated(x, k, (1, 1), ONES, **given)).trace(x, kernel)
+    assert "f32" not in run.lower(lowering_platforms=("tpu",)).as_text()
 
 
 def test_both_gradients_count_the_products_of_the_convolution():
     x, kernel, how = case("strided")
-    y = cpu_conv.plain(x, kernel, **how)
+    y = conv_products.plain(x, kernel, **how)
 
     def gradient(x, kernel):
-        return jax.vjp(lambda x, k: cpu_conv.convolution(x, k, **how), x, kernel)[1](y)
+        return jax.vjp(lambda x, k: conv_op.conv(x, k, **how), x, kernel)[1](y)
 
     assert count_jaxpr(jax.make_jaxpr(gradient)(x, kernel).jaxpr) == 3 * y.size * 9 * 16
 
@@ -150,7 +161,5 @@ def test_both_gradients_count_the_products_of_the_convolution():
 def test_mapped_over_images():
     x, kernel, how = case("winograd")
     stack = jnp.stack([x, 2 * x])
-    gradients = jax.vmap(jax.grad(lambda x, k: jnp.sum(cpu_conv.convolution(x, k, **how) ** 2)), (0, None))(
-        stack, kernel
-    )
+    gradients = jax.vmap(jax.grad(lambda x, k: jnp.sum(conv_op.conv(x, k, **how) ** 2)), (0, None))(stack, kernel)
     np.testing.assert_allclose(gradients[1], 2 * gradients[0], rtol=1e-4, atol=1e-4)

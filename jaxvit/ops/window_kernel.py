@@ -29,10 +29,11 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxvit.errors import UserError
-from jaxvit.models.windows import MASK_VALUE, Pair
 from jaxvit.runtime.platform import platform
 
 Array = jax.Array
+Pair = tuple[int, int]
+MASK_VALUE = -100.0  # added to the logits of pairs from different regions; finite, as in the paper's code
 NEVER = -1e30  # the logit of columns that only fill a tile
 MOST_QUERIES = 64  # in a tile
 PROGRAMS = 1024  # about as many as a large GPU holds at once; more windows make longer programs

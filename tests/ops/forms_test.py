@@ -1,0 +1,166 @@
+"""Every form of every operation gives what the plain one gives; programs do not depend on where they are traced."""
+
+import functools
+import re
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxvit
+from jaxvit.ops import (
+    activations,
+    attention,
+    conv,
+    cudnn_attention,
+    linear,
+    lowering,
+    norm,
+    pooling,
+    window_attention,
+)
+from jaxvit.runtime import platform
+
+
+def arrays(*shapes):
+    rng = np.random.default_rng(0)
+    return tuple(jnp.asarray(rng.standard_normal(shape), jnp.float32) for shape in shapes)
+
+
+# door -> forms, arrays, keywords; the first array is one batch of many
+DOORS = {
+    "conv": (conv.FORMS, arrays((2, 10, 9, 16), (3, 3, 16, 24)), {"padding": ((1, 1), (1, 1))}),
+    "conv, strided, grouped": (
+        conv.FORMS, arrays((2, 9, 9, 16), (3, 3, 4, 16)), {"strides": (2, 2), "padding": ((1, 1), (1, 1)), "groups": 4},
+    ),
+    "conv, 1x1": (conv.FORMS, arrays((2, 9, 9, 5), (1, 1, 5, 16)), {"strides": (2, 2)}),
+    "linear": (linear.FORMS, arrays((3, 5, 7), (7, 4)), {}),
+    "attention": (attention.FORMS, arrays((2, 5, 3, 8), (2, 5, 3, 8), (2, 5, 3, 8)), {}),
+    "window_attention": (
+        {name: form for name, form in window_attention.FORMS.items() if name != "pallas"},  # its code, interpreted
+        arrays((1, 6, 6, 48), (2, 9, 9)), {"window": (3, 3), "shift": (1, 1)},
+    ),
+    "max_pool": (pooling.FORMS, arrays((2, 7, 8, 3)), {"size": 3, "stride": 2, "padding": 1}),
+    "gelu": (activations.FORMS, arrays((5, 6)), {}),
+    "layer_norm": (norm.FORMS, arrays((2, 5, 12), (12,), (12,)), {"eps": 1e-6, "dtype": jnp.float32}),
+    "variance": (norm.VARIANCE_FORMS, arrays((3, 4, 5, 6), (6,)), {}),
+}  # fmt: skip
+CASES = [(door, form) for door, (forms, *_) in DOORS.items() for form in forms if form != "plain"]
+
+
+NOT_MAPPED = ("interpret",)  # a kernel split over devices by a rule of its own, which JAX does not map
+
+
+def values(form, args, how, mapping=True):
+    """Values, gradients and both for a stack of two: in one compiled program."""
+    if "eps" in how and args[0].dtype == jnp.bfloat16:
+        how = {**how, "dtype": jnp.bfloat16}
+
+    def loss(*args):
+        out = form(*args, **how).astype(jnp.float32)
+        return jnp.sum(out * jnp.sin(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape))
+
+    numbers = tuple(range(len(args)))
+    mapped = (0, *(None,) * (len(args) - 1))
+
+    def run(*args):
+        gradient = jax.grad(loss, numbers)
+        stack = (jnp.stack([args[0], -args[0]]), *args[1:])
+        found = {"value": form(*args, **how), "gradients": gradient(*args)}
+        found["again"] = jax.grad(jax.checkpoint(loss), numbers)(*args)
+        if not mapping:
+            return jax.tree.map(lambda a: a.astype(jnp.float32), found)
+        found["mapped"] = jax.vmap(functools.partial(form, **how), mapped)(*stack)
+        found["mapped gradients"] = jax.vmap(gradient, mapped)(*stack)
+        return jax.tree.map(lambda a: a.astype(jnp.float32), found)
+
+    return jax.jit(run)(*args)
+
+
+@functools.cache
+def plain_values(door, dtype):
+    forms, args, how = DOORS[door]
+    return values(forms["plain"], tuple(a.astype(dtype) for a in args), how)
+
+
+@pytest.mark.parametrize("door, form", CASES)
+def test_a_form_gives_what_the_plain_one_gives(door, form, monkeypatch):
+    """Values, gradients, rematerialised, mapped; in float32 and bfloat16."""
+    monkeypatch.setattr(cudnn_attention, "KERNEL", "xla")  # its arithmetic: the kernel needs a GPU
+    forms, args, how = DOORS[door]
+    if door == "variance":  # about the mean, as the forms agree there alone
+        args = (args[0], args[0].mean((0, 1, 2)))
+        plain = values(forms["plain"], args, how)
+        found = values(forms[form], args, how)
+        chex.assert_trees_all_close(found["value"], plain["value"], rtol=1e-5, atol=1e-5)
+        return
+    for dtype, bound in ((jnp.float32, 2e-5), (jnp.bfloat16, 2e-2)):
+        wanted = plain_values(door, dtype)
+        found = values(forms[form], tuple(a.astype(dtype) for a in args), how, form not in NOT_MAPPED)
+        for what, value in found.items():
+            for a, b in zip(jax.tree.leaves(value), jax.tree.leaves(wanted[what]), strict=True):
+                assert jnp.max(jnp.abs(a - b)) <= bound * jnp.max(jnp.abs(b)), (what, dtype)
+
+
+@pytest.mark.parametrize("module", [activations, attention, conv, linear, norm, pooling, window_attention])
+def test_defaults_name_forms(module):
+    assert set(module.DEFAULT.values()) <= set(module.FORMS) and "default" in module.DEFAULT
+    assert "plain" in module.FORMS
+
+
+def test_the_form_is_chosen_when_the_program_is_lowered():
+    forms = {"one": lambda x, *, by: x + by, "two": lambda x, *, by: x * by}
+
+    def door(x):
+        return lowering.by_platform(forms, {"gpu": "two", "default": "one"}, x, by=3.0)
+
+    traced = jax.jit(door).trace(jnp.ones(2))
+    texts = {p: traced.lower(lowering_platforms=(p,)).as_text() for p in ("cpu", "cuda", "rocm", "tpu")}
+    assert [p for p, text in texts.items() if "multiply" in text] == ["cuda", "rocm"]
+    assert [p for p, text in texts.items() if "stablehlo.add" in text] == ["cpu", "tpu"]
+
+
+MODELS = {
+    "vit_tiny_patch16_224": {"image_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 1, "num_heads": 4},
+    "swin_tiny_patch4_window7_224": {"image_size": 32, "embed_dim": 16, "depths": (2,), "num_heads": (2,),
+                                     "window_size": 4},
+    "resnet50": {"image_size": 32, "layers": (1, 1), "channels": (16, 16)},
+    "vgg11_bn": {"image_size": 28, "cfg": (16, "M", 16, "M"), "head_hidden_size": 16},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("open_batch", [True, False])
+def test_a_model_exported_on_a_laptop_is_the_one_exported_on_a_gpu(name, open_batch):
+    model = jaxvit.create_model(name, num_classes=3, **MODELS[name])
+    batch = jax.export.symbolic_shape("batch")[0] if open_batch else 2
+    images = jax.ShapeDtypeStruct((batch, model.image_size, model.image_size, 3), jnp.float32)
+    here = jax.ShapeDtypeStruct((2, *images.shape[1:]), jnp.float32)
+    variables = jax.eval_shape(model.init, jax.random.key(0), here)
+
+    def exported(kind):
+        with platform.made_for(kind):
+            run = jax.jit(lambda v, x: model.apply(v, x))
+            made = jax.export.export(run, platforms=("cpu", "cuda", "tpu"))(variables, images)
+        return re.sub(r"loc\(.*\)|#loc.*", "", str(made.mlir_module()))
+
+    texts = [exported(kind) for kind in ("cpu", "gpu")]
+    assert texts[0] == texts[1]
+    assert "attn" not in name or "case" in texts[0]
+
+
+def test_models_and_explanations_ask_no_platform_and_know_no_primitive():
+    package = Path(jaxvit.__file__).parent
+    words = re.compile(
+        r"runtime\.platform|platform\(|platform_dependent|default_backend|Primitive\b|jax\.interpreters|_p\.bind|jax\.extend"
+    )
+    found = []
+    for folder in ("models", "explain"):
+        for path in sorted((package / folder).glob("*.py")):
+            for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+                if words.search(line):
+                    found.append(f"{folder}/{path.name}:{number}: {line.strip()}")
+    assert not found, "\n".join(found)
