@@ -1,5 +1,7 @@
 """Plans for GPUs that are not here: their names, and what is traced for them."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -33,21 +35,24 @@ def test_the_compiler_is_asked_for_where_it_is_missing(monkeypatch):
     assert plan._has("jax.numpy") and not plan._has("no_such_package.part")
 
 
-def test_what_is_traced_for_a_gpu_is_not_the_processors_formula():
-    """In training the CPU divides by the sum after the second product; elsewhere the softmax is jax.nn's."""
+def test_what_is_traced_is_the_same_anywhere_but_for_kernels():
+    """Forms of plain XLA are chosen when a program is lowered; a kernel is asked for, and needs a GPU."""
     model = create_model("vit_tiny_patch16_224", image_size=32, depth=1)
     images = jnp.zeros((1, 32, 32, 3))
     variables = jax.eval_shape(model.init, jax.random.key(0), images)
 
     def traced(model, variables):
-        return str(jax.make_jaxpr(model.apply)(variables, images))
+        return re.sub(r" at 0x\w+", "", str(jax.make_jaxpr(model.apply)(variables, images)))
 
     here = traced(model, variables)
+    kernel = tiny(attn_implementation="pallas")
+    shapes = jax.eval_shape(kernel.init, jax.random.key(0), images)
+    with pytest.raises(UserError, match="needs a GPU, this is a cpu"):
+        traced(kernel, shapes)
     with platform.made_for("gpu"):
-        there = traced(model, variables)
-        kernel = tiny(attn_implementation="pallas")
-        assert "window_attention_forward" in traced(kernel, jax.eval_shape(kernel.init, jax.random.key(0), images))
-    assert here != there and platform.platform() == "cpu"
+        assert traced(model, variables) == here
+        assert "window_attention_forward" in traced(kernel, shapes)
+    assert platform.platform() == "cpu"
 
 
 @needs_cuda
