@@ -14,6 +14,7 @@ from jaxvit.models.layers import (
     Array,
     Dense,
     Dtype,
+    Mlp,
     Size,
     drop_path_rates,
     rematerialised,
@@ -27,7 +28,9 @@ from jaxvit.models.vit_layers import (
     NORMS,
     Attention,
     AttentionPoolLatent,
+    Layer,
     LayerScale,
+    Norm,
     PatchEmbed,
     make_norm,
     patch_dropout,
@@ -125,6 +128,11 @@ class VisionTransformer(nn.Module):
         (h, w), (ph, pw) = to_pair(self.image_size), to_pair(self.patch_size)
         return h // ph, w // pw
 
+    @property
+    def hidden_dim(self) -> int:
+        """Hidden units of a perceptron."""
+        return int(self.embed_dim * self.mlp_ratio)
+
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Any:
         check_fields(self)
@@ -148,8 +156,14 @@ class VisionTransformer(nn.Module):
         """Patch tokens with their positions, after the prefix tokens: [b, h, w, c] -> [b, prefix + n, d]."""
         kind, d = self.embed_norm_layer, self.embed_dim
         norm = make_norm(kind, self.norm_eps, self.dtype) if kind else None
-        patch_size = to_pair(self.patch_size)
-        x = PatchEmbed(d, patch_size, not self.pre_norm, norm, self.dtype, name="patch_embed")(images)
+        x = PatchEmbed(
+            embed_dim=d,
+            patch_size=to_pair(self.patch_size),
+            use_bias=not self.pre_norm,
+            norm=norm,
+            dtype=self.dtype,
+            name="patch_embed",
+        )(images)
         b, *grid, _ = x.shape
         x = x.reshape(b, -1, d)
 
@@ -177,38 +191,47 @@ class VisionTransformer(nn.Module):
         table = self.param("pos_embed", trunc_normal, (1, num_prefix + num_patches, self.embed_dim))
         return resample_pos_embed(table, self.grid_size, grid, num_prefix)
 
-    def run_blocks(self, x: Array, norm: Callable[..., nn.Module], *, train: bool) -> Array:
-        block = partial(
-            BLOCKS[self.block_fn],
+    def make_block(self, norm: Norm, index: int = 0) -> Layer:
+        """The block of that number, still without its stochastic depth and name."""
+        in_one = self.block_fn.endswith("parallel_scaling")  # attention and perceptron
+        kind = self.attn_layer if not in_one else "diff" if self.block_fn.startswith("diff") else "attn"
+        heads = partial(
+            ATTENTIONS[kind],
             num_heads=self.num_heads,
-            mlp_ratio=self.mlp_ratio,
-            qkv_bias=self.qkv_bias,
-            qk_norm=self.qk_norm,
-            scale_attn_norm=self.scale_attn_norm,
-            scale_mlp_norm=self.scale_mlp_norm,
-            proj_bias=self.proj_bias,
-            init_values=self.init_values,
-            attn_drop=self.attn_drop_rate,
-            proj_drop=self.proj_drop_rate,
-            norm=norm,
-            act=self.act_layer,
-            mlp_layer=self.mlp_layer,
-            attn_layer=self.attn_layer,
+            qk_norm=norm if self.qk_norm else None,
+            drop_rate=self.attn_drop_rate,
             implementation=self.attn_implementation,
+            **({"index": index} if kind == "diff" else {}),
+        )
+        biases = {"qkv_bias": self.qkv_bias, "proj_bias": self.proj_bias}
+        common = {**biases, "proj_drop": self.proj_drop_rate, "dtype": self.dtype, "heads": heads}
+        block = partial(BLOCKS[self.block_fn], norm=norm, init_values=self.init_values)
+        if in_one:
+            return partial(block, hidden_dim=self.hidden_dim, act=self.act_layer, **common)
+        attn = partial(Attention, norm=norm if self.scale_attn_norm else None, **common)
+        mlp = partial(
+            MLPS[self.mlp_layer],
+            hidden_dim=self.hidden_dim,
+            act=self.act_layer,
+            drop_rate=self.proj_drop_rate,
+            use_bias=self.proj_bias,
+            norm=norm if self.scale_mlp_norm else None,
             dtype=self.dtype,
         )
+        return partial(block, attn=attn, mlp=mlp)
 
+    def run_blocks(self, x: Array, norm: Norm, *, train: bool) -> Array:
         def run(module: nn.Module, x: Array) -> Array:
             return module(x, train=train)
 
         run = rematerialised(run, self.remat)
         if self.scan and not self.is_initializing() and not self.is_mutable_collection("intermediates"):
-            return scan_blocks(self, block, x, train=train)
+            return scan_blocks(self, self.make_block(norm), x, train=train)
         for i, rate in enumerate(drop_path_rates(self.drop_path_rate, self.depth)):
-            x = run(block(drop_path=rate, index=i, name=f"blocks_{i}"), x)
+            x = run(self.make_block(norm, i)(drop_path=rate, name=f"blocks_{i}"), x)
         return x
 
-    def pool(self, x: Array, norm: Callable[..., nn.Module], *, train: bool) -> Array:
+    def pool(self, x: Array, norm: Norm, *, train: bool) -> Array:
         """One vector per image: [b, prefix + n, d] -> [b, d] (all tokens for `global_pool=""`)."""
         if self.global_pool == "prr":
             x = refine(x, self.num_heads)
@@ -222,12 +245,11 @@ class VisionTransformer(nn.Module):
         if self.global_pool != "map":
             return POOLS[self.global_pool](x)
         pool = AttentionPoolLatent(
-            self.num_heads,
-            self.mlp_ratio,
-            norm,
-            self.act_layer,
-            self.attn_implementation,
-            self.dtype,
+            num_heads=self.num_heads,
+            mlp=partial(Mlp, hidden_dim=self.hidden_dim, act=self.act_layer, dtype=self.dtype),
+            norm=norm,
+            implementation=self.attn_implementation,
+            dtype=self.dtype,
             name="attn_pool",
         )
         return pool(x, train=train)
@@ -237,8 +259,15 @@ class VisionTransformer(nn.Module):
         x = at_least_float32(nn.Dropout(self.drop_rate)(x, deterministic=not train))
         if self.num_classes == 0:
             return x
-        hidden = (self.head_hidden_size, f"{name}_hidden", self.act_layer, self.drop_rate, x.dtype)
-        x = hidden_layer(x, *hidden, train=train)
+        x = hidden_layer(
+            x,
+            features=self.head_hidden_size,
+            name=f"{name}_hidden",
+            act_layer=self.act_layer,
+            drop_rate=self.drop_rate,
+            dtype=x.dtype,
+            train=train,
+        )
         return Dense(self.num_classes, dtype=x.dtype, kernel_init=trunc_normal, name=name)(x)
 
     def two_heads(self, x: Array, *, train: bool) -> Array | tuple[Array, Array]:
@@ -265,9 +294,10 @@ def check_fields(model: VisionTransformer) -> None:
     for field in (f for f in VisionTransformer.__dataclass_fields__ if f.endswith("_rate")):
         if not 0 <= getattr(model, field) < 1:
             raise UserError(f"{field}={getattr(model, field)} is not a rate in [0, 1).")
-    if model.scan and "diff" in (model.attn_layer, model.block_fn[:4]):
+    differs = "diff" in (model.attn_layer, model.block_fn[:4])
+    if model.scan and differs:
         raise UserError("scan=True needs equal blocks; those of differential attention depend on their number.")
-    parts = 2 * model.num_heads if "diff" in (model.attn_layer, model.block_fn[:4]) else model.num_heads
+    parts = 2 * model.num_heads if differs else model.num_heads
     if model.embed_dim % parts:
         what = "twice num_heads" if parts > model.num_heads else "num_heads"
         raise UserError(f"embed_dim={model.embed_dim} is not divisible by {what}={parts}.")
@@ -275,9 +305,7 @@ def check_fields(model: VisionTransformer) -> None:
         raise UserError(
             f"block_fn={model.block_fn!r} has no scale norms; expected scale_attn_norm and scale_mlp_norm False."
         )
-    if model.attn_implementation == "cudnn" and (
-        model.attn_drop_rate or "diff" in (model.attn_layer, model.block_fn[:4])
-    ):
+    if model.attn_implementation == "cudnn" and (model.attn_drop_rate or differs):
         raise UserError(
             "attn_implementation='cudnn' shows no attention weights, which attn_drop_rate and differential attention "
             "change; expected None or 'xla'."

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,7 +12,8 @@ from jaxvit.models.layers import Array, Conv, Dense, Dtype, LayerNorm, Mlp, trun
 from jaxvit.ops.activations import ACTIVATIONS
 from jaxvit.ops.attention import attention, attention_weights, weighted_sum
 
-Norm = Callable[..., nn.Module]  # called with the submodule's name
+Layer = Callable[..., nn.Module]  # a module with its fields set, called with the submodule's name
+Norm = Layer
 
 NORMS: dict[str, Norm] = {"layernorm": LayerNorm, "rmsnorm": nn.RMSNorm}
 tiny_normal = nn.initializers.normal(stddev=1e-6)
@@ -63,40 +63,76 @@ class PatchEmbed(nn.Module):
         return x if self.norm is None else self.norm(name="norm")(x)
 
 
-def attend(module: Any, q: Array, k: Array, v: Array, *, drop_rate: float = 0.0, train: bool = False) -> Array:
+def attend(
+    module: nn.Module,
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    drop_rate: float = 0.0,
+    implementation: str | None = None,
+    train: bool = False,
+) -> Array:
     """Scaled dot-product attention, [b, n, heads, hd] each -> [b, n, heads, hd]; softmax in float32.
 
     `module` sows its weights [b, heads, n, m] as `attn_weights` when "intermediates" is mutable.
     """
-    implementation = None if module.is_initializing() else module.implementation
+    implementation = None if module.is_initializing() else implementation
     return attention(q, k, v, implementation=implementation, change=watch_or_drop(module, drop_rate, train))
 
 
-def multi_head(module: Any, q: Array, k: Array, v: Array, *, train: bool) -> Array:
+def multi_head(
+    module: nn.Module,
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    num_heads: int,
+    qk_norm: Norm | None = None,
+    drop_rate: float = 0.0,
+    implementation: str | None = None,
+    train: bool,
+) -> Array:
     """Attention of each head (Vaswani et al., 2017), [b, n, d] each -> [b, n, heads, hd].
 
     Optionally with a norm of queries and keys per head (Dehghani et al., 2023).
     """
-    q, k, v = (a.reshape(*a.shape[:2], module.num_heads, -1) for a in (q, k, v))
-    if module.qk_norm:
-        q, k = module.norm(name="q_norm")(q), module.norm(name="k_norm")(k)
-    return attend(module, q, k, v, drop_rate=module.attn_drop, train=train)
+    q, k, v = (a.reshape(*a.shape[:2], num_heads, -1) for a in (q, k, v))
+    if qk_norm is not None:
+        q, k = qk_norm(name="q_norm")(q), qk_norm(name="k_norm")(k)
+    return attend(module, q, k, v, drop_rate=drop_rate, implementation=implementation, train=train)
 
 
-def differential(module: Any, q: Array, k: Array, v: Array, *, train: bool) -> Array:
-    """The difference of two softmax maps of half-width heads (Ye et al., 2024): as `multi_head`."""
+def differential(
+    module: nn.Module,
+    q: Array,
+    k: Array,
+    v: Array,
+    *,
+    num_heads: int,
+    qk_norm: Norm | None = None,
+    drop_rate: float = 0.0,
+    implementation: str | None = None,
+    index: int = 0,
+    train: bool,
+) -> Array:
+    """The difference of two softmax maps of half-width heads (Ye et al., 2024): as `multi_head`.
+
+    `index` is that of the block, with which the weight of the second map begins; the one implementation is the formula.
+    """
+    del implementation
     b, n, d = q.shape
-    half = d // module.num_heads // 2
-    q, k = (a.reshape(b, n, 2 * module.num_heads, half) for a in (q, k))
-    v = v.reshape(b, n, module.num_heads, 2 * half)
-    if module.qk_norm:
-        q, k = module.norm(name="q_norm")(q), module.norm(name="k_norm")(k)
+    half = d // num_heads // 2
+    q, k = (a.reshape(b, n, 2 * num_heads, half) for a in (q, k))
+    v = v.reshape(b, n, num_heads, 2 * half)
+    if qk_norm is not None:
+        q, k = qk_norm(name="q_norm")(q), qk_norm(name="k_norm")(k)
     normal = nn.initializers.normal(stddev=0.1)
     q1, k1, q2, k2 = (module.param(f"lambda_{s}", normal, (half,)) for s in ("q1", "k1", "q2", "k2"))
-    start = 0.8 - 0.6 * math.exp(-0.3 * module.index)
+    start = 0.8 - 0.6 * math.exp(-0.3 * index)
     balance = jnp.exp(jnp.sum(q1 * k1)) - jnp.exp(jnp.sum(q2 * k2)) + start
-    maps = attention_weights(q, k).reshape(b, module.num_heads, 2, n, n)
-    maps = nn.Dropout(module.attn_drop)(maps, deterministic=not train)  # each map by itself, as timm has it
+    maps = attention_weights(q, k).reshape(b, num_heads, 2, n, n)
+    maps = nn.Dropout(drop_rate)(maps, deterministic=not train)  # each map by itself, as timm has it
     weights, watch = maps[:, :, 0] - balance * maps[:, :, 1], watch_or_drop(module, 0.0, train)
     x = weighted_sum(weights if watch is None else watch(weights), v)
     return nn.RMSNorm(epsilon=1e-5, dtype=x.dtype, name="sub_norm")(x) * (1 - start)
@@ -106,19 +142,13 @@ ATTENTIONS: dict[str, Callable[..., Array]] = {"attn": multi_head, "diff": diffe
 
 
 class Attention(nn.Module):
-    """Self-attention with its projections: [b, n, d] -> [b, n, d]; `scale_norm` as in Wang et al., 2022."""
+    """Self-attention with its projections: [b, n, d] -> [b, n, d]."""
 
-    num_heads: int
+    heads: Callable[..., Array]  # `multi_head` or `differential`, with their keywords
     qkv_bias: bool = True
-    qk_norm: bool = False
-    scale_norm: bool = False
     proj_bias: bool = True
-    attn_drop: float = 0.0
+    norm: Norm | None = None  # of the heads' outputs (Wang et al., 2022)
     proj_drop: float = 0.0
-    norm: Norm = default_norm
-    attn_layer: str = "attn"
-    index: int = 0  # of the block; differential attention starts from it
-    implementation: str | None = None
     dtype: Dtype = None
 
     @nn.compact
@@ -126,8 +156,8 @@ class Attention(nn.Module):
         d = x.shape[-1]
         dense = partial(Dense, dtype=self.dtype, kernel_init=trunc_normal)
         q, k, v = jnp.split(dense(3 * d, use_bias=self.qkv_bias, name="qkv")(x), 3, axis=-1)
-        x = ATTENTIONS[self.attn_layer](self, q, k, v, train=train).reshape(x.shape)
-        if self.scale_norm:
+        x = self.heads(self, q, k, v, train=train).reshape(x.shape)
+        if self.norm is not None:
             x = self.norm(name="norm")(x)
         x = dense(d, use_bias=self.proj_bias, name="proj")(x)
         return nn.Dropout(self.proj_drop)(x, deterministic=not train)
@@ -183,9 +213,8 @@ class AttentionPoolLatent(nn.Module):
     """Pools tokens with one learnt query and a perceptron (Zhai et al., 2022): [b, n, d] -> [b, d]."""
 
     num_heads: int
-    mlp_ratio: float = 4.0
+    mlp: Layer
     norm: Norm = default_norm
-    act: str = "gelu"
     implementation: str | None = None
     dtype: Dtype = None
 
@@ -198,10 +227,9 @@ class AttentionPoolLatent(nn.Module):
         q = dense(d, name="q")(latent.astype(x.dtype))
         q = jnp.broadcast_to(q.reshape(1, 1, self.num_heads, -1), (b, 1, self.num_heads, d // self.num_heads))
         kv = dense(2 * d, name="kv")(x).reshape(b, n, 2, self.num_heads, -1)
-        x = attend(self, q, kv[:, :, 0], kv[:, :, 1], train=train)
+        x = attend(self, q, kv[:, :, 0], kv[:, :, 1], implementation=self.implementation, train=train)
         x = dense(d, name="proj")(x.reshape(b, d))
-        mlp = Mlp(int(d * self.mlp_ratio), self.act, dtype=self.dtype, name="mlp")
-        return x + mlp(self.norm(name="norm")(x), train=train)
+        return x + self.mlp(name="mlp")(self.norm(name="norm")(x), train=train)
 
 
 def refine(x: Array, num_heads: int) -> Array:

@@ -2,6 +2,7 @@
 
 import re
 import statistics
+from functools import partial
 
 import chex
 import flax.linen as nn
@@ -12,7 +13,7 @@ import pytest
 
 from jaxvit.errors import UserError
 from jaxvit.models import vit_layers
-from jaxvit.models.layers import DropPath, trunc_normal
+from jaxvit.models.layers import DropPath, Mlp, trunc_normal
 from jaxvit.models.vit import VisionTransformer, check_fields
 from jaxvit.models.vit_blocks import BLOCKS
 from jaxvit.models.vit_layers import MLPS, Attention, AttentionPoolLatent, LayerScale, PatchEmbed
@@ -50,7 +51,9 @@ def apply(model: nn.Module, variables, x, key=None, **options):
 @pytest.mark.parametrize("attn_layer", ["attn", "diff"])
 @pytest.mark.parametrize("block_fn", BLOCKS)
 def test_block_keeps_the_shape(block_fn, attn_layer):
-    block = BLOCKS[block_fn](num_heads=3, qkv_bias=False, qk_norm=True, init_values=0.1, attn_layer=attn_layer)
+    model = tiny(embed_dim=24, num_heads=3, qkv_bias=False, qk_norm=True, init_values=0.1, block_fn=block_fn,
+                 attn_layer=attn_layer)  # fmt: skip
+    block = model.make_block(vit_layers.default_norm)()
     x = draw((2, 7, 24))
     variables = start(block, x)
     assert set(variables) == {"params"}
@@ -71,7 +74,7 @@ def test_mlp_keeps_the_shape(kind):
 
 def test_parts_alone():
     x = draw((2, 7, 24))
-    pool = AttentionPoolLatent(num_heads=3)
+    pool = AttentionPoolLatent(num_heads=3, mlp=partial(Mlp, hidden_dim=96))
     chex.assert_shape(apply(pool, start(pool, x), x), (2, 24))
     scale = LayerScale(0.5)
     chex.assert_trees_all_close(scale.apply(scale.init(jax.random.key(0), x), x), 0.5 * x)
@@ -83,7 +86,7 @@ def test_parts_alone():
 
 def test_attention_by_hand():
     x = draw((1, 3, 4))
-    attention = Attention(num_heads=2)
+    attention = Attention(heads=partial(vit_layers.multi_head, num_heads=2))
     variables = start(attention, x)
     p = jax.tree.map(np.asarray, variables["params"])
     qkv = (np.asarray(x[0]) @ p["qkv"]["kernel"] + p["qkv"]["bias"]).reshape(3, 3, 2, 2)  # [n, qkv, heads, hd]
@@ -189,7 +192,7 @@ def test_patches_are_dropped_with_and_without_positions(pos_embed):
 
 def test_differential_attention_drops_each_of_its_maps():
     x, n = draw((4, 8, 16)), 8
-    module = Attention(num_heads=2, attn_layer="diff", attn_drop=0.5)
+    module = Attention(heads=partial(vit_layers.differential, num_heads=2, drop_rate=0.5))
     params = jax.tree.map(jnp.zeros_like, module.init(jax.random.key(0), x))  # all weights of a map are 1 / n
     rngs = {"dropout": jax.random.key(1)}
     _, seen = module.apply(params, x, train=True, rngs=rngs, mutable=["intermediates"])
