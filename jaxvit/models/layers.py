@@ -14,6 +14,7 @@ from jaxvit.ops import linear, macs, norm
 from jaxvit.ops.activations import ACTIVATIONS
 
 Array = jax.Array
+Layer = Callable[..., nn.Module]  # a module with its fields set, called with the submodule's name
 Dtype = Any
 Size = int | tuple[int, int]
 

@@ -1,6 +1,5 @@
 """Swin Transformer: shifted windows (Liu et al., 2021) and its variants S3 (Chen et al., 2021)."""
 
-from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
@@ -14,6 +13,7 @@ from jaxvit.models.layers import (
     Dense,
     DropPath,
     Dtype,
+    Layer,
     Mlp,
     Size,
     drop_path_rates,
@@ -40,7 +40,7 @@ NORM_EPS = 1e-5  # torch.nn.LayerNorm's own; timm's ViT uses 1e-6
 class WindowAttention(nn.Module):
     """Self-attention in (shifted) windows with a learned bias per relative position: [b, h, w, d] -> the same.
 
-    The map is a multiple of the window. With `rolled` it was shifted before, and only the mask is wanted.
+    A map that the windows do not divide is shifted, then padded, and both undone.
     """
 
     num_heads: int
@@ -53,70 +53,53 @@ class WindowAttention(nn.Module):
     dtype: Dtype = None
 
     @nn.compact
-    def __call__(self, x: Array, *, rolled: bool = False, train: bool = False) -> Array:
+    def __call__(self, x: Array, *, train: bool = False) -> Array:
+        (_, h, w, _), (wh, ww), (sh, sw) = x.shape, self.window_size, self.shift_size
+        pad_h, pad_w = -h % wh, -w % ww
+        if not pad_h and not pad_w:
+            return self.attend(x, train=train)
+        x = jnp.roll(x, (-sh, -sw), (1, 2))
+        x = jnp.pad(x, ((0, 0), (0, pad_h), (0, pad_w), (0, 0)))
+        x = self.attend(x, rolled=True, train=train)[:, :h, :w]
+        return jnp.roll(x, (sh, sw), (1, 2))
+
+    def attend(self, x: Array, *, rolled: bool = False, train: bool) -> Array:
+        """Attends in the windows of a map that they divide; one that was `rolled` before wants the mask only."""
         d, (wh, ww) = x.shape[-1], self.window_size
         table_shape = ((2 * wh - 1) * (2 * ww - 1), self.num_heads)
         table = self.param("relative_position_bias_table", trunc_normal, table_shape)
         bias = table[relative_position_index(self.window_size)].transpose(2, 0, 1)  # [heads n n]
-        qkv = Dense(3 * d, self.qkv_bias, self.dtype, kernel_init=trunc_normal, name="qkv")(x)
+        dense = partial(Dense, dtype=self.dtype, kernel_init=trunc_normal)
+        qkv = dense(3 * d, use_bias=self.qkv_bias, name="qkv")(x)
         implementation = None if self.is_initializing() else self.implementation
         x = window_attention(
             qkv, bias, self.window_size, self.shift_size, rolled=rolled, implementation=implementation,
             change=watch_or_drop(self, self.attn_drop_rate, train),
         )  # fmt: skip
-        x = Dense(d, dtype=self.dtype, kernel_init=trunc_normal, name="proj")(x)
-        return nn.Dropout(self.proj_drop_rate)(x, deterministic=not train)
+        return nn.Dropout(self.proj_drop_rate)(dense(d, name="proj")(x), deterministic=not train)
 
 
 class SwinBlock(nn.Module):
-    """x + attn(norm1(x)), then x + mlp(norm2(x)), attention in (shifted) windows: [b, h, w, d] -> same."""
+    """The transformer block, with attention in (shifted) windows: [b, h, w, d] -> same."""
 
-    num_heads: int
-    window_size: Pair
-    shift_size: Pair = (0, 0)
-    mlp_ratio: float = 4.0
-    qkv_bias: bool = True
-    proj_drop_rate: float = 0.0
-    attn_drop_rate: float = 0.0
+    attn: Layer
+    mlp: Layer
+    norm: Layer
     drop_path_rate: float = 0.0
-    implementation: str | None = None
-    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:  # by position: nn.remat needs it static
-        norm1, norm2 = (layer_norm(NORM_EPS, name, self.dtype) for name in ("norm1", "norm2"))
-        hidden_dim = int(x.shape[-1] * self.mlp_ratio)
-        mlp = Mlp(hidden_dim, drop_rate=self.proj_drop_rate, dtype=self.dtype, name="mlp")
-        x = x + DropPath(self.drop_path_rate)(self.window_attention(norm1(x), train), train=train)
-        return x + DropPath(self.drop_path_rate)(mlp(norm2(x), train=train), train=train)
-
-    def window_attention(self, x: Array, train: bool) -> Array:
-        """Attends in windows; a map that they do not divide is shifted, then padded, and both undone."""
-        (_, h, w, _), (wh, ww), (sh, sw) = x.shape, self.window_size, self.shift_size
-        attn = WindowAttention(
-            num_heads=self.num_heads,
-            window_size=self.window_size,
-            shift_size=self.shift_size,
-            qkv_bias=self.qkv_bias,
-            attn_drop_rate=self.attn_drop_rate,
-            proj_drop_rate=self.proj_drop_rate,
-            implementation=self.implementation,
-            dtype=self.dtype,
-            name="attn",
-        )
-        pad_h, pad_w = -h % wh, -w % ww
-        if not pad_h and not pad_w:
-            return attn(x, train=train)
-        x = jnp.roll(x, (-sh, -sw), (1, 2))
-        x = jnp.pad(x, ((0, 0), (0, pad_h), (0, pad_w), (0, 0)))
-        x = attn(x, rolled=True, train=train)[:, :h, :w]
-        return jnp.roll(x, (sh, sw), (1, 2))
+        y = self.attn(name="attn")(self.norm(name="norm1")(x), train=train)
+        x = x + DropPath(self.drop_path_rate)(y, train=train)
+        y = self.mlp(name="mlp")(self.norm(name="norm2")(x), train=train)
+        return x + DropPath(self.drop_path_rate)(y, train=train)
 
 
 class PatchMerging(nn.Module):
     """Joins 2x2 neighbours and projects them: [b, h, w, d] -> [b, ceil(h/2), ceil(w/2), features]."""
 
     features: int
+    norm: Layer
     dtype: Dtype = None
 
     @nn.compact
@@ -127,36 +110,28 @@ class PatchMerging(nn.Module):
         h, w = (h + 1) // 2, (w + 1) // 2
         # (row, column) of the neighbours in the order (0, 0), (1, 0), (0, 1), (1, 1)
         x = x.reshape(b, h, 2, w, 2, d).transpose(0, 1, 3, 4, 2, 5).reshape(b, h, w, 4 * d)
-        x = layer_norm(NORM_EPS, "norm", self.dtype)(x)
-        return Dense(self.features, False, self.dtype, kernel_init=trunc_normal, name="reduction")(x)
+        reduction = Dense(self.features, use_bias=False, dtype=self.dtype, kernel_init=trunc_normal, name="reduction")
+        return reduction(self.norm(name="norm")(x))
 
 
 class SwinStage(nn.Module):
     """Patch merging (but in the first stage), then blocks whose windows are plain and shifted in turn."""
 
-    dim: int
     map_size: Pair
-    downsample: bool
-    num_heads: int
     window_size: Pair
     drop_path_rates: tuple[float, ...]
-    block: Callable[..., nn.Module]
-    dtype: Dtype = None
+    attn: Layer  # but for its windows
+    block: Layer  # but for its attention
+    downsample: Layer | None = None
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
-        if self.downsample:
-            x = PatchMerging(self.dim, self.dtype, name="downsample")(x)
+        if self.downsample is not None:
+            x = self.downsample(name="downsample")(x)
         for i, rate in enumerate(self.drop_path_rates):
             window, shift = clamp_window(self.map_size, self.window_size, shifted=i % 2 == 1)
-            block = self.block(
-                num_heads=self.num_heads,
-                window_size=window,
-                shift_size=shift,
-                drop_path_rate=rate,
-                name=f"blocks_{i}",
-            )
-            x = block(x, train)
+            attn = partial(self.attn, window_size=window, shift_size=shift)
+            x = self.block(attn=attn, drop_path_rate=rate, name=f"blocks_{i}")(x, train)
         return x
 
 
@@ -165,6 +140,7 @@ class PatchEmbed(nn.Module):
 
     features: int
     patch_size: Pair
+    norm: Layer
     dtype: Dtype = None
 
     @nn.compact
@@ -180,7 +156,7 @@ class PatchEmbed(nn.Module):
             bias_init=torch_bias(fan_in),
             name="proj",
         )
-        return layer_norm(NORM_EPS, "norm", self.dtype)(proj(images))
+        return self.norm(name="norm")(proj(images))
 
 
 class ClassifierHead(nn.Module):
@@ -200,7 +176,15 @@ class ClassifierHead(nn.Module):
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
         if self.num_classes == 0:
             return x
-        x = hidden_layer(x, self.hidden_size, "hidden", "gelu", self.drop_rate, self.dtype, train=train)
+        x = hidden_layer(
+            x,
+            features=self.hidden_size,
+            name="hidden",
+            act_layer="gelu",
+            drop_rate=self.drop_rate,
+            dtype=self.dtype,
+            train=train,
+        )
         x = Dense(self.num_classes, dtype=self.dtype, kernel_init=trunc_normal, name="fc")(x)
         return at_least_float32(x)
 
@@ -244,33 +228,41 @@ class SwinTransformer(nn.Module):
         map_h, map_w = (i // p for i, p in zip(to_pair(self.image_size), patch_size, strict=True))
         windows = stage_windows(self.window_size, len(self.depths))
         rates = iter(drop_path_rates(self.drop_path_rate, sum(self.depths)))
-        block = partial(
-            rematerialised(SwinBlock, self.remat, static_argnums=(2,)),
-            mlp_ratio=self.mlp_ratio,
+        norm = partial(layer_norm, NORM_EPS, dtype=self.dtype)
+        block = partial(rematerialised(SwinBlock, self.remat, static_argnums=(2,)), norm=norm)
+        attn = partial(
+            WindowAttention,
             qkv_bias=self.qkv_bias,
-            proj_drop_rate=self.proj_drop_rate,
             attn_drop_rate=self.attn_drop_rate,
+            proj_drop_rate=self.proj_drop_rate,
             implementation=self.attn_implementation,
             dtype=self.dtype,
         )
+        mlp = partial(Mlp, drop_rate=self.proj_drop_rate, dtype=self.dtype)
+        merge = partial(PatchMerging, norm=norm, dtype=self.dtype)
 
-        x = PatchEmbed(self.embed_dim, patch_size, self.dtype, name="patch_embed")(images)
+        x = PatchEmbed(self.embed_dim, patch_size, norm=norm, dtype=self.dtype, name="patch_embed")(images)
         for i, (depth, heads, window) in enumerate(zip(self.depths, self.num_heads, windows, strict=True)):
+            dim = self.embed_dim * 2**i
             if i > 0:
                 map_h, map_w = (map_h + 1) // 2, (map_w + 1) // 2
             x = SwinStage(
-                dim=self.embed_dim * 2**i,
                 map_size=(map_h, map_w),
-                downsample=i > 0,
-                num_heads=heads,
                 window_size=window,
                 drop_path_rates=tuple(next(rates) for _ in range(depth)),
-                block=block,
-                dtype=self.dtype,
+                attn=partial(attn, num_heads=heads),
+                block=partial(block, mlp=partial(mlp, hidden_dim=int(dim * self.mlp_ratio))),
+                downsample=partial(merge, features=dim) if i > 0 else None,
                 name=f"layers_{i}",
             )(x, train=train)
-        x = layer_norm(NORM_EPS, "norm", self.dtype)(x)
-        head = ClassifierHead(self.num_classes, self.drop_rate, self.head_hidden_size, self.dtype, name="head")
+        x = norm(name="norm")(x)
+        head = ClassifierHead(
+            num_classes=self.num_classes,
+            drop_rate=self.drop_rate,
+            hidden_size=self.head_hidden_size,
+            dtype=self.dtype,
+            name="head",
+        )
         return head(x, train=train)
 
 

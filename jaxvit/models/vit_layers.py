@@ -8,11 +8,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvit.models.layers import Array, Conv, Dense, Dtype, LayerNorm, Mlp, trunc_normal, watch_or_drop
+from jaxvit.models.layers import Array, Conv, Dense, Dtype, Layer, LayerNorm, Mlp, trunc_normal, watch_or_drop
 from jaxvit.ops.activations import ACTIVATIONS
 from jaxvit.ops.attention import attention, attention_weights, weighted_sum
 
-Layer = Callable[..., nn.Module]  # a module with its fields set, called with the submodule's name
 Norm = Layer
 
 NORMS: dict[str, Norm] = {"layernorm": LayerNorm, "rmsnorm": nn.RMSNorm}

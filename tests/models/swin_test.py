@@ -12,8 +12,10 @@ import pytest
 
 from jaxvit.errors import UserError
 from jaxvit.models import swin
+from jaxvit.models.layers import Mlp, layer_norm
 from jaxvit.ops import window_attention
 
+NORM = partial(layer_norm, swin.NORM_EPS)
 TINY = {"embed_dim": 16, "depths": (2, 2), "num_heads": (2, 4), "num_classes": 5}
 
 
@@ -80,7 +82,8 @@ def test_mask_separates_exactly_what_the_shift_joined(shift):
 
 def test_no_attention_crosses_the_seam():
     """A change at the bottom edge must not reach the top edge through one shifted block."""
-    block = swin.SwinBlock(num_heads=2, window_size=(4, 4), shift_size=(2, 2))
+    attn = partial(swin.WindowAttention, num_heads=2, window_size=(4, 4), shift_size=(2, 2))
+    block = swin.SwinBlock(attn=attn, mlp=partial(Mlp, hidden_dim=32), norm=NORM)
     x = np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype(np.float32)
     variables = variables_of(block, x)
     changed = x.copy()
@@ -116,7 +119,7 @@ def test_window_size_forms():
 def test_patch_merging_pads_odd_maps_and_keeps_the_order_of_neighbours(size):
     h, w = size
     x = np.random.default_rng(0).normal(size=(2, h, w, 3)).astype(np.float32)
-    merge = swin.PatchMerging(6)
+    merge = swin.PatchMerging(6, norm=NORM)
     variables = variables_of(merge, x)
     out = merge.apply(variables, x)
     chex.assert_shape(out, (2, (h + 1) // 2, (w + 1) // 2, 6))
