@@ -41,7 +41,7 @@ MARKS = {  # what a child reports: (module, class or None, function)
     "end of epoch": ("train.loop", None, "_end_epoch"),
     "resume": ("train.loop", None, "_resume"),
     "finish": ("train.loop", None, "finish"),
-    "write": ("workdir.run_files", None, "replace"),
+    "write": ("runtime.files", None, "write"),
     "predictions": ("workdir.run_files", None, "write_npz"),
 }
 

@@ -38,7 +38,7 @@ def run(argv: Sequence[str]) -> int:
         raise UserError("no images; name files or folders, or ask for test images of a run with --samples 16")
     if args.only != "all" and not args.samples:
         raise UserError("--only chooses among test images; give --samples too, for example --samples 16")
-    out = expand(args.out or (Path(args.workdir[0]) / "explain" if args.workdir else "explain"))
+    out = expand(args.out) if args.out else expand(args.workdir[0]) / "explain" if args.workdir else Path("explain")
     if not args.layers:
         packages.require("matplotlib")
         if (out / "grid.png").exists() and not args.force:  # said before the work
