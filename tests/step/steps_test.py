@@ -21,6 +21,7 @@ from jaxvit.step.state import create_state, ema_variables, init_variables
 
 MODELS = {
     "vit": ("vit_tiny_patch16_224", {"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}),
+    "one block": ("vit_tiny_patch16_224", {"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}),
     "swin": ("swin_tiny_patch4_window7_224", {"patch_size": 2, "embed_dim": 8, "depths": (1, 1), "num_heads": (1, 2),
                                               "window_size": 2}),
 }  # fmt: skip
@@ -138,14 +139,14 @@ def test_masked_examples_change_nothing():
 )
 def test_accumulation_equals_the_large_batch(words):
     images = batch(8) | {"mask": jnp.arange(8) != 5}  # one unreadable: the parts have different weights
-    state, step, _, _ = build(augment=False, **words)
+    state, step, _, _ = build("one block", augment=False, **words)
     whole, whole_metrics = jax.jit(step)(state, images)
-    state, step, _, _ = build(augment=False, accum_steps=4, **words)
+    state, step, _, _ = build("one block", augment=False, accum_steps=4, **words)
     parts, parts_metrics = jax.jit(step)(state, images)
     chex.assert_trees_all_close(whole.params, parts.params, atol=1e-6)
     chex.assert_trees_all_close(whole_metrics, parts_metrics, rtol=1e-4)
     if words:
-        plain, _ = jax.jit(build(augment=False, accum_steps=4)[1])(state, images)
+        plain, _ = jax.jit(build("one block", augment=False, accum_steps=4)[1])(state, images)
         assert max(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.abs(a - b).max(), plain.params, parts.params))) > 1e-5
 
 
@@ -153,14 +154,14 @@ def test_m_sharpness_perturbs_each_part_alone():
     """Against the same by hand: the mean of the ASAM gradients of every second example."""
     images = batch(8)
     words = {"rho": 0.5, "adaptive": True}
-    state, step, _, _ = build(augment=False, perturbations=2, **words)
+    state, step, _, _ = build("one block", augment=False, perturbations=2, **words)
     got, _ = jax.jit(step)(state, images)
-    alone = jax.jit(build(augment=False, **words)[1])
+    alone = jax.jit(build("one block", augment=False, **words)[1])
     halves = [alone(state, {k: v[i::2] for k, v in images.items()})[0].params for i in range(2)]
     chex.assert_trees_all_close(got.params, jax.tree.map(lambda a, b: (a + b) / 2, *halves), atol=1e-6)
     whole, _ = alone(state, images)
     assert max(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.abs(a - b).max(), got.params, whole.params))) > 1e-5
-    state, step, _, _ = build(augment=False, perturbations=2, accum_steps=4, **words)
+    state, step, _, _ = build("one block", augment=False, perturbations=2, accum_steps=4, **words)
     chex.assert_trees_all_close(jax.jit(step)(state, images)[0].params, got.params, atol=1e-6)
     with pytest.raises(UserError, match="do not divide"):
         gradients.make_gradient(accum_steps=2, perturbations=3, rho=0.1)

@@ -47,12 +47,12 @@ def test_two_kills_leave_no_trace(tmp_path):
     assert [run["differences"] for run in record["runs"]] == [[]]
 
 
-def test_twenty_damages_are_told_and_mended(tmp_path, monkeypatch):
+def test_ten_damages_are_told_and_mended(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     for name in ("prepare", "deferred"):  # the tool replaces them
         monkeypatch.setattr(train, name, getattr(train, name))
     monkeypatch.setattr(summary, "count_macs", summary.count_macs)
-    wrong = [record for record in tool("damage_test").damages(20, 7, tmp_path) if record["wrong"]]
+    wrong = [record for record in tool("damage_test").damages(10, 7, tmp_path) if record["wrong"]]
     assert not wrong, json.dumps(wrong, indent=1)[:3000]
 
 
@@ -67,7 +67,7 @@ def no_new_cache_entries():
 
 
 def test_a_full_disk_ends_the_run_and_costs_nothing(tmp_path, data_name, no_new_cache_entries):
-    config = tiny_config(data_name, num_epochs=3, model__depth=4)
+    config = tiny_config(data_name)
     train.train_and_evaluate(config, tmp_path / "whole")
     with pytest.raises(RunError, match="File too large\n") as caught:
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
