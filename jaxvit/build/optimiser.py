@@ -62,7 +62,7 @@ def make_optimizer(config: Config, params: Any, trainable: Any, schedule: Callab
     options = {word: tuple(value) if isinstance(value, list) else value for word, value in options.items()}
     twice = sorted(set(options) & {*shared, "mu_dtype", "learning_rate"})
     if twice:
-        raise UserError(f"optim.options.{twice[0]} is not read; the config word is optim.{twice[0]}")
+        raise UserError(f"optim.options.{twice[0]} is not read; the option is optim.{twice[0]}")
     return optim.make_optimizer(
         params,
         schedule=schedule,

@@ -30,13 +30,15 @@ def complete(config: Config, facts: Facts) -> Config:
     given = {name: value for name, value in m.items() if name != "name" and value is not None}
     weights = _weights_data_config(config)
     if config.pretrained and parts.pretrained_name(config.pretrained) not in (None, models.split_tag(m.name)[0]):
-        raise UserError(f"pretrained {config.pretrained!r} are no weights of model.name {m.name!r}; set both alike")
+        raise UserError(
+            f"pretrained {config.pretrained!r} does not belong to model.name {m.name!r}; both must name the same model"
+        )
 
     num_classes = facts.num_classes
     if given.get("num_classes", num_classes) != num_classes:
         raise UserError(f"model.num_classes is {given['num_classes']}; {d.name} has {num_classes} classes")
     if "dtype" in given:
-        raise UserError("model.dtype is not read; the config word is dtype, float32 or bfloat16")
+        raise UserError("model.dtype is not read; the option is dtype, float32 or bfloat16")
     in_channels = given.get("in_channels", weights["in_channels"] if weights else facts.in_channels)
     if in_channels not in (1, 3, facts.in_channels):
         raise UserError(f"model.in_channels is {in_channels}; {d.name} can be read as 1 (grey) or 3 (RGB)")

@@ -13,7 +13,7 @@ DESCRIPTION = """Search the ranges of config.sweep.ranges for the best validatio
   %(prog)s --config FILE --trials 20 --workdir DIR [--config.WORD=VALUE ...]
 
 Each trial is a run in DIR/trial_0000 and so on; trials.csv, sweep.png and best.json say what came out. Started again,
-the command goes on where it stopped; a larger --trials adds to the search. The test split selects nothing."""
+the command resumes where it stopped; a larger --trials adds to the search. The test split selects nothing."""
 
 
 def run(argv: list[str]) -> int:
@@ -27,7 +27,7 @@ def run(argv: list[str]) -> int:
         raise UserError("no --config; for example --config configs/sweep_digits_vit.py --workdir runs/sweep")
     if args.workdir is None:
         raise UserError("no --workdir: the directory where the sweep is kept, for example --workdir runs/sweep")
-    with interrupt.owned("stopped; the same command goes on there"):
+    with interrupt.owned("stopped; the same command resumes there"):
         return _search(args, rest, parser.prog)
 
 

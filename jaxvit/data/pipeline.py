@@ -268,5 +268,5 @@ def _refuse_many(split: Split, unreadable: Collection[int], max_unreadable: floa
         names = ", ".join(str(split.names[i] if split.names else i) for i in sorted(unreadable)[:3])
         raise RunError(
             f"{n} of {len(split)} {split.name} images cannot be read any more, among them {names}\n"
-            "are the data still there? The checkpoints are intact; with that mended, the same command goes on"
+            "are the data still there? The checkpoints are intact; with that mended, the same command resumes"
         )

@@ -33,7 +33,7 @@ def window_attention(
         the map.
       bias: for each pair of tokens of a window: [heads, n, n], float32.
       window: height and width in tokens.
-      shift: the windows begin so many tokens below and right of the corner; those at the far ends wrap around, and
+      shift: how many tokens below and right of the corner the windows begin; those at the far ends wrap around, and
         what was not adjacent is kept apart.
       rolled: the map was shifted already; only what was not adjacent is kept apart.
       implementation: "pallas", a kernel for GPUs; "interpret", the same slowly on any device; None or "xla", the

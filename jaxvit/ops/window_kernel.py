@@ -91,7 +91,7 @@ def attend(
       qkv: in timm's order: all queries by head, all keys, all values. The window divides the map.
       bias: for each pair of tokens of a window; float32.
       window: height and width in tokens.
-      shift: the windows begin so many tokens below and right of the corner; those at the far ends wrap around, and
+      shift: how many tokens below and right of the corner the windows begin; those at the far ends wrap around, and
         what was not adjacent is kept apart.
       rolled: the map was shifted already; only what was not adjacent is kept apart.
       interpret: run the kernel by JAX's own operations: slow, on any device.

@@ -78,5 +78,5 @@ def limited(what: str, *, end_process: bool = True) -> Iterator[None]:
 def _too_long(what: str) -> str:
     return (
         f"{what}: no answer from the disk for {duration(LIMIT_SECS)}\n"
-        "is it, or the server that it lies on, there? With that mended, the same command goes on"
+        "is it, or the server that it lies on, there? With that mended, the same command resumes"
     )

@@ -205,7 +205,7 @@ class Conductor:
                 stopped = stopped or plan.key
         if signalled:
             where = f"stopped in {stopped}" if stopped else "stopped"
-            raise Interrupted(self.flag.signum or signal.SIGTERM, f"{where}; the same command goes on there")
+            raise Interrupted(self.flag.signum or signal.SIGTERM, f"{where}; the same command resumes there")
         return []
 
     def _job(self, plan: Plan) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def _answer(optuna: Any, study: Any, trial: Any, config: Config, ranges: tuple[R
     try:
         workdir = directory / outcome.name(trial.number)
         final = train_and_evaluate(apply(config, values), workdir, on_evaluation=report, test=False)
-    except (Interrupted, KeyboardInterrupt):  # the trial stays open: the same command goes on with it
+    except (Interrupted, KeyboardInterrupt):  # the trial stays open: the same command resumes it
         raise
     except optuna.TrialPruned:
         study.tell(trial, state=states.PRUNED)

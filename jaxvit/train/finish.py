@@ -30,7 +30,7 @@ def pass_over(run: Run, variables: Any, split: str, *, keep_logits: bool = False
             done = n
             signum = None if run.flag is None else run.stop(run.flag.signum)
             if signum is not None:
-                raise Interrupted(signum, f"stopped while evaluating {split}; the same command goes on there")
+                raise Interrupted(signum, f"stopped while evaluating {split}; the same command resumes there")
 
         return evaluate(
             run.blueprint.eval_step,

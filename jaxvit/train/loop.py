@@ -216,7 +216,7 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -
                 _save(run, state, progress, writer)
             if signum is not None:
                 run.checkpoints.wait()
-                raise Interrupted(signum, f"stopped at step {first + done}; the same command goes on there")
+                raise Interrupted(signum, f"stopped at step {first + done}; the same command resumes there")
         _count(run, progress, writer, meter, late.rest())
     progress.seconds = before + time.monotonic() - begun
     return state

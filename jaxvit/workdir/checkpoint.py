@@ -357,7 +357,7 @@ class Checkpoints:
         newest = f"the newest is step {there[-1]}" if there else "there is none yet"
         return RunError(
             f"{self._name(kind, step)} could not be saved: {why}\n"
-            f"those before it are intact ({newest}); with that mended, the same command goes on there"
+            f"those before it are intact ({newest}); with that mended, the same command resumes there"
         )
 
 

@@ -335,7 +335,7 @@ BAD = [
     ({"optim__name": "adamv"}, "no optimiser 'adamv'"),
     ({"optim__schedule__step_size": 3}, "the schedule 'cosine' has no option 'step_size'"),
     ({"optim__options": {"b9": 0.5}}, "has no option 'b9'"),
-    ({"optim__options": {"b1": 0.5}}, "the config word is optim.b1"),
+    ({"optim__options": {"b1": 0.5}}, "the option is optim.b1"),
     ({"optim__sam__rho": 0.1, "optim__sam__m": 5}, "optim.sam.m 5 does not divide batch_size 16"),
     ({"optim__sam__rho": 0.1, "optim__sam__rho_min": 0.2}, "optim.sam.rho_min 0.2 is above optim.sam.rho 0.1"),
     ({"optim__sam__method": "gsm"}, "optim.sam.method is 'gsm'"),
