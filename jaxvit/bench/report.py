@@ -60,6 +60,7 @@ def rows(
 
     tell("drawing weights")
     subject = make_subject(settings)
+    counted = subject.xla_macs()
     for mode in modes:
         row = measure(subject, mode, batch_size, effort, ceilings.get(settings.dtype), tell)
         batch_size = row["batch_size"]
@@ -73,7 +74,7 @@ def rows(
             "image_size": list(subject.image_shape[:2]),
             "parameters": subject.parameters,
             "gmacs": subject.macs / 1e9,
-            "xla_gmacs": subject.xla_macs() / 1e9,
+            "xla_gmacs": None if counted is None else counted / 1e9,
             **implementation(subject.model),
             **row,
         }
@@ -116,7 +117,7 @@ def print_tables(report: dict[str, Any]) -> None:
                 f"{row['mfu']:.1%}" if "mfu" in row else "", f"{1e3 * late['median']:.3g} ms" if late else "",
                 *(f"{s:.1f} s" if s is not None else "" for s in (compile_["cold"], compile_["warm"])),
                 f"{memory / 2**20:,.0f} MiB" if memory else "", count(row["parameters"]),
-                f"{row['gmacs']:.3g}", f"{row['xla_gmacs']:.3g}",
+                f"{row['gmacs']:.3g}", f"{row['xla_gmacs']:.3g}" if row["xla_gmacs"] else "",
             )
         )  # fmt: skip
     if shown:

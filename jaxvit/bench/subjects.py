@@ -89,14 +89,19 @@ class Subject:
         images = rng.standard_normal((batch_size, *self.image_shape), dtype=np.float32)
         return self.model.apply, variables, jax.device_put(jnp.asarray(images, dtype))
 
-    def xla_macs(self) -> float:
-        """Half the FLOPs that XLA counts for one image, before its own optimisations."""
+    def xla_macs(self) -> float | None:
+        """Half the FLOPs that XLA counts for one image, before its own optimisations.
+
+        None where there is no CPU to count on: a GPU's or a TPU's plugin counts compiled programs only.
+        """
         images = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
         model = by_formula(self.model).clone(dtype=None)
-        traced = jax.jit(lambda variables, images: model.apply(variables, images)).trace(self.variables, images)
+        shapes = jax.eval_shape(lambda: self.variables)
+        with jax.default_device(_cpu()):
+            traced = jax.jit(lambda variables, images: model.apply(variables, images)).trace(shapes, images)
         lowered = traced.lower(lowering_platforms=("tpu",))  # the CPU's own convolutions make fewer products
         cost: Any = lowered.cost_analysis()
-        return cost["flops"] / 2
+        return cost["flops"] / 2 if cost else None
 
 
 def make_subject(settings: Settings, *, abstract: bool = False) -> Subject:
@@ -115,6 +120,14 @@ def make_subject(settings: Settings, *, abstract: bool = False) -> Subject:
     key = jax.random.key(0)
     variables = jax.eval_shape(init, key=key) if abstract else init(key=key)
     return Subject(settings, model, shape, variables, count_macs(model.clone(dtype=None), shape))
+
+
+def _cpu() -> jax.Device | None:
+    """A device of the CPU; None where JAX_PLATFORMS leaves it out."""
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:
+        return None
 
 
 def _lowered(variables: Any, dtype: Any, family: Family) -> Any:

@@ -41,6 +41,17 @@ def test_rows_of_a_small_model(capsys):
     assert "vit_tiny_patch16_224" in capsys.readouterr().out
 
 
+def test_rows_where_xla_counts_compiled_programs_only(monkeypatch, capsys):
+    # A GPU's plugin: jax answers None for a program that is lowered and not compiled.
+    monkeypatch.setattr("jax._src.xla_bridge.using_pjrt_c_api", lambda backend=None: True)
+    found = {}
+    report.run(found, [SETTINGS], ("infer",), 2, QUICK)
+    (row,) = found["results"]
+    assert row["xla_gmacs"] is None and row["gmacs"] > 0 and row["mfu"] > 0
+    report.print_tables(found)
+    assert "vit_tiny_patch16_224" in capsys.readouterr().out
+
+
 def test_the_clock_counts_calls():
     seen = []
 
