@@ -99,7 +99,7 @@ class Subject:
         shapes = jax.eval_shape(lambda: self.variables)
         with jax.default_device(_cpu()):
             traced = jax.jit(lambda variables, images: model.apply(variables, images)).trace(shapes, images)
-        lowered = traced.lower(lowering_platforms=("tpu",))  # the CPU's own convolutions make fewer products
+            lowered = traced.lower(lowering_platforms=("tpu",))  # the CPU's own convolutions make fewer products
         cost: Any = lowered.cost_analysis()
         return cost["flops"] / 2 if cost else None
 

@@ -170,8 +170,9 @@ def test_all_packets_leave_nothing_to_measure(root, tmp_path):
     ]
     assert "Nothing: every packet is measured." in texts[wanted.FILE]
     page = texts["docs/PERFORMANCE.md"]
-    assert "| ViT-B/16, 256 | 2,345 | 1.27 | 42 % | 8,765 | 1.27 | 1.23 ms | 32.0 GiB | H100 80GB |" in page
-    assert "| Swin-T, window kernel | 2,345 |  | 42 % | 8,765 |  | 1.23 ms | 32.0 GiB | H100 80GB |" in page
+    assert "| ViT-B/16, 256 | 2,345 | 42 % | 8,765 | 42 % | 1.23 ms | 32.0 GiB | H100 80GB |" in page
+    assert "| Swin-T, window kernel | 2,345 | 42 % | 8,765 | 42 % | 1.23 ms | 32.0 GiB | H100 80GB |" in page
+    assert "| ViT-B/16, 256 | 2,345 | 1,846 | 1.27 | H100 80GB |" in page
     assert "| ViT-B/16 | 95 % | mlp 42 %, linear layers of attention 32 % | H100 80GB |" in page
     assert "| largest difference, stages of Swin-T | yes | 1.0e-05 | 1.0e-05 | H100 80GB |" in page
     assert "| ResNet-18, 32 px, 2 epochs | yes | H100 80GB |" in page
@@ -193,16 +194,27 @@ def test_merging_again_changes_nothing(root, tmp_path, capsys):
 
 def test_what_is_not_done_stays_wanted_and_rows_of_a_bench_count(root, tmp_path, capsys):
     def cut(files):
-        files["vit_base.json"] |= {"complete": False, "results": files["vit_base.json"]["results"][:1], "timm": {}}
+        files["vit_base.json"] |= {"complete": False, "results": files["vit_base.json"]["results"][:1]}
         del files["swin_base.json"]
 
     state = {"vit_base": "stopped by its guard", "swin_base": "left out: no time", "kernels": "failed with 1"}
     assert merged(root, write(tmp_path / "a", "a", state=state, change=cut)) == 0
     assert "kernels: failed with 1" in capsys.readouterr().out
     listed, page = (root / wanted.FILE).read_text(), (root / "docs" / "PERFORMANCE.md").read_text()
-    assert "Still wanted of it: kernels, swin_base (`--only" in listed
-    assert "| ViT-B/16, 256 | 2,345 |  | 42 % |  |  |  | 32.0 GiB | H100 80GB |" in page
+    assert "Still wanted of it: kernels, vit_base, swin_base (`--only" in listed
+    assert "| ViT-B/16, 256 | 2,345 | 42 % |  |  |  | 32.0 GiB | H100 80GB |" in page
     assert "| Swin-B, 128 | not measured yet (packet a) |" in page
+
+
+def test_a_comparison_without_timms_half_says_so_and_stays_wanted(root, tmp_path):
+    def cut(files):
+        files["resnet50.json"] |= {"complete": False, "timm": {"ratios": [{"mode": "train"}]}}
+
+    assert merged(root, write(tmp_path / "v", "v", state={"resnet50": "stopped by its guard"}, change=cut)) == 0
+    assert "Still wanted of it: resnet50 (`--only" in (root / wanted.FILE).read_text()
+    page, readme = (root / "docs" / "PERFORMANCE.md").read_text(), (root / "README.md").read_text()
+    assert "| ResNet-50, 512 | 2,345 | cut off | cut off | H100 80GB |" in page
+    assert "| ResNet-50 trains, over timm compiled | 1.2 | cut off | H100 80GB |" in readme
 
 
 def test_different_bits_are_told(root, tmp_path):

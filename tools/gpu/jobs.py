@@ -144,7 +144,7 @@ def warm(job: Job, place: Place) -> Command:
 
 
 def warm_timm(job: Job, place: Place) -> Command:
-    """Fills torch.compile's caches for models of MODELS, in training and inference."""
+    """Fills torch.compile's caches for models of MODELS, in the modes of `words`."""
     asked = []
     for name in job.of.split():
         model = place.models[name]
@@ -154,7 +154,7 @@ def warm_timm(job: Job, place: Place) -> Command:
         side, batch = (32, TINY_BATCH) if place.tiny else (model.size or 224, model.batch)
         common = {"name": model.name, "batch_size": batch, "image_size": [side, side], "fields": fields}
         dtype = "float32" if place.tiny else "bfloat16"
-        asked += [{**common, "dtype": dtype, "mode": mode} for mode in ("train", "infer")]
+        asked += [{**common, "dtype": dtype, "mode": mode} for mode in job.words or ("train", "infer")]
     request = {"jobs": asked, "device": "cpu" if place.tiny else "cuda", "compile": True, "eager": False,
                "repeats": 1, "seconds": 0.05}  # fmt: skip
     return Command((place.torch_python, "jaxvit/bench/timm_side.py"), stdin=json.dumps(request) + "\n")

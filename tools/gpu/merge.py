@@ -4,7 +4,8 @@
 
 OUT holds index.json and results.tar.gz as `run` has written them; the last call of a packet brings all of it. A job
 that was done gives results/gpu/PACKET/JOB.json with its figures, command, commit, hardware and versions; of a bench
-that was cut off the rows count that it had. A packet leaves results/WANTED.md when all its jobs have a result.
+that was cut off the rows count that it had, and it stays wanted. A packet leaves results/WANTED.md when all its jobs
+are done.
 Nothing is written where anything is incomplete, damaged or impossible.
 """
 

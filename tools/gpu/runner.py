@@ -211,7 +211,8 @@ def carry_out(phases: tuple[Phase, ...], place: Place, clock: Clock, index: Inde
 
 
 def only(phases: tuple[Phase, ...], names: list[str]) -> tuple[Phase, ...]:
-    """The phases with these jobs alone."""
+    """The phases with these jobs, and what fills the caches for them."""
+    names = [*names, *(f"{word}_{name}" for word in ("warm", "timm") for name in names)]
     return tuple(
         phase._replace(lanes=tuple(tuple(job for job in lane if job.name in names) for lane in phase.lanes))
         for phase in phases

@@ -17,8 +17,9 @@ BETWEEN = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.S)
 
 
 def missing(packet: Packet, root: Path) -> list[str]:
-    """The jobs of a packet that have no result yet."""
-    return [name for name in packet.jobs() if records.load(root, packet.name, name) is None]
+    """The jobs of a packet that have no result yet, or a part of one."""
+    found = {name: records.load(root, packet.name, name) for name in packet.jobs()}
+    return [name for name, record in found.items() if record is None or "stopped" in record["state"]]
 
 
 def section(packet: Packet, root: Path) -> str:
