@@ -38,7 +38,7 @@ class AlexNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        check_images(images, self.in_channels, 63, "AlexNet")
+        check_images(images, in_channels=self.in_channels, least=63, family="AlexNet")
         x = images
         for entry in CONVOLUTIONS:
             run = functools.partial(AlexNet._convolution, entry=entry)
@@ -46,20 +46,27 @@ class AlexNet(nn.Module):
         x = FeatureMap(name="features")(x)
         x = adaptive_avg_pool(x, 6, 6).transpose(0, 3, 1, 2).reshape(x.shape[0], -1)  # [b, c * 6 * 6]
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
-        x = jax.nn.relu(linear(x, self.head_hidden_size, "classifier_1", self.dtype))
+        x = jax.nn.relu(linear(x, self.head_hidden_size, name="classifier_1", dtype=self.dtype))
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
-        x = jax.nn.relu(linear(x, self.head_hidden_size, "classifier_4", self.dtype))
+        x = jax.nn.relu(linear(x, self.head_hidden_size, name="classifier_4", dtype=self.dtype))
         if self.num_classes:
-            x = linear(x, self.num_classes, "classifier_6", self.dtype)
+            x = linear(x, self.num_classes, name="classifier_6", dtype=self.dtype)
         return at_least_float32(x)
 
     def _convolution(self, x: Array, *, entry: tuple[int, int, int, int, int, bool]) -> Array:
         index, features, size, stride, padding, pool = entry
         fan_in = size * size * x.shape[-1]
         x = conv(
-            features, size, f"features_{index}", stride, padding, use_bias=True, kernel_init=torch_uniform,
-            bias_init=torch_bias(fan_in), dtype=self.dtype,
-        )(x)  # fmt: skip
+            features,
+            size,
+            name=f"features_{index}",
+            stride=stride,
+            padding=padding,
+            use_bias=True,
+            kernel_init=torch_uniform,
+            bias_init=torch_bias(fan_in),
+            dtype=self.dtype,
+        )(x)
         x = jax.nn.relu(x)
         return max_pool(x, 3, 2) if pool else x
 

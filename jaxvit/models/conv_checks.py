@@ -1,6 +1,5 @@
 """Fields of the convolutional families that do not fit each other: said before a network is built from them."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,12 +10,17 @@ GROUPS = 32  # of GroupNorm
 
 def check_resnet(model: Any) -> None:
     """Raises UserError where a convolution would have no channels, or channels that its groups do not divide."""
-    kinds = model.stage_blocks()
+    model.stage_blocks()
     if model.down_kernel_size % 2 == 0:
         raise UserError(f"down_kernel_size={model.down_kernel_size} is even; expected 1 or 3.")
     widths = _stem_widths(model)
-    for stage, (kind, planes) in enumerate(zip(kinds, model.channels, strict=True)):
-        widths += _block_widths(model, stage, kind, planes)
+    for stage, depth in enumerate(model.layers):
+        if model.pruned is not None and len(model.pruned[stage][1]) < depth:
+            known = [len(inner) for _, inner in model.pruned]
+            raise UserError(f"layers={model.layers} are more blocks than `pruned` has widths for: {known}.")
+        for block in dict.fromkeys(model.block_widths(stage, i) for i in range(depth)):
+            _check_block(model, stage, block)
+            widths += block
     if model.norm_layer == "groupnorm":
         _check_norm("channels, base_width and stem_width", widths)
 
@@ -28,29 +32,19 @@ def _stem_widths(model: Any) -> list[int]:
     return [first, width] + ([model.stem_width] if model.stem_type and model.stem == "imagenet" else [])
 
 
-def _block_widths(model: Any, stage: int, kind: str, planes: int) -> list[int]:
-    """The channels of every convolution of a stage's blocks."""
-    groups = model.cardinality
-    if kind == "basic":
-        first, last = planes // model.block_reduce_first, planes
-        found = [(first, planes)]
-    else:
-        each, last = math.floor(planes * (model.base_width / 64)), 4 * planes
-        if each < 1:
-            least = -(-64 // model.base_width)
-            raise UserError(
-                f"channels={model.channels} with base_width={model.base_width}: {planes} is too narrow, as a group "
-                f"would have less than one channel; expected at least {least}."
-            )
-        found = [(each * groups // model.block_reduce_first, each * groups)]
-    if model.pruned is not None:
-        found, last = [pair[:2] for pair in model.pruned[stage][1]], model.pruned[stage][0]
-    for first, second in found:
-        if first < 1:
-            raise UserError(f"block_reduce_first={model.block_reduce_first} leaves {planes} channels none.")
-        if first % groups or second % groups:
-            raise UserError(f"cardinality={groups} does not divide the {first} and {second} channels of a block.")
-    return [width for pair in found for width in pair] + [last]
+def _check_block(model: Any, stage: int, widths: tuple[int, ...]) -> None:
+    planes, groups, inner = model.channels[stage], model.cardinality, list(widths[:-1])
+    if inner[-1] < 1 and len(inner) > 1:
+        least = -(-64 // model.base_width)
+        raise UserError(
+            f"channels={model.channels} with base_width={model.base_width}: {planes} is too narrow, as a group "
+            f"would have less than one channel; expected at least {least}."
+        )
+    if inner[0] < 1:
+        raise UserError(f"block_reduce_first={model.block_reduce_first} leaves {planes} channels none.")
+    if any(width % groups for width in inner):
+        between = " and ".join(map(str, inner))
+        raise UserError(f"cardinality={groups} does not divide the {between} channels of a block.")
 
 
 def check_vgg(model: Any) -> None:

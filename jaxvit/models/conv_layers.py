@@ -24,7 +24,7 @@ def pick(table: Mapping[Any, Any], field: str, word: Any) -> Any:
     raise UserError(f"{field}={word!r} is not known; expected one of {choices}." + suggest(str(word), map(str, table)))
 
 
-def check_images(images: Array, in_channels: int, least: int, family: str) -> None:
+def check_images(images: Array, *, in_channels: int, least: int, family: str) -> None:
     """Raises UserError unless `images` is [b, h, w, in_channels] with h and w of at least `least` pixels."""
     if images.ndim != 4:
         raise UserError(f"images have shape {images.shape}; expected [batch, height, width, channels].")
@@ -45,7 +45,7 @@ def torch_bias(fan_in: int) -> Callable[..., Array]:
     return init
 
 
-def conv(features: int, size: int, name: str, stride: int = 1, padding: int | None = None, **fields) -> nn.Conv:
+def conv(features: int, size: int, *, name: str, stride: int = 1, padding: int | None = None, **fields) -> nn.Conv:
     """A square convolution padded as in PyTorch: `padding` pixels on every side, size // 2 by default."""
     fields = {"use_bias": False, "kernel_init": kaiming_fan_out, **fields}
     padding = size // 2 if padding is None else padding
@@ -84,14 +84,14 @@ class BatchNorm(nn.BatchNorm):
         return y.astype(self.dtype or jnp.result_type(x, scale, bias))
 
 
-def batch_norm(name: str, *, train: bool, dtype: Dtype = None, scale_init: Callable = nn.initializers.ones):
+def batch_norm(*, name: str, train: bool, dtype: Dtype = None, scale_init: Callable = nn.initializers.ones):
     """BatchNorm as torch.nn.BatchNorm2d has it (its momentum 0.1 is 0.9 in Flax)."""
     norm = BatchNorm(momentum=0.9, epsilon=1e-5, dtype=dtype, scale_init=scale_init, name=name)
     # an argument of the call, where an interceptor can overrule it: a frozen norm always uses its running average
     return functools.partial(norm, use_running_average=not train)
 
 
-def group_norm(name: str, *, train: bool, dtype: Dtype = None, scale_init: Callable = nn.initializers.ones):
+def group_norm(*, name: str, train: bool, dtype: Dtype = None, scale_init: Callable = nn.initializers.ones):
     """GroupNorm over 32 groups (Wu and He, 2018); `train` makes no difference."""
     del train
     return nn.GroupNorm(
@@ -132,14 +132,14 @@ class FeatureMap(nn.Module):
         return x
 
 
-def linear(x: Array, features: int, name: str, dtype: Dtype = None) -> Array:
+def linear(x: Array, features: int, *, name: str, dtype: Dtype = None) -> Array:
     """torch.nn.Linear with torch's own initialisation: [b, d] -> [b, features]."""
     init = {"kernel_init": torch_uniform, "bias_init": torch_bias(x.shape[-1])}
     return Dense(features, dtype=dtype, name=name, **init)(x)
 
 
 def hidden_layer(
-    x: Array, features: int | None, name: str, act_layer: str, drop_rate: float, dtype: Dtype = None, *, train: bool
+    x: Array, *, features: int | None, name: str, act_layer: str, drop_rate: float, dtype: Dtype = None, train: bool
 ) -> Array:
     """What an enhanced head has before its classifier: linear, activation, dropout, [b, d] -> [b, features].
 
@@ -147,7 +147,7 @@ def hidden_layer(
     """
     if features is None:
         return x
-    x = pick(ACTIVATIONS, "act_layer", act_layer)(linear(x, features, name, dtype))
+    x = pick(ACTIVATIONS, "act_layer", act_layer)(linear(x, features, name=name, dtype=dtype))
     return nn.Dropout(drop_rate)(x, deterministic=not train)
 
 
@@ -163,9 +163,9 @@ class SqueezeExcite(nn.Module):
         c = x.shape[-1]
         reduced = max(8, int(c * self.rd_ratio + 4) // 8 * 8)  # the nearest multiple of 8
         s = x.mean((1, 2), keepdims=True)
-        s = conv(reduced, 1, "fc1", use_bias=True, bias_init=torch_bias(c), dtype=self.dtype)(s)
+        s = conv(reduced, 1, name="fc1", use_bias=True, bias_init=torch_bias(c), dtype=self.dtype)(s)
         s = ACTIVATIONS[self.act_layer](s)
-        s = conv(c, 1, "fc2", use_bias=True, bias_init=torch_bias(reduced), dtype=self.dtype)(s)
+        s = conv(c, 1, name="fc2", use_bias=True, bias_init=torch_bias(reduced), dtype=self.dtype)(s)
         return x * jax.nn.sigmoid(s)
 
 

@@ -7,13 +7,7 @@ from typing import Any
 import flax.linen as nn
 
 from jaxvit.models.conv_checks import check_vgg
-from jaxvit.models.conv_layers import (
-    NORMS,
-    FeatureMap,
-    check_images,
-    conv,
-    pick,
-)
+from jaxvit.models.conv_layers import NORMS, FeatureMap, check_images, conv, pick
 from jaxvit.models.family import Family, Fields, Tensors
 from jaxvit.models.layers import Array, Dtype, Size
 from jaxvit.models.layouts import Layout, Table
@@ -56,9 +50,9 @@ class ConvMlp(nn.Module):
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         act = pick(ACTIVATIONS, "act_layer", self.act_layer)
         x = adaptive_avg_pool(x, max(7, x.shape[1]), max(7, x.shape[2]))
-        x = act(conv(self.hidden_dim, 7, "fc1", padding=0, use_bias=True, dtype=self.dtype)(x))
+        x = act(conv(self.hidden_dim, 7, name="fc1", padding=0, use_bias=True, dtype=self.dtype)(x))
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
-        return act(conv(self.features, 1, "fc2", use_bias=True, dtype=self.dtype)(x))
+        return act(conv(self.features, 1, name="fc2", use_bias=True, dtype=self.dtype)(x))
 
 
 class ClassifierHead(nn.Module):
@@ -100,18 +94,28 @@ class VGG(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        check_images(images, self.in_channels, 2 ** self.cfg.count("M"), "VGG")
+        check_images(images, in_channels=self.in_channels, least=2 ** self.cfg.count("M"), family="VGG")
         x = images
         for start, stage in self._stages():
             run = functools.partial(VGG._run_stage, start=start, stage=stage, train=train)
             x = nn.remat(run)(self, x) if self.remat else run(self, x)
         x = FeatureMap(name="features")(x)
-        x = ConvMlp(
-            int(self.head_hidden_size * self.mlp_ratio), self.head_hidden_size, self.act_layer, self.drop_rate,
-            self.dtype, name="pre_logits",
-        )(x, train=train)  # fmt: skip
-        head = ClassifierHead(self.num_classes, self.global_pool, self.drop_rate, self.dtype, name="head")
-        return at_least_float32(head(x, train=train))
+        mlp = ConvMlp(
+            hidden_dim=int(self.head_hidden_size * self.mlp_ratio),
+            features=self.head_hidden_size,
+            act_layer=self.act_layer,
+            drop_rate=self.drop_rate,
+            dtype=self.dtype,
+            name="pre_logits",
+        )
+        head = ClassifierHead(
+            num_classes=self.num_classes,
+            global_pool=self.global_pool,
+            drop_rate=self.drop_rate,
+            dtype=self.dtype,
+            name="head",
+        )
+        return at_least_float32(head(mlp(x, train=train), train=train))
 
     def _stages(self) -> list[tuple[int, list[int | str]]]:
         """Splits `cfg` after each max-pool: (index in timm's `features` of the first layer, entries)."""
@@ -135,10 +139,10 @@ class VGG(nn.Module):
             if entry == "M":
                 x = max_pool(x, 2, 2)
                 continue
-            x = conv(int(entry), 3, f"features_{index}", use_bias=True, dtype=self.dtype)(x)
+            x = conv(int(entry), 3, name=f"features_{index}", use_bias=True, dtype=self.dtype)(x)
             if self.norm_layer is not None:
                 norm = pick(NORMS, "norm_layer", self.norm_layer)
-                x = norm(f"features_{index + 1}", train=train, dtype=self.dtype)(x)
+                x = norm(name=f"features_{index + 1}", train=train, dtype=self.dtype)(x)
             x, index = act(x), index + self._slots
         return x
 

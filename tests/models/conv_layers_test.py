@@ -125,7 +125,7 @@ def test_eca_by_hand(channels, size):
 def test_initial_values_have_the_spread_of_torch():
     bias = conv_layers.torch_bias(25)(jax.random.key(0), (4000,))
     assert 0.199 < float(jnp.abs(bias).max()) <= 0.2
-    grouped = conv_layers.conv(64, 3, "x", feature_group_count=4).kernel_init(jax.random.key(0), (3, 3, 16, 64))
+    grouped = conv_layers.conv(64, 3, name="x", feature_group_count=4).kernel_init(jax.random.key(0), (3, 3, 16, 64))
     np.testing.assert_allclose(grouped.std(), math.sqrt(2 / (64 * 9)), rtol=0.03)  # fan-out counts all groups
 
 
@@ -135,9 +135,9 @@ def test_mistakes_are_answered():
     with pytest.raises(UserError, match="1x4 cannot be halved"):
         conv_layers.anti_alias(feature_map(1, 4), "blur")
     with pytest.raises(UserError, match="1 channels; the model expects in_channels=3"):
-        conv_layers.check_images(feature_map(4, 4, 1), 3, 1, "ResNet")
+        conv_layers.check_images(feature_map(4, 4, 1), in_channels=3, least=1, family="ResNet")
     with pytest.raises(UserError, match=r"expected \[batch, height, width, channels\]"):
-        conv_layers.check_images(jnp.zeros((4, 4, 3)), 3, 1, "ResNet")
+        conv_layers.check_images(jnp.zeros((4, 4, 3)), in_channels=3, least=1, family="ResNet")
 
 
 def test_batch_norm_equals_flax_but_for_the_unbiased_average_and_keeps_it_in_float32():

@@ -131,6 +131,8 @@ MISTAKES = [
     ("senet154", {"cardinality": 3, "base_width": 3}, "cardinality=3 does not divide the 4 and 9 channels"),
     ("ecaresnet50d_pruned", {"cardinality": 2}, "cardinality=2 does not divide"),
     ("resnet50", {"block_reduce_first": 128}, "block_reduce_first=128 leaves 64 channels none"),
+    ("resnet18", {"cardinality": 2}, "block='basic' has no cardinality and no base_width"),
+    ("ecaresnet50d_pruned", {"layers": [3, 5, 6, 3]}, "more blocks than `pruned` has widths for"),
     ("resnet50t", {"stem_width": 2}, "stem_width=2 leaves a stem of no channels"),
     ("resnet50", {"down_kernel_size": 2}, "down_kernel_size=2 is even"),
     ("resnet50", {"layers": [1, 1]}, "expected one entry per stage"),

@@ -24,25 +24,25 @@ def tiny(**fields):
 
 @pytest.mark.parametrize("kind", ["basic", "bottleneck"])
 @pytest.mark.parametrize(
-    "fields",
+    "stage, fields",
     [
-        {"stride": 1},
-        {"stride": 2},
-        {"stride": 2, "avg_down": True, "attn_layer": "se"},
-        {"stride": 2, "aa_layer": "blur", "attn_layer": "eca"},
-        {"stride": 2, "norm_layer": "groupnorm", "down_kernel_size": 3},
+        (0, {}),
+        (1, {}),
+        (1, {"avg_down": True, "attn_layer": "se"}),
+        (1, {"aa_layer": "blur", "attn_layer": "eca"}),
+        (1, {"norm_layer": "groupnorm", "down_kernel_size": 3}),
     ],
 )
-def test_blocks_alone(kind, fields):
-    block = resnet.BLOCKS[kind](32, **fields)
+def test_blocks_alone(kind, stage, fields):
+    block = resnet.ResNet(block=kind, layers=(1, 1), channels=(32, 32), **fields).make_block(stage, 0)()
     x = images_of(9, 6, channels=32)
     y = jax.eval_shape(functools.partial(block.apply, train=False), draw(block, x), x)
-    stride = fields["stride"]
-    chex.assert_shape(y, (3, -(-9 // stride), -(-6 // stride), 32 * block.expansion))
+    stride = stage + 1
+    chex.assert_shape(y, (3, -(-9 // stride), -(-6 // stride), 32 if kind == "basic" else 128))
 
 
 def test_widths_of_a_grouped_bottleneck():
-    block = resnet.Bottleneck(64, cardinality=32, base_width=4, block_reduce_first=2)
+    block = resnet.ResNet(cardinality=32, base_width=4, block_reduce_first=2).make_block(0, 0)()
     shapes = jax.eval_shape(block.init, jax.random.key(0), images_of(channels=64))["params"]
     chex.assert_shape(shapes["conv1"]["kernel"], (1, 1, 64, 64))  # 32 groups of 4, halved
     chex.assert_shape(shapes["conv2"]["kernel"], (3, 3, 2, 128))
@@ -150,7 +150,7 @@ def test_remat_changes_nothing():
 
 @pytest.mark.parametrize("zero", [True, False])
 def test_zero_init_last_starts_a_block_as_its_shortcut(zero):
-    block = resnet.BasicBlock(8, zero_init_last=zero)
+    block = tiny(zero_init_last=zero).make_block(0, 0)()
     x = images_of(6, 6, channels=8)
     y = block.apply(block.init(jax.random.key(0), x), x)
     assert np.array_equal(y, np.maximum(x, 0)) == zero
