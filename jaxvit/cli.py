@@ -179,7 +179,8 @@ def _classifier(args: argparse.Namespace) -> Any:
 def _eval(argv: list[str]) -> int:
     parser = make_parser("eval", "Accuracy and loss of a run, or of a named model, on a split.")
     _add_classifier(parser)
-    parser.add_argument("--data", metavar="NAME", help="digits, tfds:NAME, folder:PATH, npz:PATH; default: the run's")
+    parser.add_argument("--data", metavar="NAME", help="digits, folder:PATH, csv:FILE, ...; default: the run's")
+    parser.add_argument("--columns", metavar="WORDS", help="of csv:FILE, as file=path,label=species")
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
     parser.add_argument(
         "--split",
@@ -204,6 +205,7 @@ def _eval(argv: list[str]) -> int:
         batch_size=args.batch_size,
         limit=args.limit,
         data_dir=args.data_dir,
+        columns=args.columns,
     )
     metrics, of = found.metrics, "all images" if found.split == "all" else f"{found.split} split"
     top5 = f"{metrics['top5_accuracy']:.2%}" if len(classifier.class_names) > 5 else "–"  # of five it says nothing

@@ -23,6 +23,7 @@ from jaxvit.build import checks, parts, resolve
 from jaxvit.config.default import Config
 from jaxvit.data import files, formats
 from jaxvit.data.layout import as_labels, is_number
+from jaxvit.data.sources.label_file import KINDS as LABEL_FILES
 from jaxvit.data.splits import some, together
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape
@@ -197,13 +198,14 @@ def evaluate_split(
     batch_size: int = 64,
     limit: int | None = None,
     data_dir: str | None = None,
+    columns: str | None = None,
 ) -> Evaluation:
     """Returns the metrics of a classifier on a split of its own run's data, or of `data_name`.
 
     Without a `split_name` this is the test split of a run's own data. Of other data it is their own test split, or
     else validation split, or else all images: one held out of the training images has no meaning for a model that was
     trained on others. The classes of other data are matched by `match_classes`. `limit`: at most so many images, drawn
-    as `data.test_limit` draws them.
+    as `data.test_limit` draws them. `columns`: as `data.columns`, of a label file.
     """
     config = copy.deepcopy(classifier.config) if classifier.config is not None else config_lib.default()
     foreign = data_name is not None and (classifier.config is None or not same_data(data_name, config.data.name))
@@ -213,7 +215,7 @@ def evaluate_split(
         if foreign:
             whole = {"fraction": 1.0, "per_class": None, "val_fraction": 0.0, "test_limit": None}
             config.data.update({"name": data_name, **whole})
-        config.data.update({"dir": data_dir or config.data.dir})
+        config.data.update({"dir": data_dir or config.data.dir, "columns": columns or config.data.columns})
     dataset = parts.load_data(config, class_names=classifier.class_names, to_train=not foreign)
     splits = {split.name: split for split in (dataset.train, dataset.val, dataset.test)}
     if foreign:
@@ -251,7 +253,7 @@ def same_data(a: str, b: str) -> bool:
 
     def place(name: str) -> str:
         kind, colon, path = name.partition(":")
-        return f"{kind}:{expand(path).resolve()}" if colon and kind in ("folder", "npz") else name
+        return f"{kind}:{expand(path).resolve()}" if colon and kind in ("folder", "npz", *LABEL_FILES) else name
 
     return place(a) == place(b)
 

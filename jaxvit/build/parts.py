@@ -46,6 +46,7 @@ def load_data(
         max_bad_fraction=d.max_bad_fraction,
         class_names=class_names,
         to_train=to_train,
+        columns=d.columns,
     )
 
 

@@ -44,7 +44,8 @@ def default() -> Config:
     c.model.name = "resnet18"  # any of `main.py models`; any field of that model may stand beside it
 
     c.data = Options()
-    c.data.name = "digits"  # digits, cifar10, cifar100, tfds:NAME, folder:PATH, npz:PATH
+    c.data.name = "digits"  # digits, cifar10, cifar100, tfds:NAME, folder:PATH, npz:PATH, csv:FILE, parquet:FILE
+    c.data.columns = optional(str)  # of csv:FILE, as "file=path,label=species"; None: by their usual names
     c.data.dir = optional(str)  # where TFDS keeps its data sets (None: TFDS's own default)
     c.data.archive = optional(str)  # local copy of CIFAR's official binary archive
     c.data.image_size = optional(object)  # pixels, int or (h, w) (None: the model's, or else the data's)
@@ -56,7 +57,7 @@ def default() -> Config:
     c.data.per_class = optional(int)  # at most so many training images a class
     c.data.val_fraction = 0.1  # share of the training split held out for validation
     c.data.test_limit = optional(int)  # at most so many test images; None = all
-    c.data.max_bad_fraction = 0.01  # share of the files of folder:PATH that may be unreadable
+    c.data.max_bad_fraction = 0.01  # share of the files of folder:PATH and csv:FILE that may be unreadable
     c.data.resident_mb = 2048  # a split of at most this size (MiB, uint8) is kept on the device
 
     c.augment = Options()

@@ -58,7 +58,7 @@ def gather(images: jax.Array, labels: jax.Array, usable: jax.Array, slots: jax.A
     mask = real & usable[at]
     batch = {
         "image": jnp.where(real[:, None, None, None], images[at], jnp.zeros((), images.dtype)),
-        "label": jnp.where(real, labels[at], 0),
+        "label": jnp.where(real.reshape(-1, *(1,) * (labels.ndim - 1)), labels[at], 0),
         "mask": mask,
     }
     return batch if out is None else jax.lax.with_sharding_constraint(batch, out)
@@ -93,8 +93,9 @@ class Resident:
         return len(self.labels)
 
     def batches(self, order: np.ndarray, batch_size: int, *, start: int = 0, pad: bool = False) -> Iterator[Batch]:
-        """Yields {"image": uint8 [b, h, w, c], "label": int32 [b], "mask": bool [b]} from batch `start` on.
+        """Yields {"image": uint8 [b, h, w, c], "label", "mask": bool [b]} from batch `start` on.
 
+        "label" is int32 [b], or of several labels per image uint8 [b, num_classes], 0 or 1.
         `pad=True` fills the last batch up with mask False; `pad=False` drops it.
         """
         for slots in self.slots(order, batch_size, start=start, pad=pad):
@@ -171,7 +172,7 @@ class Streamed:
     def _example(self, slot: int) -> dict[str, Any]:
         image = np.zeros(self.image_shape, np.uint8)
         if slot < 0:
-            return {"image": image, "label": np.int32(0), "mask": np.bool_(False)}
+            return {"image": image, "label": np.zeros_like(self._split.labels[0]), "mask": np.bool_(False)}
         read = _read(self._split, self._transform, int(slot))
         if read is None:
             self.unreadable.add(int(slot))

@@ -11,6 +11,7 @@ from jaxvit.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # timm's IMAGENET_DEFAULT_MEAN, in [0, 1] pixel units
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SWEEPS = 10  # over the groups, at most; two or three are usual
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,12 +20,13 @@ class Split:
 
     Attributes:
       name: "train", "val" or "test".
-      labels: int32 [n].
+      labels: int32 [n]; of several labels per image 0 or 1 for each class, uint8 [n, num_classes].
       index: int64 [n], position of each example in the own order of the split it was stored in.
       read: i -> the i-th example, a uint8 array [h, w, c] or a PIL image in mode RGB.
       images: uint8 [n, h, w, c] where the split already is an array.
       names: file names, or a data set's own identifiers, where there are any.
       stored: what `index` counts in: the split or file that the data set stores the examples in.
+      groups: int64 [n], examples that belong together and are never divided over splits, where the data say so.
     """
 
     name: str
@@ -34,15 +36,26 @@ class Split:
     images: np.ndarray | None = None
     names: list[str] | None = None
     stored: str = ""
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def strata(self) -> np.ndarray:
+        """What is stratified by, int [n]: the label, or of several the rarest, and a number of its own for none."""
+        if self.labels.ndim == 1:
+            return self.labels
+        counts, k = self.labels.sum(axis=0, dtype=np.int64), self.labels.shape[1]
+        rarest = np.where(self.labels > 0, counts, len(self) + 1).argmin(axis=1)
+        return np.where(self.labels.any(axis=1), rarest, k).astype(np.int32)
 
     def take(self, positions: np.ndarray, name: str | None = None) -> "Split":
         """Returns the examples at `positions` [k], in that order, optionally under another split name."""
         positions = np.asarray(positions, np.int64)
         names = None if self.names is None else [self.names[i] for i in positions]
-        known = {"index": self.index[positions], "names": names, "stored": self.stored or self.name}
+        groups = None if self.groups is None else self.groups[positions]
+        known = {"index": self.index[positions], "names": names, "stored": self.stored or self.name, "groups": groups}
         if self.images is not None:
             return from_arrays(name or self.name, self.images[positions], self.labels[positions], **known)
         read = self.read
@@ -100,6 +113,11 @@ class Dataset:
     def num_classes(self) -> int:
         return len(self.class_names)
 
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.train.labels.ndim == 2
+
     def fingerprint(self) -> dict[str, Any]:
         """What a run that is resumed must find again: sizes of the splits, and a hash of their labels and classes."""
         seen = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
@@ -116,11 +134,13 @@ def from_arrays(
     index: np.ndarray | None = None,
     names: list[str] | None = None,
     stored: str = "",
+    groups: np.ndarray | None = None,
 ) -> Split:
-    """Returns a split over arrays in memory: images uint8 [n, h, w, c], labels int [n]."""
+    """Returns a split over arrays in memory: images uint8 [n, h, w, c], labels int [n], or 0 and 1 [n, num_classes]."""
     if index is None:
         index = np.arange(len(labels), dtype=np.int64)
-    return Split(name, np.asarray(labels, np.int32), index, lambda i: images[i], images, names, stored)
+    labels = np.asarray(labels, np.int32 if np.ndim(labels) == 1 else np.uint8)
+    return Split(name, labels, index, lambda i: images[i], images, names, stored, groups)
 
 
 def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -184,13 +204,53 @@ def hold_out(labels: np.ndarray, count: int, *seeds: int) -> tuple[np.ndarray, n
     return np.sort(order[count:]), np.sort(order[:count])
 
 
+def hold_out_groups(labels: np.ndarray, groups: np.ndarray, count: int, *seeds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (kept positions, held-out positions) of about `count` examples, whole groups; each sorted.
+
+    Begins with none held out and goes over the groups, the largest first, equal ones in a shuffled order: each changes
+    sides where that brings the classes nearer to their shares (by chi squared), until none does. An example of each
+    class is kept. Where all groups are too large for that, the smallest that may be is held out.
+    """
+    _, code, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    _, member, members = np.unique(groups, return_inverse=True, return_counts=True)
+    order = shuffled(len(members), *seeds)
+    order = order[np.argsort(-members[order], kind="stable")] if count else order[:0]
+    of_group = np.split(code[np.argsort(member, kind="stable")], np.cumsum(members)[:-1])
+    parts = [np.unique(of, return_counts=True) for of in of_group]
+    share, held, is_held = sizes * (count / max(len(labels), 1)), np.zeros(len(sizes)), np.zeros(len(members), bool)
+
+    def change(g: int, always: bool = False) -> bool:
+        classes, of_class = parts[g]
+        before, sign = held[classes], -1 if is_held[g] else 1
+        after = before + sign * of_class
+        nearer = np.sum(((after - share[classes]) ** 2 - (before - share[classes]) ** 2) / share[classes]) < 0
+        if not (nearer or always) or (sign > 0 and np.any(after >= sizes[classes])):
+            return False
+        held[classes], is_held[g] = after, not is_held[g]
+        return True
+
+    for _ in range(SWEEPS):
+        if not sum(change(int(g)) for g in order):
+            break
+    if not is_held.any():
+        any(change(int(g), always=True) for g in order[::-1])
+    return np.flatnonzero(~is_held[member]), np.flatnonzero(is_held[member])
+
+
+def held_out_of(split: Split, count: int, *seeds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (kept positions, held-out positions) of a split: stratified, and by whole groups where it has any."""
+    if split.groups is None:
+        return hold_out(split.strata, count, *seeds)
+    return hold_out_groups(split.strata, split.groups, count, *seeds)
+
+
 def automatic_test(whole: Split, fraction: float = 0.2) -> tuple[Split, Split, float]:
     """Returns (train, test, val_scale): a stratified test split that is the same for every seed of a run.
 
     The test split is empty where every class has a single image; such data can be evaluated as a whole.
     `val_scale` makes a validation fraction a share of the whole rather than of what is left.
     """
-    kept, held_out = hold_out(whole.labels, max(round(fraction * len(whole)), 1), 20)
+    kept, held_out = held_out_of(whole, max(round(fraction * len(whole)), 1), 20)
     return whole.take(kept), whole.take(held_out, "test"), len(whole) / max(len(kept), 1)
 
 
@@ -218,7 +278,7 @@ def limit(labels: np.ndarray, *, fraction: float, per_class: int | None, seed: i
 
 def some(split: Split, count: int) -> Split:
     """Returns at most `count` examples in their order: stratified, the same for every seed, few within many."""
-    order = stratified_order(split.labels, 30, classes_first=True)
+    order = stratified_order(split.strata, 30, classes_first=True)
     return split.take(np.sort(order[:count]))
 
 

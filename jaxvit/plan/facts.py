@@ -1,5 +1,6 @@
 """What a plan must know of the data, without reading them: how many images of what size in how many classes."""
 
+import collections
 import io
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from jaxvit.build.facts import Facts
 from jaxvit.config.default import Config
 from jaxvit.data.files import image_files
 from jaxvit.data.layout import read_layout, subfolders
+from jaxvit.data.sources import label_file
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD
 from jaxvit.errors import UserError
 from jaxvit.runtime.paths import expand
@@ -47,6 +49,8 @@ def find(config: Config, num_classes: int | None = None, num_train: int | None =
         known = _npz(expand(argument))
     elif kind == "folder" and expand(argument).is_dir():
         known = _folder(expand(argument))
+    elif kind in label_file.KINDS and expand(argument).is_file():
+        known = _label_file(str(config.data.name), expand(argument), config.data.columns)
     note = None
     if known is None:
         given = num_classes or config.model.get("num_classes")
@@ -88,6 +92,14 @@ def _npz(root: Path) -> tuple[int, int, int, Shape | None] | None:
         raise UserError(f"cannot read {str(root)!r}: {(str(error).splitlines() or ['?'])[0]}") from None
     shape: Any = train[1:] if len(train) == 4 else (*train[1:], 1)
     return classes, train[0], test[0], shape
+
+
+def _label_file(source: str, file: Path, columns: str | None) -> tuple[int, int, int, Shape | None]:
+    """From the rows; no image is read."""
+    rows = label_file.read(source, file, columns)
+    images = collections.Counter(rows.splits or ["train"] * len(rows))
+    held_out = round(0.2 * images["train"]) if "test" not in images else 0
+    return len(rows.class_names), images["train"] - held_out, images.get("test", held_out), None
 
 
 def _header(path: Path) -> tuple[int, ...]:

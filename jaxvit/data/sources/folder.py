@@ -5,24 +5,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
-from jaxvit.data.files import MAX_BAD, few, image_files, write_skipped
+from jaxvit.data.files import MAX_BAD, image_files, write_skipped
 from jaxvit.data.formats import read_formats
-from jaxvit.data.images import DECODE_ERRORS, check, decode, in_threads, reason
 from jaxvit.data.layout import Layout, in_order, inner, plain, read_layout, subfolders
+from jaxvit.data.sources.photos import Photo, as_split, readable, report_skipped
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Source, Split, automatic_test
 from jaxvit.errors import UserError
 from jaxvit.runtime.paths import expand
-
-FULL_CHECK = 200_000  # up to so many files every one is decoded before training; beyond, the suspicious ones
-
-
-@dataclasses.dataclass(frozen=True)
-class _File:
-    path: Path
-    split: str
-    label: int
 
 
 def load(
@@ -54,19 +43,20 @@ def load(
     labels = {name: label for label, name in enumerate(class_names)}
     _check_classes(layout, class_names, 2 if to_train else 1)
     files = [
-        _File(file, split, labels[plain(directory.name)])
+        Photo(file, file.relative_to(root).as_posix(), split, labels[plain(directory.name)])
         for split, folder in folders.items()
         for directory in subfolders(folder)
         for file in image_files(directory)
     ]
     _check_counts(root, folders["train"], files, class_names, "no images", to_train)
-    files, sizes, skipped = _verify(root, files)
+    files, sizes, skipped = readable(files)
     if skipped_file is not None:
         write_skipped(skipped_file, skipped)
     if skipped:
-        notes.append(_report(root, skipped, len(files) + len(skipped), skipped_file, max_bad_fraction))
+        total = len(files) + len(skipped)
+        notes.append(report_skipped(f"folder:{root}", skipped, total, skipped_file, max_bad_fraction))
     _check_counts(root, folders["train"], files, class_names, "no readable images", to_train)
-    splits = {split: _split(root, split, [f for f in files if f.split == split]) for split in folders}
+    splits = {split: _split(split, files, len(class_names)) for split in folders}
     for split, folder in folders.items():
         if not len(splits[split]):
             raise UserError(f"{folder}: no images; expected a subfolder per class with {read_formats()} files.")
@@ -95,7 +85,7 @@ def _check_classes(layout: Layout, class_names: list[str], fewest: int) -> None:
 
 
 def _check_counts(
-    root: Path, train: Path, files: list[_File], class_names: list[str], what: str, to_train: bool
+    root: Path, train: Path, files: list[Photo], class_names: list[str], what: str, to_train: bool
 ) -> None:
     filled = {f.label for f in files if f.split == "train"}
     empty = [name for i, name in enumerate(class_names) if i not in filled]
@@ -107,49 +97,6 @@ def _check_counts(
         raise UserError(f"{train}: {what} in the class folder {names}{more}; expected at least one in each.")
 
 
-def _verify(root: Path, files: list[_File]) -> tuple[list[_File], set[tuple[int, int]], list[tuple[str, str]]]:
-    """Returns (readable files, their sizes (h, w), [(path below root, why it cannot be read)])."""
-    full = len(files) <= FULL_CHECK
-    sizes: list[tuple[int, int] | None] = [None] * len(files)
-    why: dict[int, str] = {}
-
-    def visit(i: int) -> None:
-        try:
-            sizes[i] = check(files[i].path, full=full)
-        except DECODE_ERRORS as error:
-            why[i] = reason(error)
-
-    in_threads(visit, len(files), "checking images", show_from=200)
-    good = [f for i, f in enumerate(files) if i not in why]
-    skipped = [(_below(root, files[i].path), why[i]) for i in sorted(why)]
-    return good, {s for s in sizes if s is not None}, skipped
-
-
-def _report(
-    root: Path, skipped: list[tuple[str, str]], total: int, skipped_file: str | os.PathLike | None, allowed: float
-) -> str:
-    """Returns the note on skipped files; raises UserError where they are too many."""
-    listed = "" if skipped_file is None else f", listed in {skipped_file}"
-    share = f"{len(skipped)} of {total} image files"
-    if len(skipped) > allowed * total:
-        raise UserError(
-            f"folder:{root}: {share} cannot be read, more than {100 * allowed:g} %{listed}; "
-            f"data.max_bad_fraction={_enough(len(skipped), total)} allows it.\n{few(skipped)}"
-        )
-    return f"skipped {share} that cannot be read{listed}: {few(skipped)}"
-
-
-def _enough(bad: int, total: int) -> str:
-    """The least share of two digits that allows so many bad files."""
-    return f"{-(-100 * bad // total) / 100:g}"
-
-
-def _split(root: Path, name: str, files: list[_File]) -> Split:
-    labels = np.array([f.label for f in files], np.int32)
-    paths = [f.path for f in files]
-    names = [_below(root, path) for path in paths]
-    return Split(name, labels, np.arange(len(files), dtype=np.int64), lambda i: decode(paths[i]), names=names)
-
-
-def _below(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()
+def _split(name: str, files: list[Photo], num_classes: int) -> Split:
+    chosen = [file for file in files if file.split == name]
+    return as_split(name, [dataclasses.replace(file, index=i) for i, file in enumerate(chosen)], num_classes)

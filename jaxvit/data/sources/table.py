@@ -1,18 +1,19 @@
-"""Names to data sets: `digits`, `cifar10`, `cifar100`, `tfds:NAME`, `folder:PATH`, `npz:PATH`."""
+"""Names to data sets: `digits`, `cifar10`, `cifar100`, `tfds:NAME`, `folder:PATH`, `npz:PATH`, `csv:FILE`."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from jaxvit.data.files import MAX_BAD
-from jaxvit.data.sources import cifar, digits, folder, npz, tfds_source
-from jaxvit.data.splits import Dataset, Source, Split, hold_out, limit, some
+from jaxvit.data.sources import cifar, digits, folder, label_file, npz, tfds_source
+from jaxvit.data.splits import Dataset, Source, Split, held_out_of, limit, some
 from jaxvit.errors import UserError, suggest
 
 __all__ = ["Dataset", "NAMES", "Split", "load_dataset"]
 
-NAMES = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH")
+NAMES = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH", "csv:FILE", "parquet:FILE")
 
 _PLAIN: dict[str, Callable[..., Source]] = {
     "digits": lambda **_: digits.load(),
@@ -25,6 +26,7 @@ _WITH_ARGUMENT: dict[str, Callable[..., Source]] = {
         argument, options["skipped_file"], options["max_bad_fraction"], options["class_names"], options["to_train"]
     ),
     "npz": lambda argument, **options: npz.load(argument, options["to_train"]),
+    **{kind: partial(label_file.load, kind) for kind in label_file.KINDS},
 }
 
 
@@ -42,6 +44,7 @@ def load_dataset(
     max_bad_fraction: float = MAX_BAD,
     class_names: Sequence[str] | None = None,
     to_train: bool = True,
+    columns: str | None = None,
 ) -> Dataset:
     """Returns the data set called `name`, with validation drawn and the train split limited.
 
@@ -57,11 +60,12 @@ def load_dataset(
       val_fraction: share of train held out for validation, in [0, 1); 0 gives an empty split.
       data_dir: where TFDS data sets lie (TFDS's own default if None).
       archive: local official CIFAR binary archive, for `cifar10` and `cifar100`.
-      skipped_file: where `folder:` lists the files it could not read, one per line with the reason.
+      skipped_file: where `folder:` and `csv:` list the files they could not read, one per line with the reason.
       test_limit: use at most so many test images (stratified, the same for every seed), or None for all.
-      max_bad_fraction: share of the files of `folder:` that may be unreadable, in [0, 1].
-      class_names: the order in which a run knows the classes of `folder:`, taken where they are the same ones.
+      max_bad_fraction: share of the files of `folder:` and `csv:` that may be unreadable, in [0, 1].
+      class_names: the order in which a run knows the classes of `folder:` and `csv:`, taken where they are the same.
       to_train: whether a classifier is trained on it, which needs two classes, each with images.
+      columns: which columns of `csv:` are meant, as "file=path,label=species"; see `label_file`.
     """
     if isinstance(val_fraction, bool) or not 0 <= val_fraction < 1:
         raise UserError(f"data.val_fraction is {val_fraction}; expected a number from 0 to below 1.")
@@ -72,6 +76,7 @@ def load_dataset(
     limit(np.zeros(1, np.int32), fraction=fraction, per_class=per_class, seed=seed)  # refuse before reading
     options: dict[str, Any] = {"data_dir": data_dir, "archive": archive, "skipped_file": skipped_file}
     options |= {"max_bad_fraction": max_bad_fraction, "class_names": class_names, "to_train": to_train}
+    options["columns"] = columns
     source = _load_source(name, **options)
     train, test = source.splits["train"], source.splits["test"]
     notes = list(source.notes)
@@ -80,8 +85,9 @@ def load_dataset(
         drawn = (*drawn, "val")
         train, val = _draw_validation(train, val_fraction * source.val_scale, seed)
         if val_fraction:
-            notes.append(f"validation: {len(val)} images drawn from train (stratified, seed {seed})")
-    positions, note = limit(train.labels, fraction=fraction, per_class=per_class, seed=seed)
+            how = "whole groups" if train.groups is not None else "stratified"
+            notes.append(f"validation: {len(val)} images drawn from train ({how}, seed {seed})")
+    positions, note = limit(train.strata, fraction=fraction, per_class=per_class, seed=seed)
     if note:
         notes.append(note)
     if len(positions) < len(train):
@@ -123,5 +129,5 @@ def _draw_validation(train: Split, val_fraction: float, seed: int) -> tuple[Spli
     count = round(val_fraction * len(train))
     if val_fraction > 0:
         count = max(count, 1)
-    kept, held_out = hold_out(train.labels, count, seed, 1)
+    kept, held_out = held_out_of(train, count, seed, 1)
     return train.take(kept), train.take(held_out, "val")
