@@ -1,6 +1,7 @@
 """The order of the folders: imports run one way, downward; importing the package is cheap."""
 
 import ast
+import fnmatch
 import subprocess
 import sys
 from pathlib import Path
@@ -69,3 +70,9 @@ def test_training_never_imports_torch_or_tensorflow():
     code = "import sys, jaxvit.train, jaxvit.inference\nprint([m for m in ('torch', 'tensorflow') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_every_folder_of_tests_is_collected(request):
+    left_out = request.config.getini("norecursedirs")  # pytest's own list has "build" and "dist"
+    folders = {path.name for path in Path(__file__).parent.rglob("*") if path.is_dir() and path.name != "__pycache__"}
+    assert not {name for name in folders for pattern in left_out if fnmatch.fnmatch(name, pattern)}

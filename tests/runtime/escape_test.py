@@ -19,17 +19,12 @@ from jaxvit.errors import UserError
 from jaxvit.explain import overlay
 from jaxvit.reports import figures, write_report
 from jaxvit.reports.runs import read_runs
-from jaxvit.runtime import console, drawing, escape
+from jaxvit.runtime import console, escape
 from jaxvit.workdir import run_files, trackers
 from tests.helpers.fake_runs import write_run
+from tests.helpers.hostile import HOSTILE, NAMES
 
 # As they come from the names of files: bytes.
-HOSTILE = (
-    rb"$\frac$", b"$x^2$", b"[red]x[bold]", b"<script>alert(1)<", b"a|b`c`", b"=1+1", b"\x1b[31mred", b"new\nline",
-    "right\u202eleft\u200f".encode(), "\U0001fae8\U0001f9ff".encode(), b"caf\xe9", b"_under", "猫".encode(),
-    ("long " * 40).strip().encode(), b"-5+2", b":smile: &lt;",
-)  # fmt: skip
-NAMES = [os.fsdecode(name) for name in HOSTILE]
 
 
 @pytest.mark.parametrize(
@@ -114,19 +109,6 @@ def test_json_brings_bytes_back(tmp_path):
     assert json.loads((tmp_path / "classes.json").read_text(encoding="utf-8")) == names
 
 
-def test_a_terminal_is_not_steered(capsys, tmp_path):
-    for name in NAMES:
-        console.table(f"title {name}", ("file", name), [(name, 1)])
-        console.say(name)
-        console.err.print(f"{name} said")
-        assert cli._fail(name, 2) == 2
-        cli._warn(UserWarning(name))
-    assert cli.main(["predict", "--workdir", str(tmp_path), f"{tmp_path}/{NAMES[6]}"]) == 2
-    said = "".join(capsys.readouterr())
-    assert re.sub("[\n]", "", said) == "".join(c for c in said if not escape._hidden(c))
-    assert "[red]x[bold]" in said and "猫" in said
-
-
 @pytest.mark.parametrize("good", [3, 300])  # refused, and skipped with a note
 def test_a_broken_file_does_not_steer_the_terminal(tmp_path, capsys, good):
     for k, folder in enumerate(("a\x1b[31m", os.fsdecode(b"caf\xe9\x07"))):
@@ -143,14 +125,6 @@ def test_a_broken_file_does_not_steer_the_terminal(tmp_path, capsys, good):
     assert "?]0;title?.png" in said and not any(escape._hidden(c) for c in said.replace("\n", ""))
     (line,) = (tmp_path / "skipped.txt").read_text(encoding="utf-8").splitlines()
     assert line.split("\t")[0] == r"caf\udce9\x07/\x1b]0;title\x07.png"
-
-
-def test_names_that_the_console_cannot_spell_end_nothing(tmp_path, monkeypatch):
-    with open(tmp_path / "out", "w", encoding="ascii") as stream:
-        monkeypatch.setattr("sys.stdout", stream)
-        assert cli.main(["models", "vgg11"]) == 0
-        console.say("猫")
-    assert (tmp_path / "out").read_text() == "vgg11\n\\u732b\n"
 
 
 @pytest.mark.filterwarnings("error")
@@ -170,13 +144,6 @@ def test_wide_letters_count_twice():
     assert escape.picture("猫" * 30, 22) == "猫" * 7 + "…" + "猫" * 3
     assert escape.picture("a" * 20 + "b" * 20, 22) == "a" * 14 + "…" + "b" * 7
     assert escape.picture("a" * 22, 22) == "a" * 22
-
-
-def test_fonts_that_are_not_there_are_not_asked_for():
-    from matplotlib import font_manager
-
-    there = {font.name for font in font_manager.fontManager.ttflist}
-    assert drawing.fonts()[0] == "DejaVu Sans" and set(drawing.fonts()) <= there
 
 
 class _Texts(html.parser.HTMLParser):
@@ -231,13 +198,6 @@ def test_no_such_user(command, capsys):
     place = "--from" if command == "convert" else "--workdir"
     assert cli.main([command, place, "~nobody-of-this-name/x", *words]) == 2
     assert "no home directory for '~nobody-of-this-name/x': there is no such user" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9"), "run [b]", "a*", "what?"])
-def test_a_place_that_no_checkpoint_can_be_written_to_is_refused_first(tmp_path, name):
-    with pytest.raises(UserError, match="bytes that are not UTF-8" if "caf" in name else "choose a path without"):
-        run_files.make_workdir(tmp_path / name)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_that_was_moved_to_such_a_place_says_so(tmp_path, capsys):

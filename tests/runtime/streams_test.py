@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaxvit import train
-from jaxvit.runtime import console, streams
+from jaxvit.runtime import streams
 from tests.helpers import tiny_config, write_npz
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -93,27 +93,6 @@ def test_closed_streams_lead_nowhere_and_not_into_the_next_file():
     )
     command = '"$0" -c "$1" <&- >&- 2>&-'
     assert subprocess.run(["sh", "-c", command, sys.executable, program], cwd=ROOT, timeout=60).returncode == 0
-
-
-def test_a_log_has_no_empty_lines_and_no_bar(capsys):
-    console.gap()
-    with console.bar("epoch 1/1", 10) as meter:
-        meter.advance(10)
-    assert capsys.readouterr().err == ""
-
-
-def test_the_first_rate_leaves_the_compilation_out(monkeypatch, capsys):
-    now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    with console.bar("epoch 1/1", 1000) as meter:
-        now[0] = 40.0  # the first step, compiled
-        meter.leave_out(40.0, 10)
-        meter.advance(10, "loss 1.0")
-        now[0] = 71.0  # 31 s for the next hundred
-        meter.advance(100)
-    first, second = capsys.readouterr().err.splitlines()
-    assert first == "epoch 1/1: 10/1000  loss 1.0"
-    assert second == f"epoch 1/1: 110/1000  3 images/s  {console.duration(890 * 31 / 100)} left"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")

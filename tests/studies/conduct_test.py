@@ -13,10 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxvit import cli, train
-from jaxvit.errors import UserError
-from jaxvit.runtime import interrupt
-from jaxvit.studies import worker
+from jaxvit import cli
 from tests.helpers.studies import example
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,28 +91,6 @@ def test_rows_that_fail_are_recorded_and_the_rest_goes_on(tmp_path):
     assert json.loads((workdir / "study.json").read_text())["runs"]["good/seed0"]["test_images_per_second"] > 0
 
 
-@pytest.mark.parametrize(
-    ("error", "said"),
-    [
-        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), "out of memory"),
-        (MemoryError(), "out of memory"),
-        (ValueError("odd"), "failed"),
-        (train.Diverged("loss is nan"), "diverged"),
-        (UserError("no such file"), "failed"),
-        (interrupt.Interrupted(15, "stopped at step 3"), "interrupted"),
-        (KeyboardInterrupt(), "interrupted"),
-    ],
-)
-def test_what_a_worker_makes_of_an_error(tmp_path, monkeypatch, error, said):
-    def fail(config, workdir):
-        raise error
-
-    monkeypatch.setattr("jaxvit.train.loop.train_and_evaluate", fail)
-    outcome = worker.run({"config": {}, "workdir": str(tmp_path), "throughput": False})
-    assert outcome["status"] == said and (str(error) in outcome["reason"])
-    assert (tmp_path / "error.txt").exists() == (type(error) is ValueError)
-
-
 class TestAfterARun:
     """What a second command does; nothing here trains."""
 
@@ -190,17 +165,6 @@ class TestAfterARun:
         said = capsys.readouterr().out
         assert "vit_ti_distilled" in said and "vit_tiny_patch16_224" in said
         assert cli.main(["study"]) == 2 and cli.main(["study", "cifar100_asam"]) == 2
-
-
-def test_local_weights_are_found_by_name_and_by_tag(tmp_path):
-    from jaxvit.studies import weights
-
-    name = "deit_tiny_patch16_224.fb_in1k"
-    assert weights.local(name, tmp_path) is None
-    (tmp_path / "deit_tiny_patch16_224.safetensors").touch()
-    assert weights.local(name, tmp_path) == tmp_path / "deit_tiny_patch16_224.safetensors"
-    (tmp_path / name).mkdir()
-    assert weights.local(name, tmp_path) == tmp_path / name
 
 
 KILLED = re.sub(r'(?m)^        Row\(name="(bad|gone|pupil)".*\n', "", STUDY).replace(

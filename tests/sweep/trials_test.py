@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 
 import numpy as np
 import pytest
@@ -124,38 +123,6 @@ def test_real_trials_are_runs(given, tmp_path):
     assert rows[0]["value"] == final["val/accuracy"]
 
 
-@pytest.mark.parametrize(
-    ("ranges", "said"),
-    [
-        ((), "nothing to search: sweep.ranges is empty"),
-        ((("optim.learning_rat", "log", 1e-4, 1e-2),), "'optim.learning_rate'"),
-        ((("model.dept", "int", 1, 2),), "'model.depth'"),
-        ((("optim.learning_rate", "loguniform", 1e-4, 1e-2),), "no kind 'loguniform'"),
-        ((("optim.learning_rate", "log", 0.0, 1e-2),), "a logarithm needs ends above 0"),
-        ((("optim.learning_rate", "log", 1e-2, 1e-4),), "the lower one first"),
-        ((("optim.learning_rate", "log", 1e-2),), "the lower one first"),
-        ((("optim.learning_rate", "uniform", -1.0, 1.0),), "optim.learning_rate is -1.0"),
-        ((("batch_size", "uniform", 8.0, 16.0),), "expected a whole number"),
-        ((("batch_size", "int", 8.5, 16),), "two whole numbers"),
-        ((("augment.policy", "choice", None, "randaugmnt"),), "'randaugment'"),
-        ((("augment.policy", "choice", None, None),), "expected two or more"),
-        ((("optim.name", "choice", "adamw", "sdg"),), "'sgd'"),
-        ((("optim.schedule.name", "choice", "cosine", "cosin"),), "'cosine'"),
-        ((("optim.lr", "log", 1e-4, 1e-2),), "'optim.learning_rate'"),
-        ((("model.depth", "choice", 1, "two"),), "depth='two' has the wrong type"),
-        ((("seed", "int", 0, 9),), "decides what is compared"),
-        ((("sweep.ranges", "int", 0, 9),), "no config word"),
-        (("optim.learning_rate",), "expected (word, kind, values...)"),
-        ((RATE, RATE), "twice"),
-    ],
-)
-def test_bad_ranges_are_named(given, ranges, said):
-    given.sweep.ranges = ranges
-    with pytest.raises(UserError, match=re.escape(said)) as error:
-        sweep.read_ranges(given)
-    assert len(str(error.value).splitlines()) == 1
-
-
 def test_mistakes_end_with_two_lines(monkeypatch, capsys, tmp_path):
     name = write_npz(tmp_path / "data")
     (tmp_path / "run.yaml").write_text(
@@ -181,14 +148,6 @@ def test_mistakes_end_with_two_lines(monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     assert cli.main(argv) == 2
     assert "pip install 'jaxvit[tune]'" in capsys.readouterr().err
-
-
-def test_ranges_do_not_make_another_run():
-    config = config_lib.default()
-    before = config_lib.to_dict(config)
-    config.sweep.ranges = (RATE,)
-    assert config_lib.differences(config, before) == []
-    assert not sweep.apply(config, {"optim.learning_rate": 0.5}).sweep.ranges
 
 
 def test_trials_that_all_fail_end_with_code_1_and_a_reason(monkeypatch, given, tmp_path, capsys):

@@ -1,9 +1,7 @@
 """Whole runs: their files, their resumption, what they refuse."""
 
 import contextlib
-import functools
 import json
-import re
 import signal
 
 import chex
@@ -12,12 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvit import config as config_lib
-from jaxvit import inference, pretrained
-from jaxvit.errors import UserError
-from jaxvit.models import create_model
+from jaxvit import inference
 from jaxvit.runtime.interrupt import Interrupted
-from jaxvit.step.state import init_variables
 from jaxvit.train import finish
 from jaxvit.train import loop as train
 from jaxvit.workdir.checkpoint import Checkpoints
@@ -165,15 +159,6 @@ def test_a_run_killed_between_two_states_goes_on_with_the_same_bits(tmp_path, da
         np.testing.assert_array_equal(a["logits"], b["logits"])
 
 
-def test_a_word_that_the_version_of_a_run_did_not_have_is_its_default(data_name):
-    config = tiny_config(data_name)
-    stored = config_lib.to_dict(config)
-    del stored["checkpoint"]["min_seconds"]
-    assert config_lib.differences(config, stored) == []
-    config.checkpoint.min_seconds = 1.0
-    assert config_lib.differences(config, stored) == ["checkpoint.min_seconds: 30.0 -> 1.0"]
-
-
 def test_same_seed_same_bits_other_seed_other_bits(tmp_path, data_name):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         train.train_and_evaluate(tiny_config(data_name, seed=seed, num_epochs=1), tmp_path / name)
@@ -182,72 +167,6 @@ def test_same_seed_same_bits_other_seed_other_bits(tmp_path, data_name):
     chex.assert_trees_all_equal(*(final_state(tmp_path / name) for name in "ab"))
     predictions = [np.load(tmp_path / name / "predictions.npz")["logits"] for name in "ab"]
     np.testing.assert_array_equal(*predictions)
-
-
-def test_finished_run_is_left_alone(tmp_path, data_name, capsys):
-    config = tiny_config(data_name, num_epochs=1)
-    first = train.train_and_evaluate(config, tmp_path / "run")
-    written = (tmp_path / "run/summary.json").stat().st_mtime_ns
-    assert train.train_and_evaluate(config, tmp_path / "run") == first
-    assert (tmp_path / "run/summary.json").stat().st_mtime_ns == written
-    assert "already finished" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        {"data__image_size": 8, "data__mean": (0.5,), "data__std": (0.25, 0.25, 0.25)},
-        {"model__image_size": 8, "model__in_channels": 1, "data__mean": (0.1, 0.1, 0.1), "data__std": (0.2, 0.25, 0.3)},
-    ],
-)
-def test_one_number_for_all_sides_or_channels_is_the_same_config(tmp_path, data_name, words, capsys):
-    config = tiny_config(data_name, num_epochs=1, **words)
-    final = train.train_and_evaluate(config, tmp_path / "run")
-    assert train.train_and_evaluate(config, tmp_path / "run") == final
-    assert "already finished" in capsys.readouterr().err
-    for mean in ((0.5, 0.5, 0.4), ("a",), ()):
-        other = tiny_config(data_name, num_epochs=1, **{**words, "data__mean": mean})
-        with pytest.raises(UserError, match="data.mean"):
-            train.train_and_evaluate(other, tmp_path / "run")
-
-
-def test_fields_that_the_weights_bring_are_the_same_config(tmp_path, data_name, capsys):
-    fields = {"patch_size": 2, "embed_dim": 12, "depth": 1, "num_heads": 3}
-    model = create_model("vit_tiny_patch16_224", num_classes=3, image_size=8, **fields)
-    pretrained.save(model, init_variables(model, jax.random.key(0), (8, 8, 3)), tmp_path / "weights")
-    config = tiny_config(data_name, num_epochs=1, pretrained=str(tmp_path / "weights"))
-    with config.unlocked():
-        config.model = {"name": "vit_tiny_patch16_224"}
-    final = train.train_and_evaluate(config, tmp_path / "run")
-    assert json.loads((tmp_path / "run/config.json").read_text())["model"]["depth"] == 1
-    assert train.train_and_evaluate(config, tmp_path / "run") == final
-    assert "already finished" in capsys.readouterr().err
-
-
-def test_a_field_that_the_weights_do_not_bring_may_not_be_left_out(tmp_path, data_name):
-    fields = {"patch_size": 2, "embed_dim": 12, "depth": 1, "num_heads": 3}
-    model = create_model("vit_tiny_patch16_224", num_classes=3, image_size=8, **fields)
-    pretrained.save(model, init_variables(model, jax.random.key(0), (8, 8, 3)), tmp_path / "weights")
-    config = tiny_config(data_name, num_epochs=1, pretrained=str(tmp_path / "weights"))
-    with config.unlocked():
-        config.model = {"name": "vit_tiny_patch16_224", "drop_rate": 0.1}
-    train.train_and_evaluate(config, tmp_path / "run")
-    stored = json.loads((tmp_path / "run/config.json").read_text())
-    (tmp_path / "run/summary.json").unlink()  # its end is still to come
-    del config.model.drop_rate
-    with pytest.raises(UserError, match="drop_rate: 0.1 -> "):
-        train.train_and_evaluate(config, tmp_path / "run")
-    assert json.loads((tmp_path / "run/config.json").read_text()) == stored
-
-
-def test_other_config_is_refused_unless_told(tmp_path, data_name):
-    train.train_and_evaluate(tiny_config(data_name, num_epochs=1), tmp_path / "run")
-    longer = tiny_config(data_name, num_epochs=2)
-    with pytest.raises(UserError, match="num_epochs: 1 -> 2"):
-        train.train_and_evaluate(longer, tmp_path / "run")
-    final = train.train_and_evaluate(longer, tmp_path / "run", force=True)
-    assert final["epochs"] == 2
-    assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
 
 
 def test_dry_run_does_two_steps_and_makes_way(tmp_path, data_name):
@@ -325,77 +244,6 @@ def test_rollback_goes_on_from_the_last_checkpoint(tmp_path, data_name, monkeypa
     config.loss.on_nan = "stop"
     with pytest.raises(train.Diverged, match="loss is nan at step 5 .learning rate .*; last checkpoint: step 4"):
         train.train_and_evaluate(config, tmp_path / "stop")
-
-
-BAD = [
-    ({"optim__schedule__name": "plateau", "data__val_fraction": 0.0}, "plateau needs validation images"),
-    ({"early_stopping__patience": 2, "data__val_fraction": 0.0}, "early_stopping.patience needs validation images"),
-    ({"optim__freeze": "."}, "freezes every parameter"),
-    ({"optim__freeze": "blokcs"}, "matches no parameter"),
-    ({"optim__name": "adamv"}, "no optimiser 'adamv'"),
-    ({"optim__schedule__step_size": 3}, "the schedule 'cosine' has no option 'step_size'"),
-    ({"optim__options": {"b9": 0.5}}, "has no option 'b9'"),
-    ({"optim__options": {"b1": 0.5}}, "the option is optim.b1"),
-    ({"optim__sam__rho": 0.1, "optim__sam__m": 5}, "optim.sam.m 5 does not divide batch_size 16"),
-    ({"optim__sam__rho": 0.1, "optim__sam__rho_min": 0.2}, "optim.sam.rho_min 0.2 is above optim.sam.rho 0.1"),
-    ({"optim__sam__method": "gsm"}, "optim.sam.method is 'gsm'"),
-    ({"ema__decay": 1.0}, "ema.decay is 1.0"),
-    ({"optim__learning_rate": -1.0}, "optim.learning_rate is -1.0"),
-    ({"optim__weight_decay": -0.1}, "optim.weight_decay is -0.1"),
-    ({"optim__sam__rho": -0.1}, "optim.sam.rho is -0.1"),
-    ({"optim__schedule__name": "cosin"}, "no schedule 'cosin'"),
-    ({"optim__schedule__min_learning_rate": 9.0}, "min_learning_rate 9.0 is above"),
-    ({"optim__freeze": "last_9_blocks"}, "this model has 2 blocks"),
-    ({"optim__unfreeze": ((1, "none"),)}, "'none' of epoch 1 thaws nothing"),
-    ({"optim__freeze": "last_1_block", "optim__unfreeze": ((1, "head_only"),)}, "which trained before"),
-    ({"optim__freeze": "head_only", "optim__unfreeze": ((2, "none"),)}, "epoch 2 is never reached; num_epochs is 2"),
-    ({"optim__freeze": "head_only", "optim__unfreeze": ("none",)}, "expected (epochs done, optim.freeze word)"),
-    ({"optim__freeze": "head_only", "optim__unfreeze": ((0, "none"),)}, "epoch 0 does not come after 0"),
-    ({"optim__layer_decay": 1.5}, "optim.layer_decay is 1.5"),
-    ({"optim__mu_dtype": "int8"}, "mu_dtype is 'int8'"),
-    ({"augment__mixup_alpha": -1.0}, "augment.mixup_alpha is -1.0"),
-    ({"augment__repeated": 17}, "augment.repeated is 17; a batch has 16 images"),
-    ({"augment__policy": "randaugmnt"}, "augment.policy is 'randaugmnt'"),
-    ({"distill__alpha": -0.5}, "distill.alpha is -0.5"),
-    ({"loss__on_nan": "ignore"}, "loss.on_nan is 'ignore'"),
-    ({"distill__teacher": "nowhere"}, "distill.teacher 'nowhere' is no run's workdir"),
-    ({"distill__teacher": "x", "distill__mode": "token"}, "needs a model with a distillation token"),
-]
-
-
-def test_a_bad_augmentation_is_named_before_data_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("jaxvit.build.parts.load_data", None)
-    with pytest.raises(UserError, match="augment.fill is 2.0; expected a grey value from 0 to 1"):
-        train.train_and_evaluate(tiny_config("digits", augment__fill=2.0), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("words, said", BAD, ids=[said[:20] for _, said in BAD])
-def test_contradictions_are_named_before_anything_is_compiled(tmp_path, data_name, words, said, monkeypatch):
-    monkeypatch.setattr("jaxvit.train.prepare.init_variables", None)
-    with pytest.raises(UserError, match=re.escape(said)) as error:
-        train.train_and_evaluate(tiny_config(data_name, **words), tmp_path / "run")
-    assert len(str(error.value).splitlines()) <= 2
-
-
-def test_a_run_is_not_resumed_with_other_data(tmp_path):
-    images, labels = np.zeros((24, 8, 8, 3), np.uint8), np.arange(24, dtype=np.int32) % 3
-    write = functools.partial(np.savez, tmp_path / "train.npz")
-    write(image=images, label=labels)
-    np.savez(tmp_path / "test.npz", image=images[:6], label=labels[:6])
-    config = tiny_config(f"npz:{tmp_path}")
-    config.num_epochs = 1
-    train.train_and_evaluate(config, tmp_path / "run")
-    (tmp_path / "run" / "summary.json").unlink()
-    classes = (tmp_path / "run" / "classes.json").read_bytes()
-    write(image=images, label=(labels + 1) % 3)
-    with pytest.raises(UserError, match="has changed since the run .*other labels"):
-        train.train_and_evaluate(config, tmp_path / "run")
-    write(image=np.concatenate([images, images[:9]]), label=np.concatenate([labels, labels[:9]]))
-    with pytest.raises(UserError, match=r"train images, \d+ before"):
-        train.train_and_evaluate(config, tmp_path / "run")
-    assert (tmp_path / "run" / "classes.json").read_bytes() == classes
-    train.train_and_evaluate(config, tmp_path / "run", force=True)
 
 
 def test_weights_that_the_last_step_broke_are_no_best(tmp_path, data_name):

@@ -6,14 +6,12 @@ import signal
 
 import chex
 import jax
-import numpy as np
 import pytest
 
 from jaxvit.runtime.interrupt import Interrupted
 from jaxvit.step import steps
 from jaxvit.train import loop as train
 from jaxvit.train import micro_batch, multi_step
-from jaxvit.train.prepare import prepare
 from tests.helpers import tiny_config, write_npz
 from tests.helpers.workdirs import final_state, lines
 
@@ -119,15 +117,3 @@ def test_a_signal_is_heard_after_the_dispatch_and_the_run_goes_on(tmp_path, data
     train.train_and_evaluate(config, tmp_path / "parts")
     chex.assert_trees_all_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
     assert lines(tmp_path / "whole") == lines(tmp_path / "parts")
-
-
-def test_one_program_for_training_and_one_for_evaluation(tmp_path, data_name):
-    """The last batch of a split is padded, so that its shape is that of the others."""
-    run, state = prepare(tiny_config(data_name), tmp_path)
-    for count, batch in run.dispatches(np.arange(96 // 16 * 16 - 16), 0, 0):
-        state, _ = run.take_step(0, state, batch, count)
-    for batch in run.feeds["test"].batches(np.arange(20), run.batches.eval_size, pad=True):
-        run.blueprint.eval_step({"params": state.params}, batch)
-    run.checkpoints.close()
-    assert run.phase.train_steps[False]._cache_size() == run.blueprint.eval_step._cache_size() == 1
-    json.dumps(run.compile_seconds)

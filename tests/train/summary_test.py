@@ -4,8 +4,6 @@ import numpy as np
 import pytest
 
 from jaxvit import optim
-from jaxvit.data.pipeline import make_feed
-from jaxvit.data.splits import Split
 from jaxvit.train import summary
 from jaxvit.train.prepare import prepare
 from tests.helpers import tiny_config, write_npz
@@ -21,22 +19,6 @@ def test_the_mistakes_that_tell_most_are_kept():
     assert set(chosen) >= {7, 50, 51}
     assert set(chosen) <= {7, *range(50, 60)}
     assert not len(summary.telling_mistakes(logits[:5], labels[:5]))
-
-
-def test_samples_are_the_evenly_spaced_images_and_then_mistakes():
-    images = np.arange(100, dtype=np.uint8).reshape(100, 1, 1, 1).repeat(4, axis=1)
-    labels = (np.arange(100) % 2).astype(np.int32)
-    split = Split("test", labels, np.arange(100), images.__getitem__, images)
-    logits = np.zeros((100, 2), np.float32)
-    logits[np.arange(100), labels] = 1.0
-    logits[33] = (5.0, -5.0)
-    samples = summary.sample_images(make_feed(split), split, np.arange(100), logits)
-    fixed = int(samples["fixed"])
-    assert fixed == summary.NUM_SAMPLES
-    assert samples["index"][0] == 0 and samples["index"][fixed - 1] == 99
-    np.testing.assert_array_equal(samples["index"][fixed:], [33])
-    np.testing.assert_array_equal(samples["image"][:, 0, 0, 0], samples["index"])
-    np.testing.assert_array_equal(samples["label"], labels[samples["index"]])
 
 
 def test_the_header_says_that_the_warm_up_is_cut(tmp_path, capsys):

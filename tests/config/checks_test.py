@@ -1,0 +1,45 @@
+"""Values that no config may have."""
+
+import pytest
+
+from jaxvit import config as config_lib
+from jaxvit.config import checks
+from jaxvit.errors import UserError
+
+
+def fields(name):
+    return {"vit": ("depth", "image_size", "global_pool")}[name]
+
+
+def apply(*overrides, base=None):
+    config = base or config_lib.default()
+    config.model.name = "vit"
+    return config_lib.override(config, overrides, fields)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["batch_size=0", "batch_size=-4", "num_epochs=0", "optim.learning_rate=-1", "optim.learning_rate=nan",
+     "data.fraction=0", "data.fraction=1.5", "data.val_fraction=1", "dtype=float16", "loss.label_smoothing=1.0",
+     "optim.accum_steps=3", "parallel.mode=pmapp", "data.interpolation=cubic", "optim.sam.rho=-0.1"],
+)  # fmt: skip
+def test_bad_values_are_refused(override):
+    word = override.partition("=")[0]
+    with pytest.raises(UserError, match=word.rsplit(".", 1)[-1]):
+        checks.validate(apply(f"--config.{override}"))
+
+
+def test_words_that_nothing_reads_are_told():
+    assert checks.idle(config_lib.default()) == {}
+    assert checks.idle(apply("--config.optim.sam.adaptive=true", "--config.ema.warmup=true")) == {
+        "optim.sam.adaptive": "optim.sam.rho",
+        "ema.warmup": "ema.decay",
+    }
+    assert checks.idle(apply("--config.optim.sam.adaptive=true", "--config.optim.sam.rho=0.5")) == {}
+
+
+def test_true_is_not_a_number():
+    config = config_lib.default()
+    config.batch_size = True
+    with pytest.raises(UserError, match="batch_size is True; expected a whole number"):
+        checks.validate(config)

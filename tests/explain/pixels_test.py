@@ -1,0 +1,37 @@
+"""Gradients on pixels."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxvit import explain
+from tests.helpers.explained import RESNET, VIT, make
+
+
+def test_integrated_gradients_sum_to_the_rise_of_the_logit():
+    model, variables, images = make(VIT)
+    found = explain.integrated_gradients(model, variables, images, 1, steps=32)
+    logits = [np.asarray(model.apply(variables, x))[:, 1] for x in (images, np.zeros_like(images))]
+    chex.assert_shape(found, images.shape)
+    np.testing.assert_allclose(found.sum((1, 2, 3)), logits[0] - logits[1], atol=0.02)
+    assert np.abs(logits[0] - logits[1]).max() > 0.2
+
+
+def test_smooth_grad_without_noise_is_the_gradient():
+    model, variables, images = make(RESNET)
+    expected = jax.grad(lambda x: model.apply(variables, x)[:, 2].sum())(jnp.asarray(images))
+    found = explain.smooth_grad(model, variables, images, 2, samples=2, noise=0.0)
+    chex.assert_trees_all_close(found, expected, atol=1e-5)
+    noisy = [explain.smooth_grad(model, variables, images, 2, samples=2, key=jax.random.key(k)) for k in (0, 0, 1)]
+    chex.assert_trees_all_equal(noisy[0], noisy[1])
+    assert float(jnp.abs(noisy[0] - noisy[2]).max()) > 0
+
+
+@pytest.mark.parametrize("method", ("integrated_gradients", "smoothgrad"))
+def test_pixel_methods_give_unit_maps(method):
+    model, variables, images = make(VIT)
+    maps = explain.grad_cam(model, variables, images, method=method)
+    chex.assert_shape(maps, images.shape[:3])
+    chex.assert_trees_all_close((maps.min((1, 2)), maps.max((1, 2))), (jnp.zeros(3), jnp.ones(3)))

@@ -1,0 +1,80 @@
+"""What is there before the first step."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from jaxvit.errors import UserError
+from jaxvit.train import loop as train
+from jaxvit.train.prepare import prepare
+from tests.helpers import tiny_config, write_npz
+
+
+@pytest.fixture
+def data_name(tmp_path):
+    return write_npz(tmp_path / "data", num_train=96)
+
+
+def test_one_program_for_training_and_one_for_evaluation(tmp_path, data_name):
+    """The last batch of a split is padded, so that its shape is that of the others."""
+    run, state = prepare(tiny_config(data_name), tmp_path)
+    for count, batch in run.dispatches(np.arange(96 // 16 * 16 - 16), 0, 0):
+        state, _ = run.take_step(0, state, batch, count)
+    for batch in run.feeds["test"].batches(np.arange(20), run.batches.eval_size, pad=True):
+        run.blueprint.eval_step({"params": state.params}, batch)
+    run.checkpoints.close()
+    assert run.phase.train_steps[False]._cache_size() == run.blueprint.eval_step._cache_size() == 1
+    json.dumps(run.compile_seconds)
+
+
+BAD = [
+    ({"optim__schedule__name": "plateau", "data__val_fraction": 0.0}, "plateau needs validation images"),
+    ({"early_stopping__patience": 2, "data__val_fraction": 0.0}, "early_stopping.patience needs validation images"),
+    ({"optim__freeze": "."}, "freezes every parameter"),
+    ({"optim__freeze": "blokcs"}, "matches no parameter"),
+    ({"optim__name": "adamv"}, "no optimiser 'adamv'"),
+    ({"optim__schedule__step_size": 3}, "the schedule 'cosine' has no option 'step_size'"),
+    ({"optim__options": {"b9": 0.5}}, "has no option 'b9'"),
+    ({"optim__options": {"b1": 0.5}}, "the option is optim.b1"),
+    ({"optim__sam__rho": 0.1, "optim__sam__m": 5}, "optim.sam.m 5 does not divide batch_size 16"),
+    ({"optim__sam__rho": 0.1, "optim__sam__rho_min": 0.2}, "optim.sam.rho_min 0.2 is above optim.sam.rho 0.1"),
+    ({"optim__sam__method": "gsm"}, "optim.sam.method is 'gsm'"),
+    ({"ema__decay": 1.0}, "ema.decay is 1.0"),
+    ({"optim__learning_rate": -1.0}, "optim.learning_rate is -1.0"),
+    ({"optim__weight_decay": -0.1}, "optim.weight_decay is -0.1"),
+    ({"optim__sam__rho": -0.1}, "optim.sam.rho is -0.1"),
+    ({"optim__schedule__name": "cosin"}, "no schedule 'cosin'"),
+    ({"optim__schedule__min_learning_rate": 9.0}, "min_learning_rate 9.0 is above"),
+    ({"optim__freeze": "last_9_blocks"}, "this model has 2 blocks"),
+    ({"optim__unfreeze": ((1, "none"),)}, "'none' of epoch 1 thaws nothing"),
+    ({"optim__freeze": "last_1_block", "optim__unfreeze": ((1, "head_only"),)}, "which trained before"),
+    ({"optim__freeze": "head_only", "optim__unfreeze": ((2, "none"),)}, "epoch 2 is never reached; num_epochs is 2"),
+    ({"optim__freeze": "head_only", "optim__unfreeze": ("none",)}, "expected (epochs done, optim.freeze word)"),
+    ({"optim__freeze": "head_only", "optim__unfreeze": ((0, "none"),)}, "epoch 0 does not come after 0"),
+    ({"optim__layer_decay": 1.5}, "optim.layer_decay is 1.5"),
+    ({"optim__mu_dtype": "int8"}, "mu_dtype is 'int8'"),
+    ({"augment__mixup_alpha": -1.0}, "augment.mixup_alpha is -1.0"),
+    ({"augment__repeated": 17}, "augment.repeated is 17; a batch has 16 images"),
+    ({"augment__policy": "randaugmnt"}, "augment.policy is 'randaugmnt'"),
+    ({"distill__alpha": -0.5}, "distill.alpha is -0.5"),
+    ({"loss__on_nan": "ignore"}, "loss.on_nan is 'ignore'"),
+    ({"distill__teacher": "nowhere"}, "distill.teacher 'nowhere' is no run's workdir"),
+    ({"distill__teacher": "x", "distill__mode": "token"}, "needs a model with a distillation token"),
+]
+
+
+def test_a_bad_augmentation_is_named_before_data_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("jaxvit.build.parts.load_data", None)
+    with pytest.raises(UserError, match="augment.fill is 2.0; expected a grey value from 0 to 1"):
+        train.train_and_evaluate(tiny_config("digits", augment__fill=2.0), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("words, said", BAD, ids=[said[:20] for _, said in BAD])
+def test_contradictions_are_named_before_anything_is_compiled(tmp_path, data_name, words, said, monkeypatch):
+    monkeypatch.setattr("jaxvit.train.prepare.init_variables", None)
+    with pytest.raises(UserError, match=re.escape(said)) as error:
+        train.train_and_evaluate(tiny_config(data_name, **words), tmp_path / "run")
+    assert len(str(error.value).splitlines()) <= 2
