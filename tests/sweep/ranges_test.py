@@ -8,11 +8,7 @@ from jaxvit import config as config_lib
 from jaxvit import sweep
 from jaxvit.errors import UserError
 from tests.helpers import tiny_config, write_npz
-
-RATE = ("optim.learning_rate", "log", 1e-4, 1e-1)
-
-
-DECAY = ("optim.weight_decay", "uniform", 0.0, 0.3)
+from tests.helpers.searches import DECAY, RATE
 
 
 @pytest.fixture

@@ -1,0 +1,54 @@
+"""What the config.json beside the weights says."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxvit.errors import UserError
+from jaxvit.pretrained import convert, export, load, load_pretrained, resample, save
+from tests.helpers import pretrained as helpers
+
+VIT_NAME, VIT = helpers.VIT
+
+
+def test_windows_that_are_not_square_are_known_from_the_config(tmp_path):
+    model = helpers.make(helpers.SWIN, image_size=(16, 64), window_size=8)  # windows 4x8 and 2x8
+    weights = helpers.weights(model)
+    save(model, convert(model, weights), tmp_path)
+    loaded = load(helpers.SWIN[0], tmp_path, image_size=64)
+    key = "layers.0.blocks.0.attn.relative_position_bias_table"
+    ours = export(loaded.model, loaded.variables)[key]
+    np.testing.assert_array_equal(ours, resample.resize_rel_pos_bias_table(weights[key], (8, 8), (4, 8)))
+
+
+def test_a_config_of_another_architecture(saved):
+    with pytest.raises(UserError, match="holds 'test_resnet', as its config.json says, not 'resnet18'"):
+        load_pretrained("resnet18", saved["resnet"])
+
+
+@pytest.mark.parametrize(
+    ("config", "match"),
+    [
+        ({"model_args": 3}, "no table of words"),
+        ({"model_args": {"depht": 2}}, "has no field 'depht'.*depth"),
+        ({"model_args": {"depth": "many"}}, "depth='many' has the wrong type"),
+        ({"architecture": "vit_tine"}, "holds 'vit_tine'"),
+    ],
+)
+def test_strange_configs(saved, tmp_path, config, match):
+    whole = json.loads((saved["vit"] / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(whole | config))
+    (tmp_path / "model.safetensors").write_bytes((saved["vit"] / "model.safetensors").read_bytes())
+    with pytest.raises(UserError, match=match):
+        load_pretrained(VIT_NAME, tmp_path)
+
+
+def test_the_preprocessing_of_the_config_counts(saved, tmp_path):
+    whole = json.loads((saved["vit"] / "config.json").read_text())
+    whole["pretrained_cfg"] |= {"mean": [0.1, 0.2, 0.3], "crop_pct": 0.77, "interpolation": "bilinear", "input_size": 5}
+    (tmp_path / "config.json").write_text(json.dumps(whole))
+    (tmp_path / "model.safetensors").write_bytes((saved["vit"] / "model.safetensors").read_bytes())
+    config = load(VIT_NAME, tmp_path).data_config
+    assert (config["mean"], config["crop_pct"], config["interpolation"]) == ((0.1, 0.2, 0.3), 0.77, "bilinear")
+    assert config["image_size"] == (32, 32)
