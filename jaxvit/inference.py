@@ -28,6 +28,7 @@ from jaxvit.data.splits import some, together
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape
 from jaxvit.runtime.console import bar, err
+from jaxvit.runtime.late import fetched
 from jaxvit.runtime.paths import check_utf8, expand
 from jaxvit.step import steps
 from jaxvit.step.evaluate import evaluate
@@ -169,11 +170,14 @@ def predict(
     with bar("predicting", len(paths)) as meter:
         images = ((p, data.open_image(p)) for p in paths) if bad is None else read_images(paths, bad)
         ready = ((path, data.preprocess(image, classifier.data_config)) for path, image in images)
-        while chunk := list(itertools.islice(ready, size)):
-            batch = filled(np.stack([image for _, image in chunk]), size)
-            probabilities = np.asarray(apply(classifier.variables, batch))[: len(chunk)]
-            yield from zip((path for path, _ in chunk), probabilities, strict=True)
-            meter.advance(len(chunk))
+        chunks = iter(lambda: list(itertools.islice(ready, size)), [])
+        results = (
+            ([path for path, _ in chunk], apply(classifier.variables, filled(np.stack([x for _, x in chunk]), size)))
+            for chunk in chunks
+        )
+        for done, probabilities in fetched(results):  # files are decoded while the device computes
+            yield from zip(done, probabilities[: len(done)], strict=True)
+            meter.advance(len(done))
 
 
 def filled(images: np.ndarray, size: int) -> np.ndarray:

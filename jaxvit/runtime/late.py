@@ -1,5 +1,6 @@
 """Results of a device, fetched one step late: the host waits for what is done, not for what it has just asked for."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from jaxvit.runtime import sharding
@@ -21,3 +22,11 @@ class Late:
         """Returns what is left, as numpy; the device has nothing to do meanwhile."""
         before, self._waiting = self._waiting, []
         return [sharding.fetch(found) for found in before]
+
+
+def fetched(results: Iterable[Any]) -> Iterator[Any]:
+    """Yields results as numpy; each is fetched when the next has been dispatched."""
+    late = Late()
+    for found in results:
+        yield from late.put(found)
+    yield from late.rest()

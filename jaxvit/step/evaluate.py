@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit.runtime.late import Late
+from jaxvit.runtime.late import fetched
 from jaxvit.step import metrics
 
 
@@ -35,9 +35,8 @@ def evaluate(
         order = order[: max_steps * batch_size]
     totals: dict[str, float] = {}
     logits, masks = [], []
-    for sums, batch_logits, mask in _results(
-        eval_step, variables, feed.batches(order, batch_size, pad=True), keep_logits
-    ):
+    results = _results(eval_step, variables, feed.batches(order, batch_size, pad=True), keep_logits)
+    for sums, batch_logits, mask in fetched(results):
         for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + float(value)
         if keep_logits:
@@ -51,9 +50,7 @@ def evaluate(
 
 
 def _results(eval_step: Callable, variables: Any, batches: Iterable[Any], keep_logits: bool) -> Iterator[Any]:
-    """Yields (sums, logits or None, mask or None) of each batch."""
-    late = Late()
+    """Yields (sums, logits or None, mask or None) of each batch, as they lie on the device."""
     for batch in batches:
         sums, logits = eval_step(variables, batch)
-        yield from late.put((sums, logits, batch["mask"]) if keep_logits else (sums, None, None))
-    yield from late.rest()
+        yield (sums, logits, batch["mask"]) if keep_logits else (sums, None, None)

@@ -10,6 +10,7 @@ from jaxvit import inference
 from jaxvit.build import parts
 from jaxvit.build.teacher import Teacher
 from jaxvit.errors import UserError
+from jaxvit.runtime.late import fetched
 from jaxvit.runtime.paths import expand
 
 
@@ -68,5 +69,6 @@ def teach(feed: Any, teacher: Teacher, to_float: Callable, batch_size: int = 128
     """Lets the teacher answer every image of a feed, without augmentation."""
     answer = jax.jit(lambda variables, images: teacher.logits(variables, to_float(images)))
     order, size = np.arange(len(feed)), min(batch_size, len(feed))
-    found = [np.asarray(answer(teacher.variables, batch["image"])) for batch in feed.batches(order, size, pad=True)]
-    return TaughtFeed(feed, np.concatenate(found)[: len(feed)])
+    batches = feed.batches(order, size, pad=True)
+    found = fetched(answer(teacher.variables, batch["image"]) for batch in batches)
+    return TaughtFeed(feed, np.concatenate(list(found))[: len(feed)])
