@@ -18,7 +18,7 @@ from ml_collections import FrozenConfigDict
 
 from jaxvit import config as config_lib
 from jaxvit import optim
-from jaxvit.build import batches, optimiser, parts
+from jaxvit.build import batches, class_balance, optimiser, parts
 from jaxvit.build.batches import Batches
 from jaxvit.build.facts import Facts
 from jaxvit.build.phases import Phase, make_phases, read_phases
@@ -27,7 +27,7 @@ from jaxvit.build.teacher import Teacher, answers_in_step, answers_of_batch
 from jaxvit.config.default import Config, default
 from jaxvit.data.augment.compose import make_augment
 from jaxvit.runtime import numbers, sharding
-from jaxvit.step import distillation, steps
+from jaxvit.step import distillation, losses, steps
 
 DRY_RUN_STEPS = 2
 
@@ -116,6 +116,7 @@ def draw(
       UserError: config, data and devices do not fit each other.
     """
     config = complete(given, facts)
+    class_balance.check(config, facts)
     entries = read_phases(config.optim.freeze, config.optim.unfreeze, config.num_epochs)
     size, cut = batches.split_batch(config, facts.num_train)
     mesh = batches.make_mesh(config, size, pieces or cut, devices)
@@ -143,7 +144,7 @@ def draw(
     resident = frozenset(n for n, of in _bytes(config, facts).items() if of <= config.data.resident_mb * 2**20)
     plain = config.augment.to_dict() == default().augment.to_dict()
     cached = teacher is not None and alone and plain and "train" in resident
-    pixels, task = _make_pixels(asked), _make_task(asked, teacher, cached)
+    pixels, task = _make_pixels(asked), _make_task(asked, facts, teacher, cached)
     image_shape = (*config.data.image_size, config.model.in_channels)
     per_dispatch = batches.steps_per_dispatch(
         config.steps_per_dispatch,
@@ -189,14 +190,16 @@ def _make_pixels(config: Config) -> steps.Pixels:
     )
 
 
-def _make_task(config: Config, teacher: Teacher | None, cached: bool) -> steps.Task:
+def _make_task(config: Config, facts: Facts, teacher: Teacher | None, cached: bool) -> steps.Task:
     known = {"num_classes": config.model.num_classes, "label_smoothing": config.loss.label_smoothing}
+    weights, log_prior = class_balance.class_weights(config, facts), class_balance.log_prior(config, facts)
+    loss = losses.make_loss(config.loss.to_dict(), weights, log_prior)
     if teacher is None:
-        return steps.Task(**known)
+        return steps.Task(**known, objective=losses.make_objective(loss))
     d = config.distill
     return steps.Task(
         **known,
-        objective=distillation.make_objective(d.mode, alpha=d.alpha, temperature=d.temperature),
+        objective=distillation.make_objective(d.mode, alpha=d.alpha, temperature=d.temperature, loss=loss),
         teacher_inputs=answers_of_batch if cached else answers_in_step(teacher),
     )
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 
+import numpy as np
+
 from jaxvit.data.splits import Dataset
 
 
@@ -19,11 +21,20 @@ class Facts:
     mean: tuple[float, ...]  # per channel, in [0, 1] pixel units
     std: tuple[float, ...]
     note: str | None = None  # what is assumed
+    class_counts: tuple[int, ...] | None = None  # training images of each class, where that is known
 
     def sizes(self) -> dict[str, int]:
         """The splits that have images, and how many."""
         sizes = {"train": self.num_train, "val": self.num_val, "test": self.num_test}
         return {name: size for name, size in sizes.items() if size}
+
+
+def _class_counts(dataset: Dataset) -> tuple[int, ...]:
+    labels = dataset.train.labels
+    counts = (
+        labels.sum(axis=0, dtype=np.int64) if dataset.several else np.bincount(labels, minlength=dataset.num_classes)
+    )
+    return tuple(counts.tolist())
 
 
 def of_dataset(dataset: Dataset) -> Facts:
@@ -39,4 +50,5 @@ def of_dataset(dataset: Dataset) -> Facts:
         image_size=dataset.image_size,
         mean=dataset.mean,
         std=dataset.std,
+        class_counts=_class_counts(dataset),
     )

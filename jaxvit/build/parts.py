@@ -38,6 +38,7 @@ def load_data(
         seed=config.seed,
         fraction=d.fraction,
         per_class=d.per_class,
+        imbalance=d.imbalance,
         val_fraction=d.val_fraction,
         data_dir=d.dir,
         archive=d.archive,

@@ -22,11 +22,18 @@ _NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", 
                  "optim.schedule.warmup_epochs",
                  "optim.schedule.min_learning_rate", "early_stopping.min_delta", "seed", "optim.sam.alpha",
                  "optim.sam.rho_min", "optim.schedule.patience", "optim.schedule.cooldown",
-                 "checkpoint.min_seconds", "sweep.startup_trials", "sweep.startup_epochs")  # fmt: skip
+                 "checkpoint.min_seconds", "loss.focal_gamma", "loss.logit_adjustment",
+                 "sweep.startup_trials", "sweep.startup_epochs")  # fmt: skip
 _WHOLE = {"seed": 2**32, "batch_size": 2**31, "num_epochs": 2**31}  # and their limits, not included
 MAX_CROP = 2.0  # a crop of twice the image has a border; more is a percentage
-_UNIT = ("data.val_fraction", "loss.label_smoothing", "optim.b1", "optim.b2", "optim.momentum", "ema.decay",
-         "optim.sam.start_fraction")  # fmt: skip
+_UNIT = ("data.val_fraction", "loss.label_smoothing", "loss.class_weights_beta", "optim.b1", "optim.b2",
+         "optim.momentum", "ema.decay", "optim.sam.start_fraction")  # fmt: skip
+# of an evaluation -> its better way
+METRICS = {
+    "accuracy": "max", "top5_accuracy": "max", "balanced_accuracy": "max", "macro_f1": "max", "loss": "min",
+    "nll": "min",
+}  # fmt: skip
+CLASS_WEIGHTS = ("balanced", "sqrt", "effective")
 _CHOICES = {
     "dtype": ("float32", "bfloat16", "float64"),
     "auto_micro_batch": ("auto", "always", "off"),
@@ -35,8 +42,10 @@ _CHOICES = {
     "wandb.mode": ("online", "offline"),
     "distill.mode": ("soft", "hard", "token"),
     "optim.sam.method": ("sam", "gsam"),
-    "early_stopping.metric": ("accuracy", "top5_accuracy", "loss"),
-    "optim.schedule.metric": ("accuracy", "top5_accuracy", "loss"),
+    "loss.name": ("cross_entropy", "ce", "focal"),
+    "data.sampling": ("balanced", "sqrt"),
+    "early_stopping.metric": tuple(METRICS),
+    "optim.schedule.metric": tuple(METRICS),
     "optim.schedule.mode": ("max", "min"),
     "sweep.sampler": ("tpe", "random"),
     "sweep.pruner": ("median", "none"),
@@ -91,6 +100,7 @@ def _check_values(config: Config) -> None:
         (_NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
         (_UNIT, lambda v: 0 <= v < 1, "at least 0 and below 1"),
         (("data.max_bad_fraction",), lambda v: 0 <= v <= 1, "a share from 0 to 1"),
+        (("data.imbalance",), lambda v: v >= 1, "largest class : smallest, a number of at least 1"),
         (("data.crop_pct",), lambda v: v <= MAX_CROP, "a share of the resized image, such as 0.875"),
         (("data.fraction", "optim.layer_decay", "distill.alpha"), lambda v: 0 < v <= 1, "above 0 and at most 1"),
     )
@@ -111,6 +121,7 @@ def _check_values(config: Config) -> None:
         whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
         if value is not None and not (whole and len(sides) == (2 if sides is value else 1)):
             raise UserError(f"{word} is {value!r}; expected pixels, as 32, or height and width, as (32, 48)")
+    _check_class_weights(config.loss.class_weights)
     for word, end in _WHOLE.items():
         if values[word] >= end:
             raise UserError(f"{word} is {values[word]}; expected less than {end}")
@@ -124,10 +135,30 @@ def _check_values(config: Config) -> None:
         )
 
 
+def _check_class_weights(value: Any) -> None:
+    """Raises UserError where `loss.class_weights` is neither a word nor numbers that can weigh."""
+    wanted = f"expected {', '.join(CLASS_WEIGHTS)} or a number for each class, as (1.0, 2.5)"
+    if isinstance(value, str) and value not in CLASS_WEIGHTS:
+        raise UserError(f"loss.class_weights is {value!r}; {wanted}.{suggest(value, CLASS_WEIGHTS)}")
+    if value is None or isinstance(value, str):
+        return
+    numbers = isinstance(value, list | tuple) and all(type(v) in (int, float) and math.isfinite(v) for v in value)
+    if not numbers:
+        raise UserError(f"loss.class_weights is {value!r}; {wanted}")
+    if min(value, default=0) < 0:
+        raise UserError(f"loss.class_weights has {min(value)}; expected 0 or more for each class")
+    if not any(value):
+        raise UserError("loss.class_weights are all 0; expected at least one above 0")
+
+
 def idle(config: Config) -> dict[str, str]:
     """Words that say something and are not read, as another one is off: {"ema.warmup": "ema.decay"}."""
     values, usual = flatten(config), flatten(default())
-    return {
+    lone = (  # option, whether it is read, where it is
+        ("loss.focal_gamma", config.loss.name == "focal", "loss.name=focal"),
+        ("loss.class_weights_beta", config.loss.class_weights == "effective", "loss.class_weights=effective"),
+    )
+    return {word: switch for word, read, switch in lone if not read and values[word] != usual[word]} | {
         word: switch
         for switch in ("optim.sam.rho", "ema.decay", "distill.teacher")
         if not values[switch]

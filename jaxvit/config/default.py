@@ -56,6 +56,8 @@ def default() -> Config:
     c.data.fraction = 1.0  # share of the training split, stratified
     c.data.per_class = optional(int)  # at most so many training images a class
     c.data.val_fraction = 0.1  # share of the training split held out for validation
+    c.data.imbalance = optional(float)  # largest class : smallest, of the training split; None: as the data are
+    c.data.sampling = optional(str)  # of an epoch, with replacement: "balanced" or "sqrt" (of class size); None: once
     c.data.test_limit = optional(int)  # at most so many test images; None = all
     c.data.max_bad_fraction = 0.01  # share of the files of folder:PATH and csv:FILE that may be unreadable
     c.data.resident_mb = 2048  # a split of at most this size (MiB, uint8) is kept on the device
@@ -83,7 +85,12 @@ def default() -> Config:
     c.augment.repeated = 1  # copies of an image in a batch, each augmented anew; an epoch keeps its length
 
     c.loss = Options()
+    c.loss.name = "cross_entropy"  # or "focal"
     c.loss.label_smoothing = 0.0
+    c.loss.class_weights = optional(object)  # "balanced", "sqrt", "effective" or a number for each class, mean 1
+    c.loss.class_weights_beta = 0.9999  # of "effective": images of a class count as (1 - beta^n) / (1 - beta)
+    c.loss.focal_gamma = 2.0  # of "focal": power of 1 - p
+    c.loss.logit_adjustment = 0.0  # tau: tau log(share of a class) is added to the logits of training; 0 = off
     c.loss.on_nan = "stop"  # or "skip" the step, or "rollback" to the last checkpoint, half the rate, other draws
 
     c.distill = Options()
@@ -150,7 +157,7 @@ def default() -> Config:
     c.early_stopping = Options()
     c.early_stopping.patience = optional(int)  # evaluations without improvement; None = off
     c.early_stopping.min_delta = 0.0  # least improvement, in the metric's unit (accuracy: a fraction)
-    c.early_stopping.metric = "accuracy"  # accuracy, top5_accuracy or loss of validation; picks the best checkpoint
+    c.early_stopping.metric = "accuracy"  # of validation, or top5_accuracy, balanced_accuracy, macro_f1, loss, nll
     c.early_stopping.restore = True  # the best weights are what a run ends with; False: the last
 
     c.sweep = Options()  # of the command `sweep`

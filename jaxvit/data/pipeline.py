@@ -14,6 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxvit.data.images import DECODE_ERRORS, in_threads
 from jaxvit.data.preprocess import make_transform
+from jaxvit.data.sampling import draw_images
 from jaxvit.data.splits import Split, shuffled
 from jaxvit.errors import RunError, UserError
 from jaxvit.runtime.sharding import local_rows, put, put_rows
@@ -25,13 +26,19 @@ MAX_UNREADABLE = 0.01  # share of a split, and
 FEW = 10  # so many are never too many
 
 
-def epoch_order(seed: int, epoch: int, n: int, repeats: int = 1) -> np.ndarray:
-    """Returns a permutation [n] from (seed, epoch) alone.
+def epoch_order(
+    seed: int, epoch: int, n: int, repeats: int = 1, *, labels: np.ndarray | None = None, sampling: str | None = None
+) -> np.ndarray:
+    """Returns a permutation [n] from (seed, epoch) alone; with `sampling` draws of `labels` [n] with replacement.
 
-    With `repeats` above 1 each of the first n / repeats examples of the permutation stands `repeats` times in a row:
+    With `repeats` above 1 each of the first n / repeats examples of the order stands `repeats` times in a row:
     repeated augmentation (Hoffer et al. 2020), as timm's sampler on one device. The epoch keeps its length.
     """
-    return np.repeat(shuffled(n, seed, epoch, 3)[: math.ceil(n / repeats)], repeats)[:n]
+    if sampling is None or labels is None:
+        order = shuffled(n, seed, epoch, 3)
+    else:
+        order = draw_images(labels, sampling, seed, epoch)
+    return np.repeat(order[: math.ceil(n / repeats)], repeats)[:n]
 
 
 def num_batches(n: int, batch_size: int, *, pad: bool) -> int:

@@ -254,15 +254,20 @@ def automatic_test(whole: Split, fraction: float = 0.2) -> tuple[Split, Split, f
     return whole.take(kept), whole.take(held_out, "test"), len(whole) / max(len(kept), 1)
 
 
-def limit(labels: np.ndarray, *, fraction: float, per_class: int | None, seed: int) -> tuple[np.ndarray, str | None]:
+def limit(
+    labels: np.ndarray, *, fraction: float, per_class: int | None, seed: int, imbalance: float | None = None
+) -> tuple[np.ndarray, str | None]:
     """Returns the sorted positions of a stratified, nested subset of the examples, and a note or None.
 
-    Raises UserError for a fraction outside (0, 1] or a `per_class` below 1.
+    `imbalance` then makes the subset long-tailed, see `long_tail`. Raises UserError for a fraction outside (0, 1], a
+    `per_class` below 1, an `imbalance` below 1.
     """
     if isinstance(fraction, bool) or not 0 < fraction <= 1:
         raise UserError(f"data.fraction is {fraction}; expected a number above 0 and at most 1.")
     if per_class is not None and (isinstance(per_class, bool) or per_class != int(per_class) or per_class < 1):
         raise UserError(f"data.per_class is {per_class}; expected a whole number of at least 1.")
+    if imbalance is not None and imbalance < 1:
+        raise UserError(f"data.imbalance is {imbalance}; expected largest class : smallest, a number of at least 1.")
     classes = len(np.unique(labels))
     order = stratified_order(labels, seed, 2, classes_first=True)
     chosen = order[: max(round(fraction * len(labels)), min(classes, len(labels)))]
@@ -273,7 +278,30 @@ def limit(labels: np.ndarray, *, fraction: float, per_class: int | None, seed: i
         short = len(np.unique(labels[sizes < per_class]))
         if short:
             note = f"per_class={per_class} is more than {short} of {classes} classes have; these are used whole"
+    if imbalance is not None and imbalance > 1:
+        ranks, _ = class_ranks(labels[chosen], seed, 2)
+        wanted = long_tail(np.bincount(labels[chosen]), imbalance)
+        chosen = chosen[ranks < wanted[labels[chosen]]]
+        tail = (
+            f"long-tailed {imbalance:g}:1: {wanted[0]:,} training images of the first class, {wanted[-1]:,} of the last"
+        )
+        note = f"{note}; {tail}" if note else tail
     return np.sort(chosen), note
+
+
+def long_tail(counts: np.ndarray, ratio: float) -> np.ndarray:
+    """Sizes of the classes [k] that fall from the first to the last by the same factor (Cui et al., 2019).
+
+    They are floor(n ratio^(-c / (k - 1))), at least 1, with the largest n that the `counts` [k] allow: the number of
+    images of a class where all have equally many.
+
+    Raises:
+      UserError: a class has no images.
+    """
+    if counts.min() < 1 or len(counts) < 2:
+        raise UserError("data.imbalance needs two classes or more, each with training images")
+    share = ratio ** (-np.arange(len(counts)) / (len(counts) - 1.0))
+    return np.clip(np.floor((counts / share).min() * share + 1e-9).astype(np.int64), 1, counts)
 
 
 def some(split: Split, count: int) -> Split:

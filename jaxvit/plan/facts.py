@@ -13,7 +13,7 @@ from jaxvit.config.default import Config
 from jaxvit.data.files import image_files
 from jaxvit.data.layout import read_layout, subfolders
 from jaxvit.data.sources import label_file
-from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD
+from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, long_tail
 from jaxvit.errors import UserError
 from jaxvit.runtime.paths import expand
 
@@ -68,6 +68,8 @@ def _drawn(config: Config, classes: int, stored: int, test: int, shape: Shape | 
     train = round((stored - val) * config.data.fraction)
     if config.data.per_class:
         train = min(train, config.data.per_class * classes)
+    if config.data.imbalance and classes > 1:
+        train = int(long_tail(np.full(classes, max(train // classes, 1)), config.data.imbalance).sum())
     return Facts(
         num_classes=classes,
         num_train=train,

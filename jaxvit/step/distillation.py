@@ -6,16 +6,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxvit.step.losses import softmax_cross_entropy
+from jaxvit.step.losses import Loss, softmax_cross_entropy
 
 Array = jax.Array
 
 
-def make_objective(mode: str, *, alpha: float, temperature: float) -> Callable[[Any, Mapping[str, Array]], Any]:
+def make_objective(
+    mode: str, *, alpha: float, temperature: float, loss: Loss = softmax_cross_entropy
+) -> Callable[[Any, Mapping[str, Array]], Any]:
     """Returns (student's outputs, {"targets", "teacher_logits"}) -> (loss [b], logits [b, k]).
 
     soft: (1 - alpha) CE + alpha T^2 KL(teacher at T || student at T); hard: alpha weighs the cross-entropy against the
     teacher's first choice; token: the same on the logits of the distillation token, and CE on those of the class token.
+    `loss` goes before the cross-entropy against the labels; what the teacher says is neither weighted nor adjusted.
     """
 
     def soft(logits: Array, teacher: Array) -> Array:
@@ -31,7 +34,7 @@ def make_objective(mode: str, *, alpha: float, temperature: float) -> Callable[[
 
     def objective(outputs: Any, batch: Mapping[str, Array]) -> tuple[Array, Array]:
         own, pupil = outputs if mode == "token" else (outputs, outputs)
-        loss = softmax_cross_entropy(own, batch["targets"])
-        return (1 - alpha) * loss + alpha * taught(pupil, batch["teacher_logits"]), (own + pupil) / 2
+        labelled = loss(own, batch["targets"])
+        return (1 - alpha) * labelled + alpha * taught(pupil, batch["teacher_logits"]), (own + pupil) / 2
 
     return objective

@@ -19,7 +19,7 @@ def evaluate(
     max_steps: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, float], np.ndarray | None, np.ndarray | None]:
-    """Returns the means of `metrics.batch_sums` over a split and, if asked for, logits and their positions in it.
+    """Returns the metrics of `metrics.divide` over a split and, if asked for, logits and their positions in it.
 
     Args:
       eval_step: a compiled step of `steps.make_eval_step`.
@@ -33,12 +33,12 @@ def evaluate(
     order = np.arange(len(feed))
     if max_steps is not None:
         order = order[: max_steps * batch_size]
-    totals: dict[str, float] = {}
+    totals: dict[str, Any] = {}
     logits, masks = [], []
     results = _results(eval_step, variables, feed.batches(order, batch_size, pad=True), keep_logits)
     for sums, batch_logits, mask in fetched(results):
         for name, value in sums.items():
-            totals[name] = totals.get(name, 0.0) + float(value)
+            totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
         if keep_logits:
             logits.append(batch_logits[mask])
             masks.append(mask)

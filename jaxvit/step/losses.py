@@ -1,4 +1,13 @@
-"""Per-example losses on soft targets. Logits are unnormalised; targets are probabilities."""
+"""Per-example losses on soft targets. Logits are unnormalised; targets are probabilities.
+
+A weighted loss is -sum_k w_k t_k log p_k per example, and its mean over a batch divides by the number of examples, as
+`torch.nn.CrossEntropyLoss(weight=w)` does for probability targets: what an example weighs does not depend on which
+others it meets, nor on how a batch is cut into parts or over devices. `build.class_balance` scales the weights to mean
+1 over the images of an epoch, so that over a whole epoch this is torch's mean for class labels too.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +15,8 @@ import jax.numpy as jnp
 from jaxvit.precision import at_least_float32, full_float
 
 Array = jax.Array
+Loss = Callable[[Array, Array], Array]  # logits, targets [b, num_classes] -> [b]
+LEAST = 1e-12  # of 1 - p: its powers below 1 have no slope at 0
 
 
 def one_hot(labels: Array, num_classes: int, label_smoothing: float = 0.0) -> Array:
@@ -14,13 +25,59 @@ def one_hot(labels: Array, num_classes: int, label_smoothing: float = 0.0) -> Ar
     return targets * (1.0 - label_smoothing) + label_smoothing / num_classes
 
 
-def softmax_cross_entropy(logits: Array, targets: Array) -> Array:
-    """-sum_k targets_k log softmax(logits)_k, in float32: [b, num_classes] twice -> [b]."""
-    if logits.shape != targets.shape:
-        raise ValueError(f"logits {logits.shape} and targets {targets.shape} differ in shape")
+def softmax_cross_entropy(logits: Array, targets: Array, class_weights: Array | None = None) -> Array:
+    """-sum_k w_k targets_k log softmax(logits)_k, in float32: [b, num_classes] twice and [num_classes] -> [b]."""
+    _check_shapes(logits, targets)
+    targets = targets if class_weights is None else targets * class_weights[None]
     return -jnp.sum(targets * jax.nn.log_softmax(at_least_float32(logits)), axis=-1)
 
 
-def cross_entropy(logits: Array, batch: dict[str, Array]) -> tuple[Array, Array]:
-    """The plain objective: (cross-entropy against `batch["targets"]` [b], logits)."""
-    return softmax_cross_entropy(logits, batch["targets"]), logits
+def focal(logits: Array, targets: Array, class_weights: Array | None = None, *, gamma: float) -> Array:
+    """-sum_k w_k targets_k (1 - p_k)^gamma log p_k, p of a softmax (Lin et al., 2017): shapes as above.
+
+    The easy examples count less, the more so the larger `gamma`; 0 is cross-entropy.
+    """
+    _check_shapes(logits, targets)
+    log_p = jax.nn.log_softmax(at_least_float32(logits))
+    doubt = jnp.maximum(-jnp.expm1(log_p), LEAST) ** gamma
+    targets = targets if class_weights is None else targets * class_weights[None]
+    return -jnp.sum(targets * doubt * log_p, axis=-1)
+
+
+def _check_shapes(logits: Array, targets: Array) -> None:
+    if logits.shape != targets.shape:
+        raise ValueError(f"logits {logits.shape} and targets {targets.shape} differ in shape")
+
+
+# loss.name -> (logits, targets, class weights or None, the options of the config's section `loss`) -> [b]
+LOSSES: dict[str, Callable[[Array, Array, Array | None, Mapping[str, Any]], Array]] = {
+    "cross_entropy": lambda logits, targets, weights, options: softmax_cross_entropy(logits, targets, weights),
+    "focal": lambda logits, targets, weights, options: focal(logits, targets, weights, gamma=options["focal_gamma"]),
+}
+LOSSES["ce"] = LOSSES["cross_entropy"]
+
+
+def make_loss(options: Mapping[str, Any], class_weights: Any = None, log_prior: Any = None) -> Loss:
+    """Returns the loss of training.
+
+    Args:
+      options: the config's section `loss`.
+      class_weights: float [num_classes], or None.
+      log_prior: float [num_classes], logarithms of the classes' shares: `loss.logit_adjustment` times these are added
+        to the logits (Menon et al., 2021, eq. 10); None: nothing is.
+    """
+    of_targets = LOSSES[options["name"]]
+
+    def loss(logits: Array, targets: Array) -> Array:
+        logits = at_least_float32(logits)
+        if log_prior is not None:
+            logits = logits + options["logit_adjustment"] * jnp.asarray(log_prior, logits.dtype)[None]
+        weights = None if class_weights is None else jnp.asarray(class_weights, logits.dtype)
+        return of_targets(logits, targets, weights, options)
+
+    return loss
+
+
+def make_objective(loss: Loss = softmax_cross_entropy) -> Callable[[Array, Mapping[str, Array]], tuple[Array, Array]]:
+    """The plain objective of a step: (logits, batch) -> (loss against `batch["targets"]` [b], logits)."""
+    return lambda logits, batch: (loss(logits, batch["targets"]), logits)

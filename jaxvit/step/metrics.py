@@ -1,7 +1,14 @@
-"""Metrics as sums and a count: added over batches, divided once, so that every example counts exactly once."""
+"""Metrics as sums: added over batches, divided once, so that every example counts exactly once.
+
+What is a mean over classes comes from three sums per class.
+"""
+
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxvit.precision import full_float
 from jaxvit.step.losses import one_hot, softmax_cross_entropy
@@ -12,7 +19,8 @@ Array = jax.Array
 def batch_sums(logits: Array, labels: Array, mask: Array) -> dict[str, Array]:
     """Sums over the examples where `mask` is True: logits [b, num_classes], labels int [b], mask bool [b].
 
-    Returns float32 scalars `loss` (cross-entropy without smoothing), `accuracy`, `top5_accuracy`, and `count`.
+    Returns float32 scalars `loss` (cross-entropy without smoothing, weights or adjustment), `nll` (of the labels: the
+    same), `accuracy`, `top5_accuracy` and `count`; and per class [num_classes] `hits`, `predicted` and `actual`.
     Of equal logits the first class wins, as in `argmax`.
     """
     num_classes = logits.shape[-1]
@@ -20,16 +28,38 @@ def batch_sums(logits: Array, labels: Array, mask: Array) -> dict[str, Array]:
     loss = softmax_cross_entropy(logits, one_hot(labels, num_classes))
     _, top = jax.lax.top_k(logits, min(5, num_classes))
     hits = top == labels[:, None]
+    # where, not a product: a padded example may have any value, and 0 * inf is NaN
+    total = jnp.sum(jnp.where(mask, loss, 0.0))
+    actual = one_hot(labels, num_classes) * weight[:, None]
     return {
-        # where, not a product: a padded example may have any value, and 0 * inf is NaN
-        "loss": jnp.sum(jnp.where(mask, loss, 0.0)),
+        "loss": total,
         "accuracy": jnp.sum(hits[:, 0] * weight),
         "top5_accuracy": jnp.sum(hits.any(axis=-1) * weight),
+        "nll": total,
         "count": jnp.sum(weight),
+        "hits": jnp.sum(actual * hits[:, :1], axis=0),
+        "predicted": jnp.sum(one_hot(top[:, 0], num_classes) * weight[:, None], axis=0),
+        "actual": jnp.sum(actual, axis=0),
     }
 
 
-def divide(sums: dict[str, float]) -> dict[str, float]:
-    """Returns means: every sum over `count`."""
+def divide(sums: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the metrics: every scalar sum over `count`, and the means over classes of `of_classes`."""
     count = float(sums["count"])
-    return {name: float(value) / count for name, value in sums.items() if name != "count"}
+    means = {name: float(v) / count for name, v in sums.items() if name != "count" and np.ndim(v) == 0}
+    if "hits" not in sums:
+        return means
+    return means | of_classes(*(np.asarray(sums[name], np.float64) for name in ("hits", "predicted", "actual")))
+
+
+def of_classes(hits: np.ndarray, predicted: np.ndarray, actual: np.ndarray) -> dict[str, float]:
+    """Returns `macro_f1` and `balanced_accuracy` from counts per class, [num_classes] each.
+
+    As scikit-learn's `f1_score(average="macro")` and `balanced_accuracy_score`: the mean of F1 is over the classes that
+    have images or are predicted, where one without images has F1 0; that of recall over the classes that have images.
+    """
+    seen = actual + predicted > 0
+    f1 = 2 * hits[seen] / (actual + predicted)[seen]
+    there = actual > 0
+    recall = hits[there] / actual[there]
+    return {"macro_f1": float(f1.mean()), "balanced_accuracy": float(recall.mean())}

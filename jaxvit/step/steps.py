@@ -18,7 +18,7 @@ from jaxvit import optim
 from jaxvit.data.pipeline import gather
 from jaxvit.runtime.platform import platform
 from jaxvit.step import gradients, metrics
-from jaxvit.step.losses import cross_entropy, one_hot
+from jaxvit.step.losses import make_objective, one_hot
 from jaxvit.step.state import TrainState
 
 Array = jax.Array
@@ -41,7 +41,7 @@ class Task:
     num_classes: int  # width of the targets
     label_smoothing: float = 0.0  # share of the target spread over all classes
     # (what the model returns, {"targets": [b, k], ...}) -> (loss [b], logits [b, k])
-    objective: Callable[[Any, Batch], tuple[Array, Array]] = cross_entropy
+    objective: Callable[[Any, Batch], tuple[Array, Array]] = make_objective()
     # (teacher's variables, images [b, h, w, c] in [0, 1], batch) -> what the objective reads of the teacher
     teacher_inputs: Callable[[Any, Array, Batch], dict[str, Array]] = lambda teacher, images, batch: {}
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from jaxvit import config as config_lib
-from jaxvit.build import checks, parts
+from jaxvit.build import checks, class_balance, parts
 from jaxvit.build.facts import of_dataset
 from jaxvit.build.resolve import complete
 from jaxvit.config.default import Config
@@ -57,7 +57,8 @@ def search(config: Config, workdir: str | os.PathLike[str], trials: int, *, comm
     dataset = parts.load_data(config)
     if not len(dataset.val):
         raise UserError(f"a sweep compares on validation images; {config.data.name} has none, set data.val_fraction")
-    check_model(ranges, complete(config, of_dataset(dataset)))
+    check_model(ranges, complete(config, facts := of_dataset(dataset)))
+    class_balance.check(config, facts, dataset.class_names)
     del dataset
     directory = run_files.make_workdir(workdir)
     with lock.held(directory / ".lock", f"another sweep is at work in {str(directory)!r}"):

@@ -11,10 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit import optim
+from jaxvit.config.checks import METRICS
 from jaxvit.errors import UserError
 
 Memory = dict[str, list[float]]
-MODES = {"accuracy": "max", "top5_accuracy": "max", "loss": "min"}  # the better way of each metric
+MODES = METRICS  # the better way of each metric
 PLATEAU_WORDS = ("mode", "factor", "patience", "threshold", "threshold_mode", "cooldown", "min_scale")
 
 

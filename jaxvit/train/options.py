@@ -39,6 +39,7 @@ class Options:
 
     seed: int
     repeats: int  # copies of an image in a batch
+    sampling: str | None  # how the images of an epoch are drawn
     eval_every_epochs: int
     log_every_steps: int
     on_nan: str  # "stop", "skip" or "rollback"
@@ -55,6 +56,7 @@ def make_options(config: Config) -> Options:
     return Options(
         seed=config.seed,
         repeats=config.augment.repeated,
+        sampling=config.data.sampling,
         eval_every_epochs=config.eval_every_epochs,
         log_every_steps=config.log_every_steps,
         on_nan=config.loss.on_nan,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit import data, models, pretrained
-from jaxvit.build import batches, optimiser, parts
+from jaxvit.build import batches, class_balance, optimiser, parts
 from jaxvit.build.blueprint import Blueprint, draw
 from jaxvit.build.facts import Facts, of_dataset
 from jaxvit.build.phases import check_names, read_phases
@@ -39,6 +39,7 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     facts = of_dataset(dataset)
     config = complete(given, facts)
     _check_data(config, dataset)
+    class_balance.check(config, facts, dataset.class_names)
     d = config.distill
     teacher = None if d.teacher is None else distill.load_teacher(d.teacher, d.model, list(dataset.class_names))
     loaded = _load_weights(config, facts)

@@ -88,7 +88,10 @@ class Run:
     def order(self, epoch: int) -> np.ndarray:
         """The images of an epoch, int [steps * batch size], from (seed, epoch) alone: a resumed run sees the same."""
         options, batches = self.options, self.batches
-        order = data.epoch_order(options.seed, epoch, len(self.dataset.train), repeats=options.repeats)
+        labels = self.dataset.train.strata
+        order = data.epoch_order(
+            options.seed, epoch, len(labels), repeats=options.repeats, labels=labels, sampling=options.sampling
+        )
         return order[: batches.steps_per_epoch * batches.size]
 
     def dispatches(self, order: np.ndarray, epoch: int, start: int) -> Iterator[tuple[int, Any]]:

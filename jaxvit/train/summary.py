@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from jaxvit import optim, tree
+from jaxvit.build import class_balance
 from jaxvit.config import checks
 from jaxvit.models.macs import count_macs
 from jaxvit.runtime import console, machine, sharding, streams
@@ -40,6 +41,8 @@ def print_header(run: Run, state: TrainState) -> None:
     facts, resident = run.blueprint.facts, run.blueprint.resident
     kinds = {"resident" if name in resident else "streamed" for name in facts.sizes()}
     err.print(f"data   {config.data.name}: {sizes}; {len(dataset.class_names)} classes ({' and '.join(sorted(kinds))})")
+    for line in class_balance.describe(config, facts, dataset.class_names):
+        err.print(f"       {line}")
     macs = count_macs(run.blueprint.model, (h, w, channels))
     start = f"from {config.pretrained}" if config.pretrained else "from scratch"
     err.print(

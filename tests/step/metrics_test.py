@@ -1,5 +1,7 @@
 """Losses and metrics against numpy; padding counts for nothing."""
 
+import warnings
+
 import chex
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +54,43 @@ def test_sums_ignore_padding_even_if_it_is_not_finite():
     assert whole["count"] == 6
     assert whole["accuracy"] == np.sum(order[:, 0] == labels)
     assert whole["top5_accuracy"] == np.sum((order[:, :5] == labels[:, None]).any(1))
+
+
+PADDED = np.zeros(7, int), np.full((7, 6), np.nan, np.float32)  # labels and logits that the mask leaves out
+
+
+@pytest.mark.parametrize("case", ["all classes", "one without images", "one predicted alone", "one never seen"])
+def test_means_over_classes_are_scikit_learns(case):
+    """Over batches of which the last is padded. Class 5 has no images, or is not predicted, or neither."""
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(2)
+    labels = rng.choice(6, 40, p=[0.5, 0.2, 0.1, 0.1, 0.05, 0.05])
+    logits = rng.normal(size=(40, 6)).astype(np.float32) + 2 * np.eye(6, dtype=np.float32)[labels]
+    if case in ("one without images", "one predicted alone"):
+        labels[labels == 5] = 0
+        logits[:3, 5] = 9 if case == "one predicted alone" else 0
+    if case == "one never seen":
+        labels, logits[:, 5] = np.where(labels == 5, 0, labels), -9
+    totals = {}
+    for start in range(0, 40, 9):
+        part = slice(start, start + 9)
+        fill = 9 - len(labels[part])
+        sums = metrics.batch_sums(
+            jnp.asarray(np.concatenate([logits[part], PADDED[1][:fill]])),
+            jnp.asarray(np.concatenate([labels[part], PADDED[0][:fill]])),
+            jnp.arange(9) < 9 - fill,
+        )
+        totals = {name: totals.get(name, 0.0) + np.asarray(value, np.float64) for name, value in sums.items()}
+    found, said = metrics.divide(totals), logits.argmax(-1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of y_pred with classes that y_true has not
+        assert found["balanced_accuracy"] == pytest.approx(sklearn.balanced_accuracy_score(labels, said), abs=1e-12)
+    wanted = sklearn.f1_score(labels, said, average="macro", zero_division=0)
+    assert found["macro_f1"] == pytest.approx(wanted, abs=1e-12)
+    assert found["accuracy"] == pytest.approx(sklearn.accuracy_score(labels, said), abs=1e-12)
+    p = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
+    p /= p.sum(1, keepdims=True)
+    assert found["nll"] == pytest.approx(sklearn.log_loss(labels, p, labels=np.arange(6)), rel=1e-6)
 
 
 def test_top5_of_three_classes_is_top3():

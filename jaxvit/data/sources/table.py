@@ -36,6 +36,7 @@ def load_dataset(
     seed: int = 0,
     fraction: float = 1.0,
     per_class: int | None = None,
+    imbalance: float | None = None,
     val_fraction: float = 0.1,
     data_dir: str | None = None,
     archive: str | None = None,
@@ -49,14 +50,15 @@ def load_dataset(
     """Returns the data set called `name`, with validation drawn and the train split limited.
 
     Validation is the source's own where it has train, val and test; otherwise a stratified `val_fraction` of
-    train that depends on the seed. `fraction` and `per_class` then limit train: stratified, deterministic in the
-    seed, and nested (10 % lies within 20 %). The test split is the same for every seed.
+    train that depends on the seed. `fraction`, `per_class` and `imbalance` then limit train: stratified, deterministic
+    in the seed, and nested (10 % lies within 20 %). The test split is the same for every seed.
 
     Args:
       name: one of NAMES.
       seed: of the validation split and of the limits.
       fraction: share of the train split to use, in (0, 1].
       per_class: largest number of train images per class, or None.
+      imbalance: images of the first class to those of the last, which the others lie between, or None.
       val_fraction: share of train held out for validation, in [0, 1); 0 gives an empty split.
       data_dir: where TFDS data sets lie (TFDS's own default if None).
       archive: local official CIFAR binary archive, for `cifar10` and `cifar100`.
@@ -73,7 +75,7 @@ def load_dataset(
         raise UserError(f"data.test_limit is {test_limit}; expected a whole number of at least 1.")
     if isinstance(max_bad_fraction, bool) or not 0 <= max_bad_fraction <= 1:
         raise UserError(f"data.max_bad_fraction is {max_bad_fraction}; expected a number from 0 to 1.")
-    limit(np.zeros(1, np.int32), fraction=fraction, per_class=per_class, seed=seed)  # refuse before reading
+    limit(np.arange(2), fraction=fraction, per_class=per_class, seed=seed, imbalance=imbalance)  # refuse before reading
     options: dict[str, Any] = {"data_dir": data_dir, "archive": archive, "skipped_file": skipped_file}
     options |= {"max_bad_fraction": max_bad_fraction, "class_names": class_names, "to_train": to_train}
     options["columns"] = columns
@@ -87,7 +89,7 @@ def load_dataset(
         if val_fraction:
             how = "whole groups" if train.groups is not None else "stratified"
             notes.append(f"validation: {len(val)} images drawn from train ({how}, seed {seed})")
-    positions, note = limit(train.strata, fraction=fraction, per_class=per_class, seed=seed)
+    positions, note = limit(train.strata, fraction=fraction, per_class=per_class, seed=seed, imbalance=imbalance)
     if note:
         notes.append(note)
     if len(positions) < len(train):
