@@ -276,6 +276,7 @@ COMMANDS = {
     "export": (_module("export"), "a model as StableHLO or safetensors, with its preprocessing"),
     "explain": (_module("explain"), "overlays of what models look at, on files or a run's test images"),
     "plan": (_module("plan"), "compile a config for a TPU slice that is not here: memory, FLOPs, time"),
+    "leaks": (_module("leaks"), "images that stand in several splits of a data set: exact and near doubles"),
     "report": (_module("report"), "curves, tables and pictures of one run or several, as a page"),
     "study": (_module("study"), "all runs of one comparison, and its report"),
     "sweep": (_module("sweep"), "a search over ranges of config words (Optuna)"),

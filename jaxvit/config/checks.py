@@ -49,6 +49,7 @@ _CHOICES = {
     "optim.schedule.mode": ("max", "min"),
     "sweep.sampler": ("tpe", "random"),
     "sweep.pruner": ("median", "none"),
+    "data.check": ("leaks", "leaks_deep"),
     "data.interpolation": ("bicubic", "bilinear", "lanczos", "nearest"),
 }
 _FLOAT16 = "its gradients need a loss scale, which is not built in; bfloat16 has the range of float32"
@@ -125,6 +126,10 @@ def _check_values(config: Config) -> None:
     for word, end in _WHOLE.items():
         if values[word] >= end:
             raise UserError(f"{word} is {values[word]}; expected less than {end}")
+    if config.data.drop_leaks and config.data.check is None:
+        raise UserError("data.drop_leaks drops what data.check finds; give data.check=leaks too")
+    if config.data.check == "leaks_deep" and config.pretrained is None:
+        raise UserError("data.check=leaks_deep compares features of the weights in pretrained; without any: leaks")
     if config.parallel.mode == "pmap" and config.parallel.fsdp * config.parallel.tensor > 1:
         raise UserError("parallel.mode=pmap keeps a whole state on every device; parallel.fsdp and .tensor need jit")
     if config.augment.repeated > config.batch_size:

@@ -60,6 +60,8 @@ def default() -> Config:
     c.data.sampling = optional(str)  # of an epoch, with replacement: "balanced" or "sqrt" (of class size); None: once
     c.data.test_limit = optional(int)  # at most so many test images; None = all
     c.data.max_bad_fraction = 0.01  # share of the files of folder:PATH and csv:FILE that may be unreadable
+    c.data.check = optional(str)  # "leaks": look for doubles between the splits first; "leaks_deep": by features too
+    c.data.drop_leaks = False  # with data.check: train without the images that have a double in val or test
     c.data.resident_mb = 2048  # a split of at most this size (MiB, uint8) is kept on the device
 
     c.augment = Options()

@@ -10,10 +10,11 @@ import numpy as np
 from jaxvit.errors import UserError
 from jaxvit.reports import deep as deep_lib
 from jaxvit.reports import figures, numbers, page, pictures, tables
-from jaxvit.reports.blocks import Block, Figure, Section, Table, Text
+from jaxvit.reports.blocks import Block, Figure, Picture, Pictures, Section, Table, Text
 from jaxvit.reports.runs import RunFiles, read_runs
 from jaxvit.runtime import escape
 from jaxvit.runtime.paths import expand
+from jaxvit.workdir import run_files
 
 MANY = 20  # classes from which on a matrix is ordered by similarity and takes the width of the page
 
@@ -48,6 +49,7 @@ def write_report(
     parts: list[tuple[str, list[Block]]] = [
         ("Summary", summary(runs)),
         ("Differences", list(tables.differences(runs))),
+        ("Leaks and doubles", leaks(runs)),
         ("Training", training(runs)),
         ("Confusion", confusion(known, more)),
         ("Classes", classes(known)),
@@ -119,6 +121,20 @@ def summary(runs: Sequence[RunFiles]) -> list[Block]:
     blocks.append(tables.comparison(runs))
     grouped = tables.seeds(runs)
     return blocks + ([grouped] if grouped else [])
+
+
+def leaks(runs: Sequence[RunFiles]) -> list[Block]:
+    """Images that stand in several splits, of the runs that looked for them."""
+    blocks: list[Block] = []
+    for run in runs:
+        record, sheet = run.path / "leaks.json", run.path / "leaks.png"
+        if not record.is_file():
+            continue
+        blocks += [Text(f"{run.label}: {line}.") for line in run_files.read_json(record).get("lines", [])]
+        if sheet.is_file():
+            caption = f"{run.label}: pairs of images that show the same. All of them are listed in the run's leaks.csv."
+            blocks.append(Pictures(f"leaks_{run.slug}", [Picture(sheet.read_bytes())], caption, across=1, large=True))
+    return blocks
 
 
 def training(runs: Sequence[RunFiles]) -> list[Block]:

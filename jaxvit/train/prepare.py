@@ -1,5 +1,6 @@
 """A blueprint realised: data, weights and checkpoints of a run."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from jaxvit.runtime import compile_time, multihost, sharding
 from jaxvit.runtime.console import err
 from jaxvit.runtime.paths import expand
 from jaxvit.step.state import TrainState, init_variables
-from jaxvit.train import distill, micro_batch
+from jaxvit.train import distill, leaks, micro_batch
 from jaxvit.train.decisions import make_rules
 from jaxvit.train.options import make_options
 from jaxvit.train.run import Run
@@ -43,6 +44,11 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     d = config.distill
     teacher = None if d.teacher is None else distill.load_teacher(d.teacher, d.model, list(dataset.class_names))
     loaded = _load_weights(config, facts)
+    if config.data.check is not None:
+        deep = loaded if config.data.check == "leaks_deep" else None
+        features = None if deep is None else functools.partial(_features, config, dataset, deep)
+        dataset = leaks.check(config, dataset, workdir, features)
+        facts = of_dataset(dataset)
 
     def drawn(pieces: int | None = None) -> Blueprint:
         known = {} if loaded is None else {"model": loaded.model, "variables": loaded.variables}
@@ -91,6 +97,10 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
         begun=begun,
     )
     return run, _first_state(blueprint, variables)
+
+
+def _features(config: Config, dataset: data.Dataset, loaded: pretrained.Loaded) -> dict[str, np.ndarray]:
+    return leaks.make_features(config, dataset, loaded.model, loaded.variables)
 
 
 def _first_state(blueprint: Blueprint, variables: Any) -> TrainState:

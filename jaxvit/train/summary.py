@@ -18,6 +18,7 @@ from jaxvit.models.macs import count_macs
 from jaxvit.runtime import console, machine, sharding, streams
 from jaxvit.runtime.console import count, duration, err
 from jaxvit.step.state import TrainState
+from jaxvit.train import leaks
 from jaxvit.train.progress import Progress
 from jaxvit.train.run import Run
 from jaxvit.workdir import resume, run_files
@@ -110,6 +111,7 @@ def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
         "num_val": len(run.dataset.val),
         "num_test": len(run.dataset.test),
         "num_classes": len(run.dataset.class_names),
+        **({"leaks": leaks.counts(run.workdir)} if config.data.check else {}),
         "epochs": progress.epoch,
         "stopped_early": progress.stopped_early,
         "skipped_steps": progress.skipped,

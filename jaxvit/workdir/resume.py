@@ -19,7 +19,16 @@ DIRECTORIES = ("checkpoints", *(f"checkpoints/{n}" for n in ("last", "best", "ma
 SEALED = ("config.json", "classes.json", "metrics.jsonl", "predictions.npz", "samples.npz", "summary.json")
 ARRAYS = {"predictions.npz": ("logits", "labels", "index"), "samples.npz": ("image", "label", "index")}
 WAYS = {"r": (os.R_OK, "read"), "w": (os.W_OK, "written"), "x": (os.X_OK, "entered")}
-FILES = (*SEALED, manifest.NAME, streams.NAME, "skipped_files.txt", "wandb/id.json")
+FILES = (
+    *SEALED,
+    manifest.NAME,
+    streams.NAME,
+    "skipped_files.txt",
+    "leaks.json",
+    "leaks.csv",
+    "leaks.png",
+    "wandb/id.json",
+)
 
 
 def inspect(workdir: Path) -> None:

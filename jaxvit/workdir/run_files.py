@@ -90,7 +90,8 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 RUN_FILES = ("config.json", "classes.json", "summary.json", "metrics.jsonl", "predictions.npz", "samples.npz",
-             "skipped_files.txt", "checkpoints", "events", "wandb", manifest.NAME, streams.NAME)  # fmt: skip
+             "skipped_files.txt", "leaks.json", "leaks.csv", "leaks.png",
+             "checkpoints", "events", "wandb", manifest.NAME, streams.NAME)  # fmt: skip
 
 
 def remove_run(workdir: Path) -> None:
