@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from jaxvit import __version__
 from jaxvit.commands.parser import Parser, add_weights, file_to_write, make_parser, positive
 from jaxvit.errors import RunError, UserError, is_out_of_memory, suggest
 from jaxvit.runtime import allocator, compile_cache, escape, files, interrupt, packages, streams
@@ -113,7 +114,10 @@ def _train(argv: list[str]) -> int:
     parser = make_parser(
         "", "Train, evaluate and use image classifiers in JAX.", epilog=EPILOG.replace("COMMANDS", lines, 1)
     )
-    parser.add_argument("--config", metavar="FILE", help="a config: .py (run as code), .yaml or .json (data)")
+    parser.add_argument("--version", action="version", version=f"jaxvit {__version__}")
+    parser.add_argument(
+        "--config", metavar="FILE", help="a recipe of `configs` by name, or a .py (run as code), .yaml or .json (data)"
+    )
     parser.add_argument("--workdir", metavar="DIR", help="where the run is kept; started again, it resumes there")
     parser.add_argument("--force", action="store_true", help="go on in a workdir whose run had another config")
     parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where several train together")
@@ -276,6 +280,7 @@ COMMANDS = {
     "export": (_module("export"), "a model as StableHLO or safetensors, with its preprocessing"),
     "explain": (_module("explain"), "overlays of what models look at, on files or a run's test images"),
     "plan": (_module("plan"), "compile a config for a TPU slice that is not here: memory, FLOPs, time"),
+    "configs": (_module("configs"), "the recipes and studies that come with jaxvit, listed or copied"),
     "leaks": (_module("leaks"), "images that stand in several splits of a data set: exact and near doubles"),
     "report": (_module("report"), "curves, tables and pictures of one run or several, as a page"),
     "study": (_module("study"), "all runs of one comparison, and its report"),

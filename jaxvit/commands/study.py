@@ -109,7 +109,7 @@ def _list_studies() -> int:
 
     known = studies.names()
     if not known:
-        raise UserError("there is no configs/studies here; run in a checkout, or give the path of a study's file")
+        raise UserError("this copy of jaxvit has no studies; give the path of a study's file")
     rows = []
     for name, file in sorted(known.items()):
         found, _ = studies.load(str(file))

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 from ml_collections import ConfigDict
 
+from jaxvit.config import recipes
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape
 
@@ -29,8 +30,9 @@ def run_python(path: Path, argument: str) -> Any:
     spec = importlib.util.spec_from_file_location(f"jaxvit_config_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    root = str(path.absolute().parent.parent)  # so that a config can start from another: `from configs import ...`
-    sys.path.insert(0, root)
+    # so that a config, and a copy of one, can start from another: `from configs import ...`
+    roots = [str(folder.parent) for folder in (path.absolute().parent, recipes.directory()) if folder is not None]
+    sys.path[:0] = roots
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):

@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
-from jaxvit.config import files
+from jaxvit.config import files, recipes
 from jaxvit.config.default import Config, default
 from jaxvit.errors import UserError, suggest
 
@@ -30,7 +30,7 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
     """Reads a config file and applies `--config.word=value` overrides.
 
     Args:
-      path: a `.py` file (`file.py:arg` passes arg to get_config), `.yaml`, `.yml` or `.json`.
+      path: a `.py` file (`file.py:arg` passes arg to get_config), `.yaml`, `.yml` or `.json`; or a recipe's name.
       overrides: command-line words of the form `--config.a.b=value`.
       model_fields: from a model's name to the names that may stand under `model.`.
 
@@ -40,9 +40,11 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
     file, _, argument = path.partition(":") if ".py:" in path else (path, "", "")
     if Path(file).is_dir():
         raise UserError(f"config {file!r} is a directory; expected a .py, .yaml or .json file in it")
+    if not Path(file).is_file() and (recipe := recipes.find(file)) is not None:
+        file = str(recipe)
     if not Path(file).is_file():
         near = dict.fromkeys(map(str, (*Path(file).parent.glob("*.py"), *Path("configs").glob("*.py"))))
-        raise UserError(f"no config file {file!r}.{suggest(file, near)}")
+        raise UserError(f"no config file {file!r}.{suggest(file, [*near, *recipes.names()])}")
     if Path(file).suffix == ".py":
         config = files.run_python(Path(file), argument)
         strange = [w for w in flatten(config) if w not in flatten(default()) and not w.startswith(OPEN)]

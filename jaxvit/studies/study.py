@@ -14,6 +14,7 @@ from typing import Any
 from jaxvit import config as config_lib
 from jaxvit import models, tree
 from jaxvit.build import checks
+from jaxvit.config import recipes
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import escape
@@ -84,8 +85,9 @@ class Options:
 
 
 def directories() -> list[Path]:
-    """Where studies are looked for by name: configs/studies of the working directory, and beside the package."""
-    found = [Path.cwd() / "configs" / "studies", Path(__file__).resolve().parents[2] / "configs" / "studies"]
+    """Where studies are looked for by name: configs/studies of the working directory, and those of jaxvit."""
+    homes = [Path.cwd() / "configs", recipes.directory()]
+    found = [home / "studies" for home in homes if home is not None]
     return [path for path in dict.fromkeys(path.resolve() for path in found) if path.is_dir()]
 
 
@@ -100,7 +102,7 @@ def load(name: str) -> tuple[Study, Path]:
     known = names()
     path = expand(name) if name.endswith(".py") else known.get(name)
     if path is None:
-        where = "" if known else " There is no configs/studies here: run in a checkout, or give the path of a file."
+        where = "" if known else " This copy of jaxvit has no studies: give the path of a file."
         raise UserError(f"no study {name!r}.{suggest(name, known)}{where}" + (_list(known) if known else ""))
     if not path.is_file():
         raise UserError(f"no study file {name!r}")

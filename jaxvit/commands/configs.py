@@ -1,0 +1,54 @@
+"""`configs`: the recipes and studies that come with jaxvit, listed or copied."""
+
+from pathlib import Path
+
+from jaxvit.commands.parser import make_parser
+from jaxvit.config import recipes
+from jaxvit.errors import UserError, suggest
+from jaxvit.runtime import console, files
+from jaxvit.runtime.paths import expand
+
+DESCRIPTION = """List the recipes and studies that come with jaxvit, or copy them to change them.
+
+  %(prog)s                               the names, and what each is for
+  %(prog)s finetune_vit                  one file, as it is
+  %(prog)s --copy my_configs             all of them; or those that are named
+  %(prog)s finetune_vit --copy my_configs"""
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    parser = make_parser("configs", DESCRIPTION)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="recipes or studies; default: all")
+    parser.add_argument("--copy", metavar="DIR", help="write the files there; a file that exists is never replaced")
+    args = parser.parse_args(argv)
+    known = {**recipes.studies(), **recipes.names()}
+    if not known:
+        raise UserError("this copy of jaxvit has no recipes; install it with pip, or run it in a checkout")
+    for name in args.names:
+        if name not in known:
+            raise UserError(f"no recipe or study {name!r}.{suggest(name, known)}")
+    chosen = {name: known[name] for name in args.names or known}
+    if args.copy is not None:
+        return _copy(chosen, expand(args.copy))
+    if args.names:
+        print("\n\n".join(path.read_text(encoding="utf-8").rstrip() for path in chosen.values()))
+        return 0
+    for title, found in (("recipes", recipes.names()), ("studies", recipes.studies())):
+        rows = [(name, recipes.purpose(path)) for name, path in found.items()]
+        console.table(title, ("name", "what it is for"), rows, left=("name", "what it is for"))
+    console.say("To train, give a recipe's name in place of a config file; `study NAME` runs a study.")
+    return 0
+
+
+def _copy(chosen: dict[str, Path], directory: Path) -> int:
+    targets = {path: directory / path.relative_to(str(recipes.directory())) for path in chosen.values()}
+    there = [target for target in targets.values() if target.exists()]
+    if there:
+        more = f" and {len(there) - 1} more" if there[1:] else ""
+        raise UserError(f"{str(there[0])!r} exists already{more}; nothing was copied")
+    for source, target in targets.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files.write(target, source.read_bytes())
+    console.say(f"{len(targets)} files in {directory}")
+    return 0
