@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from jaxvit.explain import taps
 from jaxvit.models.layers import Array
+from jaxvit.ops import loops
 
 PERCENTILE = 99.0  # brighter pixels count as this bright (Smilkov et al., 2017)
 
@@ -50,9 +51,11 @@ def integrated_gradients(
     """
     model, images, index = _prepare(model, variables, images, class_index)
     base = jnp.broadcast_to(jnp.asarray(baseline, images.dtype), images.shape)
-    total = jnp.zeros(images.shape, jnp.float32)
-    for i in range(steps):  # a loop of Python: convolutions inside a rolled loop are slow on the CPU
-        total += _gradient(variables, base + (i + 0.5) / steps * (images - base), index, model=model)
+
+    def add(total: Array, i: int) -> Array:
+        return total + _gradient(variables, base + (i + 0.5) / steps * (images - base), index, model=model)
+
+    total = loops.fold(add, jnp.zeros(images.shape, jnp.float32), steps)
     return total / steps * (images - base)
 
 
@@ -74,11 +77,12 @@ def smooth_grad(
     key = jax.random.key(0) if key is None else key
     axes = (1, 2, 3)
     sigma = noise * (jnp.max(images, axes, keepdims=True) - jnp.min(images, axes, keepdims=True))
-    total = jnp.zeros(images.shape, jnp.float32)
-    for i in range(samples):
+
+    def add(total: Array, i: int) -> Array:
         draw = jax.random.normal(jax.random.fold_in(key, i), images.shape, images.dtype)
-        total += _gradient(variables, images + sigma * draw, index, model=model)
-    return total / samples
+        return total + _gradient(variables, images + sigma * draw, index, model=model)
+
+    return loops.fold(add, jnp.zeros(images.shape, jnp.float32), samples) / samples
 
 
 # (model, variables, images, class_index) -> [b, h, w] in [0, 1]: the sum over channels of what is not signed

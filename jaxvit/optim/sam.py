@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from jaxvit import tree
 from jaxvit.errors import UserError, suggest
+from jaxvit.ops import loops
 
 METHODS = ("sam", "gsam")
 # What PyTorch calls `weight` (kernels, norm scales, embeddings), by its, Flax's and Haiku's names and w1, W_q, wq.
@@ -146,8 +147,7 @@ def part_of_batch(batch: Any, i: int, parts: int) -> Any:
 def micro_batched(grad_fn: GradFn, num_micro_batches: int, batch_argnums: int | Sequence[int] = 1) -> GradFn:
     """Means of value, aux and gradients over equal parts of the batch, each through `grad_fn` alone.
 
-    The loop is unrolled: a convolution in a rolled loop is slow on CPU. Every leaf of aux is averaged, so aux should
-    hold means and statistics, not one entry per example.
+    Every leaf of aux is averaged, so aux should hold means and statistics, not one entry per example.
     """
     if not (isinstance(num_micro_batches, int) and num_micro_batches >= 1):
         raise UserError(f"num_micro_batches is {num_micro_batches!r}; it must be a whole number >= 1.")
@@ -156,11 +156,11 @@ def micro_batched(grad_fn: GradFn, num_micro_batches: int, batch_argnums: int | 
     divided = {batch_argnums} if isinstance(batch_argnums, int) else set(batch_argnums)
 
     def value_and_grad(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        results = []
-        for i in range(num_micro_batches):
+        def one_more(results: list[Any], i: int) -> list[Any]:
             parts = [part_of_batch(arg, i, num_micro_batches) if n in divided else arg for n, arg in enumerate(args)]
-            results.append(grad_fn(*parts, **kwargs))
-        return jax.tree.map(_mean, *results)
+            return [*results, grad_fn(*parts, **kwargs)]
+
+        return jax.tree.map(_mean, *loops.fold(one_more, [], num_micro_batches))
 
     return value_and_grad
 

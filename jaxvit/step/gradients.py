@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxvit import optim
 from jaxvit.errors import UserError
+from jaxvit.ops import loops
 
 Array = jax.Array
 # (params, frozen, batch_stats, batch, key) -> (loss, (batch_stats, metrics)); its gradient function returns
@@ -80,14 +81,15 @@ def accumulated(grad_fn: GradFn, parts: int) -> GradFn:
         return grad_fn
 
     def value_and_grad(params: Any, frozen: Any, batch_stats: Any, batch: Any, key: Array):
-        total = None
-        # A Python loop, not lax.scan: XLA on the CPU runs convolutions in a rolled loop many times slower.
-        for i in range(parts):
+        def add(carry: tuple[Any, Any], i: int) -> tuple[Any, Any]:
+            (batch_stats, total), part = carry, optim.part_of_batch(batch, i, parts)
             (loss, (batch_stats, metrics)), grads = grad_fn(
-                params, frozen, batch_stats, optim.part_of_batch(batch, i, parts), jax.random.fold_in(key, i)
+                params, frozen, batch_stats, part, jax.random.fold_in(key, i)
             )
             found = (loss, metrics, grads)
-            total = found if total is None else jax.tree.map(jnp.add, total, found)
+            return batch_stats, found if total is None else jax.tree.map(jnp.add, total, found)
+
+        batch_stats, total = loops.fold(add, (batch_stats, None), parts)
         loss, metrics, grads = jax.tree.map(lambda x: x / parts, total)
         return (loss, (batch_stats, metrics)), grads
 

@@ -16,7 +16,7 @@ import optax
 
 from jaxvit import optim
 from jaxvit.data.pipeline import gather
-from jaxvit.runtime.platform import platform
+from jaxvit.ops import loops
 from jaxvit.step import gradients, metrics
 from jaxvit.step.losses import make_objective, one_hot
 from jaxvit.step.state import TrainState
@@ -154,15 +154,14 @@ def skip_bad(train_step: Callable) -> Callable:
 def make_many(step: Callable, sharding: Any) -> Callable:
     """Returns (state, data, slots int32 [n, b], teacher) -> (state, metrics [n] each): `step` n times in one program.
 
-    `data` are a resident feed's arrays. On a CPU the loop is unrolled: convolutions in a rolled one crawl there.
+    `data` are a resident feed's arrays.
     """
 
     def many(state: Any, data: Any, slots: jax.Array, teacher: Any = None) -> tuple[Any, dict[str, jax.Array]]:
         def one(state: Any, slots: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
             return step(state, gather(*data, slots, out=sharding), teacher)
 
-        unroll = len(slots) if platform() == "cpu" else 1
-        return jax.lax.scan(one, state, slots, unroll=unroll)
+        return loops.scan(one, state, slots)
 
     return many
 
