@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jax.experimental import pallas as pl
 from jax.experimental.custom_partitioning import custom_partitioning
 from jax.experimental.pallas import triton as plgpu
@@ -109,18 +110,52 @@ def attend(
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(g: Geometry, qkv: Array, bias: Array) -> Array:
-    return _outputs(g, qkv, bias)
+    return _mappable(_outputs, g)(qkv, bias)
 
 
 def _attend_fwd(g: Geometry, qkv: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
-    return _outputs(g, qkv, bias), (qkv, bias)
+    return _attend(g, qkv, bias), (qkv, bias)
 
 
 def _attend_bwd(g: Geometry, kept: tuple[Array, Array], dout: Array) -> tuple[Array, Array]:
-    return _gradients(g, *kept, dout)
+    return _mappable(_gradients, g)(*kept, dout)
 
 
 _attend.defvjp(_attend_fwd, _attend_bwd)
+
+
+def _mappable(run: Callable, g: Geometry) -> Callable:
+    """`run` for that geometry, with a rule for `jax.vmap`: the mapped axis becomes one of heads.
+
+    So each member has a bias of its own, and a gradient of it, and images stay split over devices as they are.
+    """
+    mappable = custom_vmap(partial(run, g))
+
+    @mappable.def_vmap
+    def mapped(size: int, axes: Any, *args: Array) -> tuple[Any, Any]:
+        dim = args[0].shape[-1] // 3  # of a member's heads together
+        members = [a if on else jnp.broadcast_to(a, (size, *a.shape)) for a, on in zip(args, axes, strict=True)]
+        found = _mappable(run, g._replace(heads=size * g.heads))(*(_as_heads(a, dim) for a in members))
+        apart = jax.tree.map(lambda a: _as_members(a, size, dim), found)
+        return apart, jax.tree.map(lambda _: True, apart)
+
+    return mappable
+
+
+def _as_heads(a: Array, dim: int) -> Array:
+    """Members' maps [m, b, h, w, k dim] -> [b, h, w, k m dim], or their biases [m, heads, n, n] -> [m heads, n, n]."""
+    if a.ndim == 4:
+        return a.reshape(-1, *a.shape[2:])
+    m, b, h, w, width = a.shape
+    return a.reshape(m, b, h, w, width // dim, dim).transpose(1, 2, 3, 4, 0, 5).reshape(b, h, w, m * width)
+
+
+def _as_members(a: Array, m: int, dim: int) -> Array:
+    """The inverse of `_as_heads`."""
+    if a.ndim == 3:
+        return a.reshape(m, -1, *a.shape[1:])
+    b, h, w, width = a.shape
+    return a.reshape(b, h, w, -1, m, dim).transpose(4, 0, 1, 2, 3, 5).reshape(m, b, h, w, width // m)
 
 
 def _by_batch(rule: str) -> Callable[[Callable], Callable]:

@@ -51,10 +51,7 @@ DOORS = {
 CASES = [(door, form) for door, (forms, *_) in DOORS.items() for form in forms if form != "plain"]
 
 
-NOT_MAPPED = ("interpret",)  # a kernel split over devices by a rule of its own, which JAX does not map
-
-
-def values(form, args, how, mapping=True):
+def values(form, args, how):
     """Values, gradients and both for a stack of two: in one compiled program."""
     if "eps" in how and args[0].dtype == jnp.bfloat16:
         how = {**how, "dtype": jnp.bfloat16}
@@ -71,8 +68,6 @@ def values(form, args, how, mapping=True):
         stack = (jnp.stack([args[0], -args[0]]), *args[1:])
         found = {"value": form(*args, **how), "gradients": gradient(*args)}
         found["again"] = jax.grad(jax.checkpoint(loss), numbers)(*args)
-        if not mapping:
-            return jax.tree.map(lambda a: a.astype(jnp.float32), found)
         found["mapped"] = jax.vmap(functools.partial(form, **how), mapped)(*stack)
         found["mapped gradients"] = jax.vmap(gradient, mapped)(*stack)
         return jax.tree.map(lambda a: a.astype(jnp.float32), found)
@@ -99,7 +94,7 @@ def test_a_form_gives_what_the_plain_one_gives(door, form, monkeypatch):
         return
     for dtype, bound in ((jnp.float32, 2e-5), (jnp.bfloat16, 2e-2)):
         wanted = plain_values(door, dtype)
-        found = values(forms[form], tuple(a.astype(dtype) for a in args), how, form not in NOT_MAPPED)
+        found = values(forms[form], tuple(a.astype(dtype) for a in args), how)
         for what, value in found.items():
             for a, b in zip(jax.tree.leaves(value), jax.tree.leaves(wanted[what]), strict=True):
                 assert jnp.max(jnp.abs(a - b)) <= bound * jnp.max(jnp.abs(b)), (what, dtype)

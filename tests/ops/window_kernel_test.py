@@ -104,6 +104,36 @@ def test_short_types_round_and_no_more(dtype):
         np.testing.assert_allclose(kernel[name].astype(jnp.float32), array, atol=2 * epsilon * scale, err_msg=name)
 
 
+MAPS = {
+    "maps": lambda attend: jax.vmap(attend, (0, None)),
+    "biases": lambda attend: jax.vmap(attend, (None, 0)),
+    "both": lambda attend: jax.vmap(attend, (1, 0)),
+    "both, one after the other": lambda attend: jax.vmap(jax.vmap(attend, (0, None)), (None, 0)),
+}
+
+
+@pytest.mark.parametrize("case", MAPS)
+def test_mapped_it_gives_each_member_its_output_and_gradients(case):
+    size, window, shift, _, head_dim, batch = CASES["4x6 shifted"]
+    qkv, bias, _ = arrays(size, window, 2, head_dim, batch)
+    maps, biases = jnp.stack([qkv, -qkv[::-1]]), jnp.stack([bias, 2 * bias[::-1]])
+    given = {
+        "maps": (maps, bias), "biases": (qkv, biases), "both": (maps.swapaxes(0, 1), biases),
+        "both, one after the other": (maps, biases),
+    }[case]  # fmt: skip
+
+    def mapped(attend):
+        def gradients(qkv, bias):
+            weights = jnp.cos(jnp.arange(qkv.size // 3, dtype=jnp.float32))
+            loss = lambda *args: jnp.sum(attend(*args).reshape(-1) * weights)  # noqa: E731
+            return attend(qkv, bias), jax.grad(loss, (0, 1))(qkv, bias)
+
+        return jax.jit(MAPS[case](gradients))(*given)
+
+    kernel = mapped(lambda *args: window_kernel.attend(*args, window, shift, interpret=True))
+    chex.assert_trees_all_close(kernel, mapped(lambda *args: formula(*args, window, shift)), rtol=1e-5, atol=1e-5)
+
+
 def test_a_seam_is_not_crossed():
     """With equal logits a token takes the mean of its own region, which no other value enters."""
     size, window, shift = (8, 8), (4, 4), (2, 2)
