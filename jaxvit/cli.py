@@ -212,13 +212,19 @@ def _eval(argv: list[str]) -> int:
         columns=args.columns,
     )
     metrics, of = found.metrics, "all images" if found.split == "all" else f"{found.split} split"
+    counts = {"split": found.split, "images": found.images, "of_images": found.of}
+    if args.json:
+        run_files.write_json(args.json, {"model": classifier.name, **counts, **metrics})
+    images = f"{found.images:,} of {found.of:,}"
+    if classifier.several:
+        heads = ("mAP", "micro F1", "macro F1", "exact match", "loss", "images")
+        row = [f"{metrics[name]:.2%}" for name in ("mAP", "micro_f1", "macro_f1", "exact_match")]
+        console.table(f"{classifier.name}, {of}", heads, [[*row, f"{metrics['loss']:.4f}", images]])
+        return 0
     top5 = f"{metrics['top5_accuracy']:.2%}" if len(classifier.class_names) > 5 else "–"  # of five it says nothing
     row = [f"{metrics['accuracy']:.2%}", top5, f"{metrics['loss']:.4f}"]
-    row.append(f"{found.images:,} of {found.of:,}")
+    row.append(images)
     console.table(f"{classifier.name}, {of}", ("top-1", "top-5", "loss", "images"), [row])
-    if args.json:
-        counts = {"split": found.split, "images": found.images, "of_images": found.of}
-        run_files.write_json(args.json, {"model": classifier.name, **counts, **metrics})
     return 0
 
 
@@ -226,29 +232,46 @@ def _predict(argv: list[str]) -> int:
     parser = make_parser("predict", "The most probable classes of image files, or of all images in folders.")
     _add_classifier(parser)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="files or folders")
-    parser.add_argument("--top", type=positive, default=5, metavar="K", help="classes per image; default 5")
+    parser.add_argument(
+        "--top",
+        type=positive,
+        metavar="K",
+        help="classes per image; default 5, of several labels those above threshold",
+    )
     parser.add_argument("--csv", type=file_to_write, metavar="FILE", help="write file, rank, label, name, probability")
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the same as a list of files")
     parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images a step; default 32")
     args = parser.parse_args(argv)
     if not args.images:
         raise UserError("no images; name files or folders")
     from jaxvit import inference
     from jaxvit.runtime import console
+    from jaxvit.workdir import run_files
 
     paths = inference.find_images(args.images)
     classifier = _classifier(args)
-    names, rows = classifier.class_names, []
+    names, rows, found = classifier.class_names, [], []
     bad: list[tuple[str, str]] = []
     for path, probabilities in inference.predict(classifier, paths, args.batch_size, bad):
-        order = probabilities.argsort(kind="stable")[::-1][: args.top]
-        rows += [(str(path), rank, int(k), names[k], float(probabilities[k])) for rank, k in enumerate(order, 1)]
+        order = probabilities.argsort(kind="stable")[::-1][: args.top or 5]
+        if classifier.several and args.top is None:
+            order = classifier.said(probabilities)
+        of = [{"rank": r, "label": int(k), "name": names[k], "probability": float(probabilities[k])}
+              for r, k in enumerate(order, 1)]  # fmt: skip
+        found.append({"file": str(path), "classes": of})
+        rows += [(str(path), *row.values()) for row in of] or [(str(path), 0, "", "none", "")]
     base = os.path.commonpath([path.absolute().parent for path in paths])  # short names on the screen, whole in the CSV
     short = {str(path): os.path.relpath(path.absolute(), base) for path in paths}
-    shown = [(short[file] if rank == 1 else "", rank, label, name, f"{p:.2%}") for file, rank, label, name, p in rows]
+    shown = [
+        (short[file] if rank < 2 else "", rank, label, name, f"{p:.2%}" if rank else "")
+        for file, rank, label, name, p in rows
+    ]
     columns = ("file", "rank", "label", "name", "probability")
     console.table(classifier.name, columns, shown, left=("file", "name"))
     if args.csv:
         files.write(args.csv, escape.csv_bytes(columns, rows))
+    if args.json:
+        run_files.write_json(args.json, found)
     return inference.say_skipped(bad, len(paths), args.csv and args.csv.with_suffix(".skipped.txt"))
 
 

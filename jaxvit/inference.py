@@ -30,7 +30,7 @@ from jaxvit.runtime import escape
 from jaxvit.runtime.console import bar, err
 from jaxvit.runtime.late import fetched
 from jaxvit.runtime.paths import check_utf8, expand
-from jaxvit.step import steps
+from jaxvit.step import multi_label, steps
 from jaxvit.step.evaluate import evaluate
 from jaxvit.workdir import run_files
 from jaxvit.workdir.checkpoint import Checkpoints
@@ -48,6 +48,23 @@ class Classifier:
     class_names: list[str]
     data_config: dict[str, Any]  # what `jaxvit.preprocess` takes
     config: Config | None = None  # of the run, where it comes from one
+    thresholds: np.ndarray | None = (
+        None  # of several labels per image: the probability that says a class, [num_classes]
+    )
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several labels, or none: probabilities are then sigmoids, one for each class."""
+        return self.thresholds is not None
+
+    def to_probabilities(self, logits: Any) -> Any:
+        """Logits [b, num_classes] -> probabilities."""
+        return jax.nn.sigmoid(logits) if self.several else jax.nn.softmax(logits, axis=-1)
+
+    def said(self, probabilities: np.ndarray) -> np.ndarray:
+        """The classes that are said of an image, of its probabilities [num_classes], the most probable first."""
+        order = probabilities.argsort(kind="stable")[::-1]
+        return order[:1] if self.thresholds is None else order[probabilities[order] >= self.thresholds[order]]
 
 
 def from_run(workdir: str | Path) -> Classifier:
@@ -56,7 +73,7 @@ def from_run(workdir: str | Path) -> Classifier:
     if not os.fspath(workdir) or not path.is_dir():
         raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory")
     check_utf8(path, "the run in")
-    run_files.refuse_damaged(path, ("config.json", "classes.json"))
+    run_files.refuse_damaged(path, ("config.json", "classes.json", run_files.THRESHOLDS))
     config = config_lib.from_mapping(run_files.read_json(path / "config.json"))
     class_names = run_files.read_json(path / "classes.json", list)
     try:
@@ -64,6 +81,7 @@ def from_run(workdir: str | Path) -> Classifier:
         resolve.check_resolved(config)
         if len(class_names) != config.model.num_classes or not all(isinstance(name, str) for name in class_names):
             raise UserError(f"classes.json does not hold the names of {config.model.num_classes} classes")
+        thresholds = run_files.read_thresholds(path, len(class_names))
     except UserError as error:
         raise UserError(f"the run in {str(path)!r} is damaged: {error}") from None
     model = parts.make_model(config)
@@ -76,7 +94,7 @@ def from_run(workdir: str | Path) -> Classifier:
         checkpoints.close()
     words = {name: config.data[name] for name in ("image_size", "mean", "std", "crop_pct", "interpolation")}
     data_config = {**words, "in_channels": config.model.in_channels}
-    return Classifier(config.model.name, model, variables, class_names, data_config, config)
+    return Classifier(config.model.name, model, variables, class_names, data_config, config, thresholds)
 
 
 def from_name(name: str, checkpoint: str | None = None, weights: str | None = None) -> Classifier:
@@ -165,7 +183,7 @@ def predict(
 
     The others are added to `bad` as (path, why); without that list, and where none can be read, a UserError is raised.
     """
-    apply = jax.jit(lambda variables, images: jax.nn.softmax(classifier.model.apply(variables, images), axis=-1))
+    apply = jax.jit(lambda v, images: classifier.to_probabilities(classifier.model.apply(v, images)))
     size = min(batch_size, len(paths))
     with bar("predicting", len(paths)) as meter:
         images = ((p, data.open_image(p)) for p in paths) if bad is None else read_images(paths, bad)
@@ -234,7 +252,7 @@ def evaluate_split(
     if limit is not None:
         split = some(split, limit)
     to_label = match_classes(classifier, dataset.class_names)
-    split = dataclasses.replace(split, labels=to_label[split.labels])
+    split = dataclasses.replace(split, labels=model_labels(classifier, split.labels, to_label, config.data.name))
     pixels = steps.Pixels(
         to_float=parts.make_to_float(classifier.data_config["in_channels"]),
         normalise=parts.make_normalise(*(config.data[w] for w in ("image_size", "interpolation", "mean", "std"))),
@@ -247,9 +265,24 @@ def evaluate_split(
             classifier.variables,
             feed,
             size,
+            labels=split.labels,
+            thresholds=multi_label.USUAL if classifier.thresholds is None else classifier.thresholds,
             progress=lambda done: meter.advance(size),
         )
     return Evaluation(metrics, len(split) - len(feed.unreadable), split_name, sum(map(len, splits.values())))
+
+
+def model_labels(classifier: Classifier, labels: np.ndarray, to_label: np.ndarray, name: str) -> np.ndarray:
+    """Labels of a data set as those of the model, whose label for each of its classes is `to_label` int [classes]."""
+    if not classifier.several and labels.ndim == 1:
+        return to_label[labels]
+    if not classifier.several:
+        raise UserError(f"{name} has several labels per image; {classifier.name} was trained to answer with one")
+    indicators = multi_label.as_indicators(labels, len(to_label))
+    found = np.zeros((len(labels), len(classifier.class_names)), np.uint8)
+    for i, k in enumerate(to_label):
+        found[:, k] |= indicators[:, i]
+    return found
 
 
 def same_data(a: str, b: str) -> bool:

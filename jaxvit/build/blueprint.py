@@ -18,7 +18,7 @@ from ml_collections import FrozenConfigDict
 
 from jaxvit import config as config_lib
 from jaxvit import optim
-from jaxvit.build import batches, class_balance, optimiser, parts
+from jaxvit.build import batches, binary, class_balance, optimiser, parts
 from jaxvit.build.batches import Batches
 from jaxvit.build.facts import Facts
 from jaxvit.build.phases import Phase, make_phases, read_phases
@@ -79,7 +79,8 @@ class Blueprint:
         """Shapes, types and places of what a training step reads beside the state."""
         n, split = self.batches.size, sharding.batch_sharding(self.mesh)
         stored = self.facts.shape or (*self.config.data.image_size, len(self.config.data.mean))
-        known = {"image": (stored, jnp.uint8), "label": ((), jnp.int32), "mask": ((), jnp.bool_)}
+        label = ((self.facts.num_classes,), jnp.uint8) if self.facts.several else ((), jnp.int32)
+        known = {"image": (stored, jnp.uint8), "label": label, "mask": ((), jnp.bool_)}
         if self.teacher_cached:
             known["teacher_logits"] = ((self.task.num_classes,), jnp.float32)
         return {name: jax.ShapeDtypeStruct((n, *shape), kind, sharding=split) for name, (shape, kind) in known.items()}
@@ -116,6 +117,7 @@ def draw(
       UserError: config, data and devices do not fit each other.
     """
     config = complete(given, facts)
+    binary.check(config, facts)
     class_balance.check(config, facts)
     entries = read_phases(config.optim.freeze, config.optim.unfreeze, config.num_epochs)
     size, cut = batches.split_batch(config, facts.num_train)
@@ -193,7 +195,9 @@ def _make_pixels(config: Config) -> steps.Pixels:
 def _make_task(config: Config, facts: Facts, teacher: Teacher | None, cached: bool) -> steps.Task:
     known = {"num_classes": config.model.num_classes, "label_smoothing": config.loss.label_smoothing}
     weights, log_prior = class_balance.class_weights(config, facts), class_balance.log_prior(config, facts)
-    loss = losses.make_loss(config.loss.to_dict(), weights, log_prior)
+    options = {**config.loss.to_dict(), "pos_weight": binary.pos_weight(config, facts)}
+    loss = losses.make_loss(options, weights, log_prior)
+    known["several"] = facts.several
     if teacher is None:
         return steps.Task(**known, objective=losses.make_objective(loss))
     d = config.distill

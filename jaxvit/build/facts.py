@@ -22,6 +22,7 @@ class Facts:
     std: tuple[float, ...]
     note: str | None = None  # what is assumed
     class_counts: tuple[int, ...] | None = None  # training images of each class, where that is known
+    several: bool = False  # whether an image may have several labels, or none
 
     def sizes(self) -> dict[str, int]:
         """The splits that have images, and how many."""
@@ -51,4 +52,5 @@ def of_dataset(dataset: Dataset) -> Facts:
         mean=dataset.mean,
         std=dataset.std,
         class_counts=_class_counts(dataset),
+        several=dataset.several,
     )

@@ -28,6 +28,7 @@ class Picture(NamedTuple):
     image: Any
     true: str | None = None
     stem: str = ""  # of its figure's file
+    classes: tuple[str, ...] = ()  # the true ones
 
 
 def run(argv: Sequence[str]) -> int:
@@ -127,6 +128,7 @@ def _from_files(paths: Sequence[Path], bad: list[tuple[str, str]]) -> list[Pictu
 def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]:
     """Test images of the first run, chosen by its predictions; UserError where runs are of different classes."""
     from jaxvit.build import parts
+    from jaxvit.step import multi_label
     from jaxvit.workdir import run_files
 
     if not args.workdir:
@@ -139,16 +141,20 @@ def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]
     if not path.exists():
         raise UserError(f"no {str(path)!r}: the run has not ended; let it end, or name image files instead")
     logits, labels, index = run_files.read_npz(path, ("logits", "labels", "index")).values()
+    if labels.ndim == 2 and args.only == "most_confused":
+        raise UserError("--only most_confused is for one label per image; expected all, right or wrong")
     split = parts.load_data(classifiers[0].config, class_names=names).test
     position = {int(k): i for i, k in enumerate(split.index)}
-    chosen = choose(logits, labels, args.only, args.samples)
+    right = None if labels.ndim == 1 else multi_label.are_right(logits, labels, classifiers[0].thresholds)
+    chosen = choose(logits, labels, args.only, args.samples, right)
     if not len(chosen):
         raise UserError(f"no test image is {args.only}; expected another --only")
+    several = labels.ndim == 2
     places = [position[int(index[i])] for i in chosen]
     found = split.image_names(places)
     return [
-        Picture(str(name), split.read(place), names[int(labels[i])], _stem(str(name)))
-        for name, place, i in zip(found, places, chosen, strict=True)
+        _picture(str(name), split.read(place), [names[k] for k in np.flatnonzero(label)] if several else [names[label]])
+        for name, place, label in zip(found, places, labels[chosen], strict=True)
     ]
 
 
@@ -157,15 +163,25 @@ def _stem(name: str) -> str:
     return name.rstrip("]").replace("[", "_") if name.endswith("]") else os.path.splitext(name)[0].replace("/", "_")
 
 
-def choose(logits: np.ndarray, labels: np.ndarray, only: str, count: int) -> np.ndarray:
-    """Positions of at most `count` examples: evenly spread, or from the pair of classes most often confused."""
+def _picture(name: str, image: Any, classes: list[str]) -> Picture:
+    return Picture(name, image, ", ".join(classes) or "none", _stem(name), tuple(classes))
+
+
+def choose(
+    logits: np.ndarray, labels: np.ndarray, only: str, count: int, right: np.ndarray | None = None
+) -> np.ndarray:
+    """Positions of at most `count` examples: evenly spread, or from the pair of classes most often confused.
+
+    `right`, bool [n]: which are, where images have several labels.
+    """
     predicted = logits.argmax(-1)
     if only == "most_confused":
         pairs = labels.astype(np.int64) * logits.shape[1] + predicted
         wrong = np.flatnonzero(predicted != labels)
         times = np.bincount(pairs[wrong], minlength=logits.shape[1] ** 2)
         return wrong[np.lexsort((wrong, pairs[wrong], -times[pairs[wrong]]))][:count]
-    keep = {"all": predicted == predicted, "right": predicted == labels, "wrong": predicted != labels}[only]
+    is_right = np.asarray(predicted == labels if right is None else right)
+    keep = {"all": predicted == predicted, "right": is_right, "wrong": ~is_right}[only]
     found = np.flatnonzero(keep)
     return found[np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)] if len(found) else found
 
@@ -189,7 +205,7 @@ def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace)
 
     model, variables, config = classifier.model, classifier.variables, classifier.data_config
     wanted = None if args.class_name is None else _class_index(classifier, args.class_name)
-    apply = jax.jit(lambda variables, images: jax.nn.softmax(model.apply(variables, images), axis=-1))
+    apply = jax.jit(lambda variables, images: classifier.to_probabilities(model.apply(variables, images)))
     size, results = min(BATCH_SIZE, len(pictures)), []
     with bar(f"explaining {classifier.name}", len(pictures)) as meter:
         for i in range(0, len(pictures), size):
@@ -206,7 +222,14 @@ def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace)
             for j in range(len(chunk)):
                 name, true = classifier.class_names[index[j]], chunk[j].true
                 text = f"{escape.plain(name)}\n{probabilities[j, index[j]]:.1%}"
-                results.append(Result(shown[j], maps[j], text, wanted is None and true is not None and true != name))
+                results.append(
+                    Result(
+                        shown[j],
+                        maps[j],
+                        text,
+                        wanted is None and true is not None and name not in (true, *chunk[j].classes),
+                    )
+                )
             meter.advance(len(chunk))
     return results
 

@@ -31,8 +31,9 @@ _UNIT = ("data.val_fraction", "loss.label_smoothing", "loss.class_weights_beta",
 # of an evaluation -> its better way
 METRICS = {
     "accuracy": "max", "top5_accuracy": "max", "balanced_accuracy": "max", "macro_f1": "max", "loss": "min",
-    "nll": "min",
+    "nll": "min", "mAP": "max", "micro_f1": "max", "exact_match": "max",
 }  # fmt: skip
+OF_BCE = ("pos_weight", "bce_target_thresh", "bce_sum")
 CLASS_WEIGHTS = ("balanced", "sqrt", "effective")
 _CHOICES = {
     "dtype": ("float32", "bfloat16", "float64"),
@@ -42,7 +43,7 @@ _CHOICES = {
     "wandb.mode": ("online", "offline"),
     "distill.mode": ("soft", "hard", "token"),
     "optim.sam.method": ("sam", "gsam"),
-    "loss.name": ("cross_entropy", "ce", "focal"),
+    "loss.name": ("cross_entropy", "ce", "focal", "bce"),
     "data.sampling": ("balanced", "sqrt"),
     "early_stopping.metric": tuple(METRICS),
     "optim.schedule.metric": tuple(METRICS),
@@ -103,6 +104,7 @@ def _check_values(config: Config) -> None:
         (("data.max_bad_fraction",), lambda v: 0 <= v <= 1, "a share from 0 to 1"),
         (("data.imbalance",), lambda v: v >= 1, "largest class : smallest, a number of at least 1"),
         (("data.crop_pct",), lambda v: v <= MAX_CROP, "a share of the resized image, such as 0.875"),
+        (("loss.bce_target_thresh",), lambda v: 0 <= v < 1, "at least 0 and below 1"),
         (("data.fraction", "optim.layer_decay", "distill.alpha"), lambda v: 0 < v <= 1, "above 0 and at most 1"),
     )
     for words, holds, wanted in checks:
@@ -123,6 +125,7 @@ def _check_values(config: Config) -> None:
         if value is not None and not (whole and len(sides) == (2 if sides is value else 1)):
             raise UserError(f"{word} is {value!r}; expected pixels, as 32, or height and width, as (32, 48)")
     _check_class_weights(config.loss.class_weights)
+    _check_pos_weight(config.loss.pos_weight)
     for word, end in _WHOLE.items():
         if values[word] >= end:
             raise UserError(f"{word} is {values[word]}; expected less than {end}")
@@ -156,12 +159,21 @@ def _check_class_weights(value: Any) -> None:
         raise UserError("loss.class_weights are all 0; expected at least one above 0")
 
 
+def _check_pos_weight(value: Any) -> None:
+    """Raises UserError where `loss.pos_weight` is neither "balanced" nor numbers that can weigh."""
+    numbers = value if isinstance(value, list | tuple) else (value,)
+    good = all(type(v) in (int, float) and math.isfinite(v) and v > 0 for v in numbers) and len(numbers)
+    if value is not None and value != "balanced" and not good:
+        raise UserError(f"loss.pos_weight is {value!r}; expected balanced, a number above 0, or one for each class")
+
+
 def idle(config: Config) -> dict[str, str]:
     """Words that say something and are not read, as another one is off: {"ema.warmup": "ema.decay"}."""
     values, usual = flatten(config), flatten(default())
     lone = (  # option, whether it is read, where it is
         ("loss.focal_gamma", config.loss.name == "focal", "loss.name=focal"),
         ("loss.class_weights_beta", config.loss.class_weights == "effective", "loss.class_weights=effective"),
+        *((f"loss.{word}", config.loss.name == "bce", "loss.name=bce") for word in OF_BCE),
     )
     return {word: switch for word, read, switch in lone if not read and values[word] != usual[word]} | {
         word: switch

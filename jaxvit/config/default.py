@@ -87,12 +87,15 @@ def default() -> Config:
     c.augment.repeated = 1  # copies of an image in a batch, each augmented anew; an epoch keeps its length
 
     c.loss = Options()
-    c.loss.name = "cross_entropy"  # or "focal"
+    c.loss.name = "cross_entropy"  # or "focal", or "bce": each class on its own, for several labels per image or one
     c.loss.label_smoothing = 0.0
     c.loss.class_weights = optional(object)  # "balanced", "sqrt", "effective" or a number for each class, mean 1
     c.loss.class_weights_beta = 0.9999  # of "effective": images of a class count as (1 - beta^n) / (1 - beta)
     c.loss.focal_gamma = 2.0  # of "focal": power of 1 - p
     c.loss.logit_adjustment = 0.0  # tau: tau log(share of a class) is added to the logits of training; 0 = off
+    c.loss.pos_weight = optional(object)  # of bce, of positive labels: "balanced", a number, or one for each class
+    c.loss.bce_target_thresh = optional(float)  # of bce: targets become 1 above it, else 0, as in timm; None: soft
+    c.loss.bce_sum = False  # of bce: the sum over the classes in place of the mean
     c.loss.on_nan = "stop"  # or "skip" the step, or "rollback" to the last checkpoint, half the rate, other draws
 
     c.distill = Options()
@@ -160,6 +163,7 @@ def default() -> Config:
     c.early_stopping.patience = optional(int)  # evaluations without improvement; None = off
     c.early_stopping.min_delta = 0.0  # least improvement, in the metric's unit (accuracy: a fraction)
     c.early_stopping.metric = "accuracy"  # of validation, or top5_accuracy, balanced_accuracy, macro_f1, loss, nll
+    # of several labels per image: accuracy stands for mAP; or micro_f1, macro_f1, exact_match, loss
     c.early_stopping.restore = True  # the best weights are what a run ends with; False: the last
 
     c.sweep = Options()  # of the command `sweep`

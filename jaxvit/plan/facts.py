@@ -1,6 +1,7 @@
 """What a plan must know of the data, without reading them: how many images of what size in how many classes."""
 
 import collections
+import dataclasses
 import io
 import zipfile
 from pathlib import Path
@@ -44,13 +45,14 @@ def find(config: Config, num_classes: int | None = None, num_train: int | None =
     Of data that are not here and not known, those of ImageNet are assumed, which the note says.
     """
     kind, _, argument = str(config.data.name).partition(":")
+    several = False
     known = KNOWN.get(argument.partition("/")[0] if kind == "tfds" else kind)
     if kind == "npz" and (expand(argument) / "train.npz").is_file():
         known = _npz(expand(argument))
     elif kind == "folder" and expand(argument).is_dir():
         known = _folder(expand(argument))
     elif kind in label_file.KINDS and expand(argument).is_file():
-        known = _label_file(str(config.data.name), expand(argument), config.data.columns)
+        known, several = _label_file(str(config.data.name), expand(argument), config.data.columns)
     note = None
     if known is None:
         given = num_classes or config.model.get("num_classes")
@@ -58,7 +60,8 @@ def find(config: Config, num_classes: int | None = None, num_train: int | None =
         note = f"{config.data.name} is not here; assumed are photos, {known[0]:,} classes (--num-classes N)"
         note += f" and {num_train or known[1]:,} training images (--num-train N)"
     classes, train, test, shape = known
-    return _drawn(config, num_classes or classes, num_train or train, test, shape, note)
+    facts = _drawn(config, num_classes or classes, num_train or train, test, shape, note)
+    return dataclasses.replace(facts, several=several)
 
 
 def _drawn(config: Config, classes: int, stored: int, test: int, shape: Shape | None, note: str | None) -> Facts:
@@ -96,12 +99,12 @@ def _npz(root: Path) -> tuple[int, int, int, Shape | None] | None:
     return classes, train[0], test[0], shape
 
 
-def _label_file(source: str, file: Path, columns: str | None) -> tuple[int, int, int, Shape | None]:
-    """From the rows; no image is read."""
+def _label_file(source: str, file: Path, columns: str | None) -> tuple[tuple[int, int, int, None], bool]:
+    """From the rows, and whether an image may have several labels; no image is read."""
     rows = label_file.read(source, file, columns)
     images = collections.Counter(rows.splits or ["train"] * len(rows))
     held_out = round(0.2 * images["train"]) if "test" not in images else 0
-    return len(rows.class_names), images["train"] - held_out, images.get("test", held_out), None
+    return (len(rows.class_names), images["train"] - held_out, images.get("test", held_out), None), rows.several
 
 
 def _header(path: Path) -> tuple[int, ...]:

@@ -51,7 +51,7 @@ def test_images(run: RunFiles) -> TestImages | str:
     except (UserError, OSError, ImportError, ValueError) as error:
         return (str(error).splitlines() or ["the data set cannot be read"])[0]
     chosen = np.unique(np.linspace(0, len(split) - 1, min(MOST, len(split))).astype(int))
-    if run.index is not None and run.labels is not None:  # the mistakes are what one wants to see
+    if run.index is not None and run.labels is not None and not run.several:  # the mistakes are what one wants to see
         wrong = run.index[numbers.confident_mistakes(numbers.softmax(run.logits), run.labels, 100)]  # type: ignore[arg-type]
         chosen = np.union1d(chosen, np.flatnonzero(np.isin(split.index, wrong)))
     images = [np.asarray(batch["image"]) for batch in feed.batches(chosen, min(BATCH, len(chosen)), pad=True)]
@@ -75,8 +75,8 @@ def blocks(runs: Sequence[RunFiles], classifiers: dict[str, Any], images: TestIm
     if isinstance(images, str):
         out.append(Text(f"No test images, so no features and no comparison of layers: {images}", "note"))
     else:
-        for run, classifier in usable:
-            out += scatter(run, classifier, images)
+        for run, classifier in usable:  # a point has one colour, so one class
+            out += [] if run.several else scatter(run, classifier, images)
         if usable:
             out += layer_similarity(usable, images)
     for run, classifier in usable:

@@ -118,6 +118,9 @@ CURVES = {
         "Accuracy", "top-1 (%)",
         (("train/accuracy", "train"), ("val/accuracy", "val"), ("val_ema/accuracy", "ema")), 100,
     ),
+    "mAP": (
+        "Mean average precision", "mAP (%)", (("val/mAP", "val"), ("val_ema/mAP", "ema")), 100,
+    ),
     "learning_rate": ("Learning rate", "", (("train/learning_rate", "val"),), 1),
     "grad_norm": ("Gradient norm", "mean of an epoch's steps", (("train/grad_norm", "val"),), 1),
 }  # fmt: skip
@@ -175,7 +178,7 @@ def _limits(axis: Any, name: str, xs: Sequence[Sequence[float]], ys: Sequence[Se
         axis.set_ylim(bottom=floor / 1.3)
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.yaxis.set_minor_formatter(NullFormatter())
-    elif name != "accuracy":
+    elif name not in ("accuracy", "mAP"):
         axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))
 
 

@@ -131,11 +131,10 @@ def heat(runs: Sequence[RunFiles], classifiers: dict[str, Any]) -> list[Block]:
             blocks.append(Text(f"{run.label}: no maps, because {str(error).splitlines()[0]}", "note"))
     if not columns:
         return blocks
-    names = first.class_names
-    index = samples["index"][chosen]
-    cells = []
+    index, cells = samples["index"][chosen], []
+    true = [true_name(label, first.class_names) for label in labels]
     for i, image in enumerate(images):
-        cells.append(Picture(to_png(image), "", (f"true: {names[int(labels[i])]}", first.image_name(int(index[i])))))
+        cells.append(Picture(to_png(image), "", (f"true: {true[i]}", first.image_name(int(index[i])))))
         cells += [pictures[i] for _, pictures in columns]
     caption = (
         "Grad-CAM (Selvaraju et al., 2017) for the class that the model names, at the default layer of its family: "
@@ -145,11 +144,18 @@ def heat(runs: Sequence[RunFiles], classifiers: dict[str, Any]) -> list[Block]:
     across = len(heads)
     if len(columns) == 1:  # image and map side by side, as many pairs in a row as there is room for
         pairs_of_two = [
-            Picture(_beside(cells[2 * i].png, cells[2 * i + 1].png), names[int(labels[i])], cells[2 * i + 1].lines)
+            Picture(_beside(cells[2 * i].png, cells[2 * i + 1].png), true[i], cells[2 * i + 1].lines)
             for i in range(len(images))
         ]
         return [*blocks, Pictures("cam", pairs_of_two, caption)]
     return [*blocks, Pictures("cam", cells, caption, heads, across)]
+
+
+def true_name(label: Any, class_names: Sequence[str]) -> str:
+    """The class of an image; of 0 and 1 [k] its classes."""
+    if not np.ndim(label):
+        return class_names[int(label)]
+    return ", ".join(class_names[int(k)] for k in np.flatnonzero(label)) or "none"
 
 
 def _beside(left: bytes, right: bytes) -> bytes:
@@ -189,13 +195,15 @@ def heat_maps(
     from jaxvit.explain import overlay
 
     normalised, display = prepared(classifier, images)
-    probabilities = numbers.softmax(np.asarray(jax.jit(classifier.model.apply)(classifier.variables, normalised)))
+    logits = jax.jit(classifier.model.apply)(classifier.variables, normalised)
+    probabilities = np.asarray(classifier.to_probabilities(logits), np.float64)
     maps = explain.grad_cam(classifier.model, classifier.variables, normalised, probabilities.argmax(-1))
     display, maps = overlay.enlarge(display, maps)
     out = []
     for image, map_, p, label in zip(display, maps, probabilities, labels, strict=True):
         said = int(p.argmax())
-        line = f"{'' if said == label else '✗ '}{class_names[said]} ({100 * p[said]:.0f} %)"
+        right = label[said] if np.ndim(label) else said == label
+        line = f"{'' if right else '✗ '}{class_names[said]} ({100 * p[said]:.0f} %)"
         heat = np.round(255 * overlay.colour(map_)).astype(np.uint8)
         out.append((Picture(to_png(overlay.overlay(image, map_)), "", (line,)), Picture(to_png(heat), "", (line,))))
     return out

@@ -10,6 +10,7 @@ import numpy as np
 from jaxvit.errors import UserError
 from jaxvit.reports import deep as deep_lib
 from jaxvit.reports import figures, numbers, page, pictures, tables
+from jaxvit.reports import several as several_labels
 from jaxvit.reports.blocks import Block, Figure, Picture, Pictures, Section, Table, Text
 from jaxvit.reports.runs import RunFiles, read_runs
 from jaxvit.runtime import escape
@@ -46,15 +47,26 @@ def write_report(
     images = deep_lib.test_images(runs[0]) if deep else None
     more = images.by_index if images is not None and not isinstance(images, str) else None
     classifiers = _classifiers(runs)
+    one: list[tuple[str, list[Block]]] = []
+    if not runs[0].several:
+        one = [
+            ("Confusion", confusion(known, more)),
+            ("Classes", classes(known)),
+            ("Calibration", calibration(known)),
+            ("Confident mistakes", mistakes(known, more)),
+        ]
+    elif known:
+        one = [
+            ("Classes", several_labels.classes(known)),
+            ("Precision and recall", several_labels.curves(known)),
+            ("Worst mistakes", [b for r in known for b in several_labels.mistakes(r, pictures.sample_images(r, more))]),
+        ]
     parts: list[tuple[str, list[Block]]] = [
         ("Summary", summary(runs)),
-        ("Differences", list(tables.differences(runs))),
+        ("Differences", [] if runs[0].several else list(tables.differences(runs))),
         ("Leaks and doubles", leaks(runs)),
         ("Training", training(runs)),
-        ("Confusion", confusion(known, more)),
-        ("Classes", classes(known)),
-        ("Calibration", calibration(known)),
-        ("Confident mistakes", mistakes(known, more)),
+        *one,
         ("Where the models look", pictures.heat(runs, classifiers)),
         ("Inside the models", deep_lib.blocks(runs, classifiers, images) if deep and images is not None else []),
         ("Augmentation", augmentation(runs, augmentations)),

@@ -13,6 +13,7 @@ from jaxvit import config as config_lib
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape
 from jaxvit.runtime.paths import expand
+from jaxvit.step import multi_label
 from jaxvit.workdir import run_files
 
 
@@ -28,10 +29,11 @@ class RunFiles:
     lines: list[dict[str, float]]  # all lines of metrics.jsonl, by step
     summary: dict[str, Any]  # {} while the run is unfinished
     logits: np.ndarray | None = None  # float32 [n, classes], of the test split
-    labels: np.ndarray | None = None  # int [n]
+    labels: np.ndarray | None = None  # int [n]; of several labels per image 0 and 1 [n, classes]
     index: np.ndarray | None = None  # int [n], position in the split that the image is stored in
     names: np.ndarray | None = None  # str [n], of the files, or "test.npz[30]"; runs of before have none
     samples: dict[str, np.ndarray] | None = None  # image uint8 [n, h, w, c], label, index
+    thresholds: np.ndarray | None = None  # of several labels per image: the probability that says a class, [classes]
 
     @property
     def slug(self) -> str:
@@ -53,6 +55,11 @@ class RunFiles:
         return str(self.names[found[0]]) if len(found) else f"image {index}"
 
     @property
+    def several(self) -> bool:
+        """Whether an image may have several labels, or none."""
+        return self.thresholds is not None
+
+    @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return bool(self.summary)
@@ -65,7 +72,9 @@ class RunFiles:
 
     @property
     def correct(self) -> np.ndarray:
-        """Which test images the run has right, bool [n]."""
+        """Which test images the run has right, bool [n]; of several labels all of them."""
+        if self.thresholds is not None and self.logits is not None and self.labels is not None:
+            return multi_label.are_right(self.logits, self.labels, self.thresholds)
         return self.predictions == self.labels
 
 
@@ -113,7 +122,8 @@ def read_run(path: Path, label: str) -> RunFiles:
     epochs = [line for line in lines if "train/loss" in line or "val/loss" in line]
     arrays = _read_npz(path / "predictions.npz", ("logits", "labels", "index"), ("names",))
     samples = _read_npz(path / "samples.npz", ("image", "label", "index"), ("fixed",))
-    run = RunFiles(path, label, config, class_names, epochs, lines, summary, samples=samples, **(arrays or {}))
+    known = {"samples": samples, "thresholds": run_files.read_thresholds(path, len(class_names)), **(arrays or {})}
+    run = RunFiles(path, label, config, class_names, epochs, lines, summary, **known)
     if arrays:
         _check_predictions(run)
     return run
@@ -156,17 +166,19 @@ def _check_predictions(run: RunFiles) -> None:
     logits, labels, index = run.logits, run.labels, run.index
     assert logits is not None and labels is not None and index is not None
     k, where = len(run.class_names), str(run.path / "predictions.npz")
-    if logits.ndim != 2 or logits.shape[1] != k or labels.shape != index.shape or labels.shape != logits.shape[:1]:
+    expected = logits.shape if run.several else index.shape
+    if logits.ndim != 2 or logits.shape[1] != k or labels.shape != expected or index.shape != logits.shape[:1]:
+        shape = f"[n, {k}]" if run.several else "[n]"
         raise UserError(
-            f"{where!r} holds logits of shape {logits.shape} and labels {labels.shape}; expected [n, {k}], [n]"
+            f"{where!r} holds logits of shape {logits.shape} and labels {labels.shape}; expected [n, {k}], {shape}"
         )
-    if run.names is not None and run.names.shape != labels.shape:
+    if run.names is not None and run.names.shape != index.shape:
         raise UserError(f"{where!r} holds {run.names.shape} names for {len(labels)} images")
     if not len(labels):
         raise UserError(f"{where!r} holds no images; expected at least one")
     if not np.isfinite(logits).all():
         raise UserError(f"{where!r} holds logits that are not finite; did the training diverge?")
-    if labels.min() < 0 or labels.max() >= k:
+    if labels.min() < 0 or labels.max() >= (2 if run.several else k):
         bad = labels.max() if labels.max() >= k else labels.min()
         raise UserError(f"{where!r} holds the label {bad}; the run has classes 0 to {k - 1}")
 

@@ -12,6 +12,7 @@ from jaxvit.reports import numbers
 from jaxvit.reports.blocks import Table, Text
 from jaxvit.reports.runs import RunFiles, defaults, same_test_split
 from jaxvit.runtime.console import count, duration
+from jaxvit.step import multi_label
 
 ABSENT = "–"
 HARDEST = 10
@@ -19,11 +20,12 @@ MOST_PAIRS = 15  # runs are compared each with each up to here, else each with t
 
 
 def best_validation(run: RunFiles) -> tuple[int, float] | None:
-    """Epoch and accuracy of the evaluation that chose, or of the best line so far."""
+    """Epoch and accuracy, or mAP, of the evaluation that chose, or of the best line so far."""
     chosen = run.summary.get("best")
     lines = [chosen] if chosen else run.epochs
-    both = ["val_ema/accuracy"] if "val_ema/accuracy" in (chosen or {}) else ["val_ema/accuracy", "val/accuracy"]
-    keys = {"raw": ["val/accuracy"], "average": ["val_ema/accuracy"]}
+    raw, average = (f"{prefix}/{'mAP' if run.several else 'accuracy'}" for prefix in ("val", "val_ema"))
+    both = [average] if average in (chosen or {}) else [average, raw]
+    keys = {"raw": [raw], "average": [average]}
     found = [
         (int(line["epoch"]), line[key])
         for line in lines
@@ -34,8 +36,24 @@ def best_validation(run: RunFiles) -> tuple[int, float] | None:
 
 
 def accuracy(run: RunFiles) -> float | None:
-    """Test accuracy from the predictions, or None."""
-    return None if run.logits is None else float(run.correct.mean())
+    """Test accuracy from the predictions, or None; of several labels per image the mean average precision."""
+    if run.logits is None:
+        return None
+    return several_scores(run)["mAP"] if run.several else float(run.correct.mean())
+
+
+def several_scores(run: RunFiles) -> dict[str, float]:
+    """The test figures of several labels per image."""
+    assert run.logits is not None and run.labels is not None and run.thresholds is not None
+    return multi_label.scores(run.logits, run.labels, run.thresholds)
+
+
+def _several(name: str) -> Callable[[RunFiles], tuple[Any, str]]:
+    def read(run: RunFiles) -> tuple[Any, str]:
+        value = several_scores(run)[name] if run.several and run.logits is not None else None
+        return value, _percent(value)
+
+    return read
 
 
 def _percent(value: float | None, digits: int = 2) -> str:
@@ -59,14 +77,14 @@ def _macs(run: RunFiles) -> tuple[Any, str]:
 
 def _top1(run: RunFiles) -> tuple[Any, str]:
     value = accuracy(run)
-    if value is None:
+    if value is None or run.several:
         return None, ABSENT
     low, high = numbers.wilson(int(run.correct.sum()), len(run.correct))
     return value, f"{_percent(value)} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def _top5(run: RunFiles) -> tuple[Any, str]:
-    if run.logits is None or run.labels is None or len(run.class_names) <= 5:
+    if run.logits is None or run.labels is None or run.several or len(run.class_names) <= 5:
         return None, ABSENT
     value = numbers.top_k(run.logits, run.labels, 5)
     return value, _percent(value)
@@ -75,12 +93,13 @@ def _top5(run: RunFiles) -> tuple[Any, str]:
 def _test_loss(run: RunFiles) -> tuple[Any, str]:
     if run.logits is None or run.labels is None:
         return None, ABSENT
-    value = numbers.log_loss(run.logits, run.labels)
+    value = float(multi_label.worst(run.logits, run.labels).mean()) if run.several else None
+    value = numbers.log_loss(run.logits, run.labels) if value is None else value
     return value, f"{value:.4f}"
 
 
 def _ece(run: RunFiles) -> tuple[Any, str]:
-    if run.logits is None or run.labels is None:
+    if run.logits is None or run.labels is None or run.several:
         return None, ABSENT
     value = numbers.calibration(numbers.softmax(run.logits), run.labels).ece
     return value, _percent(value)
@@ -112,6 +131,10 @@ COLUMNS: dict[str, Callable[[RunFiles], tuple[Any, str]]] = {
     "model": _model,
     "top-1 (95 % interval)": _top1,
     "top-5": _top5,
+    "mAP": _several("mAP"),
+    "macro F1": _several("macro_f1"),
+    "micro F1": _several("micro_f1"),
+    "exact match": _several("exact_match"),
     "test loss": _test_loss,
     "ECE": _ece,
     "parameters": _pick("parameters", count),
@@ -136,10 +159,11 @@ def comparison(runs: Sequence[RunFiles]) -> Table:
     raw = [[run.label, *(column[i][0] for column in cells.values())] for i, run in enumerate(runs)]
     marked = frozenset(i for i, s in enumerate(scores) if len(runs) > 1 and s is not None and s == best)
     head = ["run", *cells]
-    caption = "Test figures come from the checkpoint with the best validation figures; the interval is Wilson's."
+    caption = "Test figures come from the checkpoint with the best validation figures"
+    caption += "; F1 at its thresholds." if runs[0].several else "; the interval is Wilson's."
     if any(run.summary.get("peak_memory_of") == "process" for run in runs):
         caption += " *: memory of the process; elsewhere of the device."
-    caption += " The best test accuracy is marked." if marked else ""
+    caption += f" The best {'mAP' if runs[0].several else 'test accuracy'} is marked." if marked else ""
     return Table(head, rows, caption, left=2, marked=marked, csv=("comparison.csv", head, raw))
 
 
@@ -167,7 +191,8 @@ def seeds(runs: Sequence[RunFiles]) -> Table | None:
         return None
     caption = "Runs that differ only in their seed; ± is the standard deviation of a run (n − 1)."
     head = ["runs", "seeds", "number", "mean", "sd", "lowest", "highest"]
-    return Table(["runs", "seeds", "number", "top-1", "range"], rows, caption, left=2, csv=("seeds.csv", head, raw))
+    figure = "mAP" if runs[0].several else "top-1"
+    return Table(["runs", "seeds", "number", figure, "range"], rows, caption, left=2, csv=("seeds.csv", head, raw))
 
 
 def differences(runs: Sequence[RunFiles]) -> list[Table | Text]:

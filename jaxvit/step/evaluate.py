@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from jaxvit.runtime.late import fetched
-from jaxvit.step import metrics
+from jaxvit.step import metrics, multi_label
 
 
 def evaluate(
@@ -16,6 +16,8 @@ def evaluate(
     batch_size: int,
     *,
     keep_logits: bool = False,
+    labels: np.ndarray | None = None,
+    thresholds: np.ndarray | float = multi_label.USUAL,
     max_steps: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[dict[str, float], np.ndarray | None, np.ndarray | None]:
@@ -27,6 +29,8 @@ def evaluate(
       feed: the split (`jaxvit.data.Resident` or `Streamed`).
       batch_size: images a step; the last batch is padded and masked.
       keep_logits: return them, float32 [n, num_classes], in the split's order; what could not be read is left out.
+      labels: of the split; where these are 0 and 1 [n, num_classes], `multi_label.scores` are among the metrics.
+      thresholds: for those.
       max_steps: stop early, for a dry run.
       progress: called with the number of images done, after each batch.
     """
@@ -34,19 +38,24 @@ def evaluate(
     if max_steps is not None:
         order = order[: max_steps * batch_size]
     totals: dict[str, Any] = {}
+    several = labels is not None and labels.ndim == 2
     logits, masks = [], []
-    results = _results(eval_step, variables, feed.batches(order, batch_size, pad=True), keep_logits)
+    results = _results(eval_step, variables, feed.batches(order, batch_size, pad=True), keep_logits or several)
     for sums, batch_logits, mask in fetched(results):
         for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
-        if keep_logits:
+        if keep_logits or several:
             logits.append(batch_logits[mask])
             masks.append(mask)
         if progress is not None:
             progress(int(totals["count"]))
-    if not keep_logits:
-        return metrics.divide(totals), None, None
-    return metrics.divide(totals), np.concatenate(logits), np.flatnonzero(np.concatenate(masks))
+    found = metrics.divide(totals)
+    if not keep_logits and not several:
+        return found, None, None
+    all_logits, places = np.concatenate(logits), np.flatnonzero(np.concatenate(masks))
+    if several and labels is not None:
+        found |= multi_label.scores(all_logits, labels[places], thresholds)
+    return found, all_logits, places
 
 
 def _results(eval_step: Callable, variables: Any, batches: Iterable[Any], keep_logits: bool) -> Iterator[Any]:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvit.precision import at_least_float32, full_float
+from jaxvit.step.bce import sigmoid_cross_entropy
 
 Array = jax.Array
 Loss = Callable[[Array, Array], Array]  # logits, targets [b, num_classes] -> [b]
@@ -53,7 +54,11 @@ def _check_shapes(logits: Array, targets: Array) -> None:
 LOSSES: dict[str, Callable[[Array, Array, Array | None, Mapping[str, Any]], Array]] = {
     "cross_entropy": lambda logits, targets, weights, options: softmax_cross_entropy(logits, targets, weights),
     "focal": lambda logits, targets, weights, options: focal(logits, targets, weights, gamma=options["focal_gamma"]),
-}
+    "bce": lambda logits, targets, weights, options: sigmoid_cross_entropy(
+        logits, targets, options["pos_weight"], weights,
+        target_threshold=options["bce_target_thresh"], sum_classes=options["bce_sum"],
+    ),
+}  # fmt: skip
 LOSSES["ce"] = LOSSES["cross_entropy"]
 
 

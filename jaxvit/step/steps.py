@@ -17,12 +17,12 @@ import optax
 from jaxvit import optim
 from jaxvit.data.pipeline import gather
 from jaxvit.ops import loops
-from jaxvit.step import gradients, metrics
+from jaxvit.step import bce, gradients, metrics, multi_label
 from jaxvit.step.losses import make_objective, one_hot
 from jaxvit.step.state import TrainState
 
 Array = jax.Array
-Batch = dict[str, Array]  # image uint8 [b, h, w, c], label int32 [b], mask bool [b]
+Batch = dict[str, Array]  # image uint8 [b, h, w, c], label int32 [b] or 0 and 1 [b, k], mask bool [b]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class Task:
 
     num_classes: int  # width of the targets
     label_smoothing: float = 0.0  # share of the target spread over all classes
+    several: bool = False  # whether an image may have several labels, or none
     # (what the model returns, {"targets": [b, k], ...}) -> (loss [b], logits [b, k])
     objective: Callable[[Any, Batch], tuple[Array, Array]] = make_objective()
     # (teacher's variables, images [b, h, w, c] in [0, 1], batch) -> what the objective reads of the teacher
@@ -67,7 +68,7 @@ def make_train_step(
     With `axis_name`, the name of the devices that a mapped step runs on, gradients, batch statistics and metrics are
     averaged over them; what is drawn, what BatchNorm normalises by and the ascent of SAM are each device's own.
     """
-    norms = frozen_norms(update.trainable)
+    norms, hit = frozen_norms(update.trainable), "exact_match" if task.several else "accuracy"
 
     def loss_fn(params, frozen, batch_stats, batch, key):
         variables = {"params": optim.merge(params, frozen), "batch_stats": batch_stats}
@@ -80,10 +81,13 @@ def make_train_step(
                 mutable=["batch_stats"] if batch_stats else [],
             )
         losses, logits = task.objective(outputs, batch)
-        hits = jnp.argmax(logits, axis=-1) == jnp.argmax(batch["targets"], axis=-1)
+        if task.several:
+            hits = multi_label.exact_match(logits, batch["targets"])
+        else:
+            hits = jnp.argmax(logits, axis=-1) == jnp.argmax(batch["targets"], axis=-1)
         # where, not a product: a masked example may have any value, and 0 * inf is NaN
         loss, accuracy = (jnp.mean(jnp.where(batch["weight"] > 0, x * batch["weight"], 0.0)) for x in (losses, hits))
-        return loss, (updated.get("batch_stats", batch_stats), {"loss": loss, "accuracy": accuracy})
+        return loss, (updated.get("batch_stats", batch_stats), {"loss": loss, hit: accuracy})
 
     def over_devices(values: Any) -> Any:
         return values if axis_name is None else jax.lax.pmean(values, axis_name)
@@ -94,8 +98,13 @@ def make_train_step(
             key = jax.random.fold_in(key, jax.lax.axis_index(axis_name))
         augment_key, dropout_key = jax.random.split(key)
         # a row of zeros marks an image that could not be read: it is mixed into no other
-        targets = one_hot(batch["label"], task.num_classes, task.label_smoothing) * batch["mask"][:, None]
+        if task.several:  # zeros may be an image without a label: a column of ones tells the two apart
+            labels = bce.smoothed(batch["label"], task.label_smoothing)
+            targets = jnp.concatenate([labels, jnp.ones_like(labels[:, :1])], axis=-1) * batch["mask"][:, None]
+        else:
+            targets = one_hot(batch["label"], task.num_classes, task.label_smoothing) * batch["mask"][:, None]
         images, targets = pixels.augment(augment_key, pixels.to_float(batch["image"]), targets)
+        targets = targets[:, : task.num_classes] if task.several else targets
         # of mean 1 over the batch: the mean over its parts is then the mean over what could be read
         readable = over_devices(jnp.sum(batch["mask"], dtype=images.dtype))
         weight = batch["mask"] * (len(batch["mask"]) / jnp.where(readable > 0, readable, 1))
@@ -167,10 +176,15 @@ def make_many(step: Callable, sharding: Any) -> Callable:
 
 
 def make_eval_step(*, model: Any, pixels: Pixels) -> Callable[[Any, Batch], tuple[dict[str, Array], Array]]:
-    """Returns a step from (variables, batch) to the sums of `metrics.batch_sums` and the logits [b, num_classes]."""
+    """Returns a step from (variables, batch) to the sums of `batch_sums` and the logits [b, num_classes].
+
+    The sums are those of `metrics`, or where labels are 0 and 1 [b, num_classes] those of `multi_label`.
+    """
 
     def eval_step(variables: Any, batch: Batch) -> tuple[dict[str, Array], Array]:
         logits = model.apply(variables, pixels.normalise(pixels.to_float(batch["image"])))
+        if batch["label"].ndim == 2:
+            return multi_label.batch_sums(logits, batch["label"], batch["mask"]), logits
         return metrics.batch_sums(logits, batch["label"], batch["mask"]), logits
 
     return eval_step

@@ -41,7 +41,7 @@ def _summary(word: str, factor: float = 1.0) -> Callable[[RunFiles, Mapping[str,
 
 
 def _accuracy(run: RunFiles, record: Mapping[str, Any]) -> float | None:
-    value = run_tables.accuracy(run)
+    value = None if run.several else run_tables.accuracy(run)
     return None if value is None else 100 * value
 
 

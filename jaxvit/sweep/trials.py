@@ -21,7 +21,7 @@ from jaxvit.runtime.interrupt import Interrupted
 from jaxvit.sweep import outcome
 from jaxvit.sweep.ranges import Range, apply, check_model, label, read_ranges
 from jaxvit.train import summary
-from jaxvit.train.decisions import MODES
+from jaxvit.train.decisions import MODES, present
 from jaxvit.train.loop import Diverged, train_and_evaluate
 from jaxvit.workdir import run_files
 
@@ -142,7 +142,7 @@ def _answer(optuna: Any, study: Any, trial: Any, config: Config, ranges: tuple[R
 
     def report(epoch: int, val: dict[str, float]) -> None:
         if epoch not in known:  # a resumed trial may repeat one
-            trial.report(val[metric], epoch)
+            trial.report(val[present(metric, val)], epoch)
         if epoch < config.num_epochs and trial.should_prune():
             raise optuna.TrialPruned
 
@@ -164,7 +164,8 @@ def _answer(optuna: Any, study: Any, trial: Any, config: Config, ranges: tuple[R
         study.tell(trial, state=states.FAIL)
         err.print(f"failed: {reason}")
     else:
-        study.tell(trial, summary.decisive(final)[metric])
+        found = summary.decisive(final)
+        study.tell(trial, found[present(metric, found)])
     jax.clear_caches()  # compiled steps of the trial, and with them its arrays
     gc.collect()
 

@@ -39,7 +39,7 @@ class Rules:
 
     def _key(self, metrics: Mapping[str, float]) -> tuple[float, float]:
         sign = 1 if MODES[self.metric] == "max" else -1
-        values = (sign * metrics[self.metric], -metrics["loss"])
+        values = (sign * metrics[present(self.metric, metrics)], -metrics["loss"])
         return values if not any(map(np.isnan, values)) else (-np.inf, -np.inf)
 
     def update(self, memory: Memory, val: Mapping[str, float]) -> Memory:
@@ -50,7 +50,7 @@ class Rules:
             ("plateau", self.plateau, self.plateau_metric),
         ):
             if rule is not None:
-                state = rule.update(_state(rule, memory.get(name)), val[metric])
+                state = rule.update(_state(rule, memory.get(name)), val[present(metric, val)])
                 new[name] = [float(value) for value in state]
         return new
 
@@ -61,6 +61,11 @@ class Rules:
     def lr_scale(self, memory: Memory) -> float:
         """The multiplier on the learning rate."""
         return 1.0 if self.plateau is None else float(_state(self.plateau, memory.get("plateau")).scale)
+
+
+def present(metric: str, metrics: Mapping[str, float]) -> str:
+    """The metric that is meant: of several labels per image, which have no accuracy, the mean average precision."""
+    return "mAP" if metric == "accuracy" and "mAP" in metrics else metric
 
 
 def make_rules(early_stopping: Mapping[str, Any], schedule: Mapping[str, Any]) -> Rules:

@@ -9,6 +9,7 @@ from jaxvit.runtime import multihost
 from jaxvit.runtime.console import bar, err
 from jaxvit.runtime.interrupt import Interrupted
 from jaxvit.step.evaluate import evaluate
+from jaxvit.step.multi_label import USUAL, choose_thresholds
 from jaxvit.step.state import TrainState, model_variables
 from jaxvit.train import summary
 from jaxvit.train.progress import Progress
@@ -18,7 +19,9 @@ from jaxvit.workdir.checkpoint import NoCheckpoint
 from jaxvit.workdir.trackers import show
 
 
-def pass_over(run: Run, variables: Any, split: str, *, keep_logits: bool = False) -> tuple[dict[str, float], Any, Any]:
+def pass_over(
+    run: Run, variables: Any, split: str, *, keep_logits: bool = False, thresholds: np.ndarray | float = USUAL
+) -> tuple[dict[str, float], Any, Any]:
     """One pass over a split of the run, with a bar, as `step.evaluate` makes it; a signal ends it."""
     feed = run.feeds[split]
     with bar(f"evaluating {split}", len(feed)) as meter:
@@ -38,6 +41,8 @@ def pass_over(run: Run, variables: Any, split: str, *, keep_logits: bool = False
             feed,
             run.batches.eval_size,
             keep_logits=keep_logits,
+            labels=getattr(run.dataset, split).labels,
+            thresholds=thresholds,
             max_steps=DRY_RUN_STEPS if run.options.dry_run else None,
             progress=report,
         )
@@ -59,13 +64,14 @@ def finish(run: Run, state: TrainState, progress: Progress, tested: bool) -> dic
             summary.write(run, final, progress)
         multihost.barrier("finished")
         return final
-    test, logits, readable = pass_over(run, variables, "test", keep_logits=True)
+    thresholds = _thresholds(run, variables)
+    test, logits, readable = pass_over(run, variables, "test", keep_logits=True, thresholds=thresholds)
     split = run.dataset.test
     samples = summary.sample_images(run.feeds["test"], split, readable, logits, run.batches.eval_size)
     final = {f"test/{name}": value for name, value in test.items()} | final
     for prefix, last in (run.weights(state) if state.ema else {}).items():  # both, whichever was the best
         same = best["step"] == int(state.step) and best.get("weights") == summary.WEIGHTS[prefix]
-        figures = test if same else pass_over(run, last, "test")[0]
+        figures = test if same else pass_over(run, last, "test", thresholds=thresholds)[0]
         final |= {f"test_{summary.WEIGHTS[prefix]}/{name}": value for name, value in figures.items()}
     if multihost.is_main():
         run_files.write_npz(
@@ -79,8 +85,21 @@ def finish(run: Run, state: TrainState, progress: Progress, tested: bool) -> dic
         described = summary.write(run, final, progress)
         show(
             run.trackers, described, samples, logits, split.labels[readable], split.index[readable],
-            run.dataset.class_names,
+            run.dataset.class_names, thresholds,
         )  # fmt: skip
         summary.print_footer(run.workdir, described)
     multihost.barrier("finished")
     return final
+
+
+def _thresholds(run: Run, variables: Any) -> np.ndarray | float:
+    """Of several labels per image: the probability from which on each class is said, chosen on validation and kept."""
+    if not run.dataset.several:
+        return USUAL
+    found = np.full(len(run.dataset.class_names), USUAL)
+    if "val" in run.feeds:
+        _, logits, readable = pass_over(run, variables, "val", keep_logits=True)
+        found = choose_thresholds(logits, run.dataset.val.labels[readable])
+    if multihost.is_main():
+        run_files.write_json(run.workdir / run_files.THRESHOLDS, found.tolist())
+    return found

@@ -20,6 +20,7 @@ from jaxvit.runtime.console import bar, err
 from jaxvit.runtime.interrupt import Interrupted, deferred
 from jaxvit.runtime.late import Late
 from jaxvit.runtime.paths import expand
+from jaxvit.step.multi_label import USUAL
 from jaxvit.step.state import TrainState
 from jaxvit.train import lr_find, micro_batch, summary
 from jaxvit.train.finish import finish, pass_over
@@ -71,7 +72,8 @@ def train_and_evaluate(
             return lr_find.find(config, path)
         finished = multihost.by_main(lambda: resume.check(config, path, force, test))
         if finished is not None:
-            known = f"test accuracy {finished['test/accuracy']:.2%}" if "test/accuracy" in finished else "not tested"
+            shown = "mAP" if "test/mAP" in finished else "accuracy"
+            known = f"test {shown} {finished[f'test/{shown}']:.2%}" if "test/loss" in finished else "not tested"
             err.print(f"already finished: {path}  ({known}); nothing to do")
             return finished
         run, state = prepare(resume.kept(micro_batch.kept(config, path), path), path)
@@ -106,6 +108,9 @@ def _train(run: Run, state: TrainState, force: bool, on_evaluation: Any, test: b
     if before and not force:
         resume.check_data(path, words["data"]["name"], before, run.dataset.fingerprint())
     multihost.by_main(lambda: resume.write_config(path, words, run.dataset.class_names, force))
+    if run.dataset.several and not (path / run_files.THRESHOLDS).exists():  # until the end chooses others
+        usual = [USUAL] * len(run.dataset.class_names)
+        multihost.by_main(lambda: run_files.write_json(path / run_files.THRESHOLDS, usual))
     summary.print_header(run, state)
     with deferred() as run.flag:
         state, progress = _resume(run, state)
@@ -241,8 +246,9 @@ def _count_step(run: Run, progress: Progress, writer: Any, meter: Any, step_metr
     if step % every == 0 and per_epoch > every:
         scalars = {STEP_SCALARS[name]: value for name, value in step_metrics.items() if name in STEP_SCALARS}
         writer.write(step, scalars, epoch=progress.epoch + 1)
-    loss, accuracy = (progress.sums[name] / progress.counted for name in ("loss", "accuracy"))
-    meter.advance(run.batches.size, f"loss {loss:.3f}  accuracy {accuracy:.1%}")
+    hit = "exact_match" if run.dataset.several else "accuracy"
+    loss, accuracy = (progress.sums[name] / progress.counted for name in ("loss", hit))
+    meter.advance(run.batches.size, f"loss {loss:.3f}  {hit.replace('_', ' ')} {accuracy:.1%}")
 
 
 def _not_finite(run: Run, progress: Progress, step: int, step_metrics: dict[str, float]) -> None:

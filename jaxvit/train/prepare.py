@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit import data, models, pretrained
-from jaxvit.build import batches, class_balance, optimiser, parts
+from jaxvit.build import batches, binary, class_balance, optimiser, parts
 from jaxvit.build.blueprint import Blueprint, draw
 from jaxvit.build.facts import Facts, of_dataset
 from jaxvit.build.phases import check_names, read_phases
@@ -40,6 +40,7 @@ def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | No
     facts = of_dataset(dataset)
     config = complete(given, facts)
     _check_data(config, dataset)
+    binary.check(config, facts)
     class_balance.check(config, facts, dataset.class_names)
     d = config.distill
     teacher = None if d.teacher is None else distill.load_teacher(d.teacher, d.model, list(dataset.class_names))
@@ -164,10 +165,11 @@ def _check_data(config: Config, dataset: data.Dataset) -> None:
     if not len(dataset.train):
         raise UserError(f"{config.data.name} has no training images")
     if not len(dataset.test):
-        raise UserError(
-            f"{config.data.name}: {len(dataset.train)} images in as many classes leave none to test on; "
-            "expected more of a class."
-        )
+        if dataset.train.groups is not None:
+            few = f"groups of {len(dataset.train)} images leave none to test on; expected more groups"
+        else:
+            few = f"{len(dataset.train)} images in as many classes leave none to test on; expected more of a class"
+        raise UserError(f"{config.data.name}: {few}.")
     needs = {
         "optim.schedule.name=plateau": config.optim.schedule.name == "plateau",
         "early_stopping.patience": config.early_stopping.patience is not None,

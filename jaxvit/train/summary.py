@@ -17,8 +17,10 @@ from jaxvit.config import checks
 from jaxvit.models.macs import count_macs
 from jaxvit.runtime import console, machine, sharding, streams
 from jaxvit.runtime.console import count, duration, err
+from jaxvit.step.multi_label import NAMES, worst
 from jaxvit.step.state import TrainState
 from jaxvit.train import leaks
+from jaxvit.train.decisions import present
 from jaxvit.train.progress import Progress
 from jaxvit.train.run import Run
 from jaxvit.workdir import resume, run_files
@@ -42,7 +44,7 @@ def print_header(run: Run, state: TrainState) -> None:
     facts, resident = run.blueprint.facts, run.blueprint.resident
     kinds = {"resident" if name in resident else "streamed" for name in facts.sizes()}
     err.print(f"data   {config.data.name}: {sizes}; {len(dataset.class_names)} classes ({' and '.join(sorted(kinds))})")
-    for line in class_balance.describe(config, facts, dataset.class_names):
+    for line in [] if facts.several else class_balance.describe(config, facts, dataset.class_names):
         err.print(f"       {line}")
     macs = count_macs(run.blueprint.model, (h, w, channels))
     start = f"from {config.pretrained}" if config.pretrained else "from scratch"
@@ -76,10 +78,12 @@ def print_epoch(
     run: Run, progress: Progress, train: Mapping[str, float], found: Mapping[str, Mapping[str, float]], better: bool
 ) -> None:
     """Prints the line of an epoch, and what else its end has to say."""
-    loss, accuracy = (train.get(f"train/{name}", math.nan) for name in ("loss", "accuracy"))
-    line = f"epoch {progress.epoch}/{run.batches.num_epochs}  loss {loss:.3f}  accuracy {accuracy:.2%}"
+    hit = "exact_match" if run.dataset.several else "accuracy"
+    loss, accuracy = (train.get(f"train/{name}", math.nan) for name in ("loss", hit))
+    line = f"epoch {progress.epoch}/{run.batches.num_epochs}  loss {loss:.3f}  {_words(hit)} {accuracy:.2%}"
     for prefix, metrics in found.items():
-        line += f"  | {prefix} loss {metrics['loss']:.3f}  accuracy {metrics['accuracy']:.2%}"
+        shown = present("accuracy", metrics)
+        line += f"  | {prefix} loss {metrics['loss']:.3f}  {shown} {metrics[shown]:.2%}"
     rate = run.batches.steps_per_epoch * run.batches.size * progress.epoch / max(progress.seconds, 1e-9)
     err.print(f"{line}{' *' if better and found else ''}  {rate:,.0f} images/s")
     lost = len(run.feeds["train"].unreadable)
@@ -152,10 +156,16 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
         f"{duration(described['seconds_per_epoch'])} each, {described['images_per_second']:,.0f} images/s "
         f"(compilation: {duration(described['compile_seconds'])})"
     )
-    if "val/accuracy" in best:
-        err.print(f"validation {decisive(best)['accuracy']:.2%} at epoch {best['epoch']}, the best checkpoint")
-    if "test/accuracy" not in final:
+    if "val/loss" in best:
+        chosen = decisive(best)
+        shown = present("accuracy", chosen)
+        named = "" if shown == "accuracy" else f"{shown} "
+        err.print(f"validation {named}{chosen[shown]:.2%} at epoch {best['epoch']}, the best checkpoint")
+    if "test/loss" not in final:
         err.print("test       not looked at")
+        return
+    if "test/mAP" in final:
+        _print_several(final, described)
         return
     top5 = f", top-5 {final['test/top5_accuracy']:.2%}" if described["num_classes"] > 5 else ""
     err.print(
@@ -169,6 +179,19 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
     if described["fast_dev_run"]:
         err.print("           a dry run of two steps and two batches: its figures say nothing")
     err.print(f"files      {workdir}: config.json, summary.json, metrics.jsonl, predictions.npz, checkpoints, events")
+
+
+def _print_several(final: Mapping[str, Any], described: Mapping[str, Any]) -> None:
+    """The test figures of several labels per image."""
+    figures = ", ".join(f"{_words(name)} {final[f'test/{name}']:.2%}" for name in NAMES[1:])
+    err.print(f"test       {figures} over {described['num_test']:,} images, loss {final['test/loss']:.4f}")
+    err.print("           F1 and exact match at the thresholds that are best on validation: thresholds.json")
+    if described["fast_dev_run"]:
+        err.print("           a dry run of two steps and two batches: its figures say nothing")
+
+
+def _words(name: str) -> str:
+    return {"micro_f1": "micro F1", "macro_f1": "macro F1"}.get(name, name.replace("_", " "))
 
 
 def _without_effect(run: Run) -> list[str]:
@@ -268,6 +291,10 @@ def sample_images(
 
 def telling_mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Positions of the most confident mistakes and of examples of the most frequent confusions, int [k]."""
+    if labels.ndim == 2:
+        loss = worst(logits, labels).mean(axis=1)
+        order = np.argsort(-loss, kind="stable")[:NUM_MISTAKES]
+        return np.unique(order[loss[order] > np.log(2)])  # worse than a coin
     said = logits.argmax(axis=-1)
     wrong = np.flatnonzero(said != labels)
     shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)

@@ -16,7 +16,8 @@ from jaxvit.workdir.checkpoint import Checkpoints
 
 DIRECTORIES = ("checkpoints", *(f"checkpoints/{n}" for n in ("last", "best", "manifests", "damaged", "replaced")),
                "events", "wandb")  # fmt: skip
-SEALED = ("config.json", "classes.json", "metrics.jsonl", "predictions.npz", "samples.npz", "summary.json")
+SEALED = ("config.json", "classes.json", run_files.THRESHOLDS, "metrics.jsonl", "predictions.npz", "samples.npz",
+          "summary.json")  # fmt: skip
 ARRAYS = {"predictions.npz": ("logits", "labels", "index"), "samples.npz": ("image", "label", "index")}
 WAYS = {"r": (os.R_OK, "read"), "w": (os.W_OK, "written"), "x": (os.X_OK, "entered")}
 FILES = (
@@ -131,7 +132,7 @@ def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict
     if lost and any((workdir / "checkpoints" / "last").glob("[0-9]*")):
         return None  # its figures are of weights that are no more
     final = run_files.read_json(workdir / "summary.json").get("final")
-    untested = test and final is not None and "test/accuracy" not in final
+    untested = test and final is not None and "test/loss" not in final
     return None if untested and any((workdir / "checkpoints" / "last").glob("[0-9]*")) else final
 
 

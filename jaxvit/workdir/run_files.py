@@ -89,9 +89,22 @@ def read_json(path: Path, kind: type = dict) -> Any:
     return value
 
 
-RUN_FILES = ("config.json", "classes.json", "summary.json", "metrics.jsonl", "predictions.npz", "samples.npz",
-             "skipped_files.txt", "leaks.json", "leaks.csv", "leaks.png",
+THRESHOLDS = "thresholds.json"  # of several labels per image: the probability that says each class
+RUN_FILES = ("config.json", "classes.json", THRESHOLDS, "summary.json", "metrics.jsonl", "predictions.npz",
+             "samples.npz", "skipped_files.txt", "leaks.json", "leaks.csv", "leaks.png",
              "checkpoints", "events", "wandb", manifest.NAME, streams.NAME)  # fmt: skip
+
+
+def read_thresholds(workdir: Path, num_classes: int) -> np.ndarray | None:
+    """Returns the thresholds of a run with several labels per image, float64 [num_classes]; None of others."""
+    path = workdir / THRESHOLDS
+    if not path.exists():
+        return None
+    found = read_json(path, list)
+    good = len(found) == num_classes and all(isinstance(v, int | float) and 0 <= v <= 1 for v in found)
+    if not good:
+        raise UserError(f"{THRESHOLDS} does not hold a probability for each of {num_classes} classes")
+    return np.asarray(found, np.float64)
 
 
 def remove_run(workdir: Path) -> None:

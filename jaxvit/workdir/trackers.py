@@ -16,6 +16,7 @@ import numpy as np
 from jaxvit.errors import UserError
 from jaxvit.runtime import drawing, escape, files, packages
 from jaxvit.runtime.console import err
+from jaxvit.step import multi_label
 
 FINAL = ("model", "data", "pretrained", "parameters", "trainable_parameters", "gmacs", "train_seconds",
          "seconds_per_epoch", "images_per_second", "peak_memory_bytes")  # fmt: skip
@@ -169,6 +170,7 @@ def show(
     labels: np.ndarray,
     index: np.ndarray,
     class_names: Sequence[str],
+    thresholds: Any = multi_label.USUAL,
 ) -> None:
     """Sends the end of a run: the final table, the sample images, the confusion matrix of the test split.
 
@@ -177,18 +179,20 @@ def show(
       described: the content of summary.json.
       samples: that of samples.npz.
       logits: float [n, num_classes], of the test split.
-      labels: int [n].
+      labels: int [n]; or of several labels per image 0 and 1 [n, num_classes], of which there is no confusion matrix.
       index: int [n], places in the data set's test split.
       class_names: of all classes.
+      thresholds: of several labels per image, on the probability.
     """
     step, said = int(described["final"]["step"]), logits.argmax(axis=-1)
+    several = labels.ndim == 2
+    right = multi_label.are_right(logits, labels, thresholds) if several else said == labels
     rows = {word: described.get(word) for word in FINAL} | dict(described["final"])
     at = {int(k): i for i, k in enumerate(index)}
-    wrong = np.array([said[at[int(k)]] != labels[at[int(k)]] for k in samples["index"]])
-    pictures = {
-        "test/samples": mosaic(samples["image"], wrong),
-        "test/confusion": confusion_picture(labels, said, class_names),
-    }
+    wrong = np.array([not right[at[int(k)]] for k in samples["index"]])
+    pictures = {"test/samples": mosaic(samples["image"], wrong)}
+    if not several:
+        pictures["test/confusion"] = confusion_picture(labels, said, class_names)
     for tracker in trackers:
         tracker.scalars(step, {k: v for k, v in described["final"].items() if k.startswith("test/")})
         tracker.table(step, "final", {word: value for word, value in rows.items() if value is not None})

@@ -30,7 +30,7 @@ WRONG = [
     ("optim.options.b9", 0.5, "no option 'b9'"),
     ("early_stopping.metric", "acuracy", "Did you mean 'accuracy'"),
     ("early_stopping.metric", "balanced_acuracy", "Did you mean 'balanced_accuracy'"),
-    ("loss.name", "focl", "expected cross_entropy or ce or focal. Did you mean 'focal'"),
+    ("loss.name", "focl", "expected cross_entropy or ce or focal or bce. Did you mean 'focal'"),
     ("loss.class_weights", "balance", "Did you mean 'balanced'"),
     ("loss.class_weights", [1.0, -2.0, 1.0], "loss.class_weights has -2.0; expected 0 or more for each class"),
     ("loss.class_weights", [0.0, 0, 0], "loss.class_weights are all 0"),
