@@ -290,7 +290,7 @@ def same_data(a: str, b: str) -> bool:
 
     def place(name: str) -> str:
         kind, colon, path = name.partition(":")
-        return f"{kind}:{expand(path).resolve()}" if colon and kind in ("folder", "npz", *LABEL_FILES) else name
+        return f"{kind}:{expand(path).resolve()}" if colon and kind in ("folder", "npz", *LABEL_FILES, "hf") else name
 
     return place(a) == place(b)
 

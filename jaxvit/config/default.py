@@ -44,7 +44,9 @@ def default() -> Config:
     c.model.name = "resnet18"  # any of `main.py models`; any field of that model may stand beside it
 
     c.data = Options()
-    c.data.name = "digits"  # digits, cifar10, cifar100, tfds:NAME, folder:PATH, npz:PATH, csv:FILE, parquet:FILE
+    c.data.name = (
+        "digits"  # digits, cifar10, cifar100, tfds:NAME, folder:PATH, npz:PATH, csv:FILE, hf:NAME, wds:PATTERN
+    )
     c.data.columns = optional(str)  # of csv:FILE, as "file=path,label=species"; None: by their usual names
     c.data.dir = optional(str)  # where TFDS keeps its data sets (None: TFDS's own default)
     c.data.archive = optional(str)  # local copy of CIFAR's official binary archive

@@ -108,14 +108,15 @@ def decode(path: str | Path | IO[bytes]) -> Image.Image:
         return to_rgb(upright(image, in_place=True))
 
 
-def check(path: str | Path, *, full: bool) -> tuple[int, int]:
+def check(path: str | Path | IO[bytes], *, full: bool) -> tuple[int, int]:
     """Returns (h, w) as stored; raises one of DECODE_ERRORS where the file would not decode.
 
-    Decodes all of the file, or, with `full=False`, only where its end is not what its format asks for.
+    Decodes all of the file, or, with `full=False`, only where its end is not what its format asks for. What is already
+    open is decoded in any case.
     """
     with _opened(path) as image:
         size = image.height, image.width
-        if full or not _ends_well(Path(path), image.format):
+        if full or not isinstance(path, str | Path) or not _ends_well(Path(path), image.format):
             image.draft(None, (1, 1))  # JPEG at an eighth of the size: all bytes are read, little is computed
             image.load()
     return size

@@ -1,4 +1,4 @@
-"""Data sets by name: `digits`, `cifar10`, `cifar100`, `tfds:NAME`, `folder:PATH`, `npz:PATH`, `csv:FILE`."""
+"""Data sets by name: `digits`, `cifar10`, `cifar100`, `tfds:NAME`, `folder:PATH`, `csv:FILE`, `hf:NAME`, ..."""
 
 from jaxvit.data.sources.table import NAMES, load_dataset
 

@@ -1,6 +1,5 @@
 """Labels in a file: `csv:FILE` and `parquet:FILE`, a row per image, with splits and groups where they are given."""
 
-import collections
 import dataclasses
 import os
 import unicodedata
@@ -8,12 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxvit.data.files import MAX_BAD, write_skipped
 from jaxvit.data.images import in_threads
 from jaxvit.data.label_rows import Cell, Rows, listed, read_rows
 from jaxvit.data.layout import in_order, plain, split_of
-from jaxvit.data.sources.photos import Photo, as_split, readable, report_skipped
-from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Source, automatic_test
+from jaxvit.data.sources.photos import Photo, collect
+from jaxvit.data.splits import Source
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime.paths import expand
 
@@ -60,33 +58,10 @@ def load(kind: str, path: str, **options: Any) -> Source:
     `layout.in_order`, or that of `class_names` where these are the same ones. Images that cannot be read are treated
     as those of `folder:`.
     """
-    source, to_train = f"{kind}:{path}", options.get("to_train", True)
-    file = expand(path)
+    source, file = f"{kind}:{path}", expand(path)
     rows = read(source, file, options.get("columns"), options.get("class_names"))
     photos, notes = _photos(source, file.absolute().parent, rows)
-    known = {split for split in ("train", "val", "test") if any(p.split == split for p in photos)}
-    _check(source, rows, photos, to_train)
-    photos, sizes, skipped = readable(photos)
-    skipped_file, allowed = options.get("skipped_file"), options.get("max_bad_fraction", MAX_BAD)
-    if skipped_file is not None:
-        write_skipped(skipped_file, skipped)
-    notes = rows.notes + notes
-    if skipped:
-        notes.append(report_skipped(source, skipped, len(photos) + len(skipped), skipped_file, allowed))
-        _check(source, rows, photos, to_train, "readable ")
-    splits = {
-        split: as_split(split, [p for p in photos if p.split == split], len(rows.class_names), several=rows.several)
-        for split in ("train", *sorted(known - {"train"}))
-    }
-    scale, drawn = 1.0, ()
-    if "test" not in splits:
-        splits["train"], splits["test"], scale = automatic_test(splits["train"])
-        drawn = ("test",)
-        if len(splits["test"]):
-            how = "whole groups" if rows.groups is not None else "stratified"
-            notes.append(f"test: {len(splits['test'])} images held out ({how}, the same for every seed)")
-    size = sizes.pop() if len(sizes) == 1 else None
-    return Source(splits, rows.class_names, 3, size, IMAGENET_MEAN, IMAGENET_STD, notes, scale, drawn)
+    return collect(source, photos, rows.class_names, several=rows.several, notes=rows.notes + notes, **options)
 
 
 def read(source: str, file: Path, columns: str | None = None, known: Sequence[str] | None = None) -> Labelled:
@@ -299,25 +274,3 @@ def _check_groups(source: str, photos: list[Photo]) -> None:
                 f"{source}: group {photo.group!r} is in two splits, {other.split} ({other.name}) and {photo.split} "
                 f"({photo.name})\nimages of a group belong into one split: a model that has seen one knows the others"
             )
-
-
-def _check(source: str, rows: Labelled, photos: list[Photo], to_train: bool, readable: str = "") -> None:
-    """Raises UserError where there are too few classes, or one that training does not show."""
-    if len(rows.class_names) < (2 if to_train and not rows.several else 1):
-        found = f"only the class {rows.class_names[0]!r}" if rows.class_names else "no class"
-        raise UserError(f"{source}: {found}; a classifier needs at least two.")
-    if not to_train:
-        return
-    train = [photo for photo in photos if photo.split == "train"]
-    if not train:
-        raise UserError(f"{source}: no {readable}image of the split train; expected some to train on.")
-    if rows.several:
-        counts = dict(enumerate(sum(column) for column in zip(*(p.label for p in train), strict=True)))  # type: ignore[arg-type]
-    else:
-        counts = collections.Counter(photo.label for photo in train)
-    empty = [name for k, name in enumerate(rows.class_names) if not counts.get(k)]
-    if empty:
-        raise UserError(
-            f"{source}: no {readable}training image of the class {', '.join(map(repr, empty[:3]))}"
-            f"{f' and {len(empty) - 3} more' if len(empty) > 3 else ''}; expected at least one of each."
-        )

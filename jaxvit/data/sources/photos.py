@@ -2,14 +2,16 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
+from PIL import Image
 
-from jaxvit.data.files import few
+from jaxvit.data.files import MAX_BAD, few, write_skipped
 from jaxvit.data.images import DECODE_ERRORS, check, decode, in_threads, reason
-from jaxvit.data.splits import Split
+from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Source, Split, automatic_test
 from jaxvit.errors import UserError
 
 FULL_CHECK = 200_000  # up to so many files every one is decoded before training; beyond, the suspicious ones
@@ -17,9 +19,9 @@ FULL_CHECK = 200_000  # up to so many files every one is decoded before training
 
 @dataclasses.dataclass(frozen=True)
 class Photo:
-    """An image file: where it lies, what it is called in lists and reports, its split and its label."""
+    """An image: where it lies, what it is called in lists and reports, its split and its label."""
 
-    path: Path
+    path: Path | Callable[[], IO[bytes]]  # or what opens it, where it lies within another file
     name: str
     split: str
     label: int | tuple[int, ...]  # of several labels: 0 or 1 for each class
@@ -35,7 +37,8 @@ def readable(photos: list[Photo]) -> tuple[list[Photo], set[tuple[int, int]], li
 
     def visit(i: int) -> None:
         try:
-            sizes[i] = check(photos[i].path, full=full)
+            path = photos[i].path
+            sizes[i] = check(path if isinstance(path, Path) else path(), full=full)
         except DECODE_ERRORS as error:
             why[i] = reason(error)
 
@@ -75,4 +78,75 @@ def as_split(name: str, photos: Sequence[Photo], num_classes: int, *, several: b
     groups = None
     if any(p.group is not None for p in photos):
         groups = np.unique(np.array([p.group for p in photos], np.str_), return_inverse=True)[1].astype(np.int64)
-    return Split(name, labels, index, lambda i: decode(paths[i]), names=[p.name for p in photos], groups=groups)
+    return Split(name, labels, index, lambda i: _decoded(paths[i]), names=[p.name for p in photos], groups=groups)
+
+
+def _decoded(path: Path | Callable[[], IO[bytes]]) -> Image.Image:
+    return decode(path if isinstance(path, Path) else path())
+
+
+def collect(
+    source: str,
+    photos: list[Photo],
+    class_names: list[str],
+    /,
+    *,
+    notes: list[str],
+    several: bool = False,
+    skipped_file: str | os.PathLike | None = None,
+    max_bad_fraction: float = MAX_BAD,
+    to_train: bool = True,
+    **_: Any,
+) -> Source:
+    """Returns the splits of images that say themselves which split they are of; the rest of `options` is not read.
+
+    Images that cannot be read are skipped, as those of `folder:`. Without test images some are held out of the training
+    images: stratified, and by whole groups where there are any. `source` names the data in messages.
+
+    Raises:
+      UserError: too many images that cannot be read; with `to_train`, too few classes or one without training images.
+    """
+    _check(source, photos, class_names, several, to_train)
+    total = len(photos)
+    given = [split for split in ("val", "test") if any(photo.split == split for photo in photos)]
+    photos, sizes, skipped = readable(photos)
+    if skipped_file is not None:
+        write_skipped(skipped_file, skipped)
+    notes = list(notes)
+    if skipped:
+        notes.append(report_skipped(source, skipped, total, skipped_file, max_bad_fraction))
+        _check(source, photos, class_names, several, to_train, "readable ")
+    splits = {
+        split: as_split(split, [p for p in photos if p.split == split], len(class_names), several=several)
+        for split in ("train", *given)
+    }
+    scale, drawn = 1.0, ()
+    if "test" not in splits:
+        how = "stratified" if splits["train"].groups is None else "whole groups"
+        splits["train"], splits["test"], scale = automatic_test(splits["train"])
+        drawn = ("test",)
+        if len(splits["test"]):
+            notes.append(f"test: {len(splits['test'])} images held out ({how}, the same for every seed)")
+    size = sizes.pop() if len(sizes) == 1 else None
+    return Source(splits, class_names, 3, size, IMAGENET_MEAN, IMAGENET_STD, notes, scale, drawn)
+
+
+def _check(
+    source: str, photos: list[Photo], class_names: list[str], several: bool, to_train: bool, what: str = ""
+) -> None:
+    """Raises UserError where there are too few classes, or one that training does not show."""
+    if len(class_names) < (2 if to_train and not several else 1):
+        found = f"only the class {class_names[0]!r}" if class_names else "no class"
+        raise UserError(f"{source}: {found}; a classifier needs at least two.")
+    if not to_train:
+        return
+    labels = [photo.label for photo in photos if photo.split == "train"]
+    if not labels:
+        raise UserError(f"{source}: no {what}image of the split train; expected some to train on.")
+    seen = np.asarray(labels).any(axis=0) if several else np.isin(np.arange(len(class_names)), labels)
+    empty = [class_names[k] for k in np.flatnonzero(~seen)]
+    if empty:
+        raise UserError(
+            f"{source}: no {what}training image of the class {', '.join(map(repr, empty[:3]))}"
+            f"{f' and {len(empty) - 3} more' if len(empty) > 3 else ''}; expected at least one of each."
+        )

@@ -1,4 +1,4 @@
-"""Names to data sets: `digits`, `cifar10`, `cifar100`, `tfds:NAME`, `folder:PATH`, `npz:PATH`, `csv:FILE`."""
+"""Names to data sets: `digits`, `cifar10`, `folder:PATH`, `csv:FILE` and the others of NAMES."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from jaxvit.data.files import MAX_BAD
-from jaxvit.data.sources import cifar, digits, folder, label_file, npz, tfds_source
+from jaxvit.data.sources import cifar, digits, folder, hf, label_file, npz, tfds_source, wds
 from jaxvit.data.splits import Dataset, Source, Split, held_out_of, limit, some
 from jaxvit.errors import UserError, suggest
 
 __all__ = ["Dataset", "NAMES", "Split", "load_dataset"]
 
-NAMES = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH", "csv:FILE", "parquet:FILE")
+NAMES = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH", "csv:FILE", "parquet:FILE",
+         "hf:NAME", "wds:PATTERN")  # fmt: skip
 
 _PLAIN: dict[str, Callable[..., Source]] = {
     "digits": lambda **_: digits.load(),
@@ -27,6 +28,8 @@ _WITH_ARGUMENT: dict[str, Callable[..., Source]] = {
     ),
     "npz": lambda argument, **options: npz.load(argument, options["to_train"]),
     **{kind: partial(label_file.load, kind) for kind in label_file.KINDS},
+    "hf": hf.load,
+    "wds": wds.load,
 }
 
 
