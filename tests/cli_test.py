@@ -15,6 +15,7 @@ from PIL import Image
 
 from jaxvit import cli
 from tests.helpers import write_npz
+from tests.helpers.commands import failed
 
 ROOT = Path(__file__).parents[1]
 TINY = """
@@ -44,15 +45,6 @@ def files(tmp_path_factory):
     }.items():  # fmt: skip
         (root / bad).write_text(text)
     return root
-
-
-def failed(capsys, argv, code=2):
-    """Runs the command, checks exit code and that stderr has one or two plain lines; returns them."""
-    assert cli.main([str(word) for word in argv]) == code
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and len(said.splitlines()) <= 2
-    assert "Traceback" not in said and "perhaps a bug" not in said
-    return said
 
 
 @pytest.mark.parametrize(

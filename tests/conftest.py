@@ -13,5 +13,6 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettemp
 
 import jax  # noqa: E402
 
+jax.devices()  # starts the backend with these flags, whatever a test does to them later
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

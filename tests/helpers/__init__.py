@@ -32,12 +32,12 @@ def write_npz(directory, *, num_train=48, num_test=20, num_classes=3, size=8, ch
 
 
 def tiny_config(data_name, **words):
-    """Returns a config of a two-block ViT that trains in seconds; `words` are a__b=value for a.b=value."""
+    """Returns a config of a one-block ViT that trains in seconds; `words` are a__b=value for a.b=value."""
     config = config_lib.default()
     config.num_epochs = 2
     config.batch_size = 16
     config.model.name = "vit_tiny_patch16_224"
-    config.model.update({"patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2})
+    config.model.update({"patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2})
     config.data.name = data_name
     config.augment.flip = True
     config.augment.crop_padding = 1

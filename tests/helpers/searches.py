@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from jaxvit import sweep
+
 RATE = ("optim.learning_rate", "log", 1e-4, 1e-1)
-
-
 DECAY = ("optim.weight_decay", "uniform", 0.0, 0.3)
 
 
@@ -27,3 +27,10 @@ class FakeRuns:
             if end is not None:
                 raise end
         return {"val/accuracy": accuracy, "val/loss": 1.0, "test/accuracy": 0.0}
+
+
+def run(monkeypatch, given, workdir, trials, ends=()):
+    """A search without training; returns (its rows, the runs that stood in)."""
+    fake = FakeRuns(ends)
+    monkeypatch.setattr("jaxvit.sweep.trials.train_and_evaluate", fake)
+    return sweep.search(given, workdir, trials, command="python main.py --config c.py --workdir best"), fake

@@ -27,7 +27,7 @@ CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130
 
 
 # Field with the number of blocks -> path of the last block that a model of at most two per stage has.
-LAST_BLOCK = {"depth": "blocks_1/", "layers": "layer{number}_1/", "depths": "layers_{index}/blocks_1/"}
+LAST_BLOCK = {"depth": "blocks_0/", "layers": "layer{number}_1/", "depths": "layers_{index}/blocks_1/"}
 
 
 @cache
@@ -44,12 +44,13 @@ def param_count(model):
     if field is None or getattr(model, "pruned", None):
         return sum(traced_sizes(model).values())
     depths = getattr(model, field)
-    shallow = min(depths, 2) if field == "depth" else tuple(min(d, 2) for d in depths)
+    kept = 1 if field == "depth" else 2  # the first block of a stage is not like the others
+    shallow = kept if field == "depth" else tuple(min(d, kept) for d in depths)
     sizes = traced_sizes(model.clone(**{field: shallow}))
     count = sum(sizes.values())
     for index, depth in enumerate((depths,) if field == "depth" else depths):
         last = LAST_BLOCK[field].format(index=index, number=index + 1)
-        count += max(depth - 2, 0) * sum(size for path, size in sizes.items() if path.startswith(last))
+        count += max(depth - kept, 0) * sum(size for path, size in sizes.items() if path.startswith(last))
     return count
 
 

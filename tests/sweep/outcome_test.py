@@ -9,18 +9,12 @@ import pytest
 from jaxvit import sweep, train
 from jaxvit.train import finish
 from tests.helpers import tiny_config, write_npz
-from tests.helpers.searches import DECAY, RATE, FakeRuns
+from tests.helpers.searches import DECAY, RATE, run
 
 
 @pytest.fixture
 def given(tmp_path):
     return tiny_config(write_npz(tmp_path / "data"), sweep__ranges=(RATE, DECAY), num_epochs=3)
-
-
-def run(monkeypatch, given, workdir, trials, ends=()):
-    fake = FakeRuns(ends)
-    monkeypatch.setattr("jaxvit.sweep.trials.train_and_evaluate", fake)
-    return sweep.search(given, workdir, trials, command="python main.py --config c.py --workdir best"), fake
 
 
 def test_the_best_is_found_and_written(monkeypatch, given, tmp_path):

@@ -9,18 +9,12 @@ from jaxvit.errors import UserError
 from jaxvit.runtime import interrupt
 from jaxvit.sweep import outcome
 from tests.helpers import tiny_config, write_npz
-from tests.helpers.searches import DECAY, RATE, FakeRuns
+from tests.helpers.searches import DECAY, RATE, run
 
 
 @pytest.fixture
 def given(tmp_path):
     return tiny_config(write_npz(tmp_path / "data"), sweep__ranges=(RATE, DECAY), num_epochs=3)
-
-
-def run(monkeypatch, given, workdir, trials, ends=()):
-    fake = FakeRuns(ends)
-    monkeypatch.setattr("jaxvit.sweep.trials.train_and_evaluate", fake)
-    return sweep.search(given, workdir, trials, command="python main.py --config c.py --workdir best"), fake
 
 
 def test_no_trial_is_stopped_in_its_warm_up(monkeypatch, given, tmp_path):

@@ -36,6 +36,7 @@ def data_name(tmp_path):
     return write_npz(tmp_path / "data")
 
 
+@pytest.mark.slow
 def test_two_kills_leave_no_trace(tmp_path):
     kill_test = tool("kill_test")
     kill_test.SCENARIOS["short"] = {**kill_test.SCENARIOS["adamw_cosine"], "num_epochs": 2}
