@@ -44,7 +44,7 @@ WRONG = [
     ("dtype", "half", "its gradients need a loss scale"),
     ("optim.options.b9", None, "no option 'b9'"),
     ("optim.freeze", "haed_only", "Did you mean 'head_only'"),
-    ("optim.freeze", "last_40_blocks", "this model has 2 blocks; expected 1 to 2"),
+    ("optim.freeze", "last_40_blocks", "expected 1 to 1"),
     ("optim.unfreeze", [[1, "nothing_like_it"]], "nothing_like_it"),
     ("data.image_size", "32x48", "expected pixels, as 32, or height and width, as (32, 48)"),
     ("model.image_size", "32x48", "expected pixels, as 32, or height and width, as (32, 48)"),

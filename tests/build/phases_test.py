@@ -27,7 +27,7 @@ def places(opt_state):
 
 
 def test_what_thaws_trains_and_the_rest_goes_on(tmp_path):
-    config = tiny_config(write_npz(tmp_path / "data"), **WORDS)
+    config = tiny_config(write_npz(tmp_path / "data"), model__depth=2, **WORDS)
     run, state = prepare(config, tmp_path / "run")
     batch = next(iter(run.feeds["train"].batches(np.arange(43), run.batches.size)))
     assert run.enter(0, state) is state

@@ -47,7 +47,7 @@ BAD = [
     ({"optim__sam__rho": -0.1}, "optim.sam.rho is -0.1"),
     ({"optim__schedule__name": "cosin"}, "no schedule 'cosin'"),
     ({"optim__schedule__min_learning_rate": 9.0}, "min_learning_rate 9.0 is above"),
-    ({"optim__freeze": "last_9_blocks"}, "this model has 2 blocks"),
+    ({"optim__freeze": "last_9_blocks", "model__depth": 2}, "this model has 2 blocks"),
     ({"optim__unfreeze": ((1, "none"),)}, "'none' of epoch 1 thaws nothing"),
     ({"optim__freeze": "last_1_block", "optim__unfreeze": ((1, "head_only"),)}, "which trained before"),
     ({"optim__freeze": "head_only", "optim__unfreeze": ((2, "none"),)}, "epoch 2 is never reached; num_epochs is 2"),
