@@ -58,7 +58,9 @@ def _frozen_by_word(params: Any, word: str, family: str) -> dict[str, bool]:
     if word.startswith("last_"):
         kept, total = int(word.split("_")[1]), num_blocks(params, family=family)
         if not 1 <= kept <= total:
-            raise UserError(f"optim.freeze={word!r}: this model has {total} block{'s' * (total > 1)}; expected 1 to {total}.")
+            raise UserError(
+                f"optim.freeze={word!r}: this model has {total} block{'s' * (total > 1)}; expected 1 to {total}."
+            )
         return {path: block < total - kept for path, block in block_ids(params, family=family).items()}
     stages = {"early": {1, 2}, "early_with_stem": {0, 1, 2}, "middle": {2, 3}}[word]
     return {path: stage in stages for path, stage in stage_ids(params, family=family).items()}
