@@ -13,6 +13,7 @@ import jax
 from jaxvit.bench.ceiling import matmul_ceiling, on_paper
 from jaxvit.bench.measure import Effort, measure
 from jaxvit.bench.subjects import Settings, make_subject
+from jaxvit.models import registry
 from jaxvit.runtime import machine
 from jaxvit.runtime.console import count, table
 
@@ -75,15 +76,15 @@ def rows(
             "parameters": subject.parameters,
             "gmacs": subject.macs / 1e9,
             "xla_gmacs": None if counted is None else counted / 1e9,
-            **implementation(subject.model),
+            **implementation(subject.model, train=mode != "infer"),
             **row,
         }
 
 
-def implementation(model: Any) -> dict[str, str]:
-    """Which attention a model with a choice uses."""
-    own = getattr(model, "attn_implementation", "none")
-    return {} if own == "none" else {"attention": own or "xla"}
+def implementation(model: Any, *, train: bool) -> dict[str, str]:
+    """Which attention runs here, of a model with a choice."""
+    runs = registry.family_of(model).attention_runs
+    return {} if runs is None else {"attention": runs(model, train)}
 
 
 def environment() -> dict[str, Any]:

@@ -83,6 +83,8 @@ class Family:
     default_layer: str | Callable[[Any], str] = "features"  # whose Grad-CAM points at the object
     not_maps: frozenset[str] = frozenset()  # modules whose outputs of rank 4 are no rows and columns
     attention: str | None = None  # "tokens" of the whole image, or "windows" of a map
+    # model, whether it trains -> which implementation of attention it runs on this platform
+    attention_runs: Callable[[Any, bool], str] | None = None
     tokens_read: Callable[[Any], slice] | None = None  # of a model of tokens: those that its classifier reads
 
 

@@ -74,4 +74,5 @@ FAMILY = Family(
     default_layer="norm",  # the last before the mean
     not_maps=frozenset({"attn"}),  # windows
     attention="windows",
+    attention_runs=lambda model, train: model.attn_implementation or "xla",
 )

@@ -133,6 +133,11 @@ class VisionTransformer(nn.Module):
         """Hidden units of a perceptron."""
         return int(self.embed_dim * self.mlp_ratio)
 
+    @property
+    def differential(self) -> bool:
+        """Whether attention is the difference of two softmax maps."""
+        return "diff" in (self.attn_layer, self.block_fn[:4])
+
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Any:
         check_fields(self)
@@ -294,7 +299,7 @@ def check_fields(model: VisionTransformer) -> None:
     for field in (f for f in VisionTransformer.__dataclass_fields__ if f.endswith("_rate")):
         if not 0 <= getattr(model, field) < 1:
             raise UserError(f"{field}={getattr(model, field)} is not a rate in [0, 1).")
-    differs = "diff" in (model.attn_layer, model.block_fn[:4])
+    differs = model.differential
     if model.scan and differs:
         raise UserError("scan=True needs equal blocks; those of differential attention depend on their number.")
     parts = 2 * model.num_heads if differs else model.num_heads

@@ -2,11 +2,15 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from jaxvit.models.family import MEGATRON, Family, Fields, Tensors, patches_fit
 from jaxvit.models.layers import REMAT_CHOICES
 from jaxvit.models.vit import CHOICES, POOLS, VisionTransformer, check_fields
 from jaxvit.models.vit_layouts import LAYOUTS
 from jaxvit.models.vit_variants import VARIANTS
+from jaxvit.ops import attention
 
 # The norm through which all tokens enter the attention of a block; where it comes after the branches there is none.
 ENTRANCE = {
@@ -53,6 +57,15 @@ def tokens_read(model: VisionTransformer) -> slice:
     return slice(model.num_prefix_tokens, None)
 
 
+def attention_runs(model: VisionTransformer, train: bool) -> str:
+    """The formula where weights are dropped or subtracted, else what the operation chooses for the model's heads."""
+    if model.differential or (train and model.attn_drop_rate):
+        return "xla"
+    shape = (1, 8, model.num_heads, model.embed_dim // model.num_heads)
+    q = jax.ShapeDtypeStruct(shape, model.dtype or jnp.float32)
+    return attention.chosen(q, q, q, model.attn_implementation)
+
+
 FAMILY = Family(
     name="vit",
     model=VisionTransformer,
@@ -91,5 +104,6 @@ FAMILY = Family(
     default_layer=default_layer,
     not_maps=frozenset({"q_norm", "k_norm", "sub_norm"}),  # heads
     attention="tokens",
+    attention_runs=attention_runs,
     tokens_read=tokens_read,
 )  # fmt: skip

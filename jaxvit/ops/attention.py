@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -35,11 +36,22 @@ def attention(
     if change is not None or q.dtype == jnp.float64:  # jax.nn's softmax is in float32
         weights = attention_weights(q, k)
         return weighted_sum(weights if change is None else change(weights), v)
-    if implementation == "cudnn":
-        cudnn_attention.check(q, k, v)
-    if implementation == "cudnn" or (implementation is None and cudnn_attention.is_default(q, k, v)):
+    if chosen(q, k, v, implementation) == "cudnn":
         return cudnn_attention.attend(q, k, v)
     return by_platform(FORMS, DEFAULT, q, k, v)
+
+
+def chosen(q: Any, k: Any, v: Any, implementation: str | None = None) -> str:
+    """What `attention` runs for arrays of these shapes and dtypes where no weights are changed: "cudnn" or "xla".
+
+    Raises:
+      UserError: "cudnn" was asked for and cannot be had.
+    """
+    if implementation == "cudnn":
+        cudnn_attention.check(q, k, v)
+    elif implementation is not None or not cudnn_attention.is_default(q, k, v):
+        return "xla"
+    return "cudnn"
 
 
 def attention_weights(q: Array, k: Array) -> Array:

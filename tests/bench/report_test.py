@@ -4,11 +4,13 @@ import json
 
 import pytest
 
-from jaxvit import cli
+from jaxvit import cli, create_model
 from jaxvit.bench import report
 from jaxvit.bench.measure import Effort
 from jaxvit.bench.subjects import Settings
 from jaxvit.errors import UserError
+from jaxvit.ops import cudnn_attention
+from jaxvit.runtime import platform
 
 TINY = (("depth", 1), ("embed_dim", 16), ("num_classes", 3), ("num_heads", 2), ("patch_size", 4))
 
@@ -77,3 +79,23 @@ def test_what_was_measured_before_an_error_is_kept(tmp_path, capsys, monkeypatch
     said = capsys.readouterr()
     assert "train" in said.out and "does not fit" in said.err
     assert [row["mode"] for row in json.loads((tmp_path / "a.json").read_text())["results"]] == ["train"]
+
+
+@pytest.mark.parametrize(
+    "fields, train, runs",
+    [
+        ({"dtype": "bfloat16"}, True, "cudnn"),
+        ({}, True, "xla"),
+        ({"dtype": "bfloat16", "attn_implementation": "xla"}, True, "xla"),
+        ({"dtype": "bfloat16", "attn_drop_rate": 0.1}, True, "xla"),
+        ({"dtype": "bfloat16", "attn_drop_rate": 0.1}, False, "cudnn"),
+        ({"dtype": "bfloat16", "attn_layer": "diff"}, True, "xla"),
+    ],
+)
+def test_a_row_names_the_attention_that_runs_here(fields, train, runs, monkeypatch):
+    monkeypatch.setattr(cudnn_attention, "KERNEL", "xla")  # JAX's CUDA packages may not be here
+    model = create_model("vit_tiny_patch16_224", **fields)
+    assert report.implementation(model, train=train) == {"attention": "xla"}  # a CPU
+    with platform.made_for("gpu"):
+        assert report.implementation(model, train=train) == {"attention": runs}
+    assert report.implementation(create_model("resnet18"), train=train) == {}
