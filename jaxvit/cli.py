@@ -222,9 +222,10 @@ def _eval(argv: list[str]) -> int:
         console.table(f"{classifier.name}, {of}", heads, [[*row, f"{metrics['loss']:.4f}", images]])
         return 0
     top5 = f"{metrics['top5_accuracy']:.2%}" if len(classifier.class_names) > 5 else "–"  # of five it says nothing
-    row = [f"{metrics['accuracy']:.2%}", top5, f"{metrics['loss']:.4f}"]
-    row.append(images)
-    console.table(f"{classifier.name}, {of}", ("top-1", "top-5", "loss", "images"), [row])
+    row = [f"{metrics['accuracy']:.2%}", top5]
+    row += [f"{metrics['balanced_accuracy']:.2%}", f"{metrics['macro_f1']:.2%}", f"{metrics['loss']:.4f}", images]
+    heads = ("top-1", "top-5", "balanced accuracy", "macro F1", "loss", "images")
+    console.table(f"{classifier.name}, {of}", heads, [row])
     return 0
 
 

@@ -179,6 +179,8 @@ def test_eval_repeats_the_recorded_accuracy(files, capsys, tmp_path, batch_size)
     metrics = json.loads(out.read_text())
     assert metrics["accuracy"] == final["test/accuracy"]
     assert metrics["loss"] == pytest.approx(final["test/loss"], rel=1e-5)
+    assert metrics["balanced_accuracy"] == pytest.approx(final["test/balanced_accuracy"])
+    assert metrics["macro_f1"] == pytest.approx(final["test/macro_f1"]) and metrics["nll"] == metrics["loss"]
     assert metrics["images"] == 20
     printed = capsys.readouterr().out
     assert f"{final['test/accuracy']:.2%}" in printed and "20 of 68" in printed

@@ -19,6 +19,7 @@ SEQUENTIAL = "magma_r"  # perceptually uniform, light where there is nothing
 POINTS = 9
 PANEL = (4.3, 3.1)  # inches
 MOST_NUMBERS = 20  # classes up to which the cells of a matrix hold their numbers
+UNEQUAL = 2  # largest class to smallest, from which on a drawing shows the sizes
 FEW = 12  # points up to which each is marked
 LABEL = 22  # characters of a class or run name in a drawing
 STYLE = {
@@ -270,6 +271,32 @@ def confusion(run: RunFiles, counts: np.ndarray, order: np.ndarray, *, shares: b
     what = "share of each true class (%)" if shares else "images"
     title = f"{shorten(run.label, 26)}: {what}"
     return matrix(values, [run.class_names[k] for k in order], title, shares=shares)
+
+
+def recall_by_size(runs: Sequence[RunFiles], recalls: Sequence[np.ndarray]) -> str | None:
+    """Recall of every class against its training images, all runs; None where the classes are about of one size."""
+    drawn = [(i, run.class_sizes, r) for i, (run, r) in enumerate(zip(runs, recalls, strict=True))]
+    drawn = [(i, sizes, recall) for i, sizes, recall in drawn if sizes is not None]
+    if not any(sizes.max() >= UNEQUAL * max(sizes.min(), 1) for _, sizes, _ in drawn):
+        return None
+
+    def make(figure: Any) -> None:
+        axis = figure.subplots()
+        for i, sizes, recall in drawn:
+            axis.plot(
+                sizes, recall, "o", markersize=4, alpha=0.85, color=look(i)["color"], label=shorten(runs[i].label)
+            )
+        if len(drawn) == 1 and len(drawn[0][1]) <= MOST_NUMBERS:
+            run, sizes, recall = runs[drawn[0][0]], *drawn[0][1:]
+            for name, x, y in zip(run.class_names, sizes, recall, strict=True):
+                axis.annotate(shorten(name, 12), (x, y), (3, 3), textcoords="offset points", fontsize=POINTS - 2)
+        axis.set_xscale("symlog" if min(sizes.min() for _, sizes, _ in drawn) < 1 else "log")
+        axis.set(
+            xlabel="training images of the class", ylabel="recall", ylim=(-0.03, 1.05), title="Recall by class size"
+        )
+        _legend(figure)
+
+    return draw(make)
 
 
 def class_bars(run: RunFiles, i: int, f1: np.ndarray) -> str:

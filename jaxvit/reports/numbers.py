@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jaxvit.step import metrics
+
 BINS = 15
 DRAWS = 10_000
 
@@ -102,6 +104,11 @@ def confusion(labels: np.ndarray, predictions: np.ndarray, classes: int) -> np.n
     from sklearn.metrics import confusion_matrix
 
     return confusion_matrix(labels, predictions, labels=np.arange(classes))
+
+
+def of_classes(matrix: np.ndarray) -> dict[str, float]:
+    """`macro_f1` and `balanced_accuracy` of counts [true, predicted], by `step.metrics.of_classes`."""
+    return metrics.of_classes(matrix.diagonal().astype(float), matrix.sum(0, dtype=float), matrix.sum(1, dtype=float))
 
 
 def row_normalised(matrix: np.ndarray) -> np.ndarray:

@@ -210,6 +210,10 @@ def classes(runs: Sequence[RunFiles]) -> list[Block]:
         Figure(f"classes_{run.slug}", figures.class_bars(run, i, s[:, 2]), "")
         for i, (run, s) in enumerate(zip(runs, scores, strict=True))
     ]
+    apart = figures.recall_by_size(runs, [s[:, 1] for s in scores])
+    if apart is not None:
+        caption = "Share of the test images of a class that is found, against its training images."
+        drawn.append(Figure("recall_by_size", apart, caption))
     rows = [[run.label, *(f"{v:.4f}" for v in s[:, :3].mean(axis=0))] for run, s in zip(runs, scores, strict=True)]
     mean = Table(["run", "precision", "recall", "F1"], rows, "Means over the classes, each counting the same.")
     return [*drawn, mean, *tables.class_table(runs, scores)]

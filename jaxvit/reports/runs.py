@@ -60,6 +60,12 @@ class RunFiles:
         return self.thresholds is not None
 
     @property
+    def class_sizes(self) -> np.ndarray | None:
+        """Training images of each class, int [k]; runs of before do not say."""
+        sizes = self.summary.get("train_of_each_class")
+        return np.asarray(sizes, int) if sizes and len(sizes) == len(self.class_names) else None
+
+    @property
     def finished(self) -> bool:
         """Whether the run came to its end."""
         return bool(self.summary)

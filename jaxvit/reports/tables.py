@@ -56,6 +56,16 @@ def _several(name: str) -> Callable[[RunFiles], tuple[Any, str]]:
     return read
 
 
+def of_classes(run: RunFiles) -> dict[str, float]:
+    """`macro_f1` and `balanced_accuracy` of the test split from the predictions; {} without them."""
+    if run.logits is None or run.labels is None:
+        return {}
+    if run.several:
+        return {"macro_f1": several_scores(run)["macro_f1"]}
+    counts = numbers.confusion(run.labels, run.predictions, len(run.class_names))
+    return numbers.of_classes(counts)
+
+
 def _percent(value: float | None, digits: int = 2) -> str:
     return ABSENT if value is None else f"{100 * value:.{digits}f} %"
 
@@ -81,6 +91,14 @@ def _top1(run: RunFiles) -> tuple[Any, str]:
         return None, ABSENT
     low, high = numbers.wilson(int(run.correct.sum()), len(run.correct))
     return value, f"{_percent(value)} ({100 * low:.1f}–{100 * high:.1f})"
+
+
+def _class_mean(name: str) -> Callable[[RunFiles], tuple[Any, str]]:
+    def read(run: RunFiles) -> tuple[Any, str]:
+        value = of_classes(run).get(name)
+        return value, _percent(value)
+
+    return read
 
 
 def _top5(run: RunFiles) -> tuple[Any, str]:
@@ -132,7 +150,8 @@ COLUMNS: dict[str, Callable[[RunFiles], tuple[Any, str]]] = {
     "top-1 (95 % interval)": _top1,
     "top-5": _top5,
     "mAP": _several("mAP"),
-    "macro F1": _several("macro_f1"),
+    "balanced accuracy": _class_mean("balanced_accuracy"),
+    "macro F1": _class_mean("macro_f1"),
     "micro F1": _several("micro_f1"),
     "exact match": _several("exact_match"),
     "test loss": _test_loss,
@@ -297,6 +316,10 @@ def augmentations(runs: Sequence[RunFiles]) -> Table | None:
     return Table(["word", *(run.label for run in runs)], rows, caption, left=len(runs) + 1)
 
 
+def _class_size(run: RunFiles, k: int) -> int | None:
+    return None if run.class_sizes is None else int(run.class_sizes[k])
+
+
 def class_table(runs: Sequence[RunFiles], scores: Sequence[np.ndarray]) -> list[Table]:
     """Precision, recall and F1 of each class, hardest first; of several runs F1 alone, the rest in the CSV."""
     names, mean = runs[0].class_names, np.mean([s[:, 2] for s in scores], axis=0)
@@ -308,11 +331,11 @@ def class_table(runs: Sequence[RunFiles], scores: Sequence[np.ndarray]) -> list[
         head = ["class", *(f"F1 {run.label}" for run in runs), "images"]
         rows = [[names[k], *(f"{s[k, 2]:.3f}" for s in scores), f"{scores[0][k, 3]:.0f}"] for k in order]
     raw = [
-        [run.label, k, names[k], *map(float, s[k, :3]), int(s[k, 3])]
+        [run.label, k, names[k], *map(float, s[k, :3]), int(s[k, 3]), _class_size(run, k)]
         for run, s in zip(runs, scores, strict=True)
         for k in range(len(names))
     ]
-    columns = ["run", "label", "class", "precision", "recall", "f1", "images"]
+    columns = ["run", "label", "class", "precision", "recall", "f1", "images", "train_images"]
     csv = ("classes.csv", columns, raw)
     if len(rows) <= HARDEST + 2:
         return [Table(head, rows, csv=csv)]

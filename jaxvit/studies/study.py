@@ -23,6 +23,8 @@ from jaxvit.runtime.paths import expand
 # A figure that a report may publish: its key -> the head of its column. What ours is, `studies/figures.py` says.
 METRICS = {
     "accuracy": "top-1 (%)",
+    "balanced_accuracy": "balanced accuracy (%)",
+    "macro_f1": "macro F1 (%)",
     "parameters": "parameters (M)",
     "macs": "MACs (M)",
     "seconds_per_epoch": "s/epoch",

@@ -45,6 +45,14 @@ def _accuracy(run: RunFiles, record: Mapping[str, Any]) -> float | None:
     return None if value is None else 100 * value
 
 
+def _of_classes(name: str) -> Callable[[RunFiles, Mapping[str, Any]], float | None]:
+    def read(run: RunFiles, record: Mapping[str, Any]) -> float | None:
+        value = run_tables.of_classes(run).get(name)
+        return None if value is None else 100 * value
+
+    return read
+
+
 def _best_epoch(run: RunFiles, record: Mapping[str, Any]) -> float | None:
     found = run_tables.best_validation(run)
     return None if found is None else found[0]
@@ -53,6 +61,8 @@ def _best_epoch(run: RunFiles, record: Mapping[str, Any]) -> float | None:
 # key of METRICS: (ours, digits after the point)
 OURS: dict[str, tuple[Callable[[RunFiles, Mapping[str, Any]], float | None], int]] = {
     "accuracy": (_accuracy, 2),
+    "balanced_accuracy": (_of_classes("balanced_accuracy"), 2),
+    "macro_f1": (_of_classes("macro_f1"), 2),
     "parameters": (_summary("parameters", 1e-6), 2),
     "macs": (_summary("gmacs", 1e3), 0),
     "seconds_per_epoch": (_summary("seconds_per_epoch"), 1),

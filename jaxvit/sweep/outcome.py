@@ -93,7 +93,7 @@ def show(rows: Sequence[dict[str, Any]], config: Config, directory: Path, comman
     if not best:
         raise RunError(f"{len(rows)} trials ({said}), none of them complete; reasons in {directory / 'trials.csv'}")
     words = list(best[0]["words"])
-    form = "{:.2%}" if metric != "loss" else "{:.4f}"
+    form = "{:.2%}" if metric not in ("loss", "nll") else "{:.4f}"
     shown = [
         (row["trial"], form.format(row["value"]), row["epochs"], *(row["words"][word] for word in words))
         for row in best[:SHOWN]

@@ -26,6 +26,7 @@ from jaxvit.train.run import Run
 from jaxvit.workdir import resume, run_files
 
 WEIGHTS = {"val": "raw", "val_ema": "average"}  # by the prefix of their validation metrics
+OF_CLASSES = ("balanced_accuracy", "macro_f1")  # shown in the line of an epoch where they decide
 NUM_SAMPLES = 32  # evenly over the test split
 NUM_MISTAKES = 16  # the most confident ones
 NUM_CONFUSIONS = 8  # the most frequent (true, predicted), two images of each
@@ -84,6 +85,8 @@ def print_epoch(
     for prefix, metrics in found.items():
         shown = present("accuracy", metrics)
         line += f"  | {prefix} loss {metrics['loss']:.3f}  {shown} {metrics[shown]:.2%}"
+        chosen = run.rules.metric
+        line += f"  {_words(chosen)} {metrics[chosen]:.2%}" if chosen in OF_CLASSES and chosen in metrics else ""
     rate = run.batches.steps_per_epoch * run.batches.size * progress.epoch / max(progress.seconds, 1e-9)
     err.print(f"{line}{' *' if better and found else ''}  {rate:,.0f} images/s")
     lost = len(run.feeds["train"].unreadable)
@@ -116,6 +119,7 @@ def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
         "num_test": len(run.dataset.test),
         "num_classes": len(run.dataset.class_names),
         **({"leaks": leaks.counts(run.workdir)} if config.data.check else {}),
+        "train_of_each_class": list(run.blueprint.facts.class_counts or ()),
         "epochs": progress.epoch,
         "stopped_early": progress.stopped_early,
         "skipped_steps": progress.skipped,
@@ -172,6 +176,10 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
         f"test       {final['test/accuracy']:.2%} over {described['num_test']:,} images, "
         f"loss {final['test/loss']:.4f}{top5}"
     )
+    if "test/balanced_accuracy" in final:
+        err.print(
+            f"           balanced accuracy {final['test/balanced_accuracy']:.2%}, macro F1 {final['test/macro_f1']:.2%}"
+        )
     if "test_raw/accuracy" in final:
         raw, average = (final[f"test_{kind}/accuracy"] for kind in ("raw", "average"))
         above = f"; above: the {final['weights']} of the best checkpoint" if "weights" in final else ""

@@ -7,8 +7,13 @@ import numpy as np
 from jaxvit import config as config_lib
 
 
-def write_run(path, *, classes=4, n=40, epochs=3, seed=0, data="digits", names=None, finished=True, skill=3.0, **words):
-    """Writes a run of `n` test images whose logits favour the true class by `skill`; `words` are a__b=value."""
+def write_run(
+    path, *, classes=4, n=40, epochs=3, seed=0, data="digits", names=None, finished=True, skill=3.0, sizes=None, **words
+):
+    """Writes a run of `n` test images whose logits favour the true class by `skill`; `words` are a__b=value.
+
+    `sizes`: training images of each class, as the summary holds them.
+    """
     path.mkdir(parents=True, exist_ok=True)
     config = config_lib.to_dict(config_lib.default())
     config |= {"seed": seed, "num_epochs": epochs}
@@ -38,5 +43,7 @@ def write_run(path, *, classes=4, n=40, epochs=3, seed=0, data="digits", names=N
     summary = {"parameters": 1234, "gmacs": 0.5, "image_size": [8, 8], "seconds_per_epoch": 1.5, "train_seconds": 4.5,
                "images_per_second": 100.0, "num_test": n, "best": lines[-1], "command": "main.py <x>",
                "environment": {"python": "3.11", "jax": "0.10"}, "finished": "2026-01-01T00:00:00"}  # fmt: skip
+    if sizes is not None:
+        summary["train_of_each_class"] = list(sizes)
     (path / "summary.json").write_text(json.dumps(summary))
     return path

@@ -65,6 +65,14 @@ def test_rates_of_single_steps_stand_where_they_were_taken(axes, tmp_path):
     np.testing.assert_allclose(line.get_ydata(), 1e-3 * np.arange(2, 31, 2))
 
 
+def test_recall_stands_at_the_size_of_its_class(axes, tmp_path):
+    runs = read_runs([write_run(tmp_path / "a", sizes=(500, 100, 20, 0)), write_run(tmp_path / "b")])
+    assert figures.recall_by_size(runs, [np.array([1.0, 0.8, 0.5, 0.0]), np.ones(4)])
+    (line,) = axes[0].lines  # the other run does not say how large its classes were
+    assert line.get_xdata().tolist() == [500, 100, 20, 0] and line.get_ydata().tolist() == [1.0, 0.8, 0.5, 0.0]
+    assert figures.recall_by_size(runs[1:], [np.ones(4)]) is None
+
+
 def test_one_epoch_has_whole_ticks(axes, tmp_path):
     figures.curves("learning_rate", read_runs([write(tmp_path / "a", [2], [0.3])]))
     low, high = axes[0].get_xlim()

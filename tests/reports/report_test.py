@@ -82,6 +82,22 @@ def test_report_of_one_run(tmp_path):
     assert f"{100 * right:.2f} %" in text
 
 
+def test_classes_of_unequal_size(tmp_path):
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
+    run = write_run(tmp_path / "a", sizes=(500, 100, 20, 4), skill=1.0)
+    assert cli.main(["report", "--workdir", str(run)]) == 0
+    assert (run / "report" / "figures" / "recall_by_size.svg").is_file()
+    assert [row["train_images"] for row in rows(run / "report" / "classes.csv")] == ["500", "100", "20", "4"]
+    data = np.load(run / "predictions.npz")
+    found, said = rows(run / "report" / "comparison.csv")[0], data["logits"].argmax(-1)
+    assert float(found["balanced accuracy"]) == pytest.approx(balanced_accuracy_score(data["labels"], said))
+    assert float(found["macro F1"]) == pytest.approx(f1_score(data["labels"], said, average="macro"))
+    alike = write_run(tmp_path / "b", sizes=(50, 40, 41, 42))
+    assert cli.main(["report", "--workdir", str(alike)]) == 0
+    assert not (alike / "report" / "figures" / "recall_by_size.svg").exists()
+
+
 def test_images_of_a_report_are_named_by_their_files(tmp_path):
     """Runs of before have no names: their numbers are places in what the image is stored in."""
     run = write_run(tmp_path / "a")
