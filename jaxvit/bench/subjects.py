@@ -122,7 +122,7 @@ def make_subject(settings: Settings, *, abstract: bool = False) -> Subject:
     return Subject(settings, model, shape, variables, count_macs(model.clone(dtype=None), shape))
 
 
-def _cpu() -> jax.Device | None:
+def _cpu() -> Any:
     """A device of the CPU; None where JAX_PLATFORMS leaves it out."""
     try:
         return jax.local_devices(backend="cpu")[0]

@@ -98,7 +98,7 @@ def test_names_paths_and_suggestions(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no study file"):
         studies.load(str(tmp_path / "none.py"))
     monkeypatch.setattr(studies, "directories", lambda: [])
-    with pytest.raises(UserError, match="run in a checkout, or give the path"):
+    with pytest.raises(UserError, match="has no studies: give the path"):
         studies.load("cifar100_asam")
 
 
