@@ -235,7 +235,14 @@ def evaluate_split(
         config.data.update({k: v for k, v in classifier.data_config.items() if k in config.data})
         config.data.image_size = tuple(classifier.data_config["image_size"])
         if foreign:
-            whole = {"fraction": 1.0, "per_class": None, "imbalance": None, "val_fraction": 0.0, "test_limit": None}
+            whole = {
+                "fraction": 1.0,
+                "per_class": None,
+                "imbalance": None,
+                "val_fraction": 0.0,
+                "test_limit": None,
+                "fold": None,
+            }
             config.data.update({"name": data_name, **whole})
         config.data.update({"dir": data_dir or config.data.dir, "columns": columns or config.data.columns})
     dataset = parts.load_data(config, class_names=classifier.class_names, to_train=not foreign)

@@ -44,6 +44,7 @@ def load_data(
         archive=d.archive,
         skipped_file=None if skipped_file is None else str(skipped_file),
         test_limit=d.test_limit,
+        fold=d.fold,
         max_bad_fraction=d.max_bad_fraction,
         class_names=class_names,
         to_train=to_train,

@@ -60,6 +60,7 @@ def default() -> Config:
     c.data.val_fraction = 0.1  # share of the training split held out for validation
     c.data.imbalance = optional(float)  # largest class : smallest, of the training split; None: as the data are
     c.data.sampling = optional(str)  # of an epoch, with replacement: "balanced" or "sqrt" (of class size); None: once
+    c.data.fold = optional(str)  # "2/5": fold 2 of 5 of the training images is the test split, the others train
     c.data.test_limit = optional(int)  # at most so many test images; None = all
     c.data.max_bad_fraction = 0.01  # share of the files of folder:PATH and csv:FILE that may be unreadable
     c.data.check = optional(str)  # "leaks": look for doubles between the splits first; "leaks_deep": by features too

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxvit.data.files import MAX_BAD
+from jaxvit.data.folds import hold_out_fold, parse
 from jaxvit.data.sources import cifar, digits, folder, hf, label_file, npz, tfds_source, wds
 from jaxvit.data.splits import Dataset, Source, Split, held_out_of, limit, some
 from jaxvit.errors import UserError, suggest
@@ -49,6 +50,7 @@ def load_dataset(
     class_names: Sequence[str] | None = None,
     to_train: bool = True,
     columns: str | None = None,
+    fold: str | None = None,
 ) -> Dataset:
     """Returns the data set called `name`, with validation drawn and the train split limited.
 
@@ -70,6 +72,7 @@ def load_dataset(
       max_bad_fraction: share of the files of `folder:` and `csv:` that may be unreadable, in [0, 1].
       class_names: the order in which a run knows the classes of `folder:` and `csv:`, taken where they are the same.
       to_train: whether a classifier is trained on it, which needs two classes, each with images.
+      fold: "i/k": the test split is fold i of k of the training images; see `folds.hold_out_fold`.
       columns: which columns of `csv:` are meant, as "file=path,label=species"; see `label_file`.
     """
     if isinstance(val_fraction, bool) or not 0 <= val_fraction < 1:
@@ -79,10 +82,14 @@ def load_dataset(
     if isinstance(max_bad_fraction, bool) or not 0 <= max_bad_fraction <= 1:
         raise UserError(f"data.max_bad_fraction is {max_bad_fraction}; expected a number from 0 to 1.")
     limit(np.arange(2), fraction=fraction, per_class=per_class, seed=seed, imbalance=imbalance)  # refuse before reading
+    if fold is not None:
+        parse(fold)
     options: dict[str, Any] = {"data_dir": data_dir, "archive": archive, "skipped_file": skipped_file}
     options |= {"max_bad_fraction": max_bad_fraction, "class_names": class_names, "to_train": to_train}
     options["columns"] = columns
     source = _load_source(name, **options)
+    if fold is not None:
+        source = hold_out_fold(name, source, fold)
     train, test = source.splits["train"], source.splits["test"]
     notes = list(source.notes)
     val, drawn = source.splits.get("val"), source.drawn
