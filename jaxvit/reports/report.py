@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxvit.errors import UserError
 from jaxvit.reports import deep as deep_lib
-from jaxvit.reports import figures, numbers, page, pictures, tables
+from jaxvit.reports import figures, folds, numbers, page, pictures, tables
 from jaxvit.reports import several as several_labels
 from jaxvit.reports.blocks import Block, Figure, Picture, Pictures, Section, Table, Text
 from jaxvit.reports.runs import RunFiles, read_runs
@@ -131,8 +131,7 @@ def summary(runs: Sequence[RunFiles]) -> list[Block]:
         if run.logits is None:
             blocks.append(Text(f"{run.label} has no predictions.npz, so its test figures are missing.", "note"))
     blocks.append(tables.comparison(runs))
-    grouped = tables.seeds(runs)
-    return blocks + ([grouped] if grouped else [])
+    return blocks + [table for table in (tables.seeds(runs), folds.table(runs)) if table is not None]
 
 
 def leaks(runs: Sequence[RunFiles]) -> list[Block]:

@@ -208,7 +208,7 @@ def _check_same_data(a: RunFiles, b: RunFiles) -> None:
         reason += "" if len(a.class_names) != len(b.class_names) else " others"
     elif names[0] != names[1]:
         reason = f"{names[0]} and {names[1]}"
-    elif shared:
+    elif shared and a.config.get("data.fold") == b.config.get("data.fold"):
         reason = f"both {names[0]}, with other test labels"
     else:
         return  # a dry run, or an unfinished one: nothing says that they differ
