@@ -246,7 +246,7 @@ def damage(run, tmp_path, **words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"model__depth": 3}, "another model.*blocks_2"),
+        ({"model__depth": 2}, "another model.*blocks_1"),
         ({"model__embed_dim": 32}, "another model.*expected"),
         ({"model__name": "resnet18"}, "no field"),
         ({"data__image_size": None}, "damaged.*image_size"),

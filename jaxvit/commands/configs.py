@@ -32,7 +32,7 @@ def run(argv: list[str]) -> int:
     if args.copy is not None:
         return _copy(chosen, expand(args.copy))
     if args.names:
-        print("\n\n".join(path.read_text(encoding="utf-8").rstrip() for path in chosen.values()))
+        console.say("\n\n".join(path.read_text(encoding="utf-8").rstrip() for path in chosen.values()))
         return 0
     for title, found in (("recipes", recipes.names()), ("studies", recipes.studies())):
         rows = [(name, recipes.purpose(path)) for name, path in found.items()]
