@@ -85,7 +85,7 @@ def _drawing(run: RunFiles, drawn: list[tuple[str, float, np.ndarray, np.ndarray
 
 
 def mistakes(run: RunFiles, images: dict[int, np.ndarray]) -> list[Block]:
-    """The classes that were most surely said and not there, or there and not said: a table, and pictures at hand."""
+    """The most confident wrong answers, present or absent, as a table with the available pictures."""
     assert run.logits is not None and run.labels is not None and run.index is not None and run.thresholds is not None
     p = multi_label.sigmoid(run.logits)
     wrong = (p >= run.thresholds) != (run.labels > 0)

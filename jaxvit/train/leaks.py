@@ -63,7 +63,7 @@ def check(
             )
         notes.append(f"check: {len(leaks):,} training images that have a double in val or test are left out")
     elif leaks:
-        notes.append("check: training goes on with them; data.drop_leaks=True leaves out those with a double elsewhere")
+        notes.append("check: training uses them all; data.drop_leaks=True leaves out those with a double elsewhere")
     return dataclasses.replace(dataset, train=train, notes=[*dataset.notes, *notes])
 
 
@@ -109,7 +109,7 @@ def lines(dataset: data.Dataset, found: Sequence[Double]) -> list[str]:
         labels = f"; {other:,} of them under another label" if other else ""
         out.append(f"{n:,} of {of:,} {a} images ({n / of:.1%}) have a double in {b}: {how}{labels}")
     if any(d.kind == "near" for d in found) and max(shares, default=0) > MANY:
-        out.append("so many near ones are rather how these data are (drawings, aligned scans): look at the picture")
+        out.append("near doubles this common are usual for drawings and aligned scans; check the picture")
     return out or ["no image has a double in another split, or in train under another label"]
 
 

@@ -286,3 +286,9 @@ def test_a_table_whose_marker_is_gone_is_told(root, tmp_path, capsys):
     assert merged(root, write(tmp_path / "b", "b")) == 2
     assert contents(root) == before
     assert "README.md has 0 times the table" in capsys.readouterr().err
+
+
+def test_a_command_is_told_without_the_machines_directories():
+    words = ["/opt/x/.venv/bin/python3", "--json", "/tmp/jaxvit-gpu/vit_base.json", "npz:/tmp/jaxvit-gpu/data/cifar10"]
+    assert [*map(merge._anywhere, words)] == ["python3", "--json", "WORK/vit_base.json", "npz:WORK/data/cifar10"]
+    assert merge._anywhere("configs/digits_vit.py") == "configs/digits_vit.py"

@@ -50,7 +50,7 @@ def test_what_was_found_is_written_and_kept(folder, tmp_path, monkeypatch):
         ("exact", "train/cat/1.png", "train/dog/1.png", "False")]  # fmt: skip
     said = " ".join(dataset.notes)
     assert "2 of 5 test images (40.0%) have a double in train: 1 the same pixels, 1 nearly the same" in said
-    assert "1 pairs of training images" in said and "training goes on with them" in said
+    assert "1 pairs of training images" in said and "training uses them all" in said
     with Image.open(tmp_path / leaks.PICTURE) as sheet:
         assert sheet.size[0] > 400
     monkeypatch.setattr(leaks.doubles, "find", None)  # a run that is resumed does not look again

@@ -11,6 +11,7 @@ Nothing is written where anything is incomplete, damaged or impossible.
 
 import argparse
 import json
+import re
 import sys
 import tarfile
 import tempfile
@@ -90,11 +91,17 @@ def record(job: Job, entry: dict[str, Any], index: dict[str, Any], home: Path) -
         "commit": index["commit"],
         "versions": index["versions"],
         "python": index.get("python"),
-        "command": entry["command"],
+        "command": [_anywhere(word) for word in entry["command"]],
         "state": entry["state"],
         "seconds": entry.get("seconds"),
         "found": records.condense(job, home),
     }
+
+
+def _anywhere(word: str) -> str:
+    """A word of a command without the directories of the machine: its Python by name, its work directory as WORK."""
+    word = re.sub(r"^/\S*/(python[\d.]*)$", r"\1", word)
+    return re.sub(r"/[^\s=:]*/jaxvit-gpu(?=/|$)", "WORK", word)
 
 
 def write(root: Path, packet: str, found: dict[str, dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from jaxvit.data.images import DECODE_ERRORS, check, decode, in_threads, reason
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Source, Split, automatic_test
 from jaxvit.errors import UserError
 
-FULL_CHECK = 200_000  # up to so many files every one is decoded before training; beyond, the suspicious ones
+FULL_CHECK = 200_000  # files: up to this number, each is decoded before training; above it, only suspicious ones
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +62,7 @@ def report_skipped(
 
 
 def _enough(bad: int, total: int) -> str:
-    """The least share of two digits that allows so many bad files."""
+    """The smallest share, in two digits, that allows this number of bad files."""
     return f"{-(-100 * bad // total) / 100:g}"
 
 
