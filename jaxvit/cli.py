@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from jaxvit import __version__
-from jaxvit.commands.parser import Parser, add_weights, file_to_write, make_parser, positive
+from jaxvit.commands.parser import make_parser, positive
 from jaxvit.errors import RunError, UserError, is_out_of_memory, suggest
 from jaxvit.runtime import allocator, compile_cache, escape, files, interrupt, packages, streams
 
@@ -160,122 +160,6 @@ def _train_config(args: argparse.Namespace, rest: list[str]) -> int:
     return 0
 
 
-def _add_classifier(parser: Parser) -> None:
-    parser.add_argument("--workdir", metavar="DIR", help="a run: its best checkpoint and its preprocessing")
-    parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
-    parser.add_argument("--checkpoint", metavar="FILE", help="its weights (.safetensors, .npz); default: the hub")
-    add_weights(parser)
-
-
-def _classifier(args: argparse.Namespace) -> Any:
-    if (args.workdir is None) == (args.model is None):
-        raise UserError("give one of --workdir DIR (a run) and --model NAME (with --checkpoint FILE)")
-    if args.workdir is not None and (args.checkpoint is not None or args.weights is not None):
-        raise UserError("--checkpoint and --weights go with --model; a run has its own")
-    compile_cache.use()
-    from jaxvit import inference
-
-    if args.workdir is not None:
-        return inference.from_run(args.workdir)
-    return inference.from_name(args.model, args.checkpoint, args.weights)
-
-
-def _eval(argv: list[str]) -> int:
-    parser = make_parser("eval", "Accuracy and loss of a run, or of a named model, on a split.")
-    _add_classifier(parser)
-    parser.add_argument("--data", metavar="NAME", help="digits, folder:PATH, csv:FILE, ...; default: the run's")
-    parser.add_argument("--columns", metavar="WORDS", help="of csv:FILE, as file=path,label=species")
-    parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
-    parser.add_argument(
-        "--split",
-        choices=("train", "val", "test", "all"),
-        help="default: test; of other data than the run's, their own test or val split, or else all images",
-    )
-    parser.add_argument("--limit", type=positive, metavar="N", help="at most N images of it, of every class alike")
-    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images a step; default 64")
-    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the metrics there too")
-    args = parser.parse_args(argv)
-    if args.model is not None and args.data is None:
-        raise UserError("--model needs --data, for example --data folder:photos")
-    classifier = _classifier(args)
-    from jaxvit import inference
-    from jaxvit.runtime import console
-    from jaxvit.workdir import run_files
-
-    found = inference.evaluate_split(
-        classifier,
-        args.split,
-        data_name=args.data,
-        batch_size=args.batch_size,
-        limit=args.limit,
-        data_dir=args.data_dir,
-        columns=args.columns,
-    )
-    metrics, of = found.metrics, "all images" if found.split == "all" else f"{found.split} split"
-    counts = {"split": found.split, "images": found.images, "of_images": found.of}
-    if args.json:
-        run_files.write_json(args.json, {"model": classifier.name, **counts, **metrics})
-    images = f"{found.images:,} of {found.of:,}"
-    if classifier.several:
-        heads = ("mAP", "micro F1", "macro F1", "exact match", "loss", "images")
-        row = [f"{metrics[name]:.2%}" for name in ("mAP", "micro_f1", "macro_f1", "exact_match")]
-        console.table(f"{classifier.name}, {of}", heads, [[*row, f"{metrics['loss']:.4f}", images]])
-        return 0
-    top5 = f"{metrics['top5_accuracy']:.2%}" if len(classifier.class_names) > 5 else "–"  # of five it says nothing
-    row = [f"{metrics['accuracy']:.2%}", top5]
-    row += [f"{metrics['balanced_accuracy']:.2%}", f"{metrics['macro_f1']:.2%}", f"{metrics['loss']:.4f}", images]
-    heads = ("top-1", "top-5", "balanced accuracy", "macro F1", "loss", "images")
-    console.table(f"{classifier.name}, {of}", heads, [row])
-    return 0
-
-
-def _predict(argv: list[str]) -> int:
-    parser = make_parser("predict", "The most probable classes of image files, or of all images in folders.")
-    _add_classifier(parser)
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="files or folders")
-    parser.add_argument(
-        "--top",
-        type=positive,
-        metavar="K",
-        help="classes per image; default 5, of several labels those above threshold",
-    )
-    parser.add_argument("--csv", type=file_to_write, metavar="FILE", help="write file, rank, label, name, probability")
-    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the same as a list of files")
-    parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images a step; default 32")
-    args = parser.parse_args(argv)
-    if not args.images:
-        raise UserError("no images; name files or folders")
-    from jaxvit import inference
-    from jaxvit.runtime import console
-    from jaxvit.workdir import run_files
-
-    paths = inference.find_images(args.images)
-    classifier = _classifier(args)
-    names, rows, found = classifier.class_names, [], []
-    bad: list[tuple[str, str]] = []
-    for path, probabilities in inference.predict(classifier, paths, args.batch_size, bad):
-        order = probabilities.argsort(kind="stable")[::-1][: args.top or 5]
-        if classifier.several and args.top is None:
-            order = classifier.said(probabilities)
-        of = [{"rank": r, "label": int(k), "name": names[k], "probability": float(probabilities[k])}
-              for r, k in enumerate(order, 1)]  # fmt: skip
-        found.append({"file": str(path), "classes": of})
-        rows += [(str(path), *row.values()) for row in of] or [(str(path), 0, "", "none", "")]
-    base = os.path.commonpath([path.absolute().parent for path in paths])  # short names on the screen, whole in the CSV
-    short = {str(path): os.path.relpath(path.absolute(), base) for path in paths}
-    shown = [
-        (short[file] if rank < 2 else "", rank, label, name, f"{p:.2%}" if rank else "")
-        for file, rank, label, name, p in rows
-    ]
-    columns = ("file", "rank", "label", "name", "probability")
-    console.table(classifier.name, columns, shown, left=("file", "name"))
-    if args.csv:
-        files.write(args.csv, escape.csv_bytes(columns, rows))
-    if args.json:
-        run_files.write_json(args.json, found)
-    return inference.say_skipped(bad, len(paths), args.csv and args.csv.with_suffix(".skipped.txt"))
-
-
 def _models(argv: list[str]) -> int:
     parser = make_parser("models", "The models there are.")
     parser.add_argument("pattern", nargs="?", default="*", help="a wildcard such as 'vit_*'")
@@ -298,8 +182,8 @@ def _module(name: str) -> Callable[[list[str]], int]:
 
 
 COMMANDS = {
-    "eval": (_eval, "accuracy and loss of a run or a named model on a split"),
-    "predict": (_predict, "the most probable classes of images"),
+    "eval": (_module("eval"), "accuracy and loss of a run or a named model on a split"),
+    "predict": (_module("predict"), "the most probable classes of images"),
     "convert": (_module("convert"), "weights of any layout, or of a run, as the files that timm loads"),
     "export": (_module("export"), "a model as StableHLO or safetensors, with its preprocessing"),
     "explain": (_module("explain"), "overlays of what models look at, on files or a run's test images"),

@@ -1,0 +1,30 @@
+"""The classifier that a command works with: the best checkpoint of a run, or a named model with its weights."""
+
+import argparse
+from typing import Any
+
+from jaxvit.commands.parser import Parser, add_weights
+from jaxvit.errors import UserError
+from jaxvit.runtime import compile_cache
+
+
+def add_options(parser: Parser) -> None:
+    """The options that name a classifier: a run, or a model with its weights."""
+    parser.add_argument("--workdir", metavar="DIR", help="a run: its best checkpoint and its preprocessing")
+    parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
+    parser.add_argument("--checkpoint", metavar="FILE", help="its weights (.safetensors, .npz); default: the hub")
+    add_weights(parser)
+
+
+def load(args: argparse.Namespace) -> Any:
+    """Returns the `inference.Classifier` that the options name. Raises UserError unless they name exactly one."""
+    if (args.workdir is None) == (args.model is None):
+        raise UserError("give one of --workdir DIR (a run) and --model NAME (with --checkpoint FILE)")
+    if args.workdir is not None and (args.checkpoint is not None or args.weights is not None):
+        raise UserError("--checkpoint and --weights go with --model; a run has its own")
+    compile_cache.use()
+    from jaxvit import inference
+
+    if args.workdir is not None:
+        return inference.from_run(args.workdir)
+    return inference.from_name(args.model, args.checkpoint, args.weights)

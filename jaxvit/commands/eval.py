@@ -1,0 +1,55 @@
+"""The command `eval`: accuracy and loss of a run, or of a named model, on a split."""
+
+from jaxvit.commands import classifier
+from jaxvit.commands.parser import file_to_write, make_parser, positive
+from jaxvit.errors import UserError
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command; returns the exit code."""
+    parser = make_parser("eval", "Accuracy and loss of a run, or of a named model, on a split.")
+    classifier.add_options(parser)
+    parser.add_argument("--data", metavar="NAME", help="digits, folder:PATH, csv:FILE, ...; default: the run's")
+    parser.add_argument("--columns", metavar="WORDS", help="of csv:FILE, as file=path,label=species")
+    parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
+    parser.add_argument(
+        "--split",
+        choices=("train", "val", "test", "all"),
+        help="default: test; of other data than the run's, their own test or val split, or else all images",
+    )
+    parser.add_argument("--limit", type=positive, metavar="N", help="at most N images of it, of every class alike")
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images a step; default 64")
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the metrics there too")
+    args = parser.parse_args(argv)
+    if args.model is not None and args.data is None:
+        raise UserError("--model needs --data, for example --data folder:photos")
+    loaded = classifier.load(args)
+    from jaxvit import inference
+    from jaxvit.runtime import console
+    from jaxvit.workdir import run_files
+
+    found = inference.evaluate_split(
+        loaded,
+        args.split,
+        data_name=args.data,
+        batch_size=args.batch_size,
+        limit=args.limit,
+        data_dir=args.data_dir,
+        columns=args.columns,
+    )
+    metrics, of = found.metrics, "all images" if found.split == "all" else f"{found.split} split"
+    counts = {"split": found.split, "images": found.images, "of_images": found.of}
+    if args.json:
+        run_files.write_json(args.json, {"model": loaded.name, **counts, **metrics})
+    images = f"{found.images:,} of {found.of:,}"
+    if loaded.several:
+        heads = ("mAP", "micro F1", "macro F1", "exact match", "loss", "images")
+        row = [f"{metrics[name]:.2%}" for name in ("mAP", "micro_f1", "macro_f1", "exact_match")]
+        console.table(f"{loaded.name}, {of}", heads, [[*row, f"{metrics['loss']:.4f}", images]])
+        return 0
+    top5 = f"{metrics['top5_accuracy']:.2%}" if len(loaded.class_names) > 5 else "–"  # of five it says nothing
+    row = [f"{metrics['accuracy']:.2%}", top5]
+    row += [f"{metrics['balanced_accuracy']:.2%}", f"{metrics['macro_f1']:.2%}", f"{metrics['loss']:.4f}", images]
+    heads = ("top-1", "top-5", "balanced accuracy", "macro F1", "loss", "images")
+    console.table(f"{loaded.name}, {of}", heads, [row])
+    return 0

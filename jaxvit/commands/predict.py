@@ -1,0 +1,56 @@
+"""The command `predict`: the most probable classes of image files."""
+
+import os
+
+from jaxvit.commands import classifier
+from jaxvit.commands.parser import file_to_write, make_parser, positive
+from jaxvit.errors import UserError
+from jaxvit.runtime import escape, files
+
+
+def run(argv: list[str]) -> int:
+    """Runs the command; returns the exit code: 1 where too many files cannot be read."""
+    parser = make_parser("predict", "The most probable classes of image files, or of all images in folders.")
+    classifier.add_options(parser)
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="files or folders")
+    parser.add_argument(
+        "--top",
+        type=positive,
+        metavar="K",
+        help="classes per image; default 5, of several labels those above threshold",
+    )
+    parser.add_argument("--csv", type=file_to_write, metavar="FILE", help="write file, rank, label, name, probability")
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the same as a list of files")
+    parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images a step; default 32")
+    args = parser.parse_args(argv)
+    if not args.images:
+        raise UserError("no images; name files or folders")
+    from jaxvit import inference
+    from jaxvit.runtime import console
+    from jaxvit.workdir import run_files
+
+    paths = inference.find_images(args.images)
+    loaded = classifier.load(args)
+    names, rows, found = loaded.class_names, [], []
+    bad: list[tuple[str, str]] = []
+    for path, probabilities in inference.predict(loaded, paths, args.batch_size, bad):
+        order = probabilities.argsort(kind="stable")[::-1][: args.top or 5]
+        if loaded.several and args.top is None:
+            order = loaded.said(probabilities)
+        of = [{"rank": r, "label": int(k), "name": names[k], "probability": float(probabilities[k])}
+              for r, k in enumerate(order, 1)]  # fmt: skip
+        found.append({"file": str(path), "classes": of})
+        rows += [(str(path), *row.values()) for row in of] or [(str(path), 0, "", "none", "")]
+    base = os.path.commonpath([path.absolute().parent for path in paths])  # short names on the screen, whole in the CSV
+    short = {str(path): os.path.relpath(path.absolute(), base) for path in paths}
+    shown = [
+        (short[file] if rank < 2 else "", rank, label, name, f"{p:.2%}" if rank else "")
+        for file, rank, label, name, p in rows
+    ]
+    columns = ("file", "rank", "label", "name", "probability")
+    console.table(loaded.name, columns, shown, left=("file", "name"))
+    if args.csv:
+        files.write(args.csv, escape.csv_bytes(columns, rows))
+    if args.json:
+        run_files.write_json(args.json, found)
+    return inference.say_skipped(bad, len(paths), args.csv and args.csv.with_suffix(".skipped.txt"))

@@ -1,0 +1,109 @@
+"""Classifiers with their weights, class names and preprocessing: from a run's workdir, or by a timm name."""
+
+import dataclasses
+import json
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvit import config as config_lib
+from jaxvit import pretrained
+from jaxvit.build import checks, parts, resolve
+from jaxvit.config.default import Config
+from jaxvit.errors import UserError
+from jaxvit.runtime.paths import check_utf8, expand
+from jaxvit.workdir import run_files
+from jaxvit.workdir.checkpoint import Checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A model with weights, the names of its classes and the preprocessing that belongs to it."""
+
+    name: str
+    model: Any  # a linen module
+    variables: Any
+    class_names: list[str]
+    data_config: dict[str, Any]  # what `jaxvit.preprocess` takes
+    config: Config | None = None  # of the run, where it comes from one
+    thresholds: np.ndarray | None = (
+        None  # of several labels per image: the probability that says a class, [num_classes]
+    )
+
+    @property
+    def several(self) -> bool:
+        """Whether an image may have several labels, or none: probabilities are then sigmoids, one for each class."""
+        return self.thresholds is not None
+
+    def to_probabilities(self, logits: Any) -> Any:
+        """Logits [b, num_classes] -> probabilities."""
+        return jax.nn.sigmoid(logits) if self.several else jax.nn.softmax(logits, axis=-1)
+
+    def said(self, probabilities: np.ndarray) -> np.ndarray:
+        """The classes that are said of an image, of its probabilities [num_classes], the most probable first."""
+        order = probabilities.argsort(kind="stable")[::-1]
+        return order[:1] if self.thresholds is None else order[probabilities[order] >= self.thresholds[order]]
+
+
+def from_run(workdir: str | Path) -> Classifier:
+    """Returns the best model of a run. Raises UserError where `workdir` is no run or has no checkpoint."""
+    path = expand(workdir)
+    if not os.fspath(workdir) or not path.is_dir():
+        raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory")
+    check_utf8(path, "the run in")
+    run_files.refuse_damaged(path, ("config.json", "classes.json", run_files.THRESHOLDS))
+    config = config_lib.from_mapping(run_files.read_json(path / "config.json"))
+    class_names = run_files.read_json(path / "classes.json", list)
+    try:
+        checks.check(config)
+        resolve.check_resolved(config)
+        if len(class_names) != config.model.num_classes or not all(isinstance(name, str) for name in class_names):
+            raise UserError(f"classes.json does not hold the names of {config.model.num_classes} classes")
+        thresholds = run_files.read_thresholds(path, len(class_names))
+    except UserError as error:
+        raise UserError(f"the run in {str(path)!r} is damaged: {error}") from None
+    model = parts.make_model(config)
+    shape = (*config.data.image_size, config.model.in_channels)
+    template = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape), jnp.float32))
+    checkpoints = Checkpoints(path / "checkpoints", read_only=True)
+    try:
+        variables, _ = checkpoints.restore("best", jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), template))
+    finally:
+        checkpoints.close()
+    words = {name: config.data[name] for name in ("image_size", "mean", "std", "crop_pct", "interpolation")}
+    data_config = {**words, "in_channels": config.model.in_channels}
+    return Classifier(config.model.name, model, variables, class_names, data_config, config, thresholds)
+
+
+def from_name(name: str, checkpoint: str | None = None, weights: str | None = None) -> Classifier:
+    """Returns a pretrained model by its timm name, with the weights of `checkpoint` (None: of the hub).
+
+    `weights` is "ema" or "raw" where the file holds both.
+    """
+    loaded = pretrained.load(name, checkpoint, weights=weights)
+    model: Any = loaded.model
+    if model.num_classes < 1:
+        raise UserError(f"{name} from {loaded.checkpoint.path} has no classifier, only features")
+    names = class_names(loaded) or [f"class {i}" for i in range(model.num_classes)]
+    return Classifier(name, model, loaded.variables, names, loaded.data_config)
+
+
+def class_names(loaded: pretrained.Loaded) -> list[str] | None:
+    """Returns the names that a weight file records, else ImageNet's where there are 1,000 classes, else None."""
+    count: int = getattr(loaded.model, "num_classes", 0)
+    names = loaded.checkpoint.config.get("label_names")
+    if isinstance(names, list) and len(names) == count > 0 and all(isinstance(name, str) for name in names):
+        return list(names)
+    imagenet = [label for _, label in imagenet_classes()]
+    return imagenet if count == len(imagenet) else None
+
+
+def imagenet_classes() -> list[tuple[str, str]]:
+    """Returns (synset, name) of the 1,000 ImageNet classes, in the order of the logits."""
+    text = resources.files("jaxvit.data").joinpath("imagenet_classes.json").read_text(encoding="utf-8")
+    return [(synset, name) for synset, name in json.loads(text)]

@@ -1,0 +1,215 @@
+"""Evaluation on splits of data sets, whose classes are matched with those of the model."""
+
+import copy
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jaxvit import config as config_lib
+from jaxvit import data
+from jaxvit.build import parts
+from jaxvit.data.layout import as_labels, is_number
+from jaxvit.data.sources.label_file import KINDS as LABEL_FILES
+from jaxvit.data.splits import some, together
+from jaxvit.errors import UserError
+from jaxvit.inference.classifier import Classifier, imagenet_classes
+from jaxvit.runtime.console import bar, err
+from jaxvit.runtime.paths import expand
+from jaxvit.step import multi_label, steps
+from jaxvit.step.evaluate import evaluate
+
+
+class Evaluation(NamedTuple):
+    """Metrics over the images of a split that could be read."""
+
+    metrics: dict[str, float]
+    images: int
+    split: str  # "train", "val", "test" or "all"
+    of: int  # images of the whole data set
+
+
+class OpenSplit(NamedTuple):
+    """A split of a data set, ready for a classifier's model."""
+
+    split: data.Split  # its labels are the model's
+    feed: Any
+    pixels: steps.Pixels
+    name: str  # "train", "val", "test" or "all"
+    of: int  # images of the whole data set
+
+
+def open_split(
+    classifier: Classifier,
+    split_name: str | None = None,
+    *,
+    data_name: str | None = None,
+    limit: int | None = None,
+    data_dir: str | None = None,
+    columns: str | None = None,
+    labelled: bool = True,
+) -> OpenSplit:
+    """Returns a split of a run's own data, or of `data_name`; for the arguments see `evaluate_split`.
+
+    Without `labelled` the classes of the data may be any: all labels are then 0.
+    """
+    config = copy.deepcopy(classifier.config) if classifier.config is not None else config_lib.default()
+    foreign = data_name is not None and (classifier.config is None or not same_data(data_name, config.data.name))
+    with config.unlocked(), config.ignore_type():
+        config.data.update({k: v for k, v in classifier.data_config.items() if k in config.data})
+        config.data.image_size = tuple(classifier.data_config["image_size"])
+        if foreign:
+            whole = {
+                "fraction": 1.0,
+                "per_class": None,
+                "imbalance": None,
+                "val_fraction": 0.0,
+                "test_limit": None,
+                "fold": None,
+            }
+            config.data.update({"name": data_name, **whole})
+        config.data.update({"dir": data_dir or config.data.dir, "columns": columns or config.data.columns})
+    dataset = parts.load_data(config, class_names=classifier.class_names, to_train=not foreign)
+    splits = {split.name: split for split in (dataset.train, dataset.val, dataset.test)}
+    if foreign:
+        for note in dataset.notes:
+            err.print(f"data   {note}")
+    if split_name is None:
+        own = [name for name in ("test", "val") if name in splits and len(splits[name]) and name not in dataset.drawn]
+        split_name = (own[0] if own else "all") if foreign else "test"
+    split = together(list(splits.values())) if split_name == "all" else splits[split_name]
+    if not len(split):
+        raise UserError(f"{config.data.name} has no images in its {split_name} split")
+    if limit is not None:
+        split = some(split, limit)
+    if labelled:
+        to_label = match_classes(classifier, dataset.class_names)
+        labels = model_labels(classifier, split.labels, to_label, config.data.name)
+    else:
+        labels = np.zeros(len(split), np.int32)
+    split = dataclasses.replace(split, labels=labels)
+    pixels = steps.Pixels(
+        to_float=parts.make_to_float(classifier.data_config["in_channels"]),
+        normalise=parts.make_normalise(*(config.data[w] for w in ("image_size", "interpolation", "mean", "std"))),
+    )
+    feed = parts.make_feed(config, split, crop_mode=classifier.data_config.get("crop_mode", "center"))
+    return OpenSplit(split, feed, pixels, split_name, sum(map(len, splits.values())))
+
+
+def evaluate_split(
+    classifier: Classifier,
+    split_name: str | None = None,
+    *,
+    data_name: str | None = None,
+    batch_size: int = 64,
+    limit: int | None = None,
+    data_dir: str | None = None,
+    columns: str | None = None,
+) -> Evaluation:
+    """Returns the metrics of a classifier on a split of its own run's data, or of `data_name`.
+
+    Without a `split_name` this is the test split of a run's own data. Of other data it is their own test split, or
+    else validation split, or else all images: one held out of the training images has no meaning for a model that was
+    trained on others. The classes of other data are matched by `match_classes`. `limit`: at most so many images, drawn
+    as `data.test_limit` draws them. `columns`: as `data.columns`, of a label file.
+    """
+    opened = open_split(classifier, split_name, data_name=data_name, limit=limit, data_dir=data_dir, columns=columns)
+    split, size = opened.split, min(batch_size, len(opened.split))
+    with bar(f"evaluating {opened.name}", math.ceil(len(split) / size) * size) as meter:
+        metrics, *_ = evaluate(
+            jax.jit(steps.make_eval_step(model=classifier.model, pixels=opened.pixels)),
+            classifier.variables,
+            opened.feed,
+            size,
+            labels=split.labels,
+            thresholds=multi_label.USUAL if classifier.thresholds is None else classifier.thresholds,
+            progress=lambda done: meter.advance(size),
+        )
+    return Evaluation(metrics, len(split) - len(opened.feed.unreadable), opened.name, opened.of)
+
+
+def model_labels(classifier: Classifier, labels: np.ndarray, to_label: np.ndarray, name: str) -> np.ndarray:
+    """Labels of a data set as those of the model, whose label for each of its classes is `to_label` int [classes]."""
+    if not classifier.several and labels.ndim == 1:
+        return to_label[labels]
+    if not classifier.several:
+        raise UserError(f"{name} has several labels per image; {classifier.name} was trained to answer with one")
+    indicators = multi_label.as_indicators(labels, len(to_label))
+    found = np.zeros((len(labels), len(classifier.class_names)), np.uint8)
+    for i, k in enumerate(to_label):
+        found[:, k] |= indicators[:, i]
+    return found
+
+
+def same_data(a: str, b: str) -> bool:
+    """Whether two data names mean the same files: a folder may be written in several ways."""
+
+    def place(name: str) -> str:
+        kind, colon, path = name.partition(":")
+        return f"{kind}:{expand(path).resolve()}" if colon and kind in ("folder", "npz", *LABEL_FILES, "hf") else name
+
+    return place(a) == place(b)
+
+
+def match_classes(classifier: Classifier, class_names: Sequence[str]) -> np.ndarray:
+    """Returns the model's label for each class of a data set, int32 [classes].
+
+    By name, ImageNet's by synset too. Names that are exactly the numbers from 0 to the model's number of classes less
+    one are its labels. Where the model's classes have no names, those of the data are taken in their order, which is
+    said on a line. Raises UserError for a class that the model does not have, and for a name that two of its have.
+    """
+    own = list(classifier.class_names)
+    names = list(class_names)
+    if names == own:
+        return np.arange(len(own), dtype=np.int32)
+    exact, known, synsets = {}, {}, {}
+    for i, name in enumerate(own):
+        exact.setdefault(name, []).append(i)
+        known.setdefault(_plain(name), []).append(i)
+    if own == [name for _, name in imagenet_classes()]:
+        synsets = {synset: [i] for i, (synset, _) in enumerate(imagenet_classes())}
+    found = [_label(name, exact, known, synsets) for name in names]
+    if None not in found:
+        return np.asarray(found, np.int32)
+    alien = len(names) == len(own) and set(found) == {None}
+    unnamed = as_labels([name.removeprefix("class ") for name in own]) == list(range(len(own)))
+    numbers = as_labels(names)
+    if alien and numbers is not None:
+        if not unnamed:
+            err.print(f"the data's classes are numbers: they count as the model's labels, 0 as {own[0]!r}")
+        return np.asarray(numbers, np.int32)
+    if alien and unnamed:
+        first = ", ".join(f"{i} is {name!r}" for i, name in enumerate(names[:3]))
+        more = ", ..." if len(names) > 3 else ""
+        err.print(f"the model's classes have no names: matched by position in the order of the data, {first}{more}")
+        return np.arange(len(own), dtype=np.int32)
+    missing = names[found.index(None)]
+    said = f"class {missing!r} of the data is none of the model's {len(own)} ({own[0]!r}, {own[-1]!r}, ...)"
+    if is_number(missing):
+        said += f"\nnumbers count as its labels only where they are exactly 0 to {len(own) - 1}"
+    raise UserError(said)
+
+
+def _label(name: str, *tables: dict[str, list[int]]) -> int | None:
+    """The model's label of a name: written alike, else alike but for case and underscores, else by synset."""
+    exact, known, synsets = tables
+    synset = re.match(r"n\d{8}(?![0-9])", name)
+    for table, key in ((exact, name), (synsets, synset.group() if synset else ""), (known, _plain(name))):
+        labels = table.get(key, [])
+        if len(labels) > 1:
+            raise UserError(
+                f"class {name!r} of the data is two of the model's, {labels[0]} and {labels[1]}\n"
+                "expected folders named by synset, or all of them by label"
+            )
+        if labels:
+            return labels[0]
+    return None
+
+
+def _plain(name: str) -> str:
+    name = name.replace("_", " ").casefold()
+    return str(int(name)) if is_number(name) else name
