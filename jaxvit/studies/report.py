@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit.errors import UserError
-from jaxvit.reports import page, pictures
+from jaxvit.reports import learning_curve, page, pictures
 from jaxvit.reports import report as run_report
 from jaxvit.reports import tables as run_tables
 from jaxvit.reports.blocks import Block, Figure, Section, Table, Text
@@ -36,6 +36,7 @@ def write(study: Study, file: Path, workdir: Path, ledger: Ledger) -> Path:
     title = f"{study.title}" + (" (smoke run)" if ledger.content["options"].get("smoke") else "")
     parts: list[tuple[str, list[Block]]] = [
         ("Published and ours", comparison(study, results, ledger)),
+        ("How many images", how_many_images(results)),
         ("How to read it", reading(study, results)),
         ("What the rows cost", cost(results, ledger)),
         ("Epoch by epoch", [t for t in [tables.by_epoch(results)] if t] if study.by_epoch else []),
@@ -87,6 +88,12 @@ def comparison(study: Study, results: Sequence[Result], ledger: Ledger) -> list[
     if more:
         out += [Text("Rows of ours that the published report does not have:"), more]
     return out + tables.states(results)
+
+
+def how_many_images(results: Sequence[Result]) -> list[Block]:
+    """What more training images would give, where rows differ in their number."""
+    runs = [(run, result.row.label) for result in results for run in result.runs]
+    return learning_curve.section([run for run, _ in runs], [label for _, label in runs])
 
 
 def reading(study: Study, results: Sequence[Result]) -> list[Block]:
