@@ -37,6 +37,10 @@ class Family:
 
     Paths are those of parameters, as "blocks_0/attn/qkv/kernel"; patterns on them are for `re.match`, at the beginning
     of the path. Names of tensors are timm's, as "blocks.0.attn.qkv.weight"; patterns on them are for `re.search`.
+
+    Every model has the fields num_classes, image_size, in_channels, dtype and remat. One whose attention is of "tokens"
+    also has patch_size and num_prefix_tokens, and beside a position table grid_size and no_embed_class (the table has
+    no rows for the prefix). One with "windows" has patch_size, window_size and depths. Both sow `attn_weights`.
     """
 
     # The model and its fields

@@ -181,7 +181,7 @@ def _windows(model: Any, shapes: dict[str, Any], tensors: Tensors, windows: Sequ
         old = known if known and _table_length(known) == len(table) else _square_window(len(table))
         if old is not None and old != new:
             tensors[name] = resample.resize_rel_pos_bias_table(table, new, old)
-            changed.append(f"layers.{stage}: {old[0]}x{old[1]} to {new[0]}x{new[1]}")
+            changed.append(f"stage {stage}: {old[0]}x{old[1]} to {new[0]}x{new[1]}")
     unique = list(dict.fromkeys(changed))
     return [f"window_size: relative position tables resized in {', '.join(unique)}"] if unique else []
 

@@ -80,7 +80,7 @@ def test_new_windows(saved):
     key = "layers.0.blocks.0.attn.relative_position_bias_table"
     ours = export(loaded.model, loaded.variables)[key]
     np.testing.assert_array_equal(ours, resample.resize_rel_pos_bias_table(weights[key], (4, 8), (4, 4)))
-    assert "layers.0: 4x4 to 4x8" in loaded.notes[0]
+    assert "stage 0: 4x4 to 4x8" in loaded.notes[0]
 
 
 @pytest.mark.parametrize("channels", [1, 4])
