@@ -76,3 +76,12 @@ def test_every_folder_of_tests_is_collected(request):
     left_out = request.config.getini("norecursedirs")  # pytest's own list has "build" and "dist"
     folders = {path.name for path in Path(__file__).parent.rglob("*") if path.is_dir() and path.name != "__pycache__"}
     assert not {name for name in folders for pattern in left_out if fnmatch.fnmatch(name, pattern)}
+
+
+def test_what_tests_share_lies_in_helpers():
+    wrong = []
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            wrong += [f"{path.name}: {name}" for name in names if name.split(".")[0] == "tests" and "_test" in name]
+    assert not wrong, "\n".join(wrong)

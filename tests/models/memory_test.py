@@ -11,7 +11,7 @@ import pytest
 from jaxvit import create_model
 from jaxvit.errors import UserError
 from jaxvit.ops.activations import exact_gelu
-from tests.step.steps_test import MODELS, products
+from tests.helpers.tiny_steps import MODELS, products
 
 VIT = {**MODELS["vit"][1], "num_classes": 3, "image_size": 16, "depth": 2}
 CASES = {

@@ -13,7 +13,7 @@ from jaxvit.models.macs import count_macs
 from jaxvit.ops import conv as conv_op
 from jaxvit.ops import conv_products
 from jaxvit.ops.macs import count_jaxpr
-from tests.ops.linear_test import derivatives
+from tests.helpers.derivatives import derivatives
 
 ONES = ((1, 1), (1, 1))
 CASES = {  # batch, height, width, channels, features, side of the kernel, stride, padding, groups

@@ -14,7 +14,7 @@ from jaxvit import create_model
 from jaxvit.errors import UserError
 from jaxvit.ops import window_kernel
 from jaxvit.ops.window_attention import shifted_window_mask, window_partition, window_reverse
-from tests.models.swin_test import images_of, tiny, variables_of
+from tests.helpers.tiny_swin import images_of, tiny, variables_of
 
 # map, window, shift, heads, head dim, batch
 CASES = {

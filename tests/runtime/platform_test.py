@@ -9,7 +9,7 @@ import pytest
 from jaxvit import create_model
 from jaxvit.errors import UserError
 from jaxvit.runtime import platform
-from tests.models.swin_test import tiny
+from tests.helpers.tiny_swin import tiny
 
 
 def test_what_is_traced_is_the_same_anywhere_but_for_kernels():

@@ -18,8 +18,8 @@ from jaxvit.step import steps
 from jaxvit.step.state import create_state
 from tests.helpers import tiny_config, write_npz
 from tests.helpers.placements import MODELS, PLACES, STEPS, difference, run_at, run_config, steps_of
-from tests.step.steps_test import batch as small_batch
-from tests.step.steps_test import build
+from tests.helpers.tiny_steps import batch as small_batch
+from tests.helpers.tiny_steps import build
 
 
 @pytest.mark.parametrize(
