@@ -1,5 +1,6 @@
 """`study`: all runs of one comparison, and its report."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--smoke", action="store_true", help="small models of the families, few real images and steps")
     parser.add_argument("--rows", metavar="A,B", help="only these rows, and the teachers that they need")
     parser.add_argument("--seeds", metavar="N|A,B", help="so many seeds, 0 to N-1, or these; default: the study's")
+    parser.add_argument("--folds", metavar="K|I/K", help="every row once for each of K folds, or for the I-th alone")
     parser.add_argument("--epochs", type=positive, metavar="N", help="of every row, instead of its own")
     parser.add_argument("--data", metavar="NAME", help="npz:PATH, tfds:NAME, ... instead of the study's; smoke: digits")
     parser.add_argument("--checkpoints", metavar="DIR", help="local weights: NAME.TAG.safetensors or NAME.safetensors")
@@ -41,9 +43,10 @@ def run(argv: list[str]) -> int:
         if args.list:
             return _list_studies()
         raise UserError("no study named; --list shows those that there are")
+    folds, of = folds_of(args.folds)
     study, file = studies.load(args.name)
     options = studies.Options(
-        args.smoke, args.epochs, args.data or ("digits" if args.smoke else None), tuple(rest), args.checkpoints
+        args.smoke, args.epochs, args.data or ("digits" if args.smoke else None), tuple(rest), args.checkpoints, of
     )
     if args.list:
         return _list_rows(study, file, options)
@@ -52,10 +55,10 @@ def run(argv: list[str]) -> int:
     if args.checkpoints is not None and not expand(args.checkpoints).is_dir():
         raise UserError(f"--checkpoints {args.checkpoints!r} is no directory")
     rows = [name.strip() for name in args.rows.split(",") if name.strip()] if args.rows else []
-    return _run(study, file, args, options, rows)
+    return _run(study, file, args, options, rows, folds)
 
 
-def _run(study: Any, file: Path, args: Any, options: Any, rows: list[str]) -> int:
+def _run(study: Any, file: Path, args: Any, options: Any, rows: list[str], folds: list[int]) -> int:
     packages.require("tensorboardX", "matplotlib", "jinja2", "sklearn")
     from jaxvit.runtime.console import err, say
     from jaxvit.runtime.interrupt import Interrupted
@@ -68,7 +71,7 @@ def _run(study: Any, file: Path, args: Any, options: Any, rows: list[str]) -> in
     else:
         seeds = seeds_of(args.seeds)
         try:
-            record = conduct.run_study(study, file, args.workdir, options, rows=rows, seeds=seeds)
+            record = conduct.run_study(study, file, args.workdir, options, rows=rows, seeds=seeds, folds=folds)
         except Interrupted as stop:
             err.print(str(stop))
             return stop.exit_code
@@ -94,6 +97,17 @@ def seeds_of(text: str | None) -> list[int]:
             raise UserError(f"--seeds is {text!r}; expected 1 to 1000")
         return list(range(numbers[0]))
     return numbers
+
+
+def folds_of(text: str | None) -> tuple[list[int], int | None]:
+    """Reads --folds: "3" is ([1, 2, 3], 3), "2/3" is ([2], 3), None is ([], None)."""
+    if text is None:
+        return [], None
+    found = re.fullmatch(r"\s*(?:([0-9]{1,4})\s*/)?\s*([0-9]{1,4})\s*", text)
+    i, k = (int(found[1] or 1), int(found[2])) if found else (0, 0)
+    if not found or not 2 <= k <= 1000 or not 1 <= i <= k:
+        raise UserError(f"--folds is {text!r}; expected 2 to 1000 folds, or one of them such as 1/5")
+    return ([i] if found[1] else list(range(1, k + 1))), k
 
 
 def _use_cpu() -> None:

@@ -131,7 +131,7 @@ def summary(runs: Sequence[RunFiles]) -> list[Block]:
         if run.logits is None:
             blocks.append(Text(f"{run.label} has no predictions.npz, so its test figures are missing.", "note"))
     blocks.append(tables.comparison(runs))
-    return blocks + [table for table in (tables.seeds(runs), folds.table(runs)) if table is not None]
+    return blocks + [table for table in (tables.seeds(runs), folds.table(folds.recipes(runs))) if table is not None]
 
 
 def leaks(runs: Sequence[RunFiles]) -> list[Block]:

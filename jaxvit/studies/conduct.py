@@ -1,5 +1,6 @@
 """Runs a study: every row and seed in its order, in processes of their own; what is finished is left alone."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit import config as config_lib
+from jaxvit.build import parts
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.runtime.console import duration, err
@@ -32,23 +34,33 @@ GRACE = 120.0  # seconds that a run has to save its state
 
 @dataclasses.dataclass
 class Plan:
-    """One run to come: a row with a seed."""
+    """One run to come: a row with a seed, and with a fold where there are folds."""
 
     row: Row
     seed: int
+    fold: int | None
     config: Config
     work: float
 
     @property
     def key(self) -> str:
         """The directory of the run within the study's."""
-        return f"{self.row.name}/seed{self.seed}"
+        return led.run_key(self.row.name, self.seed, self.fold)
 
 
 def run_study(
-    study: Study, file: Path, workdir: Path, options: Options, *, rows: Sequence[str] = (), seeds: Sequence[int] = ()
+    study: Study,
+    file: Path,
+    workdir: Path,
+    options: Options,
+    *,
+    rows: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    folds: Sequence[int] = (),
 ) -> Ledger:
     """Runs what is asked for and not finished yet; returns the record of all runs.
+
+    `rows`, `seeds` and `folds` are those to run now; none: all rows, the study's seeds, the `options.folds` folds.
 
     Raises:
       UserError: a mistake in the study or in the options, before anything runs.
@@ -59,7 +71,10 @@ def run_study(
         ledger = open_ledger(study, file, workdir, options)
         ledger.close_open_runs()
         seeds = seeds or study.seeds[: smoke.SEEDS if options.smoke else None]
-        plans = make_plans(study, file, options, ledger, rows, seeds)
+        folds = folds or range(1, (options.folds or 0) + 1)
+        if not ledger.content["runs"]:  # their number is recorded with the first run
+            check_folds(study, file, options, rows, seeds[0])
+        plans = make_plans(study, file, options, ledger, rows, seeds, folds)
         ledger.write()
         something_to_save()  # a signal ends the run under way, which saves its state
         with deferred() as flag:
@@ -74,9 +89,15 @@ def open_ledger(study: Study, file: Path, workdir: Path, options: Options) -> Le
 
 
 def make_plans(
-    study: Study, file: Path, options: Options, ledger: Ledger, rows: Sequence[str], seeds: Sequence[int]
+    study: Study,
+    file: Path,
+    options: Options,
+    ledger: Ledger,
+    rows: Sequence[str],
+    seeds: Sequence[int],
+    folds: Sequence[int] = (),
 ) -> list[Plan]:
-    """The runs in their order, all rows of the first seed first; counts what the rows cost."""
+    """The runs in their order, all rows of the first seed and fold first; counts what the rows cost."""
     plans: list[Plan] = []
     kind, _, path = (options.data or "").partition(":")
     if kind in ("npz", "folder") and not expand(path).is_dir():
@@ -91,8 +112,30 @@ def make_plans(
         for seed in seeds:
             config = row_config(study, file, row, seed, options)
             config = smoke.reduce(config) if options.smoke else config
-            plans.append(Plan(row, seed, config, 1.0 if options.smoke else cost.work))
-    return sorted(plans, key=lambda plan: list(seeds).index(plan.seed))
+            work = 1.0 if options.smoke else cost.work
+            plans += [Plan(row, seed, fold, _of_fold(config, fold, options), work) for fold in folds or (None,)]
+    return sorted(plans, key=lambda plan: (list(seeds).index(plan.seed), plan.fold or 0))
+
+
+def _of_fold(config: Config, fold: int | None, options: Options) -> Config:
+    config = copy.deepcopy(config)
+    if fold is not None:
+        config.data.fold = f"{fold}/{options.folds}"
+    return config
+
+
+def check_folds(study: Study, file: Path, options: Options, rows: Sequence[str], seed: int) -> None:
+    """Raises UserError where the data of the rows cannot be divided into so many folds."""
+    if options.folds is None or options.smoke:
+        return
+    seen = []
+    with err.status("looking whether the images divide into folds"):
+        for row in chosen(study, rows):
+            config = _of_fold(row_config(study, file, row, seed, options), 1, options)
+            place = [config.data[word] for word in ("name", "dir", "columns")]
+            if place not in seen:
+                parts.load_data(config)
+            seen.append(place)
 
 
 class Conductor:
@@ -136,7 +179,7 @@ class Conductor:
 
     def _prepare_smoke(self) -> None:
         with err.status("writing a few images"):
-            name = smoke.write_data(self.plans[0].config, self.workdir / "smoke_data")
+            name = smoke.write_data(self.plans[0].config, self.workdir / "smoke_data", self.options.folds or 1)
         for plan in self.plans:
             plan.config.data.name = name
 
@@ -156,12 +199,14 @@ class Conductor:
 
     def _teacher_is_known(self, plan: Plan, ready: list[Plan]) -> bool:
         """Whether a run can go into the process of those that are ready: its teacher is none of them."""
-        return plan.row.teacher not in {other.row.name for other in ready if other.seed == plan.seed}
+        return plan.row.teacher not in {
+            other.row.name for other in ready if (other.seed, other.fold) == (plan.seed, plan.fold)
+        }
 
     def _is_ready(self, plan: Plan) -> bool:
         """Finds teacher and weights; notes why a run cannot start."""
         if plan.row.teacher is not None:
-            key = f"{plan.row.teacher}/seed{plan.seed}"
+            key = led.run_key(plan.row.teacher, plan.seed, plan.fold)
             if self.ledger.status(key) != led.DONE:
                 self._note(plan, led.NO_TEACHER, f"its teacher {key} is {self.ledger.status(key)}")
                 return False
@@ -224,6 +269,7 @@ class Conductor:
         """The command that makes this run and no other; its summary.json says so."""
         words = ["main.py", "study", self._named, "--workdir", str(self.workdir)]
         words += ["--rows", plan.row.name, "--seeds", f"{plan.seed},", *["--smoke"] * self.options.smoke]
+        words += ["--folds", f"{plan.fold}/{self.options.folds}"] if plan.fold else []
         named = {"epochs": self.options.epochs, "data": self.options.data, "checkpoints": self.options.checkpoints}
         for word, value in named.items():
             words += [f"--{word}", str(value)] if value is not None else []

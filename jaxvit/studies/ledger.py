@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import functools
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,19 @@ DONE, DIVERGED, NO_MEMORY, NO_WEIGHTS, NO_TEACHER, STOPPED, FAILED, RUNNING, WAI
 )  # fmt: skip
 FINAL = (DONE, DIVERGED)
 PATIENCE = 60.0  # seconds to wait for a process that is still saving its state
+
+
+def run_key(row: str, seed: int, fold: int | None) -> str:
+    """The directory of a run within the study's: "row/seed0", of a fold "row/seed0-fold1"."""
+    return f"{row}/seed{seed}" + (f"-fold{fold}" if fold else "")
+
+
+def split_key(key: str) -> tuple[str, int, int | None]:
+    """The row, the seed and the fold (None without folds) of a run's key. Raises UserError for any other text."""
+    found = re.fullmatch(r"(.+)/seed(\d+)(?:-fold(\d+))?", key)
+    if found is None:
+        raise UserError(f"{FILE} is damaged: {key!r} names no run; expected ROW/seedN or ROW/seedN-foldI")
+    return found[1], int(found[2]), int(found[3]) if found[3] else None
 
 
 class Ledger:
@@ -62,7 +76,7 @@ class Ledger:
                 )
 
     def get(self, key: str) -> dict[str, Any]:
-        """The record of a run "row/seedN", {} where there is none; a run without its directory was thrown away."""
+        """The record of a run by its key, {} where there is none; a run without its directory was thrown away."""
         record = self.content["runs"].get(key, {})
         return record if record.get("status") not in FINAL or (self.directory / key).is_dir() else {}
 

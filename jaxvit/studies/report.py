@@ -32,7 +32,7 @@ def write(study: Study, file: Path, workdir: Path, ledger: Ledger) -> Path:
     workdir = workdir.resolve()
     run_report.check_target(workdir / "report")
     results = read_results(study, workdir, ledger)
-    firsts = [result.runs[0] for result in results if result.runs]
+    firsts = [result.first for result in results if result.runs]
     title = f"{study.title}" + (" (smoke run)" if ledger.content["options"].get("smoke") else "")
     parts: list[tuple[str, list[Block]]] = [
         ("Published and ours", comparison(study, results, ledger)),
@@ -57,11 +57,10 @@ def read_results(study: Study, workdir: Path, ledger: Ledger) -> list[Result]:
     for row in study.rows:
         runs, records = [], {}
         for key in sorted(ledger.content["runs"], key=lambda key: (len(key), key)):
-            if key.rpartition("/")[0] != row.name:
+            if led.split_key(key)[0] != row.name:
                 continue
-            seed = int(key.rpartition("/seed")[2])
-            records[seed] = dict(ledger.content["runs"][key])
-            if records[seed]["status"] != led.DONE:
+            records[key] = dict(ledger.content["runs"][key])
+            if records[key]["status"] != led.DONE:
                 continue
             try:
                 run = read_run(workdir / key, row.name)
@@ -69,7 +68,7 @@ def read_results(study: Study, workdir: Path, ledger: Ledger) -> list[Result]:
                     raise UserError("its predictions are missing")
                 runs.append(run)
             except UserError as error:
-                records[seed] |= {"status": "damaged", "reason": str(error).splitlines()[0]}
+                records[key] |= {"status": "damaged", "reason": str(error).splitlines()[0]}
         results.append(Result(row, runs, records, ledger.content["costs"].get(row.name, {})))
     return results
 
@@ -82,12 +81,17 @@ def comparison(study: Study, results: Sequence[Result], ledger: Ledger) -> list[
     changed += list(options.get("overrides") or [])
     if changed:
         out.append(Text(f"Not the study's own protocol, but with {' '.join(changed)}.", "note"))
+    if options.get("folds"):
+        out.append(
+            Text(f"Every row over {options['folds']} folds: each image is tested by the runs that did not see it.")
+        )
     main = tables.side_by_side(study, results, extra=False, gap=not options.get("smoke"))
     more = tables.side_by_side(study, results, extra=True)
     out += [main] if main else []
     if more:
         out += [Text("Rows of ours that the published report does not have:"), more]
-    return out + tables.states(results)
+    pooled = tables.of_folds(results)
+    return out + ([pooled] if pooled else []) + tables.states(results)
 
 
 def how_many_images(results: Sequence[Result]) -> list[Block]:
@@ -110,14 +114,16 @@ def cost(results: Sequence[Result], ledger: Ledger) -> list[Block]:
 
 
 def _of_runs(study: Study, runs: list[RunFiles]) -> list[tuple[str, list[Block]]]:
-    """The sections that any report over these runs has; the first seed stands for its row."""
+    """The sections that any report over these runs has; the first seed stands for its row, all its folds together."""
     if not runs:
         return []
     drawn = [run for run in runs if run.label in study.pictures] or runs[:MOST_GRIDS]
     named = [run for run in runs if run.label in study.pictures]
     shown = (named + [run for run in runs if run not in named])[:MOST_MATRICES]
     shown = [run for run in runs if run in shown] if len(shown) < len(runs) else runs
-    note = Text(f"Of {len(shown)} of {len(runs)} rows; the others: python main.py report --workdir ROW/seed0.")
+    note = Text(
+        f"Of {len(shown)} of {len(runs)} rows; the others: python main.py report --workdir ROW/{runs[0].path.name}."
+    )
     few: list[Block] = [note] if len(shown) < len(runs) else []
     return [
         ("Differences", in_parts(study, runs, lambda some: list(run_tables.differences(some)))),
@@ -174,9 +180,9 @@ def repeat(file: Path, ledger: Ledger, runs: Sequence[RunFiles]) -> list[Block]:
     options: dict[str, Any] = ledger.content["options"]
     words = ["python main.py study", ledger.content["study"], "--workdir DIR"]
     words += ["--smoke"] if options.get("smoke") else []
-    words += [f"--{word} {options[word]}" for word in ("epochs", "data") if options.get(word)]
+    words += [f"--{word} {options[word]}" for word in ("epochs", "data", "folds") if options.get(word)]
     words += list(options.get("overrides") or [])
-    seeds = sorted({int(key.rpartition("/seed")[2]) for key in ledger.content["runs"]})
+    seeds = sorted({led.split_key(key)[1] for key in ledger.content["runs"]})
     words += [f"--seeds {','.join(map(str, seeds))}"] if len(seeds) > 1 else []
     table = run_tables.environment(runs[:1])
     return [Text(" ".join(words), "code"), *([table] if table else [])]

@@ -42,21 +42,26 @@ def reduce(config: Config) -> Config:
     return config
 
 
-def write_data(config: Config, directory: Path) -> str:
-    """Writes a few real images of each class of the config's data as arrays; returns the name to load them by."""
+def write_data(config: Config, directory: Path, folds: int = 1) -> str:
+    """Writes a few real images of each class of the config's data as arrays; returns the name to load them by.
+
+    There are enough training images of a class for so many folds.
+    """
     name = f"npz:{directory}"
     if (directory / "test.npz").exists():
         return name
     source = copy.deepcopy(config)
     with source.unlocked():
-        source.data.update({"fraction": 1.0, "per_class": None, "val_fraction": 0.0})
+        source.data.update({"fraction": 1.0, "per_class": None, "val_fraction": 0.0, "fold": None})
         source.seed = 0
     dataset = parts.load_data(source)
     if dataset.train.images is None:
         raise UserError(f"{config.data.name} is no data of small images; a smoke run takes CIFAR or digits")
     directory.mkdir(parents=True, exist_ok=True)
     for split, wanted in ((dataset.train, TRAIN_IMAGES), (dataset.test, TEST_IMAGES)):
-        chosen = _few(split.labels, wanted, len(dataset.class_names), least=4 if split is dataset.train else 1)
+        chosen = _few(
+            split.labels, wanted, len(dataset.class_names), least=max(4, folds) if split is dataset.train else 1
+        )
         names = {"class_names": np.array(list(dataset.class_names))} if split is dataset.train else {}
         part = data_images(split, chosen)
         temporary = directory / f"{split.name}.part.npz"

@@ -37,7 +37,7 @@ METRICS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Row:
-    """One experiment of a study; every seed of it is a run in `DIR/name/seedN`."""
+    """One experiment of a study; every seed of it is a run in `DIR/name/seedN`, and every fold in `seedN-foldI`."""
 
     name: str  # of its directory: letters, digits, "_" and "-"
     label: str  # what the tables call it
@@ -84,6 +84,7 @@ class Options:
     data: str | None = None
     overrides: tuple[str, ...] = ()  # --config.word=value, of all rows
     checkpoints: str | None = None
+    folds: int | None = None  # every run once for each of so many folds
 
 
 def directories() -> list[Path]:
@@ -181,6 +182,8 @@ def row_config(study: Study, file: Path, row: Row, seed: int, options: Options) 
         if options.epochs is not None:
             config.num_epochs = options.epochs
         config = config_lib.override(config, options.overrides, models.model_fields)
+        if options.folds is not None and config.data.fold is not None:
+            raise UserError(f"data.fold is {config.data.fold!r}; --folds {options.folds} chooses the fold of every run")
         checks.check(config)
         models.create_model(config.model.name, **{k: v for k, v in config.model.items() if k != "name"})
     except UserError as error:

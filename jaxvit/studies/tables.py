@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxvit.reports import folds
 from jaxvit.reports import tables as run_tables
 from jaxvit.reports.blocks import Block, Table, Text
 from jaxvit.reports.runs import RunFiles
@@ -21,13 +22,26 @@ class Result:
     """A row with what there is of it."""
 
     row: Row
-    runs: list[RunFiles]  # of the seeds that are done
-    records: dict[int, dict[str, Any]]  # by seed, from study.json
+    runs: list[RunFiles]  # that are done, of all seeds and folds
+    records: dict[str, dict[str, Any]]  # by key, from study.json
     cost: Mapping[str, Any]  # of studies.costs, of the full model
 
     @property
+    def first(self) -> RunFiles:
+        """The run of the first seed that is done; of folds all of its test images together.
+
+        Thresholds of several labels per image belong to one run: there it is the first fold.
+        """
+        same = [run for run in self.runs if _seed(run) == _seed(self.runs[0])]
+        return same[0] if same[0].several else folds.together(same)
+
+    def record(self, run: RunFiles) -> dict[str, Any]:
+        """What study.json says of a run."""
+        return self.records.get(f"{self.row.name}/{run.path.name}", {})
+
+    @property
     def status(self) -> str:
-        """What became of seeds that are not done; empty where all are."""
+        """What became of runs that are not done; empty where all are."""
         others = [r["status"] for r in self.records.values() if r["status"] != led.DONE]
         return ", ".join(dict.fromkeys(others)) if self.records else led.WAITING
 
@@ -75,14 +89,34 @@ EXACT = ("parameters", "macs", "epochs", "best_epoch")  # no spread worth showin
 
 
 def values(result: Result, key: str) -> list[float]:
-    """Ours of a row, one value for each seed that has one."""
+    """Ours of a row, one value for each seed that has one; of folds one for each fold, the mean over its seeds."""
     read = OURS[key][0]
-    found = [read(run, result.records.get(_seed(run), {})) for run in result.runs]
-    return [float(value) for value in found if value is not None]
+    found: dict[Any, list[float]] = {}
+    for run in result.runs:
+        value = read(run, result.record(run))
+        if value is not None:
+            found.setdefault(folds.fold(run) or _seed(run), []).append(float(value))
+    return [float(np.mean(group)) for group in found.values()]
 
 
 def _seed(run: RunFiles) -> int:
     return int(run.config.get("seed") or 0)
+
+
+def _seeds(result: Result) -> set[int]:
+    return {_seed(run) for run in result.runs}
+
+
+def of_folds(results: Sequence[Result]) -> Table | None:
+    """Every row and seed over its folds, and all its images together; None without folds."""
+    several = any(len(_seeds(result)) > 1 for result in results)
+    groups: dict[tuple[str, int], list[RunFiles]] = {}
+    for result in results:
+        for run in result.runs:
+            label = result.row.label + (f", seed {_seed(run)}" if several else "")
+            if folds.fold(run):
+                groups.setdefault((result.row.name, _seed(run)), []).append(dataclasses.replace(run, label=label))
+    return folds.table(list(groups.values()))
 
 
 def show(key: str, found: Sequence[float]) -> str:
@@ -104,18 +138,21 @@ def side_by_side(study: Study, results: Sequence[Result], *, extra: bool, gap: b
     keys = list(study.columns)
     printed = {key for key in keys if any(key in r.row.published for r in rows_of)}
     digits = {key: max(_decimals(r.row.published.get(key)) for r in rows_of) for key in keys}
-    head, csv_head = ["row"], ["row", "label", "seeds", "status"]
+    head, csv_head = ["row"], ["row", "label", "seeds", "folds", "status"]
     for key in keys:
         head += [f"{METRICS[key]}, published", "ours"] if key in printed else [f"{METRICS[key]}, ours"]
         csv_head += [f"published_{key}", key, f"{key}_sd"]
     if gap and "accuracy" in printed:
         head.append("ours less published")
     told = any(result.status for result in rows_of)
-    seeds = any(len(result.runs) > 1 for result in rows_of)
-    head += (["seeds"] if seeds else []) + (["state"] if told else [])
+    folded = any(folds.fold(run) for result in rows_of for run in result.runs)
+    seeds = any(len(_seeds(result)) > 1 for result in rows_of)
+    head += (["folds"] if folded else []) + (["seeds"] if seeds else []) + (["state"] if told else [])
     rows, raw = [], []
     for result in rows_of:
-        cells, plain = [result.row.label], [result.row.name, result.row.label, len(result.runs), result.status]
+        cells, plain = [result.row.label], [result.row.name, result.row.label]
+        counts = [len(_seeds(result)), len({folds.fold(run) for run in result.runs} - {None})]
+        plain += [*counts, result.status]
         for key in keys:
             published, found = result.row.published.get(key), values(result, key)
             cells += ([_published(published, digits[key])] if key in printed else []) + [show(key, found)]
@@ -123,10 +160,16 @@ def side_by_side(study: Study, results: Sequence[Result], *, extra: bool, gap: b
             plain += [published, float(np.mean(found)) if found else None, spread]
         if gap and "accuracy" in printed:
             cells.append(_gap(result))
-        rows.append(cells + ([str(len(result.runs))] if seeds else []) + ([result.status or "done"] if told else []))
+        cells += [str(counts[1])] * folded + [str(counts[0])] * seeds
+        rows.append(cells + ([result.status or "done"] if told else []))
         raw.append(plain)
-    caption = "± is the standard deviation over seeds (n − 1). " if seeds else ""
-    caption += "Our top-1 is of the whole test split, from the checkpoint that is best on validation images"
+    caption = "± is the standard deviation over seeds (n − 1). " if seeds and not folded else ""
+    if folded:
+        caption = "± is the standard deviation over folds (n − 1)" + (
+            ", of their means over seeds. " if seeds else ". "
+        )
+    of = "a fold" if folded else "the whole test split"
+    caption += f"Our top-1 is of {of}, from the checkpoint that is best on validation images"
     caption += "; published figures as printed in the source." if printed else "."
     name = "extra_rows.csv" if extra else "published_and_ours.csv"
     return Table(head, rows, caption, csv=(name, csv_head, raw))
@@ -176,6 +219,12 @@ def costs(results: Sequence[Result]) -> Table:
     return Table(head, rows, caption, left=4, csv=("shapes.csv", columns, raw))
 
 
+def _which(run: RunFiles) -> list[str]:
+    """The seed, and the fold where there is one."""
+    found = folds.fold(run)
+    return [str(_seed(run)), *([f"{found[0]}/{found[1]}"] if found else [])]
+
+
 def time_and_cost(results: Sequence[Result], wall_seconds: float) -> list[Block]:
     """Time, memory and work of every row, and of the whole."""
     rows, raw, total, work = [], [], 0.0, 0.0
@@ -190,21 +239,22 @@ def time_and_cost(results: Sequence[Result], wall_seconds: float) -> list[Block]
             memory = s.get("peak_memory_bytes")
             rows.append(
                 [
-                    result.row.label, str(_seed(run)), count(s.get("parameters") or 0),
+                    result.row.label, *_which(run), count(s.get("parameters") or 0),
                     count(s.get("trainable_parameters") or 0), str(s.get("epochs", ABSENT)),
                     f"{s.get('seconds_per_epoch') or 0:.3g}", duration(s.get("train_seconds") or 0),
                     duration(s.get("compile_seconds") or 0), f"{s.get('images_per_second') or 0:,.0f}",
                     count(memory, "B") if memory else ABSENT,
                 ]
             )  # fmt: skip
-            raw.append([result.row.name, _seed(run), s.get("parameters"), s.get("trainable_parameters"),
+            raw.append([result.row.name, *_which(run), s.get("parameters"), s.get("trainable_parameters"),
                         s.get("epochs"), s.get("seconds_per_epoch"), s.get("train_seconds"), s.get("compile_seconds"),
                         s.get("images_per_second"), memory])  # fmt: skip
     if not rows:
         return []
-    head = ["row", "seed", "parameters", "of them trained", "epochs", "s/epoch", "training", "first step",
+    which = ["seed", "fold"][: len(_which(next(r for result in results for r in result.runs)))]
+    head = ["row", *which, "parameters", "of them trained", "epochs", "s/epoch", "training", "first step",
             "training images/s", "peak memory"]  # fmt: skip
-    columns = ["row", "seed", "parameters", "trainable", "epochs", "seconds_per_epoch", "train_seconds",
+    columns = ["row", *which, "parameters", "trainable", "epochs", "seconds_per_epoch", "train_seconds",
                "compile_seconds", "images_per_second", "peak_memory_bytes"]  # fmt: skip
     if all(row[-1] == ABSENT for row in rows):
         head, rows = head[:-1], [row[:-1] for row in rows]
@@ -222,12 +272,13 @@ def states(results: Sequence[Result]) -> list[Block]:
     for result in results:
         if not result.records:
             out.append(Text(f"{result.row.label}: not run.", "note"))
-        for seed, record in sorted(result.records.items()):
+        for key, record in result.records.items():
             if record["status"] != led.DONE:
+                _, seed, fold = led.split_key(key)
                 reason = f": {record['reason']}" if record.get("reason") else ""
-                out.append(
-                    Text(f"{result.row.label}, seed {seed}: {record['status']}{reason}.".replace("..", "."), "note")
-                )
+                which = f"seed {seed}" + (f", fold {fold}" if fold else "")
+                said = f"{result.row.label}, {which}: {record['status']}{reason}."
+                out.append(Text(said.replace("..", "."), "note"))
     return out
 
 
