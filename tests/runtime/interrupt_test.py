@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 DEAF = """
 import os, signal, sys, time
 from jaxvit.runtime import interrupt
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may themselves run under nohup, which children inherit
 with interrupt.owned("nothing is lost"):
     print("ready", flush=True)
     until = time.monotonic() + 20
