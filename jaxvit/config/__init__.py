@@ -2,11 +2,12 @@
 
 from jaxvit.config.compare import DERIVED, differences
 from jaxvit.config.default import Config, default
-from jaxvit.config.words import expected, flatten, from_mapping, load, override, to_dict, update
+from jaxvit.config.words import declared, expected, flatten, from_mapping, load, override, to_dict, update
 
 __all__ = [
     "DERIVED",
     "Config",
+    "declared",
     "default",
     "differences",
     "expected",

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from jaxvit.config.default import Config, default
-from jaxvit.config.words import OPEN, expected, flatten, from_mapping, unknown
+from jaxvit.config.words import OPEN, declared, expected, flatten, from_mapping, unknown
 from jaxvit.errors import UserError, suggest
 
 _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps", "micro_batch", "steps_per_dispatch",
@@ -71,7 +71,7 @@ def check_words(config: Config) -> None:
         raise UserError("the config is frozen; expected a ConfigDict, as ml_collections.ConfigDict(config)")
     values = config.to_dict()
     for word in flatten(values):
-        if word not in flatten(default()) and not word.startswith(OPEN):
+        if word not in declared() and not word.startswith(OPEN):
             raise unknown(word)
     _check_sections(values, default().to_dict(), "")
     from_mapping(values)
@@ -87,7 +87,7 @@ def _check_sections(values: Mapping[str, Any], usual: Mapping[str, Any], prefix:
 
 def _check_values(config: Config) -> None:
     values = flatten(config)
-    for word, usual in flatten(default()).items():
+    for word, usual in declared().items():
         value = values.get(word)
         if usual is not None and value is None:
             raise UserError(f"config word {word} must have a value; expected {expected(word)}")
@@ -169,7 +169,7 @@ def _check_pos_weight(value: Any) -> None:
 
 def idle(config: Config) -> dict[str, str]:
     """Words that say something and are not read, as another one is off: {"ema.warmup": "ema.decay"}."""
-    values, usual = flatten(config), flatten(default())
+    values, usual = flatten(config), declared()
     lone = (  # option, whether it is read, where it is
         ("loss.focal_gamma", config.loss.name == "focal", "loss.name=focal"),
         ("loss.class_weights_beta", config.loss.class_weights == "effective", "loss.class_weights=effective"),

@@ -5,9 +5,11 @@ A YAML or JSON config is data: only known words, no code.
 """
 
 import copy
+import functools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from absl import flags
@@ -47,7 +49,7 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
         raise UserError(f"no config file {file!r}.{suggest(file, [*near, *recipes.names()])}")
     if Path(file).suffix == ".py":
         config = files.run_python(Path(file), argument)
-        strange = [w for w in flatten(config) if w not in flatten(default()) and not w.startswith(OPEN)]
+        strange = [w for w in flatten(config) if w not in declared() and not w.startswith(OPEN)]
         if strange:
             raise unknown(strange[0])
     elif Path(file).suffix in (".yaml", ".yml", ".json"):
@@ -68,7 +70,7 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
 
 def unknown(word: str) -> UserError:
     """The error for an option that there is not."""
-    return UserError(f"no config word {word!r}.{suggest(word, flatten(default())) or _WORDS_HINT}")
+    return UserError(f"no config word {word!r}.{suggest(word, declared()) or _WORDS_HINT}")
 
 
 def from_mapping(values: Mapping[str, Any]) -> Config:
@@ -110,7 +112,7 @@ def override(config: Config, overrides: Sequence[str], model_fields=None) -> Con
             raise UserError(f"no config word {word!r}.{suggest(word, known) or _WORDS_HINT}")
     nones = [word for word, value in zip(words, values, strict=True) if value == "None"]
     for word in nones:  # flags would read the text "None"
-        if flatten(default()).get(word) is not None:
+        if declared().get(word) is not None:
             raise UserError(f"config word {word} must have a value; None is not one")
         if word.startswith("model."):  # the same as if it had not been set
             with config.unlocked():
@@ -170,13 +172,19 @@ def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     return out
 
 
+@functools.cache
+def declared() -> Mapping[str, Any]:
+    """Every declared option and its default: "optim.sam.rho" -> value."""
+    return MappingProxyType(flatten(default()))
+
+
 def _update(config: Config, values: Mapping[str, Any], prefix: str) -> None:
     if not isinstance(values, Mapping):
         raise UserError(f"config {prefix.rstrip('.') or 'file'} is {values!r}; expected words with values")
     for name, value in values.items():
         word = f"{prefix}{name}"
         if not isinstance(name, str):
-            raise UserError(f"config word {word!r} is no text.{suggest(word, flatten(default()))}")
+            raise UserError(f"config word {word!r} is no text.{suggest(word, declared())}")
         if "." in name:
             raise UserError(f"config word {name!r} has a dot; expected one level under another")
         if isinstance(config.get(name), ConfigDict):
@@ -194,10 +202,15 @@ def _update(config: Config, values: Mapping[str, Any], prefix: str) -> None:
             raise unknown(word)
 
 
+@functools.cache
+def _usual() -> Config:
+    return default()
+
+
 def expected(word: str) -> str:
     """What kind of value a word takes, in plain words; "" where anything goes."""
     *parents, name = word.split(".")
-    config = default()
+    config = _usual()
     for parent in parents:
         config = config.get(parent, ConfigDict())
     return _KINDS.get(config.get_type(name), "") if name in config else ""

@@ -107,7 +107,7 @@ def _read(entry: Any, config: Config) -> Range:
 
 def _check_word(word: Any, config: Config) -> None:
     """Raises UserError unless a config may vary the word."""
-    known = [w for w in config_lib.flatten(config_lib.default()) if not w.startswith("sweep.")]
+    known = [w for w in config_lib.declared() if not w.startswith("sweep.")]
     known += [f"model.{field}" for field in models.model_fields(config.model.name)]
     if word in FIXED:
         raise UserError(f"sweep.ranges: {word} decides what is compared, and must be the same for all trials")
