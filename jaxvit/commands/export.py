@@ -109,6 +109,9 @@ def write(given: "Source", form: str, directory: Path) -> None:
     values = "pixels in [0, 1], less mean, over std"
     words |= {"model": given.name, "input": {"shape": shape, "dtype": "float32", "values": values}}
     words["output"] = "logits" if given.model.num_classes else "features"
+    if given.thresholds is not None:
+        words["probabilities"] = "sigmoid of each logit; a class is said where it is at least its threshold"
+        words["thresholds"] = given.thresholds.tolist()
     (directory / "preprocessing.json").write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
     if given.class_names is not None:
         (directory / "classes.json").write_text(json.dumps(given.class_names, indent=0) + "\n", encoding="utf-8")

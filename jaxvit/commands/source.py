@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxvit import inference, pretrained
 from jaxvit.build.parts import pretrained_name
@@ -29,6 +30,7 @@ class Source:
     data_config: dict[str, Any]  # what `jaxvit.preprocess` takes
     facts: list[tuple[str, str]]  # lines for a person: word, text
     licence: str | None = None  # of weights trained here, "" where unknown; None: the name's own
+    thresholds: np.ndarray | None = None  # of several labels per image: the probability that says each class
 
 
 def from_run(workdir: str) -> Source:
@@ -42,7 +44,7 @@ def from_run(workdir: str) -> Source:
         facts += [("started from", start), ("licence", licence or "that of the weights it started from")]
     name = split_tag(classifier.name)[0]
     parts = (classifier.model, classifier.variables, classifier.class_names, classifier.data_config)
-    return Source(name, *parts, facts, licence)
+    return Source(name, *parts, facts, licence, classifier.thresholds)
 
 
 def from_file(name: str | None, checkpoint: str | None, **changes: Any) -> Source:
@@ -53,7 +55,10 @@ def from_file(name: str | None, checkpoint: str | None, **changes: Any) -> Sourc
     facts += [("changed", note) for note in loaded.notes]
     facts.append(("licence", loaded.licence or "none recorded"))
     names = inference.class_names(loaded)
-    return Source(loaded.name, loaded.model, loaded.variables, names, loaded.data_config, facts)
+    thresholds = inference.thresholds(loaded)
+    return Source(
+        loaded.name, loaded.model, loaded.variables, names, loaded.data_config, facts, thresholds=thresholds
+    )
 
 
 def check_choice(workdir: str | None, model: str | None, checkpoint: str | None, word: str) -> None:
@@ -78,6 +83,7 @@ def write_safetensors(given: Source, target: Path) -> None:
         data_config=given.data_config,
         label_names=given.class_names,
         licence=given.licence,
+        thresholds=None if given.thresholds is None else given.thresholds.tolist(),
     )
 
 

@@ -1,9 +1,9 @@
 """Classifiers ready to use, from a run's workdir or from a timm name: prediction on files, evaluation on splits."""
 
-from jaxvit.inference.classifier import Classifier, class_names, from_name, from_run, imagenet_classes
+from jaxvit.inference.classifier import Classifier, class_names, from_name, from_run, imagenet_classes, thresholds
 from jaxvit.inference.prediction import filled, find_images, predict, read_images, say_skipped
 from jaxvit.inference.splits import Evaluation, OpenSplit, evaluate_split, match_classes, open_split
 
 __all__ = ["Classifier", "Evaluation", "OpenSplit", "class_names", "evaluate_split", "filled", "find_images",
            "from_name", "from_run", "imagenet_classes", "match_classes", "open_split", "predict", "read_images",
-           "say_skipped"]  # fmt: skip
+           "say_skipped", "thresholds"]  # fmt: skip

@@ -16,6 +16,7 @@ from jaxvit import pretrained
 from jaxvit.build import checks, parts, resolve
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
+from jaxvit.pretrained.saving import THRESHOLDS
 from jaxvit.runtime.paths import check_utf8, expand
 from jaxvit.workdir import run_files
 from jaxvit.workdir.checkpoint import Checkpoints
@@ -90,7 +91,7 @@ def from_name(name: str, checkpoint: str | None = None, weights: str | None = No
     if model.num_classes < 1:
         raise UserError(f"{name} from {loaded.checkpoint.path} has no classifier, only features")
     names = class_names(loaded) or [f"class {i}" for i in range(model.num_classes)]
-    return Classifier(name, model, loaded.variables, names, loaded.data_config)
+    return Classifier(name, model, loaded.variables, names, loaded.data_config, None, thresholds(loaded))
 
 
 def class_names(loaded: pretrained.Loaded) -> list[str] | None:
@@ -101,6 +102,18 @@ def class_names(loaded: pretrained.Loaded) -> list[str] | None:
         return list(names)
     imagenet = [label for _, label in imagenet_classes()]
     return imagenet if count == len(imagenet) else None
+
+
+def thresholds(loaded: pretrained.Loaded) -> np.ndarray | None:
+    """Returns the thresholds that a weight file records, float64 [num_classes]; None of one label per image.
+
+    Raises:
+      UserError: they do not fit the classifier, or are no probabilities.
+    """
+    found = loaded.checkpoint.config.get(THRESHOLDS)
+    if found is None or loaded.model.num_classes != loaded.checkpoint.config.get("num_classes"):  # a new classifier
+        return None
+    return run_files.as_thresholds(found, loaded.model.num_classes, "config.json")
 
 
 def imagenet_classes() -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from jaxvit.runtime.paths import expand
 # Fields that say how to run or train a model, not what it is.
 RUNTIME = ("dtype", "remat", "scan", "attn_implementation", "distilled_training", "zero_init_last", "dynamic_img_size")
 SIZES = ("num_classes", "in_channels", "image_size")
+THRESHOLDS = "thresholds"  # in config.json: of several labels per image, the probability that says each class
 
 
 def save(
@@ -32,11 +33,13 @@ def save(
     data_config: Mapping[str, Any] | None = None,
     label_names: Sequence[str] | None = None,
     licence: str | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> Path:
     """Writes `model.safetensors` and `config.json`, each whole or not at all; returns the directory.
 
     `name` is the timm name (with or without tag) that the model was made from; without it the nearest entry is found
-    from the model's fields. `data_config` replaces that name's preprocessing. `licence` is for weights trained here (""
+    from the model's fields. `data_config` replaces that name's preprocessing. `thresholds` are the probabilities that say
+    each class, of a model for several labels per image. `licence` is for weights trained here (""
     where it is unknown): it is recorded instead of the name's tag and that tag's licence. A field for which timm has
     no word is kept for jaxvit, with a warning that timm cannot load the result. Raises UserError for variables that do
     not fit.
@@ -46,6 +49,8 @@ def save(
     tensors = export(model, variables)
     tensors = {key: a if a.dtype == np.int64 else a.astype(np.float32, copy=False) for key, a in tensors.items()}
     config = make_config(model, name, data_config, label_names, licence)
+    if thresholds is not None:  # a word of ours, which timm passes over
+        config[THRESHOLDS] = [float(value) for value in thresholds]
     directory = expand(directory)
     if directory.exists() and not directory.is_dir():
         raise UserError(f"{directory} is a file; expected a directory to write to.")

@@ -100,10 +100,14 @@ def read_thresholds(workdir: Path, num_classes: int) -> np.ndarray | None:
     path = workdir / THRESHOLDS
     if not path.exists():
         return None
-    found = read_json(path, list)
-    good = len(found) == num_classes and all(isinstance(v, int | float) and 0 <= v <= 1 for v in found)
-    if not good:
-        raise UserError(f"{THRESHOLDS} does not hold a probability for each of {num_classes} classes")
+    return as_thresholds(read_json(path, list), num_classes, THRESHOLDS)
+
+
+def as_thresholds(found: Any, num_classes: int, name: str) -> np.ndarray:
+    """Returns what JSON holds as thresholds, float64 [num_classes]; raises UserError that names the file."""
+    good = isinstance(found, list) and len(found) == num_classes
+    if not good or not all(isinstance(v, int | float) and 0 <= v <= 1 for v in found):
+        raise UserError(f"{name} does not hold a threshold, a probability, for each of {num_classes} classes")
     return np.asarray(found, np.float64)
 
 

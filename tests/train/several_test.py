@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics as sklearn_metrics
 
+from jaxvit.commands import export, source
 from jaxvit.config import default
 from jaxvit.errors import UserError
 from jaxvit.inference import evaluate_split, from_run
@@ -101,6 +102,31 @@ def test_eval_and_predict_say_all_classes_above_their_thresholds(trained, capsys
     }
     passed(capsys, ["predict", "--workdir", root / "run", files[0], "--top", "3", "--json", root / "top.json"])
     assert len(json.loads((root / "top.json").read_text())[0]["classes"]) == 3
+
+
+def test_thresholds_travel_with_the_weights(trained, capsys, tmp_path):
+    root, _, _ = trained
+    out, weights = tmp_path / "export", tmp_path / "weights"
+    passed(capsys, ["convert", "--from", root / "run", "--to", weights])
+    files = [root / f"{i:02}.png" for i in range(12)]
+    model = ["--model", "vit_tiny_patch16_224", "--checkpoint", weights]
+    for which, words in (("run", ["--workdir", root / "run"]), ("weights", model)):
+        passed(capsys, ["predict", *words, *files, "--json", tmp_path / f"{which}.json"])
+    found, wanted = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("weights", "run"))
+    assert len({len(entry["classes"]) for entry in wanted}) > 1
+    for entry, same in zip(found, wanted, strict=True):
+        assert [c["name"] for c in entry["classes"]] == [c["name"] for c in same["classes"]]
+        assert [c["probability"] for c in entry["classes"]] == pytest.approx([c["probability"] for c in same["classes"]])
+    thresholds = json.loads((root / "run" / "thresholds.json").read_text())
+    out.mkdir()
+    export.write(source.from_file(None, str(weights)), "safetensors", out)
+    assert json.loads((out / "preprocessing.json").read_text())["thresholds"] == thresholds
+    assert json.loads((out / "config.json").read_text())["thresholds"] == thresholds
+    passed(capsys, ["convert", "--checkpoint", weights, "--num-classes", 5, "--to", tmp_path / "new"])
+    assert "thresholds" not in json.loads((tmp_path / "new/config.json").read_text())
+    config = json.loads((weights / "config.json").read_text())
+    (weights / "config.json").write_text(json.dumps(config | {"thresholds": [0.5, 2.0, 0.1]}))
+    assert "a probability, for each of 3 classes" in failed(capsys, ["predict", *model, files[0]])
 
 
 def test_explain_and_report_know_of_no_single_class(trained, capsys, tmp_path):
