@@ -56,9 +56,7 @@ def from_file(name: str | None, checkpoint: str | None, **changes: Any) -> Sourc
     facts.append(("licence", loaded.licence or "none recorded"))
     names = inference.class_names(loaded)
     thresholds = inference.thresholds(loaded)
-    return Source(
-        loaded.name, loaded.model, loaded.variables, names, loaded.data_config, facts, thresholds=thresholds
-    )
+    return Source(loaded.name, loaded.model, loaded.variables, names, loaded.data_config, facts, thresholds=thresholds)
 
 
 def check_choice(workdir: str | None, model: str | None, checkpoint: str | None, word: str) -> None:

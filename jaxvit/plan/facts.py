@@ -13,7 +13,7 @@ from jaxvit.build.facts import Facts
 from jaxvit.config.default import Config
 from jaxvit.data.files import image_files
 from jaxvit.data.layout import read_layout, subfolders
-from jaxvit.data.sources import label_file
+from jaxvit.data.sources import hf, label_file, npz, wds
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, long_tail
 from jaxvit.errors import UserError
 from jaxvit.runtime.paths import expand
@@ -45,19 +45,21 @@ def find(config: Config, num_classes: int | None = None, num_train: int | None =
     Of data that are not here and not known, those of ImageNet are assumed, which the note says.
     """
     kind, _, argument = str(config.data.name).partition(":")
-    several = False
+    several, why = False, "is not here"
     known = KNOWN.get(argument.partition("/")[0] if kind == "tfds" else kind)
     if kind == "npz" and (expand(argument) / "train.npz").is_file():
-        known = _npz(expand(argument))
+        known, several = _npz(expand(argument))
     elif kind == "folder" and expand(argument).is_dir():
         known = _folder(expand(argument))
     elif kind in label_file.KINDS and expand(argument).is_file():
         known, several = _label_file(str(config.data.name), expand(argument), config.data.columns)
+    elif kind in ("hf", "wds"):
+        known, several, why = _within(kind, argument, config.data.columns)
     note = None
     if known is None:
         given = num_classes or config.model.get("num_classes")
         known = (int(given or UNKNOWN[0]), *UNKNOWN[1:])
-        note = f"{config.data.name} is not here; assumed are photos, {known[0]:,} classes (--num-classes N)"
+        note = f"{config.data.name} {why}; assumed are photos, {known[0]:,} classes (--num-classes N)"
         note += f" and {num_train or known[1]:,} training images (--num-train N)"
     classes, train, test, shape = known
     facts = _drawn(config, num_classes or classes, num_train or train, test, shape, note)
@@ -87,24 +89,43 @@ def _drawn(config: Config, classes: int, stored: int, test: int, shape: Shape | 
     )
 
 
-def _npz(root: Path) -> tuple[int, int, int, Shape | None] | None:
-    """From the headers of the arrays; the labels are small and are read."""
+def _npz(root: Path) -> tuple[tuple[int, int, int, Shape | None], bool]:
+    """From the headers of the arrays, and whether images have several labels; the labels are small and are read."""
     try:
         with np.load(root / "train.npz", allow_pickle=False) as arrays:
-            classes = len(arrays["class_names"]) if "class_names" in arrays else int(arrays["label"].max()) + 1
+            labels, names = arrays["label"], next((arrays[key] for key in npz.NAMES if key in arrays), None)
+        several = labels.ndim == 2 and labels.shape[1] > 1
+        classes = len(names) if names is not None else labels.shape[1] if several else int(labels.max()) + 1
         train, test = _header(root / "train.npz"), _header(root / "test.npz")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"cannot read {str(root)!r}: {(str(error).splitlines() or ['?'])[0]}") from None
     shape: Any = train[1:] if len(train) == 4 else (*train[1:], 1)
-    return classes, train[0], test[0], shape
+    return (classes, train[0], test[0], shape), several
 
 
 def _label_file(source: str, file: Path, columns: str | None) -> tuple[tuple[int, int, int, None], bool]:
     """From the rows, and whether an image may have several labels; no image is read."""
     rows = label_file.read(source, file, columns)
     images = collections.Counter(rows.splits or ["train"] * len(rows))
-    held_out = round(0.2 * images["train"]) if "test" not in images else 0
-    return (len(rows.class_names), images["train"] - held_out, images.get("test", held_out), None), rows.several
+    return _photos(images, len(rows.class_names)), rows.several
+
+
+def _within(kind: str, argument: str, columns: str | None) -> tuple[tuple[int, int, int, None] | None, bool, str]:
+    """From the labels within Parquet files or shards, or why they say nothing; no image is read."""
+    try:
+        found = hf.count(argument, columns) if kind == "hf" else wds.count(argument)
+    except UserError as error:
+        return None, False, f"cannot be looked into ({str(error).splitlines()[0].removeprefix(f'{kind}:{argument}: ')})"
+    if found is None:
+        return None, False, "has too many shards to look into"
+    images, class_names, several = found
+    return _photos(images, len(class_names)), several, ""
+
+
+def _photos(images: collections.Counter[str], classes: int) -> tuple[int, int, int, None]:
+    """(classes, training images, test images, no common size), with a test split drawn where there is none."""
+    held_out = round(0.2 * images["train"]) if "test" not in images else 0  # see splits.automatic_test
+    return classes, images["train"] - held_out, images.get("test", held_out), None
 
 
 def _header(path: Path) -> tuple[int, ...]:
@@ -122,5 +143,4 @@ def _folder(root: Path) -> tuple[int, int, int, Shape | None] | None:
     images = {split: sum(len(image_files(d)) for d in subfolders(folder)) for split, folder in folders.items()}
     if not classes or not images["train"]:
         return None
-    held_out = round(0.2 * images["train"]) if "test" not in images else 0  # see splits.automatic_test
-    return len(classes), images["train"] - held_out, images.get("test", held_out), None
+    return _photos(collections.Counter(images), len(classes))

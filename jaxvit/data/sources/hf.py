@@ -1,5 +1,6 @@
 """Image data sets as the `datasets` library stores them, `hf:NAME`: their Parquet or Arrow files, read offline."""
 
+import collections
 import io
 import json
 import os
@@ -31,11 +32,7 @@ def load(name: str, **options: Any) -> Source:
     Raises:
       UserError: no such directory or copy, files that cannot be read, no columns for image and label.
     """
-    packages.require("pyarrow")
-    source, root = f"hf:{name}", _directory(name)
-    files = sorted(p for p in root.rglob("*") if p.suffix in (".parquet", ".arrow") and not p.name.startswith("."))
-    if not files:
-        raise UserError(f"{source}: no *.parquet and no *.arrow file in {root}; expected some.")
+    source, root, files = _files(name)
     known = {file: _split(root, file) for file in files}
     tables = [(file, known[file] or "train", _read(source, file)) for file in files]
     columns = options.get("columns")
@@ -68,6 +65,33 @@ def load(name: str, **options: Any) -> Source:
     return collect(source, photos, class_names, several=several, notes=notes, **options)
 
 
+def count(name: str, columns: str | None = None) -> tuple[collections.Counter[str], list[str], bool]:
+    """Returns (images of each split, classes, whether an image may have several labels); no image is read."""
+    source, root, files = _files(name)
+    images: collections.Counter[str] = collections.Counter()
+    found: dict[str, None] = {}
+    several, names = False, None
+    for i, file in enumerate(files):
+        if i == 0:
+            _, label, names = _columns(source, _schema(source, file), columns)
+        values = _read(source, file, [label])[label].to_pylist()
+        images[_split(root, file) or "train"] += len(values)
+        several = several or any(isinstance(value, list) for value in values)
+        for row, value in enumerate([] if names else values):
+            found |= dict.fromkeys(_names(source, f"{file.name}[{row}]", value, None))
+    return images, names or in_order(found), several
+
+
+def _files(name: str) -> tuple[str, Path, list[Path]]:
+    """The data's name in messages, its directory, its files in their order."""
+    packages.require("pyarrow")
+    source, root = f"hf:{name}", _directory(name)
+    files = sorted(p for p in root.rglob("*") if p.suffix in (".parquet", ".arrow") and not p.name.startswith("."))
+    if not files:
+        raise UserError(f"{source}: no *.parquet and no *.arrow file in {root}; expected some.")
+    return source, root, files
+
+
 def _directory(name: str) -> Path:
     """A directory as it is named, or the newest copy of a repository in the hub's cache."""
     path = expand(name)
@@ -96,17 +120,46 @@ def _split(root: Path, file: Path) -> str | None:
     return None
 
 
-def _read(source: str, file: Path) -> Any:
+def _read(source: str, file: Path, columns: list[str] | None = None) -> Any:
+    """A file as a table, of these columns alone."""
+
+    def read() -> Any:
+        if file.suffix == ".parquet":
+            return pyarrow.parquet.read_table(file, columns=columns)
+        with pyarrow.memory_map(os.fspath(file)) as mapped:
+            table = pyarrow.ipc.open_stream(mapped).read_all()
+            return table if columns is None else table.select(columns)
+
     import pyarrow
     import pyarrow.ipc
     import pyarrow.parquet
 
-    try:
+    return _plainly(source, file, read)
+
+
+def _schema(source: str, file: Path) -> Any:
+    """The columns of a file."""
+
+    def read() -> Any:
         if file.suffix == ".parquet":
-            return pyarrow.parquet.read_table(file)
+            return pyarrow.parquet.read_schema(file)
         with pyarrow.memory_map(os.fspath(file)) as mapped:
-            return pyarrow.ipc.open_stream(mapped).read_all()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
+            return pyarrow.ipc.open_stream(mapped).schema
+
+    import pyarrow
+    import pyarrow.ipc
+    import pyarrow.parquet
+
+    return _plainly(source, file, read)
+
+
+def _plainly(source: str, file: Path, read: Callable[[], Any]) -> Any:
+    """What `read` returns; raises UserError where the file is damaged, or has not these columns."""
+    import pyarrow
+
+    try:
+        return read()
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
         raise UserError(f"{source}: {file.name} cannot be read ({escape.message(error, 100)}).") from None
 
 

@@ -11,13 +11,16 @@ from jaxvit.runtime.paths import expand
 
 MAX_CLASSES = 100_000  # a larger label is a mistake; its classifier would not fit the memory
 MAX_CHANNELS = 16  # more in the last place means [n, c, h, w]
+NAMES = ("class_names", "classes")  # arrays that may name the classes
 
 
 def load(path: str, to_train: bool = True) -> Source:
-    """Reads `image` ([n, h, w, c] or [n, h, w]; uint8, or float in [0, 1]) and `label` (int [n]) of each split.
+    """Reads `image` ([n, h, w, c] or [n, h, w]; uint8, or float in [0, 1]) and `label` of each split.
 
-    `class_names` (different strings [num_classes]) in train.npz names the classes; otherwise their number is the
-    largest train label plus one, and some split must have the label 0. Classes without a training image are noted.
+    `label` is int [n], or of several labels per image 0 or 1 for each class, [n, num_classes]. `classes` or
+    `class_names` (different strings [num_classes]) in train.npz names the classes; otherwise they are numbers: of one
+    label up to the largest train label, and some split must have the label 0. Classes without a training image are
+    noted.
     """
     root = expand(path)
     if not root.is_dir():
@@ -32,22 +35,28 @@ def load(path: str, to_train: bool = True) -> Source:
             raise UserError(f"npz:{path}: {name}.npz is missing; expected train.npz and test.npz.")
         arrays = _read(file)
         splits[name] = _split(name, file, arrays)
-        if name == "train" and "class_names" in arrays:
-            class_names = _class_names(file, arrays["class_names"])
+        key = next((key for key in NAMES if key in arrays), None)
+        if name == "train" and key is not None:
+            class_names = _class_names(file, key, arrays[key])
     train = splits["train"]
-    if train.labels.max() >= MAX_CLASSES:
+    several = train.labels.ndim == 2
+    if several:
+        class_names = class_names or [str(i) for i in range(train.labels.shape[1])]
+        for name, split in splits.items():
+            _check_several(root / f"{name}.npz", split, len(class_names))
+    elif train.labels.max() >= MAX_CLASSES:
         raise UserError(f"{root / 'train.npz'}: label {train.labels.max()}; expected at most {MAX_CLASSES - 1}.")
     if class_names is None:
         _check_first(root / "train.npz", list(splits.values()))
         class_names = [str(i) for i in range(int(train.labels.max()) + 1)]
-    if to_train and (len(class_names) < 2 or len(np.unique(train.labels)) < 2):
+    if to_train and not several and (len(class_names) < 2 or len(np.unique(train.labels)) < 2):
         raise UserError(f"{root / 'train.npz'}: all labels are of one class; a classifier needs two or more.")
     for name, split in splits.items():
         _check_against_train(root / f"{name}.npz", split, train, len(class_names))
     assert train.images is not None
     _, h, w, c = train.images.shape
     mean, std = channel_statistics(train.images)
-    return Source(splits, class_names, c, (h, w), mean, std, _without_images(train, class_names))
+    return Source(splits, class_names, c, (h, w), mean, std, _notes(train, class_names))
 
 
 def _read(file: Path) -> dict[str, np.ndarray]:
@@ -57,7 +66,7 @@ def _read(file: Path) -> dict[str, np.ndarray]:
             stored = np.load(opened, allow_pickle=False)
             if isinstance(stored, np.ndarray):
                 raise UserError(f"{file}: a single array; expected an archive written by numpy.savez.")
-            return {key: stored[key] for key in ("image", "label", "class_names") if key in stored}
+            return {key: stored[key] for key in ("image", "label", *NAMES) if key in stored}
     except UserError:
         raise
     except ValueError as error:
@@ -79,16 +88,35 @@ def _split(name: str, file: Path, arrays: dict[str, np.ndarray]) -> Split:
     images, labels = _images(file, arrays["image"]), arrays["label"]
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise UserError(f"{file}: label is {labels.dtype} {list(labels.shape)}; expected whole numbers [n].")
+    several = labels.ndim == 2
+    if several:
+        labels = _indicators(file, labels)
+    elif labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"{file}: label is {labels.dtype} {list(labels.shape)}; expected whole numbers [n], or of several labels "
+            "per image 0 and 1 [n, classes]."
+        )
     if len(images) != len(labels):
         raise UserError(f"{file}: {len(images)} images but {len(labels)} labels; expected one label per image.")
     if not len(images):
         raise UserError(f"{file}: no images.")
-    if labels.min() < 0 or labels.max() >= 2**31:
+    if not several and (labels.min() < 0 or labels.max() >= 2**31):
         bad = labels.min() if labels.min() < 0 else labels.max()
         raise UserError(f"{file}: label {bad}; expected labels from 0 to the number of classes minus one.")
     return from_arrays(name, images, labels, stored=file.name)
+
+
+def _indicators(file: Path, labels: np.ndarray) -> np.ndarray:
+    """Several labels per image as uint8 [n, classes]."""
+    if labels.dtype.kind not in "biuf" or not np.isin(labels, (0, 1)).all():
+        other = labels[~np.isin(labels, (0, 1))].ravel()[:1] if labels.dtype.kind in "biuf" else [labels.dtype]
+        raise UserError(
+            f"{file}: label has shape {list(labels.shape)}, so several labels per image, but holds {other[0]}; "
+            "expected 0 and 1 alone, or whole numbers [n]."
+        )
+    if not labels.shape[1]:
+        raise UserError(f"{file}: label has shape {list(labels.shape)}; expected a column for each class.")
+    return labels.astype(np.uint8)
 
 
 def _images(file: Path, images: np.ndarray) -> np.ndarray:
@@ -128,24 +156,39 @@ def _check_first(file: Path, splits: list[Split]) -> None:
         )
 
 
-def _without_images(train: Split, class_names: list[str]) -> list[str]:
-    """A note on classes that training never shows."""
-    missing = np.setdiff1d(np.arange(len(class_names)), train.labels)
-    if not len(missing):
-        return []
-    names = ", ".join(class_names[i] for i in missing[:3]) + (", ..." if len(missing) > 3 else "")
-    return [f"{len(missing)} of {len(class_names)} classes have no training image: {names}"]
+def _notes(train: Split, class_names: list[str]) -> list[str]:
+    """Lines on several labels per image, and on classes that training never shows."""
+    several = train.labels.ndim == 2
+    notes = ["several labels per image"] if several else []
+    if several and np.all(train.labels.sum(axis=1) == 1):
+        notes = ["each image has exactly one of the classes; whole numbers [n] as label would make that known"]
+    there = np.flatnonzero(train.labels.any(axis=0)) if several else np.unique(train.labels)
+    missing = np.setdiff1d(np.arange(len(class_names)), there)
+    if len(missing):
+        names = ", ".join(class_names[i] for i in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        notes.append(f"{len(missing)} of {len(class_names)} classes have no training image: {names}")
+    return notes
 
 
-def _class_names(file: Path, names: np.ndarray) -> list[str]:
+def _check_several(file: Path, split: Split, num_classes: int) -> None:
+    if split.labels.ndim != 2 or split.labels.shape[1] != num_classes:
+        raise UserError(
+            f"{file}: label has shape {list(split.labels.shape)}; expected [n, {num_classes}], the classes "
+            "of train.npz."
+        )
+
+
+def _class_names(file: Path, key: str, names: np.ndarray) -> list[str]:
     if names.ndim != 1 or names.dtype.kind != "U" or len(set(names.tolist())) != len(names):
-        raise UserError(f"{file}: class_names must be different strings [num_classes].")
+        raise UserError(f"{file}: {key} must be different strings [num_classes].")
     return [str(name) for name in names]
 
 
 def _check_against_train(file: Path, split: Split, train: Split, num_classes: int) -> None:
     assert split.images is not None and train.images is not None
-    if split.labels.max() >= num_classes:
+    if split.labels.ndim != train.labels.ndim:
+        raise UserError(f"{file}: label has shape {list(split.labels.shape)}; expected [n] as in train.npz.")
+    if split.labels.max() >= num_classes and split.labels.ndim == 1:
         raise UserError(
             f"{file}: label {split.labels.max()}; expected 0 to {num_classes - 1} ({num_classes} classes by train.npz)."
             + (" Do the labels begin at 1?" if split.labels.max() == num_classes and split.labels.min() > 0 else "")

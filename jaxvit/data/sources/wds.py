@@ -1,5 +1,6 @@
 """Tar shards as WebDataset writes them, `wds:PATTERN`: an image and its label by their common key, read by offset."""
 
+import collections
 import functools
 import glob
 import io
@@ -24,6 +25,7 @@ LABELS = ("cls", "json", "txt")  # members that may hold the label, in the order
 KEYS = ("label", "labels", "cls", "class")  # of a json member
 LARGEST = 2**20  # bytes of a label
 BRACES = re.compile(r"\{([^{}]*)\}")
+Row = tuple[str, str, Callable[[], IO[bytes]], list[str]]  # name, split, what opens the image, classes
 
 
 def load(pattern: str, **options: Any) -> Source:
@@ -38,7 +40,34 @@ def load(pattern: str, **options: Any) -> Source:
     """
     source = f"wds:{pattern}"
     shards = _shards(source, pattern)
-    rows: list[tuple[str, str, Callable[[], IO[bytes]], list[str]]] = []
+    rows, several = _rows(source, shards)
+    class_names = in_order(name for *_, names in rows for name in names)
+    known = options.get("class_names")
+    if known is not None and sorted(known) == sorted(class_names):
+        class_names = list(known)
+    places = {name: i for i, name in enumerate(class_names)}
+    photos = [
+        Photo(path, name, split, tuple(int(n in own) for n in class_names) if several else places[own[0]], i)
+        for i, (name, split, path, own) in enumerate(rows)
+    ]
+    notes = [f"{len(rows):,} images in {len(shards)} shards"]
+    return collect(source, photos, class_names, several=several, notes=notes, **options)
+
+
+def count(pattern: str, most: int = 100) -> tuple[collections.Counter[str], list[str], bool] | None:
+    """Returns (images of each split, classes, whether an image may have several labels); None of over `most` shards."""
+    source = f"wds:{pattern}"
+    shards = _shards(source, pattern)
+    if len(shards) > most:
+        return None
+    rows, several = _rows(source, shards)
+    images = collections.Counter(split for _, split, *_ in rows)
+    return images, in_order(name for *_, names in rows for name in names), several
+
+
+def _rows(source: str, shards: list[Path]) -> tuple[list[Row], bool]:
+    """The images of the shards, and whether they have lists of labels."""
+    rows: list[Row] = []
     several = False
     for shard in shards:
         split = _split(shard) or "train"
@@ -52,17 +81,7 @@ def load(pattern: str, **options: Any) -> Source:
             rows.append((f"{shard.name}/{key}", split, functools.partial(_opened, shard, *image), names))
     if not rows:
         raise UserError(f"{source}: no images in {len(shards)} shards; expected members such as 0001.jpg and 0001.cls.")
-    class_names = in_order(name for *_, names in rows for name in names)
-    known = options.get("class_names")
-    if known is not None and sorted(known) == sorted(class_names):
-        class_names = list(known)
-    places = {name: i for i, name in enumerate(class_names)}
-    photos = [
-        Photo(path, name, split, tuple(int(n in own) for n in class_names) if several else places[own[0]], i)
-        for i, (name, split, path, own) in enumerate(rows)
-    ]
-    notes = [f"{len(rows):,} images in {len(shards)} shards"]
-    return collect(source, photos, class_names, several=several, notes=notes, **options)
+    return rows, several
 
 
 def expand_braces(pattern: str) -> list[str]:

@@ -53,6 +53,12 @@ def test_limits_apply_to_train_only():
     assert len(few.val) == 0 and (np.bincount(few.train.labels) == 3).all()
 
 
+@pytest.mark.parametrize("key", ["classes", "class_names"])
+def test_npz_names_its_classes(tmp_path, key):
+    data = load_dataset(_write(tmp_path, {**_arrays(30), key: np.array(["cat", "dog", "emu"])}), val_fraction=0)
+    assert data.class_names == ["cat", "dog", "emu"] and not data.several
+
+
 def test_npz_is_read_as_stored(tmp_path):
     train, test = _arrays(30), _arrays()
     data = load_dataset(_write(tmp_path, train, test), val_fraction=0.2)
@@ -80,6 +86,37 @@ def test_npz_labels_from_one_are_refused_and_classes_without_images_are_said(tmp
     assert named.num_classes == 4 and "1 of 4 classes have no training image: none" in named.notes
     assert load([1, 2, 3, 1, 2, 3], [0, 2, 1, 1, 2, 3]).num_classes == 4  # the test split has the class 0
     assert load([0, 0, 0, 5, 5, 5], [0] * 6).notes == ["4 of 6 classes have no training image: 1, 2, 3, ..."]
+
+
+@pytest.mark.parametrize("kind", [bool, np.int64, np.float32])
+def test_npz_with_several_labels_per_image(tmp_path, kind):
+    labels = np.array([[0, 1, 0], [1, 1, 0], [0, 0, 0], [1, 0, 0]] * 5, kind)
+    train, test = ({**_arrays(len(part)), "label": part} for part in (labels, labels[:6]))
+    data = load_dataset(_write(tmp_path, {**train, "classes": np.array(["cat", "dog", "emu"])}, test), val_fraction=0)
+    assert data.several and data.class_names == ["cat", "dog", "emu"] and data.train.labels.dtype == np.uint8
+    np.testing.assert_array_equal(data.train.labels, labels)
+    np.testing.assert_array_equal(data.test.labels, labels[:6])
+    assert data.notes == ["several labels per image", "1 of 3 classes have no training image: emu"]
+    data = load_dataset(_write(tmp_path, train, {**test, "label": labels[:6]}), val_fraction=0.2)
+    assert data.class_names == ["0", "1", "2"] and len(data.val) == 4
+    one_hot = {**_arrays(6), "label": np.eye(3, dtype=kind)[np.arange(6) % 3]}
+    assert "exactly one of the classes" in load_dataset(_write(tmp_path, one_hot, one_hot), val_fraction=0).notes[0]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "said"),
+    [
+        ([[0, 1], [2, 0]], None, r"train.npz: label has shape \[2, 2\], so several labels per image, but holds 2;"),
+        ([[0.0, 0.5], [1, 0]], None, "but holds 0.5; expected 0 and 1 alone"),
+        ([[0, 1], [1, 0]], [[0, 1, 1]], r"test.npz: label has shape \[1, 3\]; expected \[n, 2\]"),
+        ([[0, 1], [1, 0]], [1, 0], r"test.npz: label has shape \[2\]; expected \[n, 2\]"),
+        ([0, 1], [[0, 1]], r"test.npz: label has shape \[1, 2\]; expected \[n\] as in train.npz"),
+    ],
+)
+def test_npz_mistakes_in_several_labels(tmp_path, train, test, said):
+    parts = [np.array(train), np.array(train if test is None else test)]
+    with pytest.raises(UserError, match=said):
+        load_dataset(_write(tmp_path, *({**_arrays(len(part)), "label": part} for part in parts)))
 
 
 def test_npz_takes_floats_grey_images_names_and_its_own_validation(tmp_path):
