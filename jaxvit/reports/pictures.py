@@ -9,7 +9,7 @@ import numpy as np
 from jaxvit.errors import UserError
 from jaxvit.reports import numbers
 from jaxvit.reports.blocks import Block, Picture, Pictures, Table, Text
-from jaxvit.reports.runs import RunFiles
+from jaxvit.reports.runs import RunFiles, defaults
 
 SIDE = 128  # pixels to which small images are enlarged
 SHOWN = 8  # images of the fixed sample
@@ -207,6 +207,12 @@ def heat_maps(
         heat = np.round(255 * overlay.colour(map_)).astype(np.uint8)
         out.append((Picture(to_png(overlay.overlay(image, map_)), "", (line,)), Picture(to_png(heat), "", (line,))))
     return out
+
+
+def augments(run: RunFiles) -> bool:
+    """Whether the run's training images are changed at all."""
+    usual = defaults()
+    return any(word.startswith("augment.") and value != usual.get(word) for word, value in run.config.items())
 
 
 def augmented(run: RunFiles) -> list[Block]:

@@ -56,11 +56,7 @@ def write_report(
             ("Confident mistakes", mistakes(known, more)),
         ]
     elif known:
-        one = [
-            ("Classes", several_labels.classes(known)),
-            ("Precision and recall", several_labels.curves(known)),
-            ("Worst mistakes", [b for r in known for b in several_labels.mistakes(r, pictures.sample_images(r, more))]),
-        ]
+        one = of_several(known, more)
     parts: list[tuple[str, list[Block]]] = [
         ("Summary", summary(runs)),
         ("Differences", [] if runs[0].several else list(tables.differences(runs))),
@@ -76,6 +72,16 @@ def write_report(
     sections = [Section(title, blocks) for title, blocks in parts if blocks]
     title = f"{_data_name(runs[0])}: " + (runs[0].label if len(runs) == 1 else f"{len(runs)} runs")
     return page.write(target, title, _subtitle(runs), sections)
+
+
+def of_several(runs: Sequence[RunFiles], more: dict[int, np.ndarray] | None) -> list[tuple[str, list[Block]]]:
+    """The sections on the classes and mistakes of several labels per image."""
+    worst = [block for run in runs for block in several_labels.mistakes(run, pictures.sample_images(run, more))]
+    return [
+        ("Classes", several_labels.classes(runs)),
+        ("Precision and recall", several_labels.curves(runs)),
+        ("Worst mistakes", worst),
+    ]
 
 
 def check_target(out: Path) -> None:
@@ -154,7 +160,8 @@ def training(runs: Sequence[RunFiles]) -> list[Block]:
         return [Text("No epoch has been recorded yet.", "note")]
     drawn = [(name, figures.curves(name, runs)) for name in figures.CURVES]
     several = "Solid: validation; thin and dashed: training." if len(runs) > 1 else ""
-    notes = {"loss": several, "accuracy": several + " Training images are augmented." if several else ""}
+    changed = " Training images are augmented." if any(pictures.augments(run) for run in runs) else ""
+    notes = {"loss": several, "accuracy": several + changed if several else ""}
     blocks: list[Block] = [Figure(f"curve_{name}", svg, notes.get(name, "")) for name, svg in drawn if svg]
     keys = ["run", *dict.fromkeys(key for run in runs for line in run.epochs for key in line)]
     rows = [[run.label, *(line.get(key) for key in keys[1:])] for run in runs for line in run.epochs]

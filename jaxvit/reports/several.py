@@ -61,7 +61,8 @@ def curves(runs: Sequence[RunFiles]) -> list[Block]:
         for k in np.argsort(np.nan_to_num(precisions, nan=2.0), kind="stable"):
             if not np.isnan(precisions[k]):
                 _, hits, said = multi_label.curve(run.logits[:, k], run.labels[:, k] > 0)
-                drawn.append((run.class_names[k], float(precisions[k]), hits / hits[-1], hits / said))
+                new = np.diff(hits, prepend=0) > 0  # where recall grows: the area under these steps is the precision
+                drawn.append((run.class_names[k], float(precisions[k]), hits[new] / hits[-1], hits[new] / said[new]))
         for name, precision, x, y in drawn:
             chosen = np.unique(np.linspace(0, len(x) - 1, 100).astype(int))
             raw += [[run.label, name, precision, float(x[i]), float(y[i])] for i in chosen]
@@ -99,14 +100,14 @@ def mistakes(run: RunFiles, images: dict[int, np.ndarray]) -> list[Block]:
         index, name = int(run.index[i]), run.class_names[k]
         what = "missed" if run.labels[i, k] else "said, not there"
         there = true_name(run.labels[i], run.class_names)
-        rows.append([run.image_name(index), what, name, f"{100 * p[i, k]:.1f} %", there])
+        rows.append([run.image_name(index), what, name, there, f"{100 * p[i, k]:.1f} %"])
         raw.append([index, run.image_name(index), what, name, float(p[i, k]), there])
         if index in images:
-            lines = (f"{what}, {100 * p[i, k]:.0f} %", f"true: {there}", run.image_name(index))
+            lines = (f"{what}, {100 * p[i, k]:.0f}\u00a0%", f"true: {there}", run.image_name(index))
             shown.append(Picture(to_png(images[index]), name, lines))
     named = NAMED if run.names is not None else NUMBERED
     table = Table(
-        ["image", "mistake", "class", "probability", "true"], rows, left=3,
+        ["image", "mistake", "class", "true", "probability"], rows, left=4,
         caption=f"{run.label}: classes that were surely said and are not there, or surely not said and are. {named}",
         csv=(f"mistakes_{run.slug}.csv", ["index", "image", "mistake", "class", "probability", "true"], raw),
     )  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxvit.errors import UserError
 from jaxvit.reports.blocks import Block, Picture, Pictures, Text
-from jaxvit.reports.pictures import heat_maps, to_png
+from jaxvit.reports.pictures import heat_maps, to_png, true_name
 from jaxvit.reports.runs import RunFiles
 
 SHOWN = 8  # images
@@ -21,7 +21,7 @@ def grids(runs: Sequence[RunFiles], heads: Mapping[str, str]) -> list[Block]:
     if first is None or first.samples is None:
         return []
     labels = first.samples["label"]
-    chosen = _one_of_each(labels, min(SHOWN, len(labels)))
+    chosen = _of_all_classes(labels, min(SHOWN, len(labels)))
     images, labels, index = (first.samples[key][chosen] for key in ("image", "label", "index"))
     out: list[Block] = []
     from jaxvit import inference
@@ -37,7 +37,7 @@ def grids(runs: Sequence[RunFiles], heads: Mapping[str, str]) -> list[Block]:
     names = ["original", *(heads.get(label, label) for label, _ in columns)]
     overlays, heats = [], []
     for i, image in enumerate(images):
-        lines = (f"true: {first.class_names[int(labels[i])]}", first.image_name(int(index[i])))
+        lines = (f"true: {true_name(labels[i], first.class_names)}", first.image_name(int(index[i])))
         original = Picture(to_png(image), "", lines)
         overlays += [original, *(column[i][0] for _, column in columns)]
         heats += [original, *(column[i][1] for _, column in columns)]
@@ -53,8 +53,10 @@ def grids(runs: Sequence[RunFiles], heads: Mapping[str, str]) -> list[Block]:
     ]
 
 
-def _one_of_each(labels: np.ndarray, number: int) -> np.ndarray:
-    """Positions of images of classes as many as can be."""
-    firsts = [int(np.flatnonzero(labels == k)[0]) for k in np.unique(labels)]
-    rest = [i for i in range(len(labels)) if i not in firsts]
-    return np.sort(np.array((firsts + rest)[:number]))
+def _of_all_classes(labels: np.ndarray, number: int) -> np.ndarray:
+    """Positions of `number` images, of each class about as many; `labels` int [n], or 0 and 1 [n, classes]."""
+    if labels.ndim == 2:  # of several labels the rarest counts
+        rarest = np.where(labels > 0, labels.sum(axis=0, dtype=int), len(labels) + 1).argmin(axis=1)
+        labels = np.where(labels.any(axis=1), rarest, labels.shape[1])
+    rank = np.array([np.sum(labels[:i] == label) for i, label in enumerate(labels)])
+    return np.sort(np.argsort(rank, kind="stable")[:number])

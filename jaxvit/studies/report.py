@@ -125,12 +125,21 @@ def _of_runs(study: Study, runs: list[RunFiles]) -> list[tuple[str, list[Block]]
         f"Of {len(shown)} of {len(runs)} rows; the others: python main.py report --workdir ROW/{runs[0].path.name}."
     )
     few: list[Block] = [note] if len(shown) < len(runs) else []
+    looks = ("Where the models look", grids(drawn, {row.name: row.label for row in study.rows}))
+    if any(run.several for run in runs):
+        differences: list[Block] = []
+        judged = [(title, few + blocks) for title, blocks in run_report.of_several(shown, None)] + [looks]
+    else:
+        differences = in_parts(study, runs, lambda some: list(run_tables.differences(some)))
+        judged = [
+            ("Confusion", few + run_report.confusion(shown, None)),
+            looks,
+            ("Classes", few + run_report.classes(shown)),
+        ]
     return [
-        ("Differences", in_parts(study, runs, lambda some: list(run_tables.differences(some)))),
+        ("Differences", differences),
         ("Training", in_parts(study, runs, run_report.training)),
-        ("Confusion", few + run_report.confusion(shown, None)),
-        ("Where the models look", grids(drawn, {row.name: row.label for row in study.rows})),
-        ("Classes", few + run_report.classes(shown)),
+        *judged,
         ("Augmentation", augmentation(runs)),
         ("Config", list(run_tables.config_tables(runs))),
     ]
@@ -168,9 +177,8 @@ def augmentation(runs: Sequence[RunFiles]) -> list[Block]:
         kinds.setdefault(str(sorted(words.items())), run)
     table = run_tables.augmentations(runs)
     blocks: list[Block] = [table] if table else [Text("No augmentation and no regularisation words are in use.")]
-    usual = {w: v for w, v in run_tables.defaults().items() if w.startswith("augment.")}
     for run in kinds.values():
-        if any(run.config.get(word) != value for word, value in usual.items()):
+        if pictures.augments(run):
             blocks += pictures.augmented(run)
     return blocks
 

@@ -67,6 +67,13 @@ def _of_classes(name: str) -> Callable[[RunFiles, Mapping[str, Any]], float | No
     return read
 
 
+def _several(name: str) -> Callable[[RunFiles, Mapping[str, Any]], float | None]:
+    def read(run: RunFiles, record: Mapping[str, Any]) -> float | None:
+        return 100 * run_tables.several_scores(run)[name] if run.several and run.logits is not None else None
+
+    return read
+
+
 def _best_epoch(run: RunFiles, record: Mapping[str, Any]) -> float | None:
     found = run_tables.best_validation(run)
     return None if found is None else found[0]
@@ -77,6 +84,9 @@ OURS: dict[str, tuple[Callable[[RunFiles, Mapping[str, Any]], float | None], int
     "accuracy": (_accuracy, 2),
     "balanced_accuracy": (_of_classes("balanced_accuracy"), 2),
     "macro_f1": (_of_classes("macro_f1"), 2),
+    "mAP": (_several("mAP"), 2),
+    "micro_f1": (_several("micro_f1"), 2),
+    "exact_match": (_several("exact_match"), 2),
     "parameters": (_summary("parameters", 1e-6), 2),
     "macs": (_summary("gmacs", 1e3), 0),
     "seconds_per_epoch": (_summary("seconds_per_epoch"), 1),
@@ -169,7 +179,7 @@ def side_by_side(study: Study, results: Sequence[Result], *, extra: bool, gap: b
             ", of their means over seeds. " if seeds else ". "
         )
     of = "a fold" if folded else "the whole test split"
-    caption += f"Our top-1 is of {of}, from the checkpoint that is best on validation images"
+    caption += f"Ours are figures of {of}, from the checkpoint that is best on validation images"
     caption += "; published figures as printed in the source." if printed else "."
     name = "extra_rows.csv" if extra else "published_and_ours.csv"
     return Table(head, rows, caption, csv=(name, csv_head, raw))
@@ -211,7 +221,8 @@ def costs(results: Sequence[Result]) -> Table:
         head += [f"{name}, published", "counted"] if told else [name]
         columns += [f"published_{key}_m", key]
         for row, plain, result, value in zip(rows, raw, known, published, strict=True):
-            counted = f"{result.cost[key] / 1e6:,.{2 if key == 'parameters' else 0}f}"
+            millions = result.cost[key] / 1e6
+            counted = f"{millions:,.{2 if key == 'parameters' or millions < 10 else 0}f}"
             row += [_published(value, digits), counted] if told else [counted]
             plain += [value, result.cost[key]]
     caption = "Counted from the models as declared, at full size; one MAC (multiply-accumulate) is two FLOPs. "
