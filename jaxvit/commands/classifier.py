@@ -8,9 +8,22 @@ from jaxvit.errors import UserError
 from jaxvit.runtime import compile_cache
 
 
+class _Runs(argparse.Action):
+    """`--workdir A --workdir B`: `workdir` is the first, `workdirs` are all."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        namespace.workdirs = [*getattr(namespace, "workdirs", []), values]
+        namespace.workdir = namespace.workdirs[0]
+
+
 def add_options(parser: Parser) -> None:
     """The options that name a classifier: a run, or a model with its weights."""
-    parser.add_argument("--workdir", metavar="DIR", help="a run: its best checkpoint and its preprocessing")
+    parser.add_argument(
+        "--workdir", metavar="DIR", action=_Runs, help="a run: its best checkpoint and its preprocessing; several: "
+        "the mean of their probabilities",
+    )  # fmt: skip
     parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights (.safetensors, .npz); default: the hub")
     add_weights(parser)

@@ -1,6 +1,6 @@
 """The command `eval`: accuracy and loss of a run, or of a named model, on a split."""
 
-from jaxvit.commands import classifier
+from jaxvit.commands import classifier, together
 from jaxvit.commands.parser import file_to_write, make_parser, positive
 from jaxvit.errors import UserError
 
@@ -19,10 +19,14 @@ def run(argv: list[str]) -> int:
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="at most N images of it, of every class alike")
     parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images a step; default 64")
+    parser.add_argument("--ensemble", action="store_true", help="of several --workdir: the mean of their probabilities")
+    together.add_views(parser)
     parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the metrics there too")
     args = parser.parse_args(argv)
     if args.model is not None and args.data is None:
         raise UserError("--model needs --data, for example --data folder:photos")
+    if args.ensemble or args.tta or len(getattr(args, "workdirs", ())) > 1:
+        return together.evaluate(args)
     loaded = classifier.load(args)
     from jaxvit import inference
     from jaxvit.runtime import console

@@ -2,7 +2,7 @@
 
 import os
 
-from jaxvit.commands import classifier
+from jaxvit.commands import classifier, together
 from jaxvit.commands.parser import file_to_write, make_parser, positive
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape, files
@@ -19,21 +19,23 @@ def run(argv: list[str]) -> int:
         metavar="K",
         help="classes per image; default 5, of several labels those above threshold",
     )
+    together.add_views(parser)
     parser.add_argument("--csv", type=file_to_write, metavar="FILE", help="write file, rank, label, name, probability")
     parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the same as a list of files")
     parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images a step; default 32")
     args = parser.parse_args(argv)
     if not args.images:
         raise UserError("no images; name files or folders")
-    from jaxvit import inference
+    from jaxvit import combine, inference
     from jaxvit.runtime import console
     from jaxvit.workdir import run_files
 
     paths = inference.find_images(args.images)
-    loaded = classifier.load(args)
+    members = together.load(args)
+    loaded = combine.ensemble_of(members)
     names, rows, found = loaded.class_names, [], []
     bad: list[tuple[str, str]] = []
-    for path, probabilities in inference.predict(loaded, paths, args.batch_size, bad):
+    for path, probabilities in combine.predict(members, paths, args.batch_size, bad, args.tta):
         order = probabilities.argsort(kind="stable")[::-1][: args.top or 5]
         if loaded.several and args.top is None:
             order = loaded.said(probabilities)
@@ -53,4 +55,6 @@ def run(argv: list[str]) -> int:
         files.write(args.csv, escape.csv_bytes(columns, rows))
     if args.json:
         run_files.write_json(args.json, found)
+    if (passes := len(members) * (combine.FORMS[args.tta] if args.tta else 1)) > 1:
+        console.say(f"{passes} forward passes an image")
     return inference.say_skipped(bad, len(paths), args.csv and args.csv.with_suffix(".skipped.txt"))
