@@ -15,6 +15,9 @@ _NAMES = {
     "list_models": "jaxvit.models",
     "data_config": "jaxvit.models",
     "load_pretrained": "jaxvit.pretrained",
+    "feature_info": "jaxvit.explain",
+    "features": "jaxvit.explain",
+    "forward_intermediates": "jaxvit.explain",
     "preprocess": "jaxvit.data",
     "UserError": "jaxvit.errors",
 }

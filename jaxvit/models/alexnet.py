@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from jaxvit.models.conv_layers import FeatureMap, check_images, conv, linear, torch_bias
-from jaxvit.models.family import Family
+from jaxvit.models.family import Family, Tap
 from jaxvit.models.layers import Array, Dtype, Size, torch_uniform
 from jaxvit.ops.pooling import adaptive_avg_pool, max_pool
 from jaxvit.precision import at_least_float32
@@ -71,6 +71,14 @@ class AlexNet(nn.Module):
         return max_pool(x, 3, 2) if pool else x
 
 
+# The map before every max-pool, and the last one; modules are torchvision's.
+TAPS = (
+    Tap("features.1", 64, 4, "features_0", jax.nn.relu),
+    Tap("features.4", 192, 8, "features_3", jax.nn.relu),
+    Tap("features.11", 256, 16, "features_10", jax.nn.relu),
+    Tap("features.12", 256, 32, "features"),
+)
+
 FAMILY = Family(
     name="alexnet",
     model=AlexNet,
@@ -81,4 +89,5 @@ FAMILY = Family(
     mark=r"^classifier\.1\.weight$",
     first_conv=("features.0",),
     classifiers={"classifier.6": None},
+    taps=lambda model: TAPS,
 )

@@ -1,7 +1,8 @@
 """What is known of a family of models beside its equations: one record, written next to the model.
 
-`optim` reads in it where a parameter stands, `pretrained` what the files call it, `explain` which layers hold maps,
-`runtime.sharding` how its kernels are cut, `studies` what is small. `registry.FAMILIES` is the list of the records.
+`optim` reads in it where a parameter stands, `pretrained` what the files call it, `explain` which layers hold maps and
+where stages end, `runtime.sharding` how its kernels are cut, `studies` what is small. `registry.FAMILIES` is the list
+of the records.
 """
 
 import re
@@ -29,6 +30,17 @@ MEGATRON: ShardingRules = (
 
 
 DECAYS = r"(.*/)?kernel$"
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A feature map as timm's `forward_intermediates` counts them: the end of a stage, or of a block."""
+
+    module: str  # timm's name of what puts it out
+    channels: int
+    stride: int  # pixels of the image between two cells
+    path: str  # of the module here whose output it is
+    then: Callable[[Any], Any] | None = None  # an activation that follows and has no name here
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -85,6 +97,7 @@ class Family:
 
     # Maps and attention
     default_layer: str | Callable[[Any], str] = "features"  # whose Grad-CAM points at the object
+    taps: Callable[[Any], tuple[Tap, ...]] | None = None  # model -> its feature maps, first to last
     not_maps: frozenset[str] = frozenset()  # modules whose outputs of rank 4 are no rows and columns
     attention: str | None = None  # "tokens" of the whole image, or "windows" of a map
     # model, whether it trains -> which implementation of attention it runs on this platform

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxvit.models.conv_checks import check_resnet
 from jaxvit.models.conv_layers import ANTI_ALIAS, NORMS
-from jaxvit.models.family import Family, Fields, Tensors
+from jaxvit.models.family import Family, Fields, Tap, Tensors
 from jaxvit.models.layers import REMAT_CHOICES
 from jaxvit.models.layouts import Layout, Table
 from jaxvit.models.resnet import ATTENTIONS, BLOCKS, STEMS, ResNet
@@ -181,6 +181,21 @@ def _fits(tensors: Tensors, fields: Fields) -> bool:
     return stem and (fields["block"], fields["attn_layer"]) == (block, attn)
 
 
+def _taps(model: ResNet) -> tuple[Tap, ...]:
+    """The stem before its pooling, and the output of every stage."""
+    whole = model.stem == "cifar"  # the stem keeps the resolution
+    stem = Tap("act1", model.stem_widths()[model.stem_type][1], 1 if whole else 2, "bn1", model.act)
+    return stem, *(
+        Tap(
+            f"layer{i + 1}",
+            model.block_widths(i, depth - 1)[-1],
+            (1 if whole else 4) * 2**i,
+            f"layer{i + 1}_{depth - 1}",
+        )
+        for i, depth in enumerate(model.layers)
+    )
+
+
 FAMILY = Family(
     name="resnet",
     model=ResNet,
@@ -210,6 +225,7 @@ FAMILY = Family(
     layouts=(Layout(r"embedder\.embedder\.convolution\.weight$", HF_RESNET),),
     fits=_fits,
     cifar_stem=("conv1", "maxpool"),
+    taps=_taps,
     branch_ends=r"bn3\.weight$",
     transformers_only={"downsample_in_bottleneck": False, "downsample_in_first_stage": False, "hidden_act": "relu"},
     timm_args=(

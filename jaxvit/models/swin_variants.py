@@ -3,8 +3,8 @@
 import re
 from typing import Any
 
-from jaxvit.models.family import MEGATRON, Family, Fields, patches_fit
-from jaxvit.models.layers import REMAT_CHOICES
+from jaxvit.models.family import MEGATRON, Family, Fields, Tap, patches_fit
+from jaxvit.models.layers import REMAT_CHOICES, to_pair
 from jaxvit.models.layouts import HF_TRANSFORMER, Layout, Tensors, fuse_qkv
 from jaxvit.models.swin import CHOICES, NORM_EPS, SwinTransformer, check_fields
 
@@ -42,6 +42,12 @@ def _small(fields: Fields) -> dict[str, Any]:
     return {**sizes, "num_heads": (1, 2), "depths": depths}
 
 
+def _taps(model: SwinTransformer) -> tuple[Tap, ...]:
+    """The output of every stage."""
+    stride, d = max(to_pair(model.patch_size)), model.embed_dim
+    return tuple(Tap(f"layers.{i}", d * 2**i, stride * 2**i, f"layers_{i}") for i in range(len(model.depths)))
+
+
 FAMILY = Family(
     name="swin",
     model=SwinTransformer,
@@ -72,6 +78,7 @@ FAMILY = Family(
     timm_args=("patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "qkv_bias"),
     takes_image_size=True,
     default_layer="norm",  # the last before the mean
+    taps=_taps,
     not_maps=frozenset({"attn"}),  # windows
     attention="windows",
     attention_runs=lambda model, train: model.attn_implementation or "xla",

@@ -2,13 +2,14 @@
 
 import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 
 from jaxvit.models.conv_checks import check_vgg
 from jaxvit.models.conv_layers import NORMS, FeatureMap, check_images, conv, pick
-from jaxvit.models.family import Family, Fields, Tensors
+from jaxvit.models.family import Family, Fields, Tap, Tensors
 from jaxvit.models.layers import Array, Dtype, Size
 from jaxvit.models.layouts import Layout, Table
 from jaxvit.ops.activations import ACTIVATIONS
@@ -173,6 +174,24 @@ def _fits(tensors: Tensors, fields: Fields) -> bool:
     return (tuple(kernels[i].shape[0] for i in sorted(kernels)), norm_layer) == (widths, fields["norm_layer"])
 
 
+def _taps(model: VGG) -> tuple[Tap, ...]:
+    """The map before every max-pool, and the last one."""
+    act, norm = pick(ACTIVATIONS, "act_layer", model.act_layer), int(model.norm_layer is not None)
+    taps, index, channels, stride = [], -1, model.in_channels, 1  # of the layer before
+    path, then = "", act
+    for entry in model.cfg:
+        if entry == "M":
+            taps += [Tap(f"features.{index}", channels, stride, path, then)] if path else []
+            index, stride, then = index + 1, 2 * stride, functools.partial(_pooled, then=then)
+        else:
+            path, then, index, channels = f"features_{index + 1 + norm}", act, index + 2 + norm, int(entry)
+    return *taps, Tap(f"features.{index}", channels, stride, "features")
+
+
+def _pooled(x: Array, *, then: Callable[[Array], Array]) -> Array:
+    return max_pool(then(x), 2, 2)
+
+
 FAMILY = Family(
     name="vgg",
     model=VGG,
@@ -194,5 +213,6 @@ FAMILY = Family(
     buffers=(r"\.num_batches_tracked$",),
     layouts=(Layout(r"^classifier\.[036]\.", TORCHVISION_VGG, _as_convolutions),),
     fits=_fits,
+    taps=_taps,
     timm_args=("act_layer", "global_pool", "mlp_ratio"),
 )  # fmt: skip

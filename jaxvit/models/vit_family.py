@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxvit.models.family import MEGATRON, Family, Fields, Tensors, patches_fit
-from jaxvit.models.layers import REMAT_CHOICES
+from jaxvit.models.family import MEGATRON, Family, Fields, Tap, Tensors, patches_fit
+from jaxvit.models.layers import REMAT_CHOICES, to_pair
 from jaxvit.models.vit import CHOICES, POOLS, VisionTransformer, check_fields
 from jaxvit.models.vit_layouts import LAYOUTS
 from jaxvit.models.vit_variants import VARIANTS
@@ -48,6 +48,12 @@ def default_layer(model: VisionTransformer) -> str:
     if model.block_fn in ENTRANCE:
         return f"blocks_{last}/{ENTRANCE[model.block_fn]}"
     return f"blocks_{last - 1}" if last > 0 else "patch_embed"  # norms after the branches: what enters the block
+
+
+def taps(model: VisionTransformer) -> tuple[Tap, ...]:
+    """The output of every block."""
+    stride = max(to_pair(model.patch_size))
+    return tuple(Tap(f"blocks.{i}", model.embed_dim, stride, f"blocks_{i}") for i in range(model.depth))
 
 
 def tokens_read(model: VisionTransformer) -> slice:
@@ -102,6 +108,7 @@ FAMILY = Family(
     takes_image_size=True,
     fixed_input_size=True,
     default_layer=default_layer,
+    taps=taps,
     not_maps=frozenset({"q_norm", "k_norm", "sub_norm"}),  # heads
     attention="tokens",
     attention_runs=attention_runs,

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from jaxvit import explain, models, optim, pretrained, train, tree
 from jaxvit.errors import UserError
 from jaxvit.models import registry
-from jaxvit.models.family import Family
+from jaxvit.models.family import Family, Tap
 from jaxvit.models.layouts import Layout
 from jaxvit.models.macs import count_macs
 from jaxvit.pretrained import draw, identify, rules
@@ -92,6 +92,7 @@ FAMILY = Family(
     layouts=(Layout(r"^rooms\.0\.", ((r"^rooms\.(\d+)\.", r"cells_\1_"), (r"^bye\.", "answer."))),),
     fits=lambda tensors, fields: fields["shape"] == ("square" if "square" in tensors else "round"),
     branch_ends=r"_tilt$",
+    taps=lambda model: tuple(Tap(f"cells.{i}", model.width, 4, f"cells_{i}_out") for i in range(model.num_cells)),
     default_layer=lambda model: f"cells_{model.num_cells - 2}_out",
     not_maps=frozenset({"strange"}),
 )
@@ -231,6 +232,11 @@ def test_it_is_explained_and_counted():
     variables = pretrained.convert(model, state_dict(model))
     maps = np.asarray(explain.grad_cam(model, variables, images, 1))
     assert maps.shape == (2, 32, 32) and maps.max() == 1 and maps.min() == 0
+    maps = explain.forward_intermediates(model, variables, images, 2, norm=True)
+    assert [x.shape for x in maps] == [(2, 8, 8, 64)] * 2
+    features = explain.features(model, variables, images)  # the mean after the norm, which the record names
+    np.testing.assert_allclose(features, maps[-1].mean((1, 2)), atol=1e-5)
+    assert explain.feature_info(model)[3] == {"module": "cells.3", "num_chs": 64, "reduction": 4}
     with pytest.raises(UserError, match="Toy has no such attention; expected .*; for any model see grad_cam"):
         explain.attention_rollout(model, variables, images)
     cells = 8 * 8 * (4 * 4 * 3 * 64 + 4 * 2 * 64 * 256)
