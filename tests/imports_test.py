@@ -85,3 +85,46 @@ def test_what_tests_share_lies_in_helpers():
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             wrong += [f"{path.name}: {name}" for name in names if name.split(".")[0] == "tests" and "_test" in name]
     assert not wrong, "\n".join(wrong)
+
+
+# What has no test of its own name -> where it is tested.
+TESTED_BY = {
+    "bench/ceiling": "bench/report_test.py",
+    "bench/loop": "commands/bench_test.py",
+    "bench/programs": "tools/gpu_compile_test.py",
+    "build/binary": "train/several_test.py",
+    "build/facts": "build/blueprint_test.py",
+    "build/parts": "build/blueprint_test.py",
+    "build/resolve": "build/blueprint_test.py",
+    "commands/classifier": "commands/predict_test.py",
+    "commands/leaks": "train/leaks_test.py",
+    "commands/source": "commands/convert_test.py",
+    "commands/study": "studies/conduct_test.py",
+    "data/files": "data/formats_test.py",
+    "models/conv_checks": "models/resnet_test.py",
+    "models/resnet_variants": "models/registry_test.py",
+    "models/swin_variants": "models/registry_test.py",
+    "models/vit_family": "optim/masks_test.py",
+    "models/vit_layouts": "pretrained/foreign_test.py",
+    "ops/attention": "ops/cudnn_attention_test.py",
+    "ops/macs": "models/macs_test.py",
+    "reports/blocks": "reports/page_test.py",
+    "reports/several": "train/several_test.py",
+    "reports/tables": "reports/report_test.py",
+    "runtime/allocator": "runtime/platform_test.py",
+    "studies/costs": "studies/conduct_test.py",
+    "studies/report": "studies/conduct_test.py",
+    "studies/tables": "studies/conduct_test.py",
+    "train/run": "train/loop_test.py",
+    "workdir/orbax_quirks": "workdir/checkpoint_test.py",
+}
+
+
+def test_the_test_of_a_module_is_found_by_its_name():
+    here = Path(__file__).parent
+    tests = {str(path.relative_to(here).with_suffix("")).removesuffix("_test") for path in here.rglob("*_test.py")}
+    names = {str(path.relative_to(PACKAGE).with_suffix("")) for path in modules() if not path.name.startswith("__")}
+    without = names - tests - TESTED_BY.keys()
+    assert not without, "\n".join(f"tests/{name}_test.py is missing" for name in sorted(without))
+    assert TESTED_BY.keys() <= names - tests, "the table has modules that are gone or have a test of their own"
+    assert all((here / test).is_file() for test in TESTED_BY.values())

@@ -54,26 +54,6 @@ def test_every_derivative_is_the_usual_one(name, monkeypatch):
             assert jnp.max(jnp.abs(a - b)) <= 1e-5 * jnp.max(jnp.abs(b)), word
 
 
-@pytest.mark.parametrize("shape", [(2, 16, 16, 64), (2, 7, 7, 256)])
-def test_winograd_rounds_no_worse_than_the_usual_form(shape):
-    """Against float64: values and both gradients."""
-    rng, c = np.random.default_rng(0), shape[-1]
-    x, kernel, dy = (rng.standard_normal(s) for s in (shape, (3, 3, c, c), shape))
-
-    def all_of(conv, *arrays):
-        y, back = jax.vjp(conv, *arrays[:2])
-        return y, *back(arrays[2])
-
-    plain = functools.partial(conv_products.plain, strides=(1, 1), padding=ONES)
-    short = [jnp.asarray(a, jnp.float32) for a in (x, kernel, dy)]
-    ours = all_of(lambda x, k: conv_op.conv(x, k, (1, 1), ONES), *short)
-    usual = all_of(plain, *short)
-    with jax.enable_x64(True):
-        exact = [np.asarray(a) for a in all_of(plain, *(jnp.asarray(np.asarray(a), jnp.float64) for a in short))]
-    for a, b, true in zip(ours, usual, exact, strict=True):
-        assert np.std(a - true) < 2 * np.std(b - true) and np.std(a - true) < 1e-6 * np.std(true)
-
-
 def test_forms_in_the_program_for_the_cpu_and_for_others():
     x, kernel, how = case("winograd")
     traced = jax.jit(lambda x, k: conv_op.conv(x, k, **how)).trace(x, kernel)
@@ -98,12 +78,6 @@ def test_over_several_devices_only_gradients_are_sent():
     assert not [word for word in ("all-gather", "all-to-all", "collective-permute") if word in text]
 
 
-def test_images_a_part(monkeypatch):
-    monkeypatch.setattr(conv_products, "PART", 400)
-    for images, wanted in {1: 1, 2: 2, 4: 4, 8: 4, 12: 4, 6: 3, 10: 5, 9: 3, 7: 7, 14: 2, 26: 2, 25: 5}.items():
-        assert conv_products.images_a_part(jnp.zeros((images, 5, 5, 4)), jnp.zeros((images, 1))) == wanted, images
-
-
 def test_a_convolution_is_one_primitive_in_every_model():
     model = create_model("resnet18", stem="cifar", image_size=32)
     jaxpr = jax.make_jaxpr(lambda x: model.init(jax.random.key(0), x))(jnp.zeros((1, 32, 32, 3)))
@@ -121,21 +95,6 @@ def test_others_are_laxs_own():
         )
 
 
-@pytest.mark.parametrize("size, stride, side", [(1, 2, 9), (4, 4, 12), (7, 1, 7), (3, 1, 3)])
-def test_what_is_one_matmul_equals_the_convolution(size, stride, side):
-    """1x1 with a stride, patches, and a kernel of the map's own size."""
-    rng = np.random.default_rng(0)
-    x, kernel = (jnp.asarray(rng.standard_normal(s), jnp.float32) for s in ((2, side, side, 5), (size, size, 5, 6)))
-    how = {"strides": (stride, stride), "padding": conv_op.NONE}
-    ours = derivatives(functools.partial(conv_op.conv, **how), x, kernel / size)
-    usual = derivatives(functools.partial(conv_products.plain, **how), x, kernel / size)
-    for word, value in usual.items():
-        for a, b in zip(jax.tree.leaves(ours[word]), jax.tree.leaves(value), strict=True):
-            assert jnp.max(jnp.abs(a - b)) <= 1e-5 * jnp.max(jnp.abs(b)), word
-    text = jax.jit(functools.partial(conv_op.conv, **how)).trace(x, kernel).lower(lowering_platforms=("cpu",)).as_text()
-    assert "stablehlo.convolution" not in text and text.count("dot_general") == 1
-
-
 def test_sixteen_bits_are_computed_in_float32():
     x, kernel, how = case("winograd")
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
@@ -146,16 +105,6 @@ def test_sixteen_bits_are_computed_in_float32():
     np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=2**-8, atol=1e-5)
     run = jax.jit(lambda x, k: conv_op.conv_general_dilated(x, k, (1, 1), ONES, **given)).trace(x, kernel)
     assert "f32" not in run.lower(lowering_platforms=("tpu",)).as_text()
-
-
-def test_both_gradients_count_the_products_of_the_convolution():
-    x, kernel, how = case("strided")
-    y = conv_products.plain(x, kernel, **how)
-
-    def gradient(x, kernel):
-        return jax.vjp(lambda x, k: conv_op.conv(x, k, **how), x, kernel)[1](y)
-
-    assert count_jaxpr(jax.make_jaxpr(gradient)(x, kernel).jaxpr) == 3 * y.size * 9 * 16
 
 
 def test_mapped_over_images():

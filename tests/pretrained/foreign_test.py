@@ -201,16 +201,6 @@ def google(state, heads, new, stacked=False):
     return made
 
 
-@pytest.mark.parametrize("start", ["", "opt/target/"])
-def test_google_vit(start):
-    def layout(state):
-        made = google(state, 3, new=False)
-        assert not state
-        return {start + name: array for name, array in made.items()}
-
-    assert_reads(helpers.VIT, layout)
-
-
 @pytest.mark.parametrize("stacked", [False, True])
 def test_big_vision_vit(stacked):
     def layout(state):
@@ -287,19 +277,6 @@ def test_logits_equal_those_of_transformers(kind):
     with torch.no_grad():
         wanted = theirs(torch.from_numpy(images).permute(0, 3, 1, 2)).logits.numpy()
     np.testing.assert_allclose(model.apply(variables, images), wanted, atol=1e-4 * max(1, np.abs(wanted).max()))
-
-
-@pytest.mark.torch
-@pytest.mark.filterwarnings("ignore")
-def test_google_files_are_read_as_timm_reads_them(tmp_path):
-    timm, torch = pytest.importorskip("timm"), pytest.importorskip("torch")
-    model = helpers.make(helpers.VIT)
-    state = helpers.weights(model)
-    np.savez(tmp_path / "x.npz", **google(dict(state), 3, new=False))
-    theirs = timm.create_model("vit_tiny_patch16_224", depth=2, img_size=32, num_classes=5)
-    theirs.load_pretrained(str(tmp_path / "x.npz"))
-    for name, x in theirs.state_dict().items():
-        assert torch.equal(x, torch.from_numpy(state[name])), name
 
 
 def dinov2(state):

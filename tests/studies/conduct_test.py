@@ -211,23 +211,6 @@ def test_a_row_whose_process_is_killed_is_recorded_and_the_rest_goes_on(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "configs/studies").glob("*.py")))
-def test_smoke(tmp_path, name):
-    begun = time.monotonic()
-    code, out, err = run(name, "--smoke", "--workdir", tmp_path)
-    assert code == 0, err
-    assert set(status(tmp_path).values()) == {"done"}
-    assert time.monotonic() - begun < 360
-    page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
-    for part in ("Published and ours", "How to read it", "What the rows cost", "Where the models look", "To repeat"):
-        assert part in page
-    assert (tmp_path / "report/figures/overlays_0.png").exists()
-    assert (tmp_path / "report/figures/heat_maps_0.png").exists()
-    wanted = json.loads((tmp_path / "study.json").read_text())["costs"]
-    assert {key.split("/")[0] for key in status(tmp_path)} == set(wanted)
-
-
-@pytest.mark.slow
 def test_the_example_of_the_documentation_runs(tmp_path):
     file = tmp_path / "my_depth.py"
     file.write_text(example())

@@ -12,7 +12,6 @@ import pytest
 
 from jaxvit import inference
 from jaxvit.runtime.interrupt import Interrupted
-from jaxvit.train import finish
 from jaxvit.train import loop as train
 from jaxvit.workdir.checkpoint import Checkpoints
 from tests.helpers import tiny_config, write_npz
@@ -89,52 +88,6 @@ def test_resume_equals_uninterrupted(tmp_path, data_name, after, monkeypatch):
         np.testing.assert_array_equal(a["logits"], b["logits"])
 
 
-class Clock:
-    """Seconds that pass only when an epoch is evaluated."""
-
-    now = 0.0
-
-    @classmethod
-    def monotonic(cls):
-        return cls.now
-
-
-def saves_of(monkeypatch, tmp_path, data_name, seconds_an_epoch, **words):
-    """The steps whose states a run of six epochs of two steps saved."""
-    saves, clock = [], type("Clock", (Clock,), {})
-    save, evaluate = Checkpoints.save, finish.evaluate
-
-    def saved(self, kind, step, *args, **kwargs):
-        saves.extend([step] if kind == "last" else [])
-        save(self, kind, step, *args, **kwargs)
-        self.wait()
-
-    def evaluated(*args, **kwargs):
-        clock.now += seconds_an_epoch
-        return evaluate(*args, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", saved)
-        patch.setattr(finish, "evaluate", evaluated)
-        patch.setattr(train, "time", clock)
-        patch.setattr("jaxvit.train.run.time", clock)
-        train.train_and_evaluate(tiny_config(data_name, num_epochs=6, **words), tmp_path)
-    return saves
-
-
-def test_states_are_saved_as_often_as_the_config_says(tmp_path, data_name, monkeypatch):
-    cases = {
-        "default": ({}, [2, 8, 12]),  # 10 s an epoch: the first, then not before 30 s have passed, and the end
-        "seconds": ({"checkpoint__min_seconds": 0.0}, [2, 4, 6, 8, 10, 12]),
-        "epochs": ({"checkpoint__min_seconds": 0.0, "checkpoint__every_epochs": 4}, [8, 12]),
-        "steps": ({"checkpoint__every_steps": 3}, [2, 3, 6, 9, 12]),
-        "keep": ({"checkpoint__keep_every_steps": 5}, [2, 6, 10, 12]),
-        "rollback": ({"loss__on_nan": "rollback"}, [0, 2, 4, 6, 8, 10, 12]),
-    }  # fmt: skip
-    for name, (words, steps) in cases.items():
-        assert saves_of(monkeypatch, tmp_path / name, data_name, 10, **words) == steps, name
-
-
 def test_a_run_killed_between_two_states_goes_on_with_the_same_bits(tmp_path, data_name, monkeypatch):
     """The best weights of after the state are made again, those that the state names are there."""
     config = tiny_config(data_name, num_epochs=6, optim__learning_rate=1e-2, early_stopping__metric="loss")
@@ -181,12 +134,6 @@ def test_early_stopping(tmp_path, data_name):
     final = train.train_and_evaluate(config, tmp_path / "run")
     assert final["epochs"] == 3
     assert json.loads((tmp_path / "run/summary.json").read_text())["stopped_early"] is True
-
-
-def test_divergence_is_named(tmp_path, data_name):
-    config = tiny_config(data_name, num_epochs=9, optim__name="sgd", optim__learning_rate=1e30)
-    with pytest.raises(train.Diverged, match="step 2 .learning rate .* gradient norm .* last checkpoint"):
-        train.train_and_evaluate(config, tmp_path / "run")
 
 
 def test_eight_devices_give_the_metrics_of_one(tmp_path, data_name):

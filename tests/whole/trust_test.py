@@ -1,19 +1,13 @@
 """What SECURITY.md says: no code from data, private caches, checksums of what was downloaded."""
 
 import ast
-import os
-import stat
 import time
-from pathlib import Path
-from types import SimpleNamespace
 
-import jax
 import pytest
 
 from jaxvit import config as config_lib
 from jaxvit.errors import UserError
 from jaxvit.pretrained import files, hub
-from jaxvit.runtime import compile_cache
 from tests.helpers import ROOT
 
 FORBIDDEN = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
@@ -129,38 +123,6 @@ def test_numbers_that_people_write_are_read(tmp_path):
 def test_aliases_are_no_offence(tmp_path):
     (tmp_path / "run.yaml").write_text("data: {mean: &m [0.5], std: *m}")
     assert config_lib.load(str(tmp_path / "run.yaml")).data.std == (0.5,)
-
-
-def test_the_compile_cache_is_private(tmp_path, monkeypatch):
-    changed = {}
-    settings = SimpleNamespace(jax_compilation_cache_dir=None, update=lambda name, value: changed.update({name: value}))
-    monkeypatch.setattr(jax, "config", settings)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    (tmp_path / "jaxvit" / "xla").mkdir(parents=True)
-    os.chmod(tmp_path / "jaxvit" / "xla", 0o777)
-    compile_cache.use()
-    directory = Path(changed["jax_compilation_cache_dir"])
-    assert directory == tmp_path / "jaxvit" / "xla" and stat.S_IMODE(directory.stat().st_mode) == 0o700
-    changed.clear()
-    monkeypatch.setattr(os, "getuid", lambda: 12345)
-    compile_cache.use()
-    assert not changed
-
-
-def test_compiled_programs_that_were_cut_off_are_dropped_once(tmp_path):
-    from jax._src.compilation_cache import compress_executable
-
-    old = time.time() - 60
-    whole = compress_executable(b"x" * 99)
-    for name, content in (("whole-cache", whole), ("half-cache", whole[: len(whole) // 2])):
-        (tmp_path / name).write_bytes(content)
-        os.utime(tmp_path / name, (old, old))
-    (tmp_path / "fresh-cache").write_bytes(b"is being written")
-    assert compile_cache.drop_unfinished(str(tmp_path)) == 1
-    assert sorted(p.name for p in tmp_path.glob("*-cache")) == ["fresh-cache", "whole-cache"]
-    (tmp_path / "whole-cache").write_bytes(b"not looked at again")
-    os.utime(tmp_path / "whole-cache", (old, old))
-    assert compile_cache.drop_unfinished(str(tmp_path)) == 0
 
 
 def test_a_download_that_is_not_what_the_hub_announced_is_refused(tmp_path):

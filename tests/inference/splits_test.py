@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,61 +42,6 @@ def write_images(folder, n=5):
     for i in range(n):
         Image.fromarray(rng.integers(0, 255, (20 + i, 30, 3), dtype=np.uint8)).save(folder / f"{i}.png")
     return sorted(folder.glob("*.png"))
-
-
-def test_find_images(tmp_path):
-    inside = write_images(tmp_path / "a folder" / "below", 3)
-    (tmp_path / "a folder" / "notes.txt").write_text("no image")
-    assert inference.find_images([str(tmp_path / "a folder"), str(inside[0])]) == [*inside, inside[0]]
-    for wrong in (tmp_path / "gone.png", tmp_path / "a\0b"):
-        with pytest.raises(UserError, match="no file"):
-            inference.find_images([str(wrong)])
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (300, 2)])
-def test_images_of_any_mode_and_size(run, tmp_path, mode, size):
-    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
-    grey = np.full(size[::-1], 40000 if mode == "I;16" else 150, np.uint16 if mode == "I;16" else np.uint8)
-    image = Image.fromarray(grey)
-    (image if mode == "I;16" else image.convert(mode)).save(path)
-    ((_, probabilities),) = inference.predict(inference.from_run(run), [path])
-    chex.assert_shape(probabilities, (3,))
-    assert probabilities.sum() == pytest.approx(1, abs=1e-6)
-
-
-def test_predictions_do_not_depend_on_the_batch(run, tmp_path):
-    paths, classifier = write_images(tmp_path), inference.from_run(run)
-    whole = dict(inference.predict(classifier, paths, 32))
-    assert list(whole) == paths
-    for size in (1, 2, 5):
-        for path, probabilities in inference.predict(classifier, paths, size):
-            np.testing.assert_allclose(probabilities, whole[path], atol=1e-6)
-
-
-def test_a_runs_model_gives_the_recorded_logits(run):
-    classifier = inference.from_run(run)
-    assert classifier.class_names == ["0", "1", "2"]
-    config = json.loads((run / "config.json").read_text())
-    with np.load(config["data"]["name"].removeprefix("npz:") + "/test.npz") as test:
-        images = test["image"].astype(np.float32) / 255
-    images = (images - np.float32(config["data"]["mean"])) / np.float32(config["data"]["std"])
-    logits = jax.jit(classifier.model.apply)(classifier.variables, images)
-    with np.load(run / "predictions.npz") as recorded:
-        np.testing.assert_allclose(logits, recorded["logits"], atol=1e-5)
-
-
-def test_a_named_model_uses_its_weights_classes_and_preprocessing(imagenet, tmp_path):
-    directory, model, variables = imagenet
-    classifier = inference.from_name("vit_tiny_patch16_224", str(directory))
-    assert classifier.class_names[0] == "tench" and len(classifier.class_names) == 1000
-    assert classifier.data_config["image_size"] == (32, 32)
-    assert tuple(classifier.data_config["mean"]) == (0.5, 0.5, 0.5)
-    path = tmp_path / "half.png"
-    Image.fromarray(np.full((50, 40, 3), 51, np.uint8)).save(path)
-    ((_, probabilities),) = inference.predict(classifier, [path])
-    logits = model.apply(variables, jnp.full((1, 32, 32, 3), 51 / 255 / 0.5 - 1))
-    np.testing.assert_allclose(probabilities, jax.nn.softmax(logits)[0], atol=1e-6)
 
 
 def test_evaluation_of_a_named_model_on_folders_named_by_synset(imagenet, tmp_path):
@@ -226,72 +170,3 @@ def test_all_images_of_other_data_are_evaluated_unless_a_split_is_asked_for(run,
     own = json.loads((run / "config.json").read_text())["data"]["name"]
     again = inference.evaluate_split(classifier, data_name=own.replace("/data", "/./data"))
     assert (again.split, again.images) == ("test", 20)  # the run's own data, written in another way
-
-
-def damage(run, tmp_path, **words):
-    """Copies a run, unverified, with other values in config.json; words are a__b=value for a.b."""
-    shutil.copytree(run, tmp_path / "copy")
-    (tmp_path / "copy/manifest.json").unlink()
-    values = json.loads((run / "config.json").read_text())
-    for word, value in words.items():
-        *parents, name = word.split("__")
-        target = values
-        for parent in parents:
-            target = target[parent]
-        target[name] = value
-    (tmp_path / "copy/config.json").write_text(json.dumps(values))
-    return tmp_path / "copy"
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ({"model__depth": 2}, "another model.*blocks_1"),
-        ({"model__embed_dim": 32}, "another model.*expected"),
-        ({"model__name": "resnet18"}, "no field"),
-        ({"data__image_size": None}, "damaged.*image_size"),
-        ({"data__mean": [0.5]}, "damaged.*channels"),
-        ({"data__std": [0.0, 1.0, 1.0]}, "damaged"),
-        ({"dtype": "float8"}, "damaged.*dtype"),
-        ({"colour": 1}, "no config word"),
-    ],
-)
-def test_a_run_whose_config_was_changed_is_refused(run, tmp_path, words, message):
-    with pytest.raises(UserError, match=message):
-        inference.from_run(damage(run, tmp_path, **words))
-
-
-@pytest.mark.parametrize("file", ["config.json", "classes.json"])
-def test_a_file_that_is_not_as_the_run_wrote_it_is_refused(run, tmp_path, file):
-    shutil.copytree(run, tmp_path / "copy")
-    content = (tmp_path / "copy" / file).read_bytes()
-    (tmp_path / "copy" / file).write_bytes(content.replace(b"0", b"1", 1))
-    with pytest.raises(UserError, match=f"{file} has changed since the run") as caught:
-        inference.from_run(tmp_path / "copy")
-    assert str(caught.value).count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "message"),
-    [
-        ("config.json", "{", "cannot read"),
-        ("config.json", "[]", "damaged"),
-        ("config.json", "{}", "damaged"),
-        ("classes.json", '["a"]', "3 classes"),
-        ("classes.json", "[1, 2, 3]", "3 classes"),
-        ("classes.json", '{"a": 1}', "damaged"),
-    ],
-)
-def test_damaged_files_of_a_run_are_named(run, tmp_path, file, content, message):
-    copy = damage(run, tmp_path)
-    (copy / file).write_text(content)
-    with pytest.raises(UserError, match=message):
-        inference.from_run(copy)
-
-
-def test_a_run_without_checkpoints_is_named_and_left_alone(run, tmp_path):
-    copy = damage(run, tmp_path)
-    shutil.rmtree(copy / "checkpoints")
-    with pytest.raises(UserError, match="no checkpoint"):
-        inference.from_run(copy)
-    assert not (copy / "checkpoints").exists()

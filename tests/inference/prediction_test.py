@@ -1,0 +1,55 @@
+"""Images found, read and classified."""
+
+import chex
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxvit import inference, train
+from jaxvit.errors import UserError
+from tests.helpers import tiny_config, write_npz
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    root = tmp_path_factory.mktemp("inference")
+    train.train_and_evaluate(tiny_config(write_npz(root / "data"), num_epochs=1), root / "run")
+    return root / "run"
+
+
+def write_images(folder, n=5):
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for i in range(n):
+        Image.fromarray(rng.integers(0, 255, (20 + i, 30, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return sorted(folder.glob("*.png"))
+
+
+def test_find_images(tmp_path):
+    inside = write_images(tmp_path / "a folder" / "below", 3)
+    (tmp_path / "a folder" / "notes.txt").write_text("no image")
+    assert inference.find_images([str(tmp_path / "a folder"), str(inside[0])]) == [*inside, inside[0]]
+    for wrong in (tmp_path / "gone.png", tmp_path / "a\0b"):
+        with pytest.raises(UserError, match="no file"):
+            inference.find_images([str(wrong)])
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16"])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (300, 2)])
+def test_images_of_any_mode_and_size(run, tmp_path, mode, size):
+    path = tmp_path / ("image.jpg" if mode == "CMYK" else "image.png")
+    grey = np.full(size[::-1], 40000 if mode == "I;16" else 150, np.uint16 if mode == "I;16" else np.uint8)
+    image = Image.fromarray(grey)
+    (image if mode == "I;16" else image.convert(mode)).save(path)
+    ((_, probabilities),) = inference.predict(inference.from_run(run), [path])
+    chex.assert_shape(probabilities, (3,))
+    assert probabilities.sum() == pytest.approx(1, abs=1e-6)
+
+
+def test_predictions_do_not_depend_on_the_batch(run, tmp_path):
+    paths, classifier = write_images(tmp_path), inference.from_run(run)
+    whole = dict(inference.predict(classifier, paths, 32))
+    assert list(whole) == paths
+    for size in (1, 2, 5):
+        for path, probabilities in inference.predict(classifier, paths, size):
+            np.testing.assert_allclose(probabilities, whole[path], atol=1e-6)
