@@ -100,6 +100,7 @@ TESTED_BY = {
     "commands/leaks": "train/leaks_test.py",
     "commands/source": "commands/convert_test.py",
     "commands/study": "studies/conduct_test.py",
+    "commands/together": "combine/ensemble_test.py",
     "data/files": "data/formats_test.py",
     "models/conv_checks": "models/resnet_test.py",
     "models/resnet_variants": "models/registry_test.py",

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvit import cli, combine, data, inference, models, train
-from jaxvit.combine import gain, views
+from jaxvit import cli, combine, inference, models, train
 from jaxvit.combine.ensemble import logits_of
 from jaxvit.errors import UserError
 from tests.helpers import tiny_config, write_npz
@@ -46,57 +45,6 @@ def classifier(seed=0, names=("a", "b", "c"), size=(16, 16), several=False, **wo
     return inference.Classifier("vit_tiny_patch16_224", model, variables, list(names), config, None, thresholds)
 
 
-def test_the_mean_is_that_of_probabilities():
-    logits = 4 * np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
-    np.testing.assert_allclose(softmax(combine.log_mean(logits, False)), softmax(logits).mean(0), rtol=1e-5)
-    found = np.asarray(combine.log_mean(logits, True))
-    np.testing.assert_allclose(1 / (1 + np.exp(-found)), (1 / (1 + np.exp(-logits))).mean(0), rtol=1e-5)
-    extreme = np.array([[[900.0, -900.0]], [[800.0, -800.0]]])
-    assert np.isfinite(combine.log_mean(extreme, False)).all() and np.isfinite(combine.log_mean(extreme, True)).all()
-
-
-def test_views_are_the_ten_crops():
-    image = np.arange(8 * 8, dtype=np.float32).reshape(1, 8, 8, 1)
-    found = np.asarray(views.views(jnp.asarray(image), "crops", (7, 7)))[:, 0, :, :, 0]
-    grid = image[0, :, :, 0]
-    corners = [grid[:7, :7], grid[:7, :7], grid[:7, 1:], grid[1:, :7], grid[1:, 1:]]  # the centre of one pixel is 0
-    np.testing.assert_array_equal(found[::2], corners)
-    np.testing.assert_array_equal(found[1::2], [corner[:, ::-1] for corner in corners])
-    small = np.asarray(views.views(jnp.asarray(image), "crops", (8, 8)))[:, 0, :, :, 0]  # mirrored at the edges
-    padded = np.pad(grid, 1, mode="symmetric")
-    np.testing.assert_array_equal(small[::2], [grid, padded[:8, :8], padded[:8, 2:], padded[2:, :8], padded[2:, 2:]])
-    flip = np.asarray(views.views(jnp.asarray(image), "flip", (8, 8)))
-    np.testing.assert_array_equal(flip[:, 0, :, :, 0], [grid, grid[:, ::-1]])
-
-
-@pytest.mark.parametrize(("form", "several"), [("flip", True), ("crops", False)])
-def test_predictions_of_files_are_means_over_views(tmp_path, form, several):
-    one = classifier(several=several)
-    path = tmp_path / "a.png"
-    Image.fromarray(np.random.default_rng(1).integers(0, 255, (30, 40, 3), dtype=np.uint8)).save(path)
-    ((_, found),) = combine.predict([combine.Member("a", one)], [path], tta=form)
-    size = 16 if form == "flip" else 18  # 16 / 0.875
-    words = one.data_config | ({"image_size": (18, 18), "crop_pct": 1.0} if form == "crops" else {})
-    whole = data.preprocess(data.open_image(path), words)
-    cut = [whole] if form == "flip" else [whole[y : y + 16, x : x + 16] for y in (0, 1, 2) for x in (0, 1, 2)][::2]
-    assert whole.shape[0] == size
-    both = np.stack([view for image in cut for view in (image, image[:, ::-1])])
-    logits = np.asarray(jax.jit(one.model.apply)(one.variables, both))
-    expected = (1 / (1 + np.exp(-logits)) if several else softmax(logits)).mean(0)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-
-
-def test_the_first_view_is_the_plain_image(tmp_path):
-    one = classifier(size=(56, 56))
-    path = tmp_path / "a.png"
-    Image.fromarray(np.random.default_rng(1).integers(0, 255, (90, 70, 3), dtype=np.uint8)).save(path)
-    wide = combine.with_views(one, "crops", wide=True)
-    large = data.preprocess(data.open_image(path), wide.data_config)
-    assert large.shape == (64, 64, 3)
-    first = views.views(large[None], "crops", (56, 56))[0, 0]
-    np.testing.assert_array_equal(first, data.preprocess(data.open_image(path), one.data_config))
-
-
 def test_members_keep_their_preprocessing_and_the_order_of_their_classes(tmp_path):
     name = write_npz(tmp_path / "data", num_test=30, size=16)
     a = combine.Member("a", classifier(0, ("0", "1", "2")))
@@ -126,23 +74,6 @@ def test_members_that_do_not_fit():
     ):
         with pytest.raises(UserError, match=said):
             combine.check_classes([first, combine.Member("b", other)])
-
-
-def test_gain_of_mean_average_precision_against_scikit_learn():
-    from sklearn.metrics import average_precision_score
-
-    rng = np.random.default_rng(3)
-    labels = (rng.random((40, 3)) < 0.4).astype(np.uint8)
-    logits = np.round(rng.normal(size=(40, 3)) + labels, 1)  # with ties
-    weights = rng.multinomial(40, np.full(40, 1 / 40), 5).astype(float)
-    for w, found in zip(weights, gain.weighted_map(logits, labels, weights), strict=True):
-        expected = np.mean([average_precision_score(labels[:, k], logits[:, k], sample_weight=w) for k in range(3)])
-        assert found == pytest.approx(expected)
-    better = logits + labels
-    result = combine.measure_gain(logits, better, labels)
-    of_each = [average_precision_score(labels, x) for x in (logits, better)]
-    assert result.figure == "mAP" and result.difference == pytest.approx(of_each[1] - of_each[0])
-    assert 0 < result.low < result.difference < result.high and result.p is None
 
 
 class TestCommands:
