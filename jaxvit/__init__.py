@@ -21,7 +21,7 @@ _NAMES = {
     "preprocess": "jaxvit.data",
     "UserError": "jaxvit.errors",
 }
-_MODULES = ("config", "data", "explain", "models", "optim", "pretrained", "train")
+_MODULES = ("confidence", "config", "data", "explain", "models", "optim", "pretrained", "train")
 
 __all__ = ["__version__", *_NAMES, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 

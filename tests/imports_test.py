@@ -9,8 +9,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "jaxvit"
 ORDER = (
     "errors", "patterns", "tree", "precision", "runtime", "config", "ops", "models", "optim", "data", "pretrained",
-    "explain", "step", "workdir", "build", "inference", "train", "plan", "bench", "reports", "combine", "studies",
-    "sweep", "commands", "cli",
+    "explain", "step", "workdir", "build", "inference", "confidence", "train", "plan", "bench", "reports", "combine",
+    "studies", "sweep", "commands", "cli",
 )  # fmt: skip
 HEAVY = ("torch", "tensorflow", "tensorflow_datasets", "grain", "tensorboardX", "sklearn", "huggingface_hub", "jax")
 
@@ -101,6 +101,7 @@ TESTED_BY = {
     "commands/source": "commands/convert_test.py",
     "commands/study": "studies/conduct_test.py",
     "commands/together": "combine/ensemble_test.py",
+    "confidence/unknown_images": "commands/trust_test.py",
     "data/files": "data/formats_test.py",
     "models/conv_checks": "models/resnet_test.py",
     "models/resnet_variants": "models/registry_test.py",
@@ -110,6 +111,7 @@ TESTED_BY = {
     "ops/attention": "ops/cudnn_attention_test.py",
     "ops/macs": "models/macs_test.py",
     "reports/blocks": "reports/page_test.py",
+    "reports/confidence": "commands/trust_test.py",
     "reports/several": "train/several_test.py",
     "reports/tables": "reports/report_test.py",
     "runtime/allocator": "runtime/platform_test.py",

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from jaxvit.commands.parser import Parser, add_weights
+from jaxvit.commands.parser import Parser, add_temperature, add_weights
 from jaxvit.errors import UserError
 from jaxvit.runtime import compile_cache
 
@@ -27,6 +27,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights (.safetensors, .npz); default: the hub")
     add_weights(parser)
+    add_temperature(parser)
 
 
 def load(args: argparse.Namespace) -> Any:
@@ -36,8 +37,12 @@ def load(args: argparse.Namespace) -> Any:
     if args.workdir is not None and (args.checkpoint is not None or args.weights is not None):
         raise UserError("--checkpoint and --weights go with --model; a run has its own")
     compile_cache.use()
-    from jaxvit import inference
+    from jaxvit import confidence, inference
 
     if args.workdir is not None:
-        return inference.from_run(args.workdir)
-    return inference.from_name(args.model, args.checkpoint, args.weights)
+        found = inference.from_run(args.workdir)
+    else:
+        found = inference.from_name(args.model, args.checkpoint, args.weights)
+    if args.temperature is None:
+        return found
+    return confidence.with_temperature(found, confidence.requested(args.temperature, args.workdir))

@@ -1,6 +1,15 @@
 """`convert`: weights of any layout, or a run's best checkpoint, become the two files that timm loads."""
 
-from jaxvit.commands.parser import add_target, add_weights, check_target, make_parser, not_negative, positive, size
+from jaxvit.commands.parser import (
+    add_target,
+    add_temperature,
+    add_weights,
+    check_target,
+    make_parser,
+    not_negative,
+    positive,
+    size,
+)
 
 FILES = ("model.safetensors", "config.json")
 DESCRIPTION = """Write model.safetensors and config.json, which timm and jaxvit load.
@@ -20,6 +29,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--num-classes", type=not_negative, metavar="N", help="a new classifier; 0: features only")
     parser.add_argument("--image-size", type=size, metavar="N", help="pixels, 224 or 192x256: resamples the positions")
     parser.add_argument("--in-channels", type=positive, metavar="N", help="adapts the first convolution")
+    add_temperature(parser)
     add_target(parser)
     args = parser.parse_args(argv)
     from jaxvit.commands import source
@@ -30,9 +40,9 @@ def run(argv: list[str]) -> int:
     target = check_target(args, FILES)
     if args.workdir is not None:
         source.check_bare(args.workdir, [args.model, args.checkpoint, *changes])
-        given = source.from_run(args.workdir)
+        given = source.from_run(args.workdir, args.temperature)
     else:
-        given = source.from_file(args.model, args.checkpoint, **changes)
+        given = source.from_file(args.model, args.checkpoint, args.temperature, **changes)
     source.write_safetensors(given, target)
     lines = source.describe(given) + source.written(target, FILES)
     if source.timm_reads(target):

@@ -1,7 +1,7 @@
 """The command `eval`: accuracy and loss of a run, or of a named model, on a split."""
 
-from jaxvit.commands import classifier, together
-from jaxvit.commands.parser import file_to_write, make_parser, positive
+from jaxvit.commands import classifier, together, trust
+from jaxvit.commands.parser import directory_to_write, file_to_write, make_parser, positive
 from jaxvit.errors import UserError
 
 
@@ -21,13 +21,26 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images a step; default 64")
     parser.add_argument("--ensemble", action="store_true", help="of several --workdir: the mean of their probabilities")
     together.add_views(parser)
+    parser.add_argument(
+        "--calibrate", action="store_true", help="fit the run's temperature on its validation split: calibration.json"
+    )
+    parser.add_argument("--unknown", metavar="NAME", help="tell its images from the known ones: folder:PATH, cifar100")
+    parser.add_argument("--neighbours", type=positive, metavar="K", help="with --unknown, of the kNN score; default 50")
+    parser.add_argument(
+        "--out", type=directory_to_write, metavar="DIR", help="of --unknown; default: unknown/ in the run, or here"
+    )
     parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the metrics there too")
     args = parser.parse_args(argv)
     if args.model is not None and args.data is None:
         raise UserError("--model needs --data, for example --data folder:photos")
+    trust.check(args)
+    if args.calibrate:
+        return trust.calibrate(args)
     if args.ensemble or args.tta or len(getattr(args, "workdirs", ())) > 1:
         return together.evaluate(args)
     loaded = classifier.load(args)
+    if args.unknown is not None:
+        return trust.compare(loaded, args)
     from jaxvit import inference
     from jaxvit.runtime import console
     from jaxvit.workdir import run_files
@@ -47,13 +60,15 @@ def run(argv: list[str]) -> int:
         run_files.write_json(args.json, {"model": loaded.name, **counts, **metrics})
     images = f"{found.images:,} of {found.of:,}"
     if loaded.several:
-        heads = ("mAP", "micro F1", "macro F1", "exact match", "loss", "images")
+        heads = ("mAP", "micro F1", "macro F1", "exact match", "loss", "ECE", "images")
         row = [f"{metrics[name]:.2%}" for name in ("mAP", "micro_f1", "macro_f1", "exact_match")]
-        console.table(f"{loaded.name}, {of}", heads, [[*row, f"{metrics['loss']:.4f}", images]])
+        row += [f"{metrics['loss']:.4f}", f"{metrics['ece']:.2%}", images]
+        console.table(f"{loaded.name}, {of}", heads, [row])
         return 0
     top5 = f"{metrics['top5_accuracy']:.2%}" if len(loaded.class_names) > 5 else "–"  # of five it says nothing
     row = [f"{metrics['accuracy']:.2%}", top5]
-    row += [f"{metrics['balanced_accuracy']:.2%}", f"{metrics['macro_f1']:.2%}", f"{metrics['loss']:.4f}", images]
-    heads = ("top-1", "top-5", "balanced accuracy", "macro F1", "loss", "images")
+    row += [f"{metrics['balanced_accuracy']:.2%}", f"{metrics['macro_f1']:.2%}", f"{metrics['loss']:.4f}"]
+    row += [f"{metrics['ece']:.2%}", images]
+    heads = ("top-1", "top-5", "balanced accuracy", "macro F1", "loss", "ECE", "images")
     console.table(f"{loaded.name}, {of}", heads, [row])
     return 0

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxvit.commands.parser import add_target, add_weights, check_target, make_parser
+from jaxvit.commands.parser import add_target, add_temperature, add_weights, check_target, make_parser
 from jaxvit.runtime import compile_cache
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights: a file or a directory; default: the hub")
     add_weights(parser)
+    add_temperature(parser)
     add_target(parser)
     args = parser.parse_args(argv)
     from jaxvit.commands import source
@@ -67,9 +68,9 @@ def run(argv: list[str]) -> int:
     compile_cache.use()
     if args.workdir is not None:
         source.check_bare(args.workdir, [args.model, args.checkpoint, args.weights])
-        given = source.from_run(args.workdir)
+        given = source.from_run(args.workdir, args.temperature)
     else:
-        given = source.from_file(args.model, args.checkpoint, weights=args.weights)
+        given = source.from_file(args.model, args.checkpoint, args.temperature, weights=args.weights)
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = target if target.is_dir() else target.parent  # on the same file system, where files can be moved
     with tempfile.TemporaryDirectory(prefix=".export-", dir=beside) as name:
@@ -112,6 +113,8 @@ def write(given: "Source", form: str, directory: Path) -> None:
     if given.thresholds is not None:
         words["probabilities"] = "sigmoid of each logit; a class is said where it is at least its threshold"
         words["thresholds"] = given.thresholds.tolist()
+    if given.temperature != 1:
+        words["temperature"] = given.temperature  # the logits are divided by it already
     (directory / "preprocessing.json").write_text(json.dumps(words, indent=2) + "\n", encoding="utf-8")
     if given.class_names is not None:
         (directory / "classes.json").write_text(json.dumps(given.class_names, indent=0) + "\n", encoding="utf-8")

@@ -1,6 +1,7 @@
 """What the commands share: a parser whose errors are UserErrors, kinds of values, places to write to."""
 
 import argparse
+import math
 import os
 import re
 import sys
@@ -72,6 +73,31 @@ def size(text: str) -> int | tuple[int, int]:
     return pixels[0] if len(pixels) == 1 else (pixels[0], pixels[1])
 
 
+def probability(text: str) -> float:
+    """A number from 0 to 1."""
+    value = _number(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no probability; expected a number from 0 to 1, as 0.9")
+    return value
+
+
+def temperature(text: str) -> str | float:
+    """The word "run", or a positive number."""
+    if text == "run":
+        return text
+    value = _number(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no temperature; expected a positive number, or run")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
 def _expanded(text: str) -> Path:
     try:
         return expand(text)
@@ -113,6 +139,16 @@ def add_weights(parser: Parser) -> None:
     """The option of a command that reads a weight file."""
     parser.add_argument(
         "--weights", choices=("ema", "raw"), help="which of a checkpoint's: averaged or not; default: averaged if there"
+    )
+
+
+def add_temperature(parser: Parser) -> None:
+    """The option of a command whose probabilities can be calibrated."""
+    parser.add_argument(
+        "--temperature",
+        type=temperature,
+        metavar="T",
+        help="divide the logits by it: run (fitted on the run's validation split) or a number; default: 1",
     )
 
 

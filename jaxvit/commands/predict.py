@@ -3,7 +3,7 @@
 import os
 
 from jaxvit.commands import classifier, together
-from jaxvit.commands.parser import file_to_write, make_parser, positive
+from jaxvit.commands.parser import file_to_write, make_parser, positive, probability
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape, files
 
@@ -20,19 +20,27 @@ def run(argv: list[str]) -> int:
         help="classes per image; default 5, of several labels those above threshold",
     )
     together.add_views(parser)
+    parser.add_argument(
+        "--min-confidence", type=probability, metavar="P", help="abstain where the most probable class has less than P"
+    )
     parser.add_argument("--csv", type=file_to_write, metavar="FILE", help="write file, rank, label, name, probability")
     parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the same as a list of files")
     parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images a step; default 32")
     args = parser.parse_args(argv)
     if not args.images:
         raise UserError("no images; name files or folders")
-    from jaxvit import combine, inference
+    from jaxvit import combine, confidence, inference
     from jaxvit.runtime import console
     from jaxvit.workdir import run_files
 
     paths = inference.find_images(args.images)
     members = together.load(args)
     loaded = combine.ensemble_of(members)
+    least, unsure = args.min_confidence, 0
+    if loaded.several and least is not None:
+        raise UserError(
+            "--min-confidence is for one label per image; this run has several, each with a threshold of its own"
+        )
     names, rows, found = loaded.class_names, [], []
     bad: list[tuple[str, str]] = []
     for path, probabilities in combine.predict(members, paths, args.batch_size, bad, args.tta):
@@ -42,14 +50,25 @@ def run(argv: list[str]) -> int:
         of = [{"rank": r, "label": int(k), "name": names[k], "probability": float(probabilities[k])}
               for r, k in enumerate(order, 1)]  # fmt: skip
         found.append({"file": str(path), "classes": of})
-        rows += [(str(path), *row.values()) for row in of] or [(str(path), 0, "", "none", "")]
+        more = ()
+        if least is not None:
+            abstains = bool(confidence.held_back(probabilities, least))
+            found[-1]["abstained"], more, unsure = abstains, ("yes" if abstains else "no",), unsure + abstains
+        rows += [(str(path), *row.values(), *more) for row in of] or [(str(path), 0, "", "none", "")]
     base = os.path.commonpath([path.absolute().parent for path in paths])  # short names on the screen, whole in the CSV
     short = {str(path): os.path.relpath(path.absolute(), base) for path in paths}
     shown = [
-        (short[file] if rank < 2 else "", rank, label, name, f"{p:.2%}" if rank else "")
-        for file, rank, label, name, p in rows
+        (
+            short[file] if rank < 2 else "",
+            rank,
+            label,
+            name,
+            f"{p:.2%}" if rank else "",
+            *(word if rank < 2 else "" for word in more),
+        )
+        for file, rank, label, name, p, *more in rows
     ]
-    columns = ("file", "rank", "label", "name", "probability")
+    columns = ("file", "rank", "label", "name", "probability", *(() if least is None else ("abstained",)))
     console.table(loaded.name, columns, shown, left=("file", "name"))
     if args.csv:
         files.write(args.csv, escape.csv_bytes(columns, rows))
@@ -57,4 +76,8 @@ def run(argv: list[str]) -> int:
         run_files.write_json(args.json, found)
     if (passes := len(members) * (combine.FORMS[args.tta] if args.tta else 1)) > 1:
         console.say(f"{passes} forward passes an image")
+    if least is not None:
+        console.say(
+            f"abstained on {unsure:,} of {len(found):,} images: the most probable class has less than {least:g}"
+        )
     return inference.say_skipped(bad, len(paths), args.csv and args.csv.with_suffix(".skipped.txt"))

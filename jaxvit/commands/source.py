@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvit import inference, pretrained
+from jaxvit import confidence, inference, pretrained
 from jaxvit.build.parts import pretrained_name
 from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
@@ -17,6 +17,7 @@ from jaxvit.models.registry import model_entry, split_tag, tag_info
 from jaxvit.pretrained.files import sha256
 from jaxvit.runtime import console
 from jaxvit.runtime.console import count
+from jaxvit.step.calibration import at_temperature
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,11 +32,14 @@ class Source:
     facts: list[tuple[str, str]]  # lines for a person: word, text
     licence: str | None = None  # of weights trained here, "" where unknown; None: the name's own
     thresholds: np.ndarray | None = None  # of several labels per image: the probability that says each class
+    temperature: float = 1.0  # that the weights of the classifier were divided by
 
 
-def from_run(workdir: str) -> Source:
-    """The best checkpoint of a run."""
+def from_run(workdir: str, temperature: str | float | None = None) -> Source:
+    """The best checkpoint of a run, with logits divided by a temperature where one is asked for."""
     classifier = inference.from_run(workdir)
+    if temperature is not None:
+        classifier = confidence.with_temperature(classifier, confidence.requested(temperature, workdir))
     config: Any = classifier.config
     start, licence = config.pretrained, ""
     facts = [("from", f"the best checkpoint of {workdir}"), ("trained on", config.data.name)]
@@ -44,19 +48,33 @@ def from_run(workdir: str) -> Source:
         facts += [("started from", start), ("licence", licence or "that of the weights it started from")]
     name = split_tag(classifier.name)[0]
     parts = (classifier.model, classifier.variables, classifier.class_names, classifier.data_config)
-    return Source(name, *parts, facts, licence, classifier.thresholds)
+    facts += divided(classifier.temperature)
+    return Source(name, *parts, facts, licence, classifier.thresholds, classifier.temperature)
 
 
-def from_file(name: str | None, checkpoint: str | None, **changes: Any) -> Source:
+def divided(temperature: float) -> list[tuple[str, str]]:
+    """A line on the temperature, where there is one."""
+    return (
+        [("temperature", f"{temperature:.4g}: the classifier's weights are divided by it")] if temperature != 1 else []
+    )
+
+
+def from_file(
+    name: str | None, checkpoint: str | None, temperature: str | float | None = None, **changes: Any
+) -> Source:
     """A weight file, or the hub's where `checkpoint` is None; `changes` go to `pretrained.load`."""
+    by = 1.0 if temperature is None else confidence.requested(temperature, None)
     loaded = pretrained.load(name, checkpoint, **changes)
+    variables = confidence.divide_logits(loaded.model, loaded.variables, by) if by != 1 else loaded.variables
     file = loaded.checkpoint
     facts = [("from", file.source or str(file.path)), ("SHA-256", file.sha256)]
     facts += [("changed", note) for note in loaded.notes]
-    facts.append(("licence", loaded.licence or "none recorded"))
+    facts += [("licence", loaded.licence or "none recorded"), *divided(by)]
     names = inference.class_names(loaded)
     thresholds = inference.thresholds(loaded)
-    return Source(loaded.name, loaded.model, loaded.variables, names, loaded.data_config, facts, thresholds=thresholds)
+    if thresholds is not None:
+        thresholds = at_temperature(thresholds, by)
+    return Source(loaded.name, loaded.model, variables, names, loaded.data_config, facts, None, thresholds, by)
 
 
 def check_choice(workdir: str | None, model: str | None, checkpoint: str | None, word: str) -> None:

@@ -2,8 +2,17 @@
 
 from jaxvit.inference.classifier import Classifier, class_names, from_name, from_run, imagenet_classes, thresholds
 from jaxvit.inference.prediction import filled, find_images, predict, read_images, say_skipped
-from jaxvit.inference.splits import Evaluation, OpenSplit, evaluate_split, match_classes, open_split
+from jaxvit.inference.splits import (
+    EmptySplit,
+    Evaluation,
+    OpenSplit,
+    evaluate_split,
+    match_classes,
+    open_folder,
+    open_split,
+    run_split,
+)
 
-__all__ = ["Classifier", "Evaluation", "OpenSplit", "class_names", "evaluate_split", "filled", "find_images",
-           "from_name", "from_run", "imagenet_classes", "match_classes", "open_split", "predict", "read_images",
-           "say_skipped", "thresholds"]  # fmt: skip
+__all__ = ["Classifier", "EmptySplit", "Evaluation", "OpenSplit", "class_names", "evaluate_split", "filled",
+           "find_images", "from_name", "from_run", "imagenet_classes", "match_classes", "open_folder", "open_split",
+           "predict", "read_images", "run_split", "say_skipped", "thresholds"]  # fmt: skip

@@ -35,6 +35,7 @@ class Classifier:
     thresholds: np.ndarray | None = (
         None  # of several labels per image: the probability that says a class, [num_classes]
     )
+    temperature: float = 1.0  # that the weights of the classifier were divided by
 
     @property
     def several(self) -> bool:

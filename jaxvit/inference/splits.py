@@ -13,14 +13,18 @@ import numpy as np
 from jaxvit import config as config_lib
 from jaxvit import data
 from jaxvit.build import parts
+from jaxvit.config.default import Config
+from jaxvit.data.files import image_files
+from jaxvit.data.formats import read_formats
 from jaxvit.data.layout import as_labels, is_number
 from jaxvit.data.sources.label_file import KINDS as LABEL_FILES
+from jaxvit.data.sources.photos import Photo, as_split, readable, report_skipped
 from jaxvit.data.splits import some, together
 from jaxvit.errors import UserError
 from jaxvit.inference.classifier import Classifier, imagenet_classes
 from jaxvit.runtime.console import bar, err
 from jaxvit.runtime.paths import expand
-from jaxvit.step import multi_label, steps
+from jaxvit.step import calibration, multi_label, steps
 from jaxvit.step.evaluate import evaluate
 
 
@@ -31,6 +35,10 @@ class Evaluation(NamedTuple):
     images: int
     split: str  # "train", "val", "test" or "all"
     of: int  # images of the whole data set
+
+
+class EmptySplit(UserError):
+    """A data set has no images in the split that is asked for."""
 
 
 class OpenSplit(NamedTuple):
@@ -57,11 +65,9 @@ def open_split(
 
     Without `labelled` the classes of the data may be any: all labels are then 0.
     """
-    config = copy.deepcopy(classifier.config) if classifier.config is not None else config_lib.default()
+    config = _reading(classifier)
     foreign = data_name is not None and (classifier.config is None or not same_data(data_name, config.data.name))
     with config.unlocked(), config.ignore_type():
-        config.data.update({k: v for k, v in classifier.data_config.items() if k in config.data})
-        config.data.image_size = tuple(classifier.data_config["image_size"])
         if foreign:
             whole = {
                 "fraction": 1.0,
@@ -83,7 +89,7 @@ def open_split(
         split_name = (own[0] if own else "all") if foreign else "test"
     split = together(list(splits.values())) if split_name == "all" else splits[split_name]
     if not len(split):
-        raise UserError(f"{config.data.name} has no images in its {split_name} split")
+        raise EmptySplit(f"{config.data.name} has no images in its {split_name} split")
     if limit is not None:
         split = some(split, limit)
     if labelled:
@@ -92,12 +98,44 @@ def open_split(
     else:
         labels = np.zeros(len(split), np.int32)
     split = dataclasses.replace(split, labels=labels)
+    return _ready(classifier, config, split, split_name, sum(map(len, splits.values())))
+
+
+def open_folder(classifier: Classifier, path: str, limit: int | None = None) -> OpenSplit:
+    """Returns all images below a folder, whatever its subfolders are called, or `limit` of them; all labels are 0.
+
+    Raises UserError where there are none, or more than `data.max_bad_fraction` of them cannot be read.
+    """
+    config, root = _reading(classifier), expand(path)
+    if not root.is_dir():
+        raise UserError(f"folder:{path}: no such directory; expected one with images")
+    photos = [Photo(file, file.relative_to(root).as_posix(), "all", 0, i) for i, file in enumerate(image_files(root))]
+    if not photos:
+        raise UserError(f"folder:{path}: no images; expected {read_formats()} files")
+    photos, _, skipped = readable(photos)
+    if skipped:
+        total, allowed = len(photos) + len(skipped), config.data.max_bad_fraction
+        err.print(f"data   {report_skipped(f'folder:{path}', skipped, total, None, allowed)}")
+    split = as_split("all", photos, 1)
+    return _ready(classifier, config, split if limit is None else some(split, limit), "all", len(photos))
+
+
+def _reading(classifier: Classifier) -> Config:
+    """A config that reads images as the classifier takes them: that of its run, or the usual one."""
+    config = copy.deepcopy(classifier.config) if classifier.config is not None else config_lib.default()
+    with config.unlocked(), config.ignore_type():
+        config.data.update({k: v for k, v in classifier.data_config.items() if k in config.data})
+        config.data.image_size = tuple(classifier.data_config["image_size"])
+    return config
+
+
+def _ready(classifier: Classifier, config: Config, split: data.Split, name: str, of: int) -> OpenSplit:
     pixels = steps.Pixels(
         to_float=parts.make_to_float(classifier.data_config["in_channels"]),
         normalise=parts.make_normalise(*(config.data[w] for w in ("image_size", "interpolation", "mean", "std"))),
     )
     feed = parts.make_feed(config, split, crop_mode=classifier.data_config.get("crop_mode", "center"))
-    return OpenSplit(split, feed, pixels, split_name, sum(map(len, splits.values())))
+    return OpenSplit(split, feed, pixels, name, of)
 
 
 def evaluate_split(
@@ -118,18 +156,29 @@ def evaluate_split(
     as `data.test_limit` draws them. `columns`: as `data.columns`, of a label file.
     """
     opened = open_split(classifier, split_name, data_name=data_name, limit=limit, data_dir=data_dir, columns=columns)
+    metrics, logits, labels = run_split(classifier, opened, batch_size)
+    metrics["ece"] = calibration.ece(logits, labels)
+    return Evaluation(metrics, len(labels), opened.name, opened.of)
+
+
+def run_split(
+    classifier: Classifier, opened: OpenSplit, batch_size: int = 64
+) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """Returns the metrics over a split, and logits [n, num_classes] and labels of its images that can be read."""
     split, size = opened.split, min(batch_size, len(opened.split))
     with bar(f"evaluating {opened.name}", math.ceil(len(split) / size) * size) as meter:
-        metrics, *_ = evaluate(
+        metrics, logits, places = evaluate(
             jax.jit(steps.make_eval_step(model=classifier.model, pixels=opened.pixels)),
             classifier.variables,
             opened.feed,
             size,
+            keep_logits=True,
             labels=split.labels,
             thresholds=multi_label.USUAL if classifier.thresholds is None else classifier.thresholds,
             progress=lambda done: meter.advance(size),
         )
-    return Evaluation(metrics, len(split) - len(opened.feed.unreadable), opened.name, opened.of)
+    assert logits is not None and places is not None
+    return metrics, logits, split.labels[places]
 
 
 def model_labels(classifier: Classifier, labels: np.ndarray, to_label: np.ndarray, name: str) -> np.ndarray:

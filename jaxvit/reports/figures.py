@@ -10,6 +10,7 @@ import numpy as np
 from jaxvit.reports import numbers
 from jaxvit.reports.runs import RunFiles
 from jaxvit.runtime import drawing, escape
+from jaxvit.step.calibration import Reliability
 
 INK, GRID, PAPER = "#24292f", "#d8dee4", "#ffffff"
 # Okabe and Ito (2008), without black and with yellow last: told apart by the colour-blind, on white and on black.
@@ -183,8 +184,8 @@ def _limits(axis: Any, name: str, xs: Sequence[Sequence[float]], ys: Sequence[Se
         axis.set_ylim(bottom=max(0.0, axis.get_ylim()[0]))
 
 
-def reliability(run: RunFiles, i: int, result: numbers.Calibration) -> str:
-    """Accuracy against confidence, with the share of the images in each bin under it."""
+def reliability(run: RunFiles, i: int, result: Reliability, what: str = "") -> str:
+    """Accuracy against confidence, with the share of the answers in each bin under it; `what` is for the title."""
 
     def make(figure: Any) -> None:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -194,7 +195,7 @@ def reliability(run: RunFiles, i: int, result: numbers.Calibration) -> str:
         upper.plot([0, 1], [0, 1], color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
         upper.plot(result.confidence[there], result.accuracy[there], "o", markersize=3.2, color=INK)
         upper.set(ylim=(0, 1.02), xlim=(0, 1), ylabel="accuracy")
-        upper.set_title(f"{shorten(run.label, 30)}: ECE {100 * result.ece:.2f} %")
+        upper.set_title(f"{shorten(run.label, 30 - len(what))}{what}: ECE {100 * result.ece:.2f} %")
         lower.bar(centres, result.count / result.count.sum(), 0.86 / bins, color=colour, alpha=0.85)
         lower.set(xlabel="confidence", ylabel="share")
 

@@ -1,6 +1,5 @@
-"""The numbers of a report: calibration, differences between runs, confusion, classes. Plain numpy in, numpy out."""
+"""The numbers of a report: differences between runs, confusion, classes. Plain numpy in, numpy out."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -8,7 +7,6 @@ import numpy as np
 
 from jaxvit.step import metrics
 
-BINS = 15
 DRAWS = 10_000
 
 
@@ -29,30 +27,6 @@ def log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
     shifted = np.asarray(logits, np.float64) - logits.max(axis=-1, keepdims=True)
     picked = np.take_along_axis(shifted, labels[:, None].astype(np.int64), axis=-1)[:, 0]
     return float(np.mean(np.log(np.exp(shifted).sum(axis=-1)) - picked))
-
-
-@dataclasses.dataclass(frozen=True)
-class Calibration:
-    """Confidence against accuracy in equal bins of confidence; bins without images hold NaN."""
-
-    confidence: np.ndarray  # mean, [bins]
-    accuracy: np.ndarray  # [bins]
-    count: np.ndarray  # [bins]
-    ece: float  # mean gap, weighted by the images of the bins
-    mce: float  # the largest gap
-
-
-def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Calibration:
-    """Calibration error over bins (i/bins, (i+1)/bins] of the largest probability (Guo et al., 2017)."""
-    confidence, correct = probabilities.max(axis=-1), probabilities.argmax(axis=-1) == labels
-    which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
-    count = np.bincount(which, minlength=bins)
-    with np.errstate(invalid="ignore"):
-        mean = np.bincount(which, confidence, bins) / count
-        accuracy = np.bincount(which, correct, bins) / count
-    gap = np.abs(mean - accuracy)
-    ece = float(np.nansum(gap * count) / len(labels))
-    return Calibration(mean, accuracy, count, ece, float(np.nanmax(gap)))
 
 
 def wilson(hits: int, n: int, z: float = 1.959964) -> tuple[float, float]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxvit.errors import UserError
+from jaxvit.reports import confidence, figures, folds, numbers, page, pictures, tables
 from jaxvit.reports import deep as deep_lib
-from jaxvit.reports import figures, folds, numbers, page, pictures, tables
 from jaxvit.reports import several as several_labels
 from jaxvit.reports.blocks import Block, Figure, Picture, Pictures, Section, Table, Text
 from jaxvit.reports.runs import RunFiles, read_runs
@@ -52,7 +52,8 @@ def write_report(
         one = [
             ("Confusion", confusion(known, more)),
             ("Classes", classes(known)),
-            ("Calibration", calibration(known)),
+            ("Calibration", confidence.calibration(known)),
+            ("Answers held back", confidence.held_back(known)),
             ("Confident mistakes", mistakes(known, more)),
         ]
     elif known:
@@ -63,6 +64,7 @@ def write_report(
         ("Leaks and doubles", leaks(runs)),
         ("Training", training(runs)),
         *one,
+        ("Unknown images", confidence.unknown(runs)),
         ("Where the models look", pictures.heat(runs, classifiers)),
         ("Inside the models", deep_lib.blocks(runs, classifiers, images) if deep and images is not None else []),
         ("Augmentation", augmentation(runs, augmentations)),
@@ -79,6 +81,7 @@ def of_several(runs: Sequence[RunFiles], more: dict[int, np.ndarray] | None) -> 
     worst = [block for run in runs for block in several_labels.mistakes(run, pictures.sample_images(run, more))]
     return [
         ("Classes", several_labels.classes(runs)),
+        ("Calibration", confidence.calibration(runs)),
         ("Precision and recall", several_labels.curves(runs)),
         ("Worst mistakes", worst),
     ]
@@ -223,40 +226,6 @@ def classes(runs: Sequence[RunFiles]) -> list[Block]:
     rows = [[run.label, *(f"{v:.4f}" for v in s[:, :3].mean(axis=0))] for run, s in zip(runs, scores, strict=True)]
     mean = Table(["run", "precision", "recall", "F1"], rows, "Means over the classes, each counting the same.")
     return [*drawn, mean, *tables.class_table(runs, scores)]
-
-
-def calibration(runs: Sequence[RunFiles]) -> list[Block]:
-    """Reliability diagrams and calibration errors."""
-    if not runs:
-        return []
-    results = [numbers.calibration(numbers.softmax(r.logits), r.labels) for r in runs]  # type: ignore[arg-type]
-    blocks: list[Block] = [
-        Figure(f"reliability_{run.slug}", figures.reliability(run, i, result), "")
-        for i, (run, result) in enumerate(zip(runs, results, strict=True))
-    ]
-    rows, raw = [], []
-    for run, result in zip(runs, results, strict=True):
-        sure, right = numbers.softmax(run.logits).max(axis=-1).mean(), run.correct.mean()  # type: ignore[arg-type]
-        rows.append(
-            [
-                run.label,
-                f"{100 * result.ece:.2f} %",
-                f"{100 * result.mce:.2f} %",
-                f"{100 * sure:.2f} %",
-                f"{100 * right:.2f} %",
-            ]
-        )
-        for i in range(len(result.count)):
-            said, right_of = (None if np.isnan(v) else float(v) for v in (result.confidence[i], result.accuracy[i]))
-            raw.append([run.label, i / numbers.BINS, (i + 1) / numbers.BINS, int(result.count[i]), said, right_of])
-    caption = (
-        f"Bars: share of right answers by confidence, {numbers.BINS} equal bins; dots at the mean confidence of a bin; "
-        "on the dashed line both agree. Above it the model knows more than it says, as label smoothing and mixup teach "
-        "it. ECE is the mean gap, weighted by images (Guo et al., 2017)."
-    )
-    head = ["run", "ECE", "largest gap", "mean confidence", "accuracy"]
-    columns = ["run", "low", "high", "images", "confidence", "accuracy"]
-    return [*blocks, Table(head, rows, caption, csv=("calibration.csv", columns, raw))]
 
 
 def mistakes(runs: Sequence[RunFiles], more: dict[int, np.ndarray] | None) -> list[Block]:

@@ -12,7 +12,7 @@ from jaxvit.reports import numbers
 from jaxvit.reports.blocks import Table, Text
 from jaxvit.reports.runs import RunFiles, defaults, same_test_split
 from jaxvit.runtime.console import count, duration
-from jaxvit.step import multi_label
+from jaxvit.step import calibration, multi_label
 
 ABSENT = "–"
 HARDEST = 10
@@ -117,9 +117,9 @@ def _test_loss(run: RunFiles) -> tuple[Any, str]:
 
 
 def _ece(run: RunFiles) -> tuple[Any, str]:
-    if run.logits is None or run.labels is None or run.several:
+    if run.logits is None or run.labels is None:
         return None, ABSENT
-    value = numbers.calibration(numbers.softmax(run.logits), run.labels).ece
+    value = calibration.ece(run.logits, run.labels)
     return value, _percent(value)
 
 

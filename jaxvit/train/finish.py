@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 
 from jaxvit.build.blueprint import DRY_RUN_STEPS
+from jaxvit.confidence import temperature
+from jaxvit.errors import UserError
 from jaxvit.runtime import multihost
 from jaxvit.runtime.console import bar, err
 from jaxvit.runtime.interrupt import Interrupted
@@ -64,7 +66,7 @@ def finish(run: Run, state: TrainState, progress: Progress, tested: bool) -> dic
             summary.write(run, final, progress)
         multihost.barrier("finished")
         return final
-    thresholds = _thresholds(run, variables)
+    thresholds, calibrated = _validated(run, variables)
     test, logits, readable = pass_over(run, variables, "test", keep_logits=True, thresholds=thresholds)
     split = run.dataset.test
     samples = summary.sample_images(run.feeds["test"], split, readable, logits, run.batches.eval_size)
@@ -87,19 +89,35 @@ def finish(run: Run, state: TrainState, progress: Progress, tested: bool) -> dic
             run.trackers, described, samples, logits, split.labels[readable], split.index[readable],
             run.dataset.class_names, thresholds,
         )  # fmt: skip
-        summary.print_footer(run.workdir, described)
+        summary.print_footer(run.workdir, described, calibrated)
     multihost.barrier("finished")
     return final
 
 
-def _thresholds(run: Run, variables: Any) -> np.ndarray | float:
-    """Of several labels per image: the probability from which on each class is said, chosen on validation and kept."""
-    if not run.dataset.several:
-        return USUAL
-    found = np.full(len(run.dataset.class_names), USUAL)
-    if "val" in run.feeds:
+def _validated(run: Run, variables: Any) -> tuple[np.ndarray | float, str | None]:
+    """What is chosen on validation with the best weights, and kept: thresholds of several labels, a temperature.
+
+    Returns the thresholds, and a line on the temperature.
+    """
+    several, fits = run.dataset.several, run.options.calibrate
+    thresholds = np.full(len(run.dataset.class_names), USUAL) if several else USUAL
+    found, line = None, None
+    if "val" in run.feeds and (several or fits):
         _, logits, readable = pass_over(run, variables, "val", keep_logits=True)
-        found = choose_thresholds(logits, run.dataset.val.labels[readable])
+        labels = run.dataset.val.labels[readable]
+        thresholds = choose_thresholds(logits, labels) if several else thresholds
+        if fits:
+            found, line = _temperature(logits, labels)
     if multihost.is_main():
-        run_files.write_json(run.workdir / run_files.THRESHOLDS, found.tolist())
-    return found
+        temperature.write(run.workdir, found)
+        if several:
+            run_files.write_json(run.workdir / run_files.THRESHOLDS, np.asarray(thresholds).tolist())
+    return thresholds, line
+
+
+def _temperature(logits: Any, labels: np.ndarray) -> tuple[dict[str, Any] | None, str]:
+    try:
+        found = temperature.record(logits, labels)
+    except UserError as error:
+        return None, str(error).splitlines()[0]
+    return found, f"temperature {temperature.describe(found)}"

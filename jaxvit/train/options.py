@@ -44,6 +44,7 @@ class Options:
     log_every_steps: int
     on_nan: str  # "stop", "skip" or "rollback"
     dry_run: bool
+    calibrate: bool  # fit a temperature at the end
     patience: int | None  # evaluations, of early stopping
     saving: Saving
 
@@ -61,6 +62,7 @@ def make_options(config: Config) -> Options:
         log_every_steps=config.log_every_steps,
         on_nan=config.loss.on_nan,
         dry_run=config.fast_dev_run,
+        calibrate=config.calibrate,
         patience=config.early_stopping.patience,
         saving=Saving(c.every_steps, c.every_epochs, min_seconds, c.keep_every_steps),
     )

@@ -147,8 +147,8 @@ def write(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
     return described
 
 
-def print_footer(workdir: Path, described: dict[str, Any]) -> None:
-    """Prints the closing summary."""
+def print_footer(workdir: Path, described: dict[str, Any], calibrated: str | None = None) -> None:
+    """Prints the closing summary; `calibrated` is a line on the temperature."""
     final, best = described["final"], described["best"] or {}
     console.gap()
     err.print(
@@ -165,6 +165,8 @@ def print_footer(workdir: Path, described: dict[str, Any]) -> None:
         shown = present("accuracy", chosen)
         named = "" if shown == "accuracy" else f"{shown} "
         err.print(f"validation {named}{chosen[shown]:.2%} at epoch {best['epoch']}, the best checkpoint")
+    if calibrated:
+        err.print(f"           {calibrated}")
     if "test/loss" not in final:
         err.print("test       not looked at")
         return

@@ -15,9 +15,9 @@ from jaxvit.workdir import manifest, run_files
 from jaxvit.workdir.checkpoint import Checkpoints
 
 DIRECTORIES = ("checkpoints", *(f"checkpoints/{n}" for n in ("last", "best", "manifests", "damaged", "replaced")),
-               "events", "wandb")  # fmt: skip
-SEALED = ("config.json", "classes.json", run_files.THRESHOLDS, "metrics.jsonl", "predictions.npz", "samples.npz",
-          "summary.json")  # fmt: skip
+               "events", "wandb", "unknown")  # fmt: skip
+SEALED = ("config.json", "classes.json", run_files.THRESHOLDS, run_files.CALIBRATION, "metrics.jsonl",
+          "predictions.npz", "samples.npz", "summary.json")  # fmt: skip
 ARRAYS = {"predictions.npz": ("logits", "labels", "index"), "samples.npz": ("image", "label", "index")}
 WAYS = {"r": (os.R_OK, "read"), "w": (os.W_OK, "written"), "x": (os.X_OK, "entered")}
 FILES = (

@@ -90,8 +90,9 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 
 THRESHOLDS = "thresholds.json"  # of several labels per image: the probability that says each class
-RUN_FILES = ("config.json", "classes.json", THRESHOLDS, "summary.json", "metrics.jsonl", "predictions.npz",
-             "samples.npz", "skipped_files.txt", "leaks.json", "leaks.csv", "leaks.png",
+CALIBRATION = "calibration.json"  # the temperature that was fitted on validation
+RUN_FILES = ("config.json", "classes.json", THRESHOLDS, CALIBRATION, "summary.json", "metrics.jsonl",
+             "predictions.npz", "samples.npz", "unknown", "skipped_files.txt", "leaks.json", "leaks.csv", "leaks.png",
              "checkpoints", "events", "wandb", manifest.NAME, streams.NAME)  # fmt: skip
 
 

@@ -9,25 +9,6 @@ import pytest
 from jaxvit.reports import numbers
 
 
-def test_calibration_error_by_hand():
-    # two bins of [0, 1]: 0.4 is never right; 0.6, 0.8, 1.0 are right twice in three
-    probabilities = np.array([[0.4, 0.3, 0.3], [0.6, 0.2, 0.2], [0.8, 0.1, 0.1], [1.0, 0.0, 0.0]])
-    labels = np.array([1, 0, 0, 2])
-    found = numbers.calibration(probabilities, labels, bins=2)
-    chex.assert_trees_all_close(found.confidence, np.array([0.4, 0.8]))
-    chex.assert_trees_all_close(found.accuracy, np.array([0.0, 2 / 3]))
-    assert found.count.tolist() == [1, 3]
-    assert found.ece == pytest.approx(0.25 * 0.4 + 0.75 * (0.8 - 2 / 3))
-    assert found.mce == pytest.approx(0.4)
-
-
-def test_calibration_bins_are_closed_above_and_may_be_empty():
-    found = numbers.calibration(np.array([[0.5, 0.5], [1.0, 0.0]]), np.array([0, 0]), bins=4)
-    assert found.count.tolist() == [0, 1, 0, 1]
-    assert np.isnan(found.accuracy[[0, 2]]).all()
-    assert found.ece == pytest.approx(0.25)
-
-
 def test_mcnemar_is_the_sign_test_of_the_discordant():
     a = np.array([1] * 8 + [0] * 2 + [1] * 5 + [0] * 5, bool)
     b = np.array([0] * 8 + [1] * 2 + [1] * 5 + [0] * 5, bool)
