@@ -1,9 +1,10 @@
-"""`configs`: the recipes and studies that come with jaxvit, listed or copied."""
+"""`configs`: the recipes and studies that come with jaxvit, listed or copied; the options of a config, looked up."""
 
+import fnmatch
 from pathlib import Path
 
 from jaxvit.commands.parser import make_parser
-from jaxvit.config import recipes
+from jaxvit.config import recipes, reference
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import console, files
 from jaxvit.runtime.paths import expand
@@ -13,7 +14,9 @@ DESCRIPTION = """List the recipes and studies that come with jaxvit, or copy the
   %(prog)s                               the names, and what each is for
   %(prog)s finetune_vit                  one file, as it is
   %(prog)s --copy my_configs             all of them; or those that are named
-  %(prog)s finetune_vit --copy my_configs"""
+  %(prog)s finetune_vit --copy my_configs
+  %(prog)s --options                     every option of a config: its default and its meaning
+  %(prog)s --options 'optim.sam.*'       those that match"""
 
 
 def run(argv: list[str]) -> int:
@@ -21,7 +24,16 @@ def run(argv: list[str]) -> int:
     parser = make_parser("configs", DESCRIPTION)
     parser.add_argument("names", nargs="*", metavar="NAME", help="recipes or studies; default: all")
     parser.add_argument("--copy", metavar="DIR", help="write the files there; a file that exists is never replaced")
+    parser.add_argument(
+        "--options",
+        nargs="?",
+        const="*",
+        metavar="PATTERN",
+        help="look up options of a config, as 'augment.*' or 'decay'",
+    )
     args = parser.parse_args(argv)
+    if args.options is not None:
+        return _options(args.options)
     known = {**recipes.studies(), **recipes.names()}
     if not known:
         raise UserError("this copy of jaxvit has no recipes; install it with pip, or run it in a checkout")
@@ -38,6 +50,19 @@ def run(argv: list[str]) -> int:
         rows = [(name, recipes.purpose(path)) for name, path in found.items()]
         console.table(title, ("name", "what it is for"), rows, left=("name", "what it is for"))
     console.say("To train, give a recipe's name in place of a config file; `study NAME` runs a study.")
+    return 0
+
+
+def _options(pattern: str) -> int:
+    every = reference.options()
+    chosen = [option for option in every if fnmatch.fnmatch(option.name, pattern) or pattern in option.name]
+    if not chosen:
+        chosen = [option for option in every if pattern.lower() in option.meaning.lower()]
+    if not chosen:
+        raise UserError(f"no option matches {pattern!r}.{suggest(pattern, [option.name for option in every])}")
+    for option in chosen:
+        takes = f" ({option.takes})" if option.takes else ""
+        console.say(f"{option.name} = {option.default!r}{takes}\n    {option.meaning}")
     return 0
 
 

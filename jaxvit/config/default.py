@@ -193,7 +193,7 @@ def default() -> Config:
     c.early_stopping = Options()
     c.early_stopping.patience = optional(int)  # evaluations without improvement before training ends; None: off
     c.early_stopping.min_delta = 0.0  # least improvement that counts, in the unit of the metric (accuracy: a fraction)
-    # accuracy, top5_accuracy, balanced_accuracy, macro_f1, loss or nll; several labels: mAP, micro_f1, ...
+    # accuracy (mAP of several labels), top5_accuracy, balanced_accuracy, macro_f1, micro_f1, exact_match, loss or nll
     c.early_stopping.metric = "accuracy"
     c.early_stopping.restore = True  # a run ends with its best weights; False: with the last
 

@@ -25,7 +25,7 @@ _KINDS = {
 }  # fmt: skip
 _OPTIONS = "optim.options."
 OPEN = ("model.", _OPTIONS)  # below them stands what the chosen model and optimiser take
-_WORDS_HINT = " jaxvit/config/default.py lists the words there are."
+_WORDS_HINT = " `configs --options` lists them all."
 
 
 def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str], Iterable[str]] | None = None):

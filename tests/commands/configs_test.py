@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jaxvit import __version__, cli, config
-from jaxvit.config import recipes
+from jaxvit.config import recipes, reference
 from tests.helpers.commands import failed, passed
 
 
@@ -23,6 +23,17 @@ def test_a_copy_is_a_config_and_is_never_replaced(capsys, tmp_path):
     assert "nothing was copied" in failed(capsys, ["configs", "--copy", tmp_path / "mine"])
     assert Path(tmp_path / "mine" / "scratch_swin_cifar.py").read_text() == "mine"
     assert "'digits_vit'" in failed(capsys, ["configs", "digit_vit"])
+
+
+def test_options_are_looked_up_by_name_and_meaning(capsys):
+    out, _ = passed(capsys, ["configs", "--options"])
+    assert sum(not line.startswith(" ") for line in out.splitlines()) == len(reference.options())
+    out, _ = passed(capsys, ["configs", "--options", "optim.sam.*"])
+    assert out.startswith("optim.sam.rho = 0.0 (a number)\n    radius of SAM's perturbation; 0: off\n")
+    assert all(line.startswith(("optim.sam.", "    ")) for line in out.splitlines())
+    out, _ = passed(capsys, ["configs", "--options", "Weights & Biases"])
+    assert out.startswith("wandb.project")
+    assert "'augment.flip'" in failed(capsys, ["configs", "--options", "augment.flop"])
 
 
 def test_version(capsys):

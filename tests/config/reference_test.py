@@ -1,0 +1,12 @@
+"""The reference of the options."""
+
+from jaxvit import config
+from jaxvit.config import reference
+
+
+def test_every_declared_option_has_a_meaning():
+    found = {option.name: option for option in reference.options()}
+    assert found.keys() == config.declared().keys() | {"optim.options"}
+    assert all(option.meaning and option.meaning[-1] != "." for option in found.values())
+    assert found["optim.sam.rho"][1:3] == (0.0, "a number")
+    assert found["dtype"].meaning.startswith("type of the computation")  # stands above its line
