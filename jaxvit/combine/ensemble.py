@@ -1,7 +1,6 @@
 """Several classifiers as one: the mean of their probabilities on the same images."""
 
 import dataclasses
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,20 +10,12 @@ import numpy as np
 
 from jaxvit.combine.gain import scores
 from jaxvit.combine.mean import log_mean
+from jaxvit.combine.passes import Member, check_same_data, check_same_images, logits_of, other_images
 from jaxvit.combine.views import with_views
 from jaxvit.errors import UserError
-from jaxvit.inference import Classifier, OpenSplit, open_split, splits
+from jaxvit.inference import Classifier, OpenSplit, open_split
 from jaxvit.inference import predict as predict_files
-from jaxvit.runtime.console import bar
-from jaxvit.step import multi_label, steps
-from jaxvit.step.evaluate import evaluate as run_steps
-
-
-class Member(NamedTuple):
-    """A classifier, and what it is called."""
-
-    label: str
-    classifier: Classifier
+from jaxvit.step import multi_label
 
 
 class Scored(NamedTuple):
@@ -95,12 +86,9 @@ def evaluate(
     orders = [_order_of_classes(first, member) for member in members]
     if data.get("data_name") is None:
         for member in members[1:]:
-            _check_same_data(first, member)
+            check_same_data(first, member)
     opened = [open_split(member.classifier, split_name, **data) for member in members]
-    names = [each.split.image_names() for each in opened]
-    for member, each, found in zip(members[1:], opened[1:], names[1:], strict=True):
-        if not np.array_equal(np.sort(names[0]), np.sort(found)):
-            raise _other_images(first, member, each)
+    names = check_same_images(members, opened)
     read = [
         _read(member, each, tta, split_name, batch_size, data) for member, each in zip(members, opened, strict=True)
     ]
@@ -116,7 +104,7 @@ def evaluate(
             labels = np.argsort(orders[i])[labels]
         rows.append((logits[by_name][:, orders[i]], labels))
         if not np.array_equal(labels, rows[0][1]):
-            raise _other_images(first, members[i], opened[i])
+            raise other_images(first, members[i], opened[i])
     labels = rows[0][1]
     found = [
         Scored(member.label, logits, scores(logits, labels, _usual(first.classifier.thresholds)))
@@ -146,29 +134,6 @@ def _usual(thresholds: np.ndarray | None) -> np.ndarray | float:
     return multi_label.USUAL if thresholds is None else thresholds
 
 
-def _check_same_data(first: Member, other: Member) -> None:
-    a, b = (m.classifier.config for m in (first, other))
-    if a is not None and b is not None and not splits.same_data(a.data.name, b.data.name):
-        raise UserError(
-            f"{first.label} and {other.label} were trained on different data ({a.data.name}, {b.data.name})\n"
-            "expected runs of the same data, or --data NAME with images that none of them has seen"
-        )
-
-
-def _other_images(first: Member, other: Member, opened: OpenSplit) -> UserError:
-    words = ("data.fold", "seed", "data.fraction", "data.test_limit")
-    a, b = (m.classifier.config for m in (first, other))
-    differ = []
-    for word in words if a is not None and b is not None else ():
-        values = [config.data[word[5:]] if word.startswith("data.") else config[word] for config in (a, b)]  # type: ignore[index,union-attr]
-        differ += [f"{word} {values[0]} and {values[1]}"] * (values[0] != values[1])
-    why = f" ({', '.join(differ)})" if differ else ""
-    return UserError(
-        f"the {opened.name} images of {first.label} and {other.label} are not the same{why}\n"
-        "one would be tested on images that the other was trained on; expected runs of one split, or --data NAME"
-    )
-
-
 def _read(
     member: Member, opened: OpenSplit, tta: str | None, split_name: str | None, batch_size: int, data: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -178,23 +143,6 @@ def _read(
     if classifier.data_config["image_size"] != member.classifier.data_config["image_size"]:
         opened = open_split(classifier, split_name, **data)
     return logits_of(classifier, opened, batch_size)
-
-
-def logits_of(classifier: Classifier, opened: OpenSplit, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """One pass over a split: logits float32 [n, num_classes], and the positions in it that they are of, int [n]."""
-    size = min(batch_size, len(opened.split))
-    with bar(f"evaluating {opened.name}", math.ceil(len(opened.split) / size) * size) as meter:
-        _, logits, places = run_steps(
-            jax.jit(steps.make_eval_step(model=classifier.model, pixels=opened.pixels)),
-            classifier.variables,
-            opened.feed,
-            size,
-            keep_logits=True,
-            labels=opened.split.labels,
-            progress=lambda done: meter.advance(size),
-        )
-    assert logits is not None and places is not None
-    return logits, places
 
 
 def predict(

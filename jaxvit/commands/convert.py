@@ -1,5 +1,6 @@
 """`convert`: weights of any layout, or a run's best checkpoint, become the two files that timm loads."""
 
+from jaxvit.commands import average
 from jaxvit.commands.parser import (
     add_target,
     add_temperature,
@@ -11,12 +12,13 @@ from jaxvit.commands.parser import (
     size,
 )
 
-FILES = ("model.safetensors", "config.json")
 DESCRIPTION = """Write model.safetensors and config.json, which timm and jaxvit load.
 
   %(prog)s --model NAME --checkpoint FILE --to DIR     a weight file of any known layout (timm, torchvision,
                                                        Hugging Face, Google's .npz), adapted where asked
-  %(prog)s --from WORKDIR --to DIR                     the best checkpoint of a run"""
+  %(prog)s --from WORKDIR --to DIR                     the best checkpoint of a run
+  %(prog)s --average RUN RUN ... --to DIR              the mean of the weights of several runs, or of weight files
+                                                       with --model NAME; --soup keeps those that help"""
 
 
 def run(argv: list[str]) -> int:
@@ -30,23 +32,22 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--image-size", type=size, metavar="N", help="pixels, 224 or 192x256: resamples the positions")
     parser.add_argument("--in-channels", type=positive, metavar="N", help="adapts the first convolution")
     add_temperature(parser)
+    average.add_options(parser)
     add_target(parser)
     args = parser.parse_args(argv)
+    if args.average or args.soup:
+        return average.run(args)
+    average.refuse(args)
     from jaxvit.commands import source
 
     changes = {word: getattr(args, word) for word in ("num_classes", "image_size", "in_channels", "weights")}
     changes = {word: value for word, value in changes.items() if value is not None}
     source.check_choice(args.workdir, args.model, args.checkpoint, "--from")
-    target = check_target(args, FILES)
+    target = check_target(args, source.FILES)
     if args.workdir is not None:
         source.check_bare(args.workdir, [args.model, args.checkpoint, *changes])
         given = source.from_run(args.workdir, args.temperature)
     else:
         given = source.from_file(args.model, args.checkpoint, args.temperature, **changes)
-    source.write_safetensors(given, target)
-    lines = source.describe(given) + source.written(target, FILES)
-    if source.timm_reads(target):
-        lines.append(("timm", f'timm.create_model("local-dir:{target}", pretrained=True)'))
-    lines.append(("jaxvit", f'jaxvit.load_pretrained("{given.name}", "{target}")'))
-    source.say(lines)
+    source.write_and_say(given, target)
     return 0

@@ -19,6 +19,8 @@ from jaxvit.runtime import console
 from jaxvit.runtime.console import count
 from jaxvit.step.calibration import at_temperature
 
+FILES = ("model.safetensors", "config.json")
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -107,6 +109,16 @@ def timm_reads(target: Path) -> bool:
     """Whether timm has a word for everything in the files just written."""
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
     return "jaxvit" not in config and bool(model_entry(config["architecture"])[0].timm_modules)
+
+
+def write_and_say(given: Source, target: Path) -> None:
+    """Writes the two files, and says what they are and how they are loaded."""
+    write_safetensors(given, target)
+    lines = describe(given) + written(target, FILES)
+    if timm_reads(target):
+        lines.append(("timm", f'timm.create_model("local-dir:{target}", pretrained=True)'))
+    lines.append(("jaxvit", f'jaxvit.load_pretrained("{given.name}", "{target}")'))
+    say(lines)
 
 
 def describe(given: Source) -> list[tuple[str, str]]:

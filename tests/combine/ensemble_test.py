@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvit import cli, combine, inference, models, train
-from jaxvit.combine.ensemble import logits_of
+from jaxvit import cli, combine, inference, models
+from jaxvit.combine.passes import logits_of
 from jaxvit.errors import UserError
-from tests.helpers import tiny_config, write_npz
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Two runs that differ in their seed, on arrays with a test split of their own."""
-    root = tmp_path_factory.mktemp("ensemble")
-    name = write_npz(root / "data", num_test=30)
-    for seed in (0, 1):
-        train.train_and_evaluate(tiny_config(name, num_epochs=1, seed=seed), root / f"run{seed}")
-    return root
+from tests.helpers import write_npz
 
 
 def softmax(x):
@@ -84,9 +73,10 @@ class TestCommands:
         assert cli.main([*words, "--json", str(tmp_path / "found.json")]) == 0
         logits = []
         for seed in (0, 1):
-            with np.load(runs / f"run{seed}" / "predictions.npz") as stored:
-                logits.append(stored["logits"])
-                labels = stored["labels"]
+            one = inference.from_run(runs / f"run{seed}")
+            opened = inference.open_split(one)
+            logits.append(logits_of(one, opened, 64)[0])
+            labels = opened.split.labels
         hits = [p.argmax(1) == labels for p in (*map(softmax, logits), (softmax(logits[0]) + softmax(logits[1])) / 2)]
         found = json.loads((tmp_path / "found.json").read_text())
         assert [each["accuracy"] for each in found["predictions"]] == pytest.approx([h.mean() for h in hits])
@@ -137,12 +127,6 @@ class TestCommands:
         ],
     )
     def test_mistakes(self, runs, capsys, words, said):
-        if "other" in words and not (runs / "other").exists():
-            shutil.copytree(runs / "run1", runs / "other")
-            config = json.loads((runs / "other/config.json").read_text())
-            config["data"]["name"] = "npz:elsewhere"
-            (runs / "other/config.json").write_text(json.dumps(config))
-            (runs / "other/manifest.json").unlink(missing_ok=True)
         line = [x for word in words for x in (["--workdir", str(runs / word)] if (runs / word).is_dir() else [word])]
         code = cli.main(["eval", *line])
         err = capsys.readouterr().err
