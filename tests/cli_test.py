@@ -128,9 +128,9 @@ def test_mistakes_are_named_in_two_lines(files, capsys, monkeypatch, argv, said)
 )  # fmt: skip
 def test_bad_values_leave_no_run(files, capsys, tmp_path, monkeypatch, override, said):
     monkeypatch.chdir(files)
-    workdir = tmp_path / "new"
+    workdir = tmp_path / "new" / "deep" / "run"
     assert said in failed(capsys, ["--config", "run.yaml", "--workdir", workdir, f"--config.{override}"])
-    assert not workdir.exists()
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("argv", [["--help"], ["eval", "--help"], ["predict", "-h"], ["models", "--help"]])

@@ -7,6 +7,7 @@ import numpy as np
 
 from jaxvit.build.facts import Facts
 from jaxvit.config.default import Config
+from jaxvit.data.label_rows import listed
 from jaxvit.data.sampling import class_shares
 from jaxvit.errors import UserError
 
@@ -19,6 +20,7 @@ def check(config: Config, facts: Facts, class_names: Sequence[str] = ()) -> None
     if isinstance(given, list | tuple) and len(given) != facts.num_classes:
         raise UserError(
             f"loss.class_weights has {len(given)} numbers; {config.data.name} has {facts.num_classes} classes"
+            + (f": {listed(list(class_names))}" if len(class_names) else "")
         )
     if facts.class_counts is None:
         return

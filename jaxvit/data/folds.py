@@ -64,10 +64,12 @@ def check(name: str, labels: np.ndarray, groups: np.ndarray | None, class_names:
     for label in np.unique(labels[labels < len(class_names)]):
         n = len(np.unique(of[labels == label]))
         if n < k:
-            where = f"is in {n} groups" if groups is not None else f"has {n} images"
+            verb = "has" if groups is None else "is in"
+            few = f"{n} {what[:-1] if n == 1 else what}"
+            most = f"at most {n} folds, or more" if n > 1 else f"two {what} or more"
             raise UserError(
-                f"data.fold: class {class_names[label]!r} {where}, fewer than {k} folds: some would leave it out\n"
-                f"expected at most {n} folds, or more of that class"
+                f"data.fold: class {class_names[label]!r} {verb} {few}, fewer than {k} folds: some would leave it out\n"
+                f"expected {most} of that class"
             )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from jaxvit import config as config_lib
 from jaxvit.build import parts
 from jaxvit.config.default import Config
+from jaxvit.data.sources import label_file
 from jaxvit.errors import UserError
 from jaxvit.runtime.console import duration, err
 from jaxvit.runtime.interrupt import Interrupted, deferred, something_to_save
@@ -102,6 +103,8 @@ def make_plans(
     kind, _, path = (options.data or "").partition(":")
     if kind in ("npz", "folder") and not expand(path).is_dir():
         raise UserError(f"--data {options.data}: there is no directory {path!r}")
+    if kind in label_file.KINDS and not expand(path).is_file():
+        raise UserError(f"--data {options.data}: there is no file {path!r}")
     source = dataclasses.replace(options, data=None, epochs=None)
     for row in chosen(study, rows):
         if row.name not in ledger.content["costs"]:

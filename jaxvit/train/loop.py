@@ -87,14 +87,14 @@ def train_and_evaluate(
 
 @contextmanager
 def _opened(workdir: str | os.PathLike[str]) -> Iterator[Path]:
-    """Makes the workdir this process's own; one that is new and stays empty goes again."""
-    new = not expand(workdir).exists()
+    """Makes the workdir this process's own; one that is new and stays empty goes again, with the folders around it."""
+    new = run_files.not_there(expand(workdir))
     path = run_files.make_workdir(workdir)
     multihost.barrier("workdir")
     with ExitStack() as stack:
         if new and multihost.is_main():
-            stack.callback(run_files.remove_if_empty, path)
-            interrupt.before_leaving.append(functools.partial(run_files.remove_if_empty, path))
+            stack.callback(run_files.remove_if_empty, new)
+            interrupt.before_leaving.append(functools.partial(run_files.remove_if_empty, new))
         multihost.by_main(lambda: stack.enter_context(run_files.locked(path)))
         multihost.by_main(lambda: resume.inspect(path))
         stack.enter_context(streams.kept_in(path / streams.NAME))

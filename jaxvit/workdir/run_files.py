@@ -39,10 +39,16 @@ def make_workdir(workdir: str | os.PathLike[str]) -> Path:
     return path
 
 
-def remove_if_empty(path: Path) -> None:
-    """Removes a directory in which nothing was written, as after a mistake in the config."""
+def not_there(path: Path) -> list[Path]:
+    """Those of a directory and its parents that are not there, the innermost first."""
+    return [place for place in (path, *path.parents) if not place.exists()]
+
+
+def remove_if_empty(paths: Sequence[Path]) -> None:
+    """Removes directories in which nothing was written, as after a mistake in the config; the innermost come first."""
     with suppress(OSError):
-        path.rmdir()
+        for path in paths:
+            path.rmdir()
 
 
 def write_json(path: Path, value: Any) -> None:

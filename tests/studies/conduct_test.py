@@ -133,6 +133,7 @@ class TestAfterARun:
             (["--seeds", "1,1"], "different seeds"),
             (["--checkpoints", "nowhere"], "is no directory"),
             (["--data", "npz:nowhere"], "holds this study with data off"),
+            (["--data", "csv:nowhere.csv"], "holds this study with data off"),
             (["--epoch", "3"], "no option '--epoch'"),
         ],
     )

@@ -60,8 +60,8 @@ def load(kind: str, path: str, **options: Any) -> Source:
     """
     source, file = f"{kind}:{path}", expand(path)
     rows = read(source, file, options.get("columns"), options.get("class_names"))
-    photos, notes = _photos(source, file.absolute().parent, rows)
-    return collect(source, photos, rows.class_names, several=rows.several, notes=rows.notes + notes, **options)
+    photos = _photos(source, file.absolute().parent, rows)
+    return collect(source, photos, rows.class_names, several=rows.several, notes=rows.notes, **options)
 
 
 def read(source: str, file: Path, columns: str | None = None, known: Sequence[str] | None = None) -> Labelled:
@@ -138,7 +138,11 @@ def _roles(source: str, table: Rows, columns: str | None) -> dict[str, list[str]
 
 
 def _how(role: str, names: list[str]) -> str:
-    return f"data.columns={role}={names[-1]} would name one"
+    """How to name the column of a role, and the label's too where there is none by its usual names."""
+    others = [name for name in names[1:] if name.casefold() not in {n for usual in ROLES.values() for n in usual}]
+    if role == "file" and len(others) == len(names) - 1 and others:
+        return f"data.columns=file={names[0]},label={others[0]} would name both"
+    return f"data.columns={role}={names[0] if role == 'file' else names[-1]} would name one"
 
 
 def _is_yes_no(cells: list[Cell], roles: dict[str, list[str]], columns: str | None) -> bool:
@@ -198,8 +202,8 @@ def _refuse_empty(source: str, table: Rows, cells: list[str], role: str, files: 
         raise UserError(f"{source}: {rows} no {role}: {listed(of, 3)}.")
 
 
-def _photos(source: str, folder: Path, rows: Labelled) -> tuple[list[Photo], list[str]]:
-    """The images that the rows name. Raises UserError for files that are not there, and for contradictions."""
+def _photos(source: str, folder: Path, rows: Labelled) -> list[Photo]:
+    """The images that the rows name. Raises UserError for files that are not there, and for those named twice."""
     paths: list[Path | None] = [None] * len(rows)
 
     def find(i: int) -> None:
@@ -219,21 +223,22 @@ def _photos(source: str, folder: Path, rows: Labelled) -> tuple[list[Photo], lis
         raise UserError(f"{source}: {len(missing)} of {len(rows)} {files} not there: {first}.\n{hint}")
     labels = {name: i for i, name in enumerate(rows.class_names)}
     seen: dict[str, int] = {}
-    photos, doubled = [], 0
+    photos, doubled = [], []
     for i, path in enumerate(paths):
         assert path is not None
         split = rows.splits[i] if rows.splits else "train"
         before = seen.setdefault(os.path.normpath(path), i)
         if before != i:
             _refuse_contradiction(source, rows, before, i)
-            doubled += 1
+            doubled.append((before, i))
             continue
         own = rows.labels[i]
         label = tuple(int(name in own) for name in rows.class_names) if rows.several else labels[own[0]]
         name = rows.files[i].replace("\\", "/") if not os.path.exists(folder / rows.files[i]) else rows.files[i]
         photos.append(Photo(path, name, split, label, i, rows.groups[i] if rows.groups else None))
+    _refuse_doubled(source, rows, doubled)
     _check_groups(source, photos)
-    return photos, [f"{doubled} rows that name a file a second time are left out"] if doubled else []
+    return photos
 
 
 def _find(folder: Path, text: str) -> Path | None:
@@ -263,6 +268,14 @@ def _refuse_contradiction(source: str, rows: Labelled, a: int, b: int) -> None:
                 f"{source}: {rows.files[b]} has two {what}s, {of(a)!r} ({rows.places[a]}) and {of(b)!r} "
                 f"({rows.places[b]}); expected one row per file.{hint}"
             )
+
+
+def _refuse_doubled(source: str, rows: Labelled, doubled: list[tuple[int, int]]) -> None:
+    """Raises UserError where rows say again what a row before them says: the sign of tables that were put together."""
+    if doubled:
+        said = listed([f"{rows.files[b]} ({rows.places[a]} and {rows.places[b]})" for a, b in doubled], 3)
+        number = f"{len(doubled)} rows name files" if len(doubled) > 1 else "a row names a file"
+        raise UserError(f"{source}: {number} a second time: {said}; expected one row per file.")
 
 
 def _check_groups(source: str, photos: list[Photo]) -> None:

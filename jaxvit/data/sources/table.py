@@ -99,6 +99,8 @@ def load_dataset(
         if val_fraction:
             how = "whole groups" if train.groups is not None else "stratified"
             notes.append(f"validation: {len(val)} images drawn from train ({how}, seed {seed})")
+    if to_train:
+        notes += _without_images(name, train, {"val": val, "test": test}, drawn, source.class_names)
     positions, note = limit(train.strata, fraction=fraction, per_class=per_class, seed=seed, imbalance=imbalance)
     if note:
         notes.append(note)
@@ -135,6 +137,36 @@ def _load_source(name: str, **options) -> Source:
         return _WITH_ARGUMENT[kind](argument, **options)
     choices = [n.partition(":")[0] for n in NAMES]
     raise UserError(f"no data source {name!r}; expected one of {', '.join(NAMES)}.{suggest(kind, choices)}")
+
+
+def _without_images(
+    name: str, train: Split, others: dict[str, Split], drawn: Sequence[str], class_names: Sequence[str]
+) -> list[str]:
+    """Lines on classes that are trained and not tested.
+
+    Raises:
+      UserError: the data's own validation split lacks a class: nothing would then choose by it.
+    """
+    notes, what = [], {"val": "validation", "test": "test"}
+    for part, split in others.items():
+        missing = np.flatnonzero(_of_classes(train, len(class_names)) & ~_of_classes(split, len(class_names)))
+        if not len(split) or not len(missing):
+            continue
+        names = ", ".join(repr(class_names[k]) for k in missing[:3]) + (", ..." if len(missing) > 3 else "")
+        if part == "val" and part not in drawn:
+            raise UserError(
+                f"{name}: no validation image of the class {names}; expected at least one of each that is trained.\n"
+                "without a validation split of the data's own one is drawn, stratified (data.val_fraction)"
+            )
+        notes.append(f"{len(missing)} of {len(class_names)} classes have no {what[part]} image: {names}")
+    return notes
+
+
+def _of_classes(split: Split, num_classes: int) -> np.ndarray:
+    """Which classes a split has images of, bool [num_classes]."""
+    if split.labels.ndim == 2:
+        return np.asarray(split.labels.any(axis=0))
+    return np.asarray(np.bincount(split.labels, minlength=num_classes)[:num_classes] > 0)
 
 
 def _draw_validation(train: Split, val_fraction: float, seed: int) -> tuple[Split, Split]:

@@ -103,7 +103,7 @@ def test_content_counts_and_names_do_not(tmp_path):
 def test_names_in_any_script(tmp_path):
     composed, apart = (unicodedata.normalize(form, "Äpfel") for form in ("NFC", "NFD"))
     _plain(tmp_path / "train", 3, (composed, "犬", "with space"))
-    _plain(tmp_path / "val", 2, (apart, "犬"))
+    _plain(tmp_path / "test", 2, (apart, "犬"))
     data = load_dataset(f"folder:{tmp_path}", val_fraction=0)
     assert data.class_names == sorted([composed, "犬", "with space"])
     assert set(data.test.labels) == {data.class_names.index(composed), data.class_names.index("犬")}

@@ -162,6 +162,9 @@ MISTAKES = {
     "file,label,split\na.jpg,x,train\nb.jpg,x,train\nc.jpg,y,test\n": "no training image of the class 'y'",
     "file,label\na.jpg,x\nb.jpg,x\n": "only the class 'x'",
     "file,label\na.jpg,x\nb.jpg,y\n./a.jpg,y\n": "./a.jpg has two labels, 'x' (line 2) and 'y' (line 4)",
+    "file,label\na.jpg,x\nb.jpg,y\n./a.jpg,x\n": "a row names a file a second time: ./a.jpg (line 2 and line 4)",
+    "file,label\na.jpg,x\nb.jpg,y\na.jpg,x\nb.jpg,y\n": "2 rows name files a second time: a.jpg (line 2 and line 4),",
+    "where,species\na.jpg,x\n": "data.columns=file=where,label=species would name both",
     "file,label,split\na.jpg,x,train\nb.jpg,y,train\na.jpg,x,test\n": "a.jpg has two splits, 'train' (line 2) and",
     "file,label,split,group\na.jpg,x,train,p\nb.jpg,y,train,q\nc.jpg,y,test,q\n": "group 'q' is in two splits, train",
     "file,species\na.jpg,x\nb.jpg,y\n": "no column 'label', and column 'species' holds 'x'; expected label",
@@ -181,12 +184,18 @@ def test_mistakes_are_named(tmp_path, text):
     assert not (tmp_path / "skipped.txt").exists()
 
 
-def test_a_row_that_says_the_same_again_is_left_out(tmp_path):
-    _images(tmp_path, ["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
-    text = "file,label\na.jpg,x\nb.jpg,y\na.jpg,x\nc.jpg,x\nd.jpg,y\n"
-    data = load_dataset(_write(tmp_path, text), val_fraction=0)
-    assert len(data.train) + len(data.test) == 4
-    assert any("1 rows that name a file a second time are left out" in note for note in data.notes)
+@pytest.mark.parametrize("several", [False, True])
+def test_a_class_without_validation_images(tmp_path, several):
+    """Of a split that the file gives it is an error; of one that is drawn here a line says so."""
+    _images(tmp_path, [f"{i}.png" for i in range(12)])
+    kinds = [("x|z" if several else "x", "train"), ("y", "train"), ("z", "train"), ("x", "val")] * 3
+    name = _write(tmp_path, "file,label,split\n" + "\n".join(f"{i}.png,{a},{b}" for i, (a, b) in enumerate(kinds)))
+    with pytest.raises(UserError, match="no validation image of the class 'y', 'z'; expected at least one of each"):
+        load_dataset(name)
+    assert len(load_dataset(name, to_train=False).val) == 3
+    name = _write(tmp_path, "file,label\n" + "\n".join(f"{i}.png,{'rare' if i < 2 else 'common'}" for i in range(12)))
+    notes = load_dataset(name).notes
+    assert "1 of 2 classes have no validation image: 'rare'" in notes
 
 
 def test_unreadable_images_are_skipped_and_listed_as_those_of_folders(tmp_path):

@@ -50,7 +50,9 @@ def test_npz_labels_from_one_are_refused_and_classes_without_images_are_said(tmp
     named = load([1, 2, 3, 1, 2, 3], [3, 2, 1, 1, 2, 3], class_names=np.array(["none", "a", "b", "c"]))
     assert named.num_classes == 4 and "1 of 4 classes have no training image: none" in named.notes
     assert load([1, 2, 3, 1, 2, 3], [0, 2, 1, 1, 2, 3]).num_classes == 4  # the test split has the class 0
-    assert load([0, 0, 0, 5, 5, 5], [0] * 6).notes == ["4 of 6 classes have no training image: 1, 2, 3, ..."]
+    assert load([0, 0, 0, 5, 5, 5], [0] * 6).notes == [
+        "4 of 6 classes have no training image: 1, 2, 3, ...", "1 of 6 classes have no test image: '5'",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", [bool, np.int64, np.float32])
@@ -82,6 +84,13 @@ def test_npz_mistakes_in_several_labels(tmp_path, train, test, said):
     parts = [np.array(train), np.array(train if test is None else test)]
     with pytest.raises(UserError, match=said):
         load_dataset(_write(tmp_path, *({**_arrays(len(part)), "label": part} for part in parts)))
+
+
+def test_a_class_without_validation_images_of_its_own_split_is_refused(tmp_path):
+    name = _write(tmp_path, val={**_arrays(4), "label": np.array([0, 0, 2, 2])})
+    with pytest.raises(UserError, match="no validation image of the class '1'; expected at least one of each"):
+        load_dataset(name)
+    assert len(load_dataset(name, to_train=False).val) == 4
 
 
 def test_npz_takes_floats_grey_images_names_and_its_own_validation(tmp_path):
