@@ -91,12 +91,13 @@ def compare(loaded: Any, args: argparse.Namespace) -> int:
 def _picture(report: dict[str, Any]) -> bytes:
     from matplotlib.figure import Figure
 
-    from jaxvit.reports import confidence, figures
+    from jaxvit.reports import confidence as sections
+    from jaxvit.reports import figures
     from jaxvit.runtime import drawing
 
     buffer = io.BytesIO()
     with drawing.style(**figures.STYLE):
-        figure = Figure(figsize=confidence.size_of(report), layout="constrained", dpi=200)
-        confidence.histograms(report)(figure)
+        figure = Figure(figsize=sections.size_of(report), layout="constrained", dpi=200)
+        sections.histograms(report)(figure)
         figure.savefig(buffer, format="png")
     return buffer.getvalue()
