@@ -101,7 +101,7 @@ def _validated(run: Run, variables: Any) -> tuple[np.ndarray | float, str | None
     """
     several, fits = run.dataset.several, run.options.calibrate
     thresholds = np.full(len(run.dataset.class_names), USUAL) if several else USUAL
-    found, line = None, None
+    found, line = None, "no temperature: there is no validation split" if fits else None
     if "val" in run.feeds and (several or fits):
         _, logits, readable = pass_over(run, variables, "val", keep_logits=True)
         labels = run.dataset.val.labels[readable]
