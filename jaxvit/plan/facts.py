@@ -115,7 +115,8 @@ def _within(kind: str, argument: str, columns: str | None) -> tuple[tuple[int, i
     try:
         found = hf.count(argument, columns) if kind == "hf" else wds.count(argument)
     except UserError as error:
-        return None, False, f"cannot be looked into ({str(error).splitlines()[0].removeprefix(f'{kind}:{argument}: ')})"
+        said = str(error).splitlines()[0].removeprefix(f"{kind}:{argument}: ").rstrip(".")
+        return None, False, f"cannot be looked into ({said})"
     if found is None:
         return None, False, "has too many shards to look into"
     images, class_names, several = found
