@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxvit.reports import numbers
-from jaxvit.step import metrics, multi_label
+from jaxvit.step import calibration, metrics, multi_label
 
 SCORED = 4096  # images scored at a time
 DRAWS = 1000  # of the images, for mean average precision
@@ -83,5 +83,5 @@ def scores(logits: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | floa
         mask = np.ones(len(labels[part]), bool)
         for name, value in module.batch_sums(logits[part], labels[part], mask).items():
             sums[name] = sums.get(name, np.float64(0)) + np.asarray(value, np.float64)
-    found = metrics.divide(sums)
+    found = metrics.divide(sums) | {"ece": calibration.ece(logits, labels)}
     return found | multi_label.scores(logits, labels, thresholds) if labels.ndim == 2 else found

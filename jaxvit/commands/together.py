@@ -69,9 +69,15 @@ def evaluate(args: argparse.Namespace) -> int:
     shown = ["mAP", "micro_f1", "macro_f1", "exact_match"] if several else ["accuracy", "balanced_accuracy", "macro_f1"]
     names = {"accuracy": "top-1", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
              "micro_f1": "micro F1", "exact_match": "exact match"}  # fmt: skip
-    heads = ("", *(names.get(name, name) for name in shown), "loss", "forward passes")
+    heads = ("", *(names.get(name, name) for name in shown), "loss", "ECE", "forward passes")
     rows = [
-        [each.label, *(f"{each.metrics[name]:.2%}" for name in shown), f"{each.metrics['loss']:.4f}", str(n)]
+        [
+            each.label,
+            *(f"{each.metrics[name]:.2%}" for name in shown),
+            f"{each.metrics['loss']:.4f}",
+            f"{each.metrics['ece']:.2%}",
+            str(n),
+        ]
         for each, n in zip(every, passes, strict=True)
     ]
     of = "all images" if found.split == "all" else f"{found.split} split"

@@ -147,4 +147,4 @@ def test_scores_are_those_of_evaluation(runs):
     opened = inference.open_split(one)
     found = gain.scores(logits_of(one, opened, 64)[0], opened.split.labels)
     for name, value in inference.evaluate_split(one).metrics.items():
-        assert found.get(name, value) == pytest.approx(value, rel=1e-5)
+        assert found[name] == pytest.approx(value, rel=1e-5)
