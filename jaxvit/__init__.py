@@ -12,6 +12,13 @@ __version__ = "0.1.0"
 # Loaded on first use, so that `import jaxvit` costs nothing.
 _NAMES = {
     "create_model": "jaxvit.models",
+    "register_model": "jaxvit.models",
+    "register_data": "jaxvit.data",
+    "register_augmentation": "jaxvit.data.augment",
+    "register_optimizer": "jaxvit.optim",
+    "register_schedule": "jaxvit.optim",
+    "register_loss": "jaxvit.step.losses",
+    "register_metric": "jaxvit.step.metrics",
     "list_models": "jaxvit.models",
     "data_config": "jaxvit.models",
     "load_pretrained": "jaxvit.pretrained",

@@ -135,10 +135,15 @@ def _train(argv: list[str]) -> int:
 
 def _train_config(args: argparse.Namespace, rest: list[str]) -> int:
     from jaxvit import config as config_lib
-    from jaxvit import models
+    from jaxvit import models, plugins
     from jaxvit.build import checks
     from jaxvit.runtime import determinism, multihost
+    from jaxvit.runtime.paths import expand
+    from jaxvit.workdir import resume
 
+    recorded = resume.imports(expand(args.workdir))
+    plugins.use_recorded(recorded, args.workdir)
+    rest = [*rest, *(f"--config.imports+={name}" for name in recorded)]
     config = config_lib.load(args.config, rest, models.model_fields)
     checks.check(config)
     if config.deterministic:

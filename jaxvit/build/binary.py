@@ -8,7 +8,8 @@ from jaxvit.build.facts import Facts
 from jaxvit.config.checks import METRICS
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError, suggest
-from jaxvit.step import multi_label
+from jaxvit.step import losses, multi_label
+from jaxvit.step.metrics import OWN
 
 SEVERAL = (*multi_label.NAMES, "accuracy")  # metrics of several labels; accuracy stands for mAP there
 MOST = 1000.0  # of a balanced weight: a class that is rarer still would drown all others
@@ -20,6 +21,10 @@ def check(config: Config, facts: Facts) -> None:
     metrics = {word: _value(config, word) for word in ("early_stopping.metric", "optim.schedule.metric")}
     if isinstance(given, list | tuple) and len(given) != facts.num_classes:
         raise UserError(f"loss.pos_weight has {len(given)} numbers; {name} has {facts.num_classes} classes")
+    for word, metric in metrics.items():
+        if metric in OWN and OWN[metric].several != facts.several:
+            those = "several labels" if facts.several else "one label"
+            raise UserError(f"{word} is {metric!r}, a metric that is not of {those} per image, as {name} has")
     if not facts.several:
         for word, metric in metrics.items():
             if metric in SEVERAL and metric not in ("loss", "accuracy", "macro_f1"):
@@ -28,7 +33,7 @@ def check(config: Config, facts: Facts) -> None:
                     f"{word} is {metric!r}; {name} has one label per image: expected {' or '.join(choices)}"
                 )
         return
-    if config.loss.name != "bce":
+    if config.loss.name not in losses.SEVERAL:
         raise UserError(
             f"{name} has several labels per image, loss.name={config.loss.name} takes one\n"
             "--config.loss.name=bce asks for each class on its own"
@@ -44,7 +49,7 @@ def check(config: Config, facts: Facts) -> None:
         if _value(config, word):
             raise UserError(f"{word} is set; {name} has several labels per image: {why}")
     for word, metric in metrics.items():
-        if metric is not None and metric not in SEVERAL:
+        if metric is not None and metric not in SEVERAL and metric not in OWN:
             near = suggest(metric, SEVERAL)
             raise UserError(
                 f"{word} is {metric!r}; {name} has several labels per image: expected {' or '.join(SEVERAL)}.{near}"

@@ -127,6 +127,7 @@ def draw(
         steps_per_epoch, num_epochs = min(steps_per_epoch, DRY_RUN_STEPS), 1
     with config.unlocked(), config.ignore_type():
         config.parallel.num_devices, config.num_epochs = mesh.size, num_epochs
+        config.imports = parts.imports(config)
         if pieces is not None and pieces > 1:
             config.micro_batch = size // pieces
 

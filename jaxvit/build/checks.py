@@ -4,6 +4,7 @@ from jaxvit import models, optim
 from jaxvit.config import checks
 from jaxvit.config.default import Config
 from jaxvit.data import augment
+from jaxvit.step import losses
 
 
 def check(config: Config) -> None:
@@ -13,6 +14,7 @@ def check(config: Config) -> None:
       UserError: the first that cannot be, with the nearest one that can.
     """
     checks.validate(config)
+    losses.check(config.loss.to_dict())
     augment.check(config.augment.to_dict())
     optim.check_name(config.optim.name)
     optim.schedule_options(config.optim.schedule.name)

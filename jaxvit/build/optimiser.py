@@ -1,7 +1,7 @@
 """How the weights of a config move: schedule, optimiser, gradient, average; and its numbers as arguments of a step."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -39,7 +39,8 @@ def with_numbers(config: Config) -> Config:
 def make_schedule(config: Config, steps_per_epoch: int) -> Callable[[Any], Any]:
     """Step -> learning rate, as the config's section `optim.schedule` says."""
     words = config.optim.schedule.to_dict()
-    name = words.pop("name")
+    name, own = words.pop("name"), words.pop("options")
+    words |= _own_options(own, {*words, "learning_rate", "total_steps", "steps_per_epoch"}, "optim.schedule")
     # A short trial of a long recipe keeps the recipe's shape: the warm-up is never more than half of it.
     words["warmup_epochs"] = min(words["warmup_epochs"], config.num_epochs / 2)
     total: Any = steps_per_epoch * config.num_epochs
@@ -58,11 +59,7 @@ def make_schedule(config: Config, steps_per_epoch: int) -> Callable[[Any], Any]:
 def make_optimizer(config: Config, params: Any, trainable: Any, schedule: Callable[[Any], Any]) -> Any:
     """The optimiser, as the config's section `optim` says; `params` may be shapes."""
     shared = ("name", "weight_decay", "b1", "b2", "eps", "momentum", "nesterov", "grad_clip_norm", "layer_decay")
-    options: dict[str, Any] = config.optim.options.to_dict()
-    options = {word: tuple(value) if isinstance(value, list) else value for word, value in options.items()}
-    twice = sorted(set(options) & {*shared, "mu_dtype", "learning_rate"})
-    if twice:
-        raise UserError(f"optim.options.{twice[0]} is not read; the option is optim.{twice[0]}")
+    options = _own_options(config.optim.options.to_dict(), {*shared, "mu_dtype", "learning_rate"}, "optim")
     return optim.make_optimizer(
         params,
         schedule=schedule,
@@ -71,6 +68,14 @@ def make_optimizer(config: Config, params: Any, trainable: Any, schedule: Callab
         **{word: config.optim[word] for word in shared},
         **options,
     )
+
+
+def _own_options(options: dict[str, Any], declared: Collection[str], section: str) -> dict[str, Any]:
+    """The words of a section's `options`. Raises UserError where one is an option of the section itself."""
+    twice = sorted(set(options) & set(declared))
+    if twice:
+        raise UserError(f"{section}.options.{twice[0]} is not read; the option is {section}.{twice[0]}")
+    return {word: tuple(value) if isinstance(value, list) else value for word, value in options.items()}
 
 
 def make_gradient(config: Config, batch_size: int, pieces: int | None = None) -> dict[bool, Callable]:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxvit import data, models
+from jaxvit import data, models, plugins
 from jaxvit.config.default import Config
 from jaxvit.data import augment
 from jaxvit.precision import full_float
@@ -106,6 +106,20 @@ def make_feed(config: Config, split: data.Split, sharding: Any = None, crop_mode
         resident_bytes=d.resident_mb * 2**20,
         max_unreadable=max(d.max_bad_fraction, data.MAX_UNREADABLE),
     )
+
+
+def imports(config: Config) -> tuple[str, ...]:
+    """The modules that a run needs: those it was given, and those that have registered the parts it names."""
+    named = [
+        ("model", models.split_tag(config.model.name)[0]),
+        ("data set", config.data.name.partition(":")[0]),
+        ("optimiser", config.optim.name),
+        ("schedule", config.optim.schedule.name),
+        ("loss", config.loss.name),
+        *(("augmentation", name) for name in config.augment.options),
+        *(("metric", name) for name in (config.early_stopping.metric, config.optim.schedule.metric) if name),
+    ]
+    return tuple(dict.fromkeys((*config.imports, *plugins.modules_of(named))))
 
 
 def record_fields(config: Config, model: nn.Module) -> None:

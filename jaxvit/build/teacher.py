@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxvit import config as config_lib
-from jaxvit import models
+from jaxvit import models, plugins
 from jaxvit.build import parts
 from jaxvit.build.resolve import check_resolved
 from jaxvit.data import augment
@@ -71,6 +71,7 @@ def outline(teacher: str, model: str | None, num_classes: int) -> Teacher | None
     path = expand(teacher)
     if (path / "config.json").is_file():
         theirs = config_lib.from_mapping(run_files.read_json(path / "config.json"))
+        plugins.use_recorded(theirs.imports, path)
         check_resolved(theirs)
         made, name = parts.make_model(theirs), theirs.model.name
         keys = ("image_size", "mean", "std", "crop_pct", "interpolation")

@@ -43,6 +43,7 @@ def run(argv: list[str]) -> int:
         return trust.compare(loaded, args)
     from jaxvit import inference
     from jaxvit.runtime import console
+    from jaxvit.step.metrics import OWN
     from jaxvit.workdir import run_files
 
     found = inference.evaluate_split(
@@ -59,16 +60,18 @@ def run(argv: list[str]) -> int:
     if args.json:
         run_files.write_json(args.json, {"model": loaded.name, **counts, **metrics})
     images = f"{found.images:,} of {found.of:,}"
+    registered = [name for name in OWN if name in metrics]
+    own = [f"{metrics[name]:.4g}" for name in registered]
     if loaded.several:
-        heads = ("mAP", "micro F1", "macro F1", "exact match", "loss", "ECE", "images")
+        heads = ("mAP", "micro F1", "macro F1", "exact match", "loss", "ECE", *registered, "images")
         row = [f"{metrics[name]:.2%}" for name in ("mAP", "micro_f1", "macro_f1", "exact_match")]
-        row += [f"{metrics['loss']:.4f}", f"{metrics['ece']:.2%}", images]
+        row += [f"{metrics['loss']:.4f}", f"{metrics['ece']:.2%}", *own, images]
         console.table(f"{loaded.name}, {of}", heads, [row])
         return 0
     top5 = f"{metrics['top5_accuracy']:.2%}" if len(loaded.class_names) > 5 else "–"  # of five it says nothing
     row = [f"{metrics['accuracy']:.2%}", top5]
     row += [f"{metrics['balanced_accuracy']:.2%}", f"{metrics['macro_f1']:.2%}", f"{metrics['loss']:.4f}"]
-    row += [f"{metrics['ece']:.2%}", images]
-    heads = ("top-1", "top-5", "balanced accuracy", "macro F1", "loss", "ECE", "images")
+    row += [f"{metrics['ece']:.2%}", *own, images]
+    heads = ("top-1", "top-5", "balanced accuracy", "macro F1", "loss", "ECE", *registered, "images")
     console.table(f"{loaded.name}, {of}", heads, [row])
     return 0

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jaxvit import plugins
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime.paths import expand
 
@@ -24,8 +25,17 @@ class Parser(argparse.ArgumentParser):
         hint = f" (one that begins with '-' is written {short[1]}=-VALUE)" if short else ""
         raise UserError(f"{message}{hint}; see {self.prog} --help")
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """As argparse's; the modules of --import are imported."""
+        found, rest = super().parse_known_args(args, namespace)
+        if found.imports:
+            plugins.use(found.imports)
+        return found, rest
+
     def parse_with_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         """Returns the options, and what stands beside them for `config.load`: `--config.OPTION=VALUE`.
+
+        The modules of --import are among them, so that a run records them.
 
         Raises:
           UserError: an option that is neither.
@@ -36,20 +46,24 @@ class Parser(argparse.ArgumentParser):
                 known = [option for action in self._actions for option in action.option_strings if option != "-h"]
                 near = suggest(text, known)
                 raise UserError(f"no option {text!r}; config options are written --config.OPTION=VALUE.{near}")
-        return args, rest
+        return args, [*rest, *(f"{OVERRIDE}imports+={name}" for name in args.imports)]
 
 
 def make_parser(command: str, description: str, **options: Any) -> Parser:
     """Returns the parser of a command ("" for training), named as the user has called it."""
     prog = Path(sys.argv[0]).name if sys.argv and sys.argv[0].endswith(".py") else "jaxvit"
     prog = f"python {prog}" if prog.endswith(".py") else prog
-    return Parser(
+    parser = Parser(
         prog=f"{prog} {command}".strip(),
         description=description,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         **options,
     )
+    parser.add_argument(
+        "--import", dest="imports", action="append", default=[], metavar="MODULE", help="that registers your own parts"
+    )
+    return parser
 
 
 def positive(text: str) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from jaxvit import plugins
 from jaxvit.config.default import Config, default
 from jaxvit.config.words import OPEN, declared, expected, flatten, from_mapping, unknown
 from jaxvit.errors import UserError, suggest
@@ -43,10 +44,9 @@ _CHOICES = {
     "wandb.mode": ("online", "offline"),
     "distill.mode": ("soft", "hard", "token"),
     "optim.sam.method": ("sam", "gsam"),
-    "loss.name": ("cross_entropy", "ce", "focal", "bce"),
     "data.sampling": ("balanced", "sqrt"),
-    "early_stopping.metric": tuple(METRICS),
-    "optim.schedule.metric": tuple(METRICS),
+    "early_stopping.metric": METRICS,
+    "optim.schedule.metric": METRICS,
     "optim.schedule.mode": ("max", "min"),
     "sweep.sampler": ("tpe", "random"),
     "sweep.pruner": ("median", "none"),
@@ -58,8 +58,12 @@ _WHY = {("dtype", name): _FLOAT16 for name in ("float16", "fp16", "f16", "half")
 
 
 def validate(config: Config) -> None:
-    """Checks options, types and values; raises UserError at the first that cannot be. Names: `build.checks.check`."""
+    """Checks options, types and values; raises UserError at the first that cannot be. Names: `build.checks.check`.
+
+    The modules of `imports` are imported: what they register are values that can be.
+    """
     check_words(config)
+    plugins.use(config.imports)
     _check_values(config)
 
 

@@ -18,14 +18,15 @@ DERIVED = (
 def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
     """Returns the words whose values differ between a config and a run's resolved one, as "word: old -> new".
 
-    What a search would vary is no property of a run; weights on the disk may bring model fields that are not given.
+    What a search would vary is no property of a run, nor are the modules that bring its parts: their names are. Weights
+    on the disk may bring model fields that are not given.
     """
     new, old = flatten(to_dict(given)), flatten(to_dict(default())) | flatten(dict(resolved))  # words of later versions
     brings = bool(new.get("pretrained")) and expand(new["pretrained"]).exists()
     out = []
     for word in sorted(new.keys() | old.keys()):
         left_open = word in DERIVED or word.startswith("model.") and brings
-        if word.startswith("sweep.") or left_open and new.get(word) is None:
+        if word == "imports" or word.startswith("sweep.") or left_open and new.get(word) is None:
             continue
         if word.startswith("parallel."):  # where a run is computed, not what it is
             continue

@@ -29,6 +29,8 @@ def default() -> Config:
     """
     optional = config_dict.placeholder
     c: Config = Options()
+    # names of modules that register parts of your own (docs/PLUGINS.md), as ("my_parts",); --import NAME adds one
+    c.imports = ()
     c.seed = 0  # fixes initialisation, data order, augmentation and dropout
     c.num_epochs = 10  # passes over the training images
     c.batch_size = 128  # images per optimiser step, over all devices and micro-batches
@@ -106,6 +108,7 @@ def default() -> Config:
     c.augment.mix_prob = 1.0  # probability that an image is mixed at all
     c.augment.mix_switch_prob = 0.5  # probability of CutMix where both it and mixup are on
     c.augment.repeated = 1  # copies of an image in a batch, each augmented anew; an epoch keeps its length
+    c.augment.options = Options()  # strengths of registered augmentations by their names, as augment.options.fog
 
     c.loss = Options()
     # "cross_entropy"; "focal"; or "bce", each class on its own, for one label per image or several
@@ -121,6 +124,7 @@ def default() -> Config:
     # "bce": soft targets become 1 above this value and 0 below it, as in timm; None: stay soft
     c.loss.bce_target_thresh = optional(float)
     c.loss.bce_sum = False  # "bce": sums over the classes instead of averaging
+    c.loss.options = Options()  # arguments of a registered loss by their own names
     # when the loss is not finite: "stop", "skip" the step, or "rollback" to the last checkpoint at half the rate
     c.loss.on_nan = "stop"
 
@@ -174,6 +178,7 @@ def default() -> Config:
     c.optim.schedule.threshold_mode = optional(str)  # plateau: "rel" or "abs"
     c.optim.schedule.cooldown = optional(int)  # plateau: evaluations after a drop that do not count
     c.optim.schedule.min_scale = optional(float)  # plateau: least factor on the rates
+    c.optim.schedule.options = Options()  # arguments of a registered schedule by their own names
     c.optim.sam = Options()
     c.optim.sam.rho = 0.0  # radius of SAM's perturbation; 0: off
     c.optim.sam.adaptive = False  # ASAM: the radius is relative to the weights

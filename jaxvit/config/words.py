@@ -15,6 +15,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_dict, config_flags
 
+from jaxvit import plugins
 from jaxvit.config import files, recipes
 from jaxvit.config.default import Config, default
 from jaxvit.errors import UserError, suggest
@@ -23,8 +24,9 @@ _KINDS = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a word",
     tuple: "values in brackets, as (0.5, 0.5, 0.5)", ConfigDict: "words with values",
 }  # fmt: skip
-_OPTIONS = "optim.options."
-OPEN = ("model.", _OPTIONS)  # below them stands what the chosen model and optimiser take
+_OPTIONS = ("optim.options.", "optim.schedule.options.", "loss.options.", "augment.options.")
+OPEN = ("model.", *_OPTIONS)  # below them stands what the chosen model, optimiser and so on take
+_IMPORT = "imports+"  # what `--import NAME` becomes: the override --config.imports+=NAME
 _WORDS_HINT = " `configs --options` lists them all."
 
 
@@ -54,6 +56,7 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
             raise unknown(strange[0])
     elif Path(file).suffix in (".yaml", ".yml", ".json"):
         config = from_mapping(files.read_data(Path(file)))
+        _check_data_imports(config, path, overrides)
     else:
         raise UserError(f"config {file!r} is of no known kind; expected .py, .yaml, .yml or .json")
     config = override(config, overrides, model_fields)
@@ -89,13 +92,19 @@ def override(config: Config, overrides: Sequence[str], model_fields=None) -> Con
     """Returns a copy of `config` with `--config.a.b=value` words applied and type-checked."""
     config = copy.deepcopy(config)  # not copy_and_resolve_references: that drops the types of the placeholders
     words, values = _split_overrides(overrides)
+    if "imports" in words:
+        raise UserError("config word imports is a list; --import NAME adds a module to it")
+    pairs = list(zip(words, values, strict=True))
+    if added := [value for word, value in pairs if word == _IMPORT]:
+        config.imports = tuple(dict.fromkeys((*config.imports, *added)))
+        words, values = ([pair[i] for pair in pairs if pair[0] != _IMPORT] for i in range(2))
+    plugins.use(config.get("imports", ()))
     for word, value in zip(words, values, strict=True):
         if word == "model.name":
             config.model.name = value
     for word in words:  # a model's fields are not declared by the defaults: declare those of this model
         if word.startswith(_OPTIONS):
-            with config.unlocked():
-                config.optim.options[word.removeprefix(_OPTIONS)] = config_dict.placeholder(object)
+            _declare(config, word)
         if word.startswith("model.") and word not in ("model.name",) and model_fields is not None:
             field = word.removeprefix("model.")
             fields = set(model_fields(config.model.name))
@@ -104,8 +113,7 @@ def override(config: Config, overrides: Sequence[str], model_fields=None) -> Con
             if field not in fields:
                 near = suggest(field, fields) or f" Its fields: {', '.join(sorted(fields - {'name', 'parent'}))}."
                 raise UserError(f"{config.model.name} has no field {field!r}.{near}")
-            with config.unlocked():
-                config.model[field] = config_dict.placeholder(object)
+            _declare(config, word)
     known = set(flatten(config))
     for word in words:
         if word not in known:
@@ -161,6 +169,23 @@ def _set(config: Config, word: str, value: Any) -> None:
     config[name] = value
 
 
+def _declare(config: Config, word: str) -> None:
+    with config.unlocked():
+        _set(config, word, config_dict.placeholder(object))
+
+
+def _check_data_imports(config: Config, path: str, overrides: Sequence[str]) -> None:
+    """Raises UserError where a file of data names a module that the command line does not: its code would be run."""
+    words, values = _split_overrides(overrides)
+    named = [value for word, value in zip(words, values, strict=True) if word == _IMPORT]
+    strange = [str(name) for name in config.imports if name not in named]
+    if strange:
+        raise UserError(
+            f"config {path!r} is data and names the module {strange[0]!r}, whose code would be run\n"
+            f"--import {strange[0]} allows it"
+        )
+
+
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     """Returns nested words as one level: "optim.sam.rho" -> value."""
     out = {}
@@ -196,7 +221,7 @@ def _update(config: Config, values: Mapping[str, Any], prefix: str) -> None:
                 config[name] = tuple(value) if isinstance(value, list) else value
             except (TypeError, ValueError, OverflowError):
                 raise UserError(f"config word {word} is {value!r}; expected {expected(word)}") from None
-        elif prefix in ("model.", _OPTIONS):  # checked against the chosen model when it is created
+        elif prefix in OPEN:  # checked against the chosen model when it is created
             config[name] = tuple(value) if isinstance(value, list) else value
         else:
             raise unknown(word)

@@ -3,7 +3,7 @@
 from jaxvit.data.images import open_image, to_rgb
 from jaxvit.data.pipeline import MAX_UNREADABLE, Resident, Streamed, epoch_order, make_feed
 from jaxvit.data.preprocess import make_transform, preprocess
-from jaxvit.data.sources.table import NAMES, load_dataset
+from jaxvit.data.sources.table import NAMES, load_dataset, register_data
 from jaxvit.data.splits import Dataset, Split
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "make_transform",
     "open_image",
     "preprocess",
+    "register_data",
     "to_rgb",
 ]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit import config as config_lib
-from jaxvit import pretrained
+from jaxvit import plugins, pretrained
 from jaxvit.build import checks, parts, resolve
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
@@ -60,6 +60,7 @@ def from_run(workdir: str | Path) -> Classifier:
     check_utf8(path, "the run in")
     run_files.refuse_damaged(path, ("config.json", "classes.json", run_files.THRESHOLDS))
     config = config_lib.from_mapping(run_files.read_json(path / "config.json"))
+    plugins.use_recorded(config.imports, path)
     class_names = run_files.read_json(path / "classes.json", list)
     try:
         checks.check(config)
@@ -68,6 +69,11 @@ def from_run(workdir: str | Path) -> Classifier:
             raise UserError(f"classes.json does not hold the names of {config.model.num_classes} classes")
         thresholds = run_files.read_thresholds(path, len(class_names))
     except UserError as error:
+        if "__main__" in config.imports:
+            raise UserError(
+                f"the run in {str(path)!r} was trained with parts that a script or notebook had registered: {error}\n"
+                "put them into a module, and name it by --import"
+            ) from None
         raise UserError(f"the run in {str(path)!r} is damaged: {error}") from None
     model = parts.make_model(config)
     shape = (*config.data.image_size, config.model.in_channels)

@@ -6,8 +6,18 @@ from jaxvit.models.registry import (
     data_config,
     list_models,
     model_fields,
+    register_model,
     split_tag,
     tag_info,
 )
 
-__all__ = ["check_fields", "create_model", "data_config", "list_models", "model_fields", "split_tag", "tag_info"]
+__all__ = [
+    "check_fields",
+    "create_model",
+    "data_config",
+    "list_models",
+    "model_fields",
+    "register_model",
+    "split_tag",
+    "tag_info",
+]

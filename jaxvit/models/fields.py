@@ -116,6 +116,8 @@ def check_value(field: str, value: Any, kind: Any, choices: Collection[Any] | No
     """Returns the value of one field as its class wants it. Raises UserError when it cannot be right."""
     if field == "dtype":
         return check_dtype(value)
+    if field == "image_size" and kind is int and isinstance(value, list | tuple) and len(set(value)) == 1:
+        value = value[0]  # a model of one side
     try:
         value = coerce(value, kind)
     except TypeError:

@@ -1,12 +1,15 @@
 """All models by timm's names: what there is, and how to make one."""
 
+import inspect
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 import flax.linen as nn
 
+from jaxvit import plugins
 from jaxvit.errors import UserError
 from jaxvit.models import alexnet, fields, resnet_variants, swin_variants, tags, vgg, vit_family
 from jaxvit.models.family import MEGATRON, Family, ShardingRules
@@ -15,7 +18,7 @@ from jaxvit.models.tags import split_tag, tag_tables, unknown_name
 
 __all__ = [
     "FAMILIES", "Family", "check_fields", "create_model", "data_config", "family_of", "find_family", "list_models",
-    "model_entry", "model_fields", "recognise", "sharding_rules", "split_tag", "tag_info",
+    "model_entry", "model_fields", "recognise", "register_model", "sharding_rules", "split_tag", "tag_info",
 ]  # fmt: skip
 
 
@@ -29,6 +32,76 @@ FAMILIES: dict[str, Family] = {
         swin_variants.FAMILY,
     )
 }
+
+
+def register_model(what: Any, *, variants: Mapping[str, Mapping[str, Any]] | None = None, **record: Any) -> Any:
+    """Adds models: `register_model(FAMILY)`, or above a linen class `@register_model("name")`.
+
+    The class has the fields num_classes, image_size, in_channels and dtype, every field a default; its `__call__(images
+    [b, h, w, c], train=False)` returns logits [b, num_classes]. A class made from one of jaxvit's has that one's
+    record; of another, `record` says what more is known.
+
+    Args:
+      what: a `Family`, or a name.
+      variants: further names -> the fields in which they differ from the class's defaults.
+      **record: fields of `Family`, such as classifiers={"head": None}, which optim.freeze=head_only asks for.
+
+    Raises:
+      UserError: a name that exists, or a class that cannot be trained here.
+    """
+    if isinstance(what, Family):
+        return _add(what)
+
+    def register(name: str, cls: Any) -> None:
+        _check_class(name, cls)
+        given = {
+            "name": f"{cls.__module__}.{cls.__qualname__}",
+            "model": cls,
+            "variants": {name: {}, **(variants or {})},
+        }
+        base = next((f for c in cls.__mro__ for f in FAMILIES.values() if f.model is c), None)
+        try:
+            family = Family(**{**_NOTHING, **given, **record}) if base is None else replace(base, **{**given, **record})
+        except TypeError as error:  # a field that a record does not have
+            raise UserError(f"the model {name!r}: {str(error).removeprefix('Family.__init__() ')}") from None
+        _add(family)
+
+    return plugins.decorator(register, what, '@register_model("name")')
+
+
+_NEVER = r"(?!)"  # matches nothing
+_NOTHING: dict[str, Any] = {
+    "stem": _NEVER, "blocks": (), "mark": _NEVER, "classifiers": {}, "first_conv": (), "small": lambda fields: {},
+}  # fmt: skip
+_FIELDS = ("num_classes", "image_size", "in_channels", "dtype")
+
+
+def _add(family: Family) -> Family:
+    before = FAMILIES.get(family.name)
+    if before is not None and not any(plugins.is_registered("model", name) for name in before.variants):
+        raise UserError(f"jaxvit has a family {family.name!r} itself; choose another name")
+    _check_class(family.name, family.model)
+    if not family.variants:
+        raise UserError(f"the family {family.name!r} names no model; expected variants such as {{'my_model': {{}}}}")
+    for name in family.variants:
+        plugins.claim("model", name, _names(), family.model)
+    FAMILIES[family.name] = family
+    return family
+
+
+def _check_class(name: Any, cls: Any) -> None:
+    """Raises UserError where a class is none that can be trained here."""
+    if not isinstance(cls, type) or not issubclass(cls, nn.Module):
+        raise UserError(f"the model {name!r} is {cls!r}; expected a class of flax.linen.Module, or a Family")
+    known = fields.field_kinds(cls)
+    missing = [field for field in (*_FIELDS, *known) if not hasattr(cls, field)]
+    if missing:
+        raise UserError(
+            f"the model {name!r}: {cls.__name__} has no {missing[0]} with a default; expected the fields "
+            f"{', '.join(_FIELDS)}, each with one"
+        )
+    if "train" not in inspect.signature(cls.__call__).parameters:
+        raise UserError(f"the model {name!r}: {cls.__name__}.__call__ takes no train; expected (images, train=False)")
 
 
 def _names() -> dict[str, Family]:
@@ -82,6 +155,7 @@ def _natural(name: str) -> list[Any]:
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """Names that match a shell pattern ("vit_*_384"), naturally sorted; `pretrained` lists "name.tag" with weights."""
+    plugins.load_installed()
     names = _names()
     if not pretrained:
         return sorted((n for n in names if fnmatchcase(n, pattern)), key=_natural)
@@ -103,6 +177,9 @@ def model_entry(name: str) -> tuple[Family, dict[str, Any]]:
         raise UserError(f"model name {name!r} is not a word; expected e.g. 'resnet18'.")
     base, tag = split_tag(name)
     family = _names().get(base)
+    if family is None:
+        plugins.load_installed()
+        family = _names().get(base)
     if family is None:
         for other in FAMILIES.values():
             if base in other.unsupported:

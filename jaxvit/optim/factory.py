@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 
-from jaxvit import tree
+from jaxvit import plugins, tree
 from jaxvit.errors import UserError, suggest
 from jaxvit.models.registry import recognise
 from jaxvit.optim.layer_groups import layer_ids
@@ -58,6 +58,28 @@ def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
             if "learning_rate" in inspect.signature(maker).parameters:
                 makers[name] = maker
     return makers
+
+
+def register_optimizer(name: str) -> Callable[[Any], Any]:
+    """Adds an optimiser: above a function (learning_rate, ...) -> optax.GradientTransformation; see docs/PLUGINS.md.
+
+    It is used as an optax alias: `learning_rate` is the schedule, step -> rate; an argument `weight_decay` beside
+    `mask` gets the decay and what it applies to, else the decay is PyTorch's L2 term; `momentum`, `b1` and so on are
+    those of the config's section `optim`, all others those of optim.options.
+
+    Raises:
+      UserError: a name that exists, or another kind of thing than such a function.
+    """
+    form = "(learning_rate, ...) -> optax.GradientTransformation"
+
+    def register(name: str, make: Callable[..., Any]) -> None:
+        takes = plugins.parameters("optimiser", name, make, form)
+        if not takes or takes[0].name != "learning_rate":
+            plugins.options("optimiser", name, make, len(takes) + 1, form)  # raises
+        plugins.claim("optimiser", name, {*optimizers(), *UNFIT}, make)
+        optimizers()[name] = make
+
+    return plugins.decorator(register, name, '@register_optimizer("name")')
 
 
 def check_name(name: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from jaxvit import plugins
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import numbers
 
@@ -167,6 +168,25 @@ SCHEDULES: dict[str, tuple[Callable[..., Schedule], bool]] = {
     "exponential": (exponential, False),
     "plateau": (plateau, False),
 }
+
+
+def register_schedule(name: str, *, after_warmup: bool = True) -> Callable[[Any], Any]:
+    """Adds a schedule: above a function (rate, floor, total, epoch, *, ...) -> (step -> learning rate).
+
+    `rate` is the peak, `floor` the least rate, `total` the steps of training and `epoch` those of an epoch; what
+    follows the star is given by optim.schedule.options. The step is a float32 scalar that is traced. With
+    `after_warmup` the steps begin, and `total` counts, where the warm-up ends.
+
+    Raises:
+      UserError: a name that exists, or another kind of thing than such a function.
+    """
+
+    def register(name: str, make: Callable[..., Any]) -> None:
+        plugins.options("schedule", name, make, 4, "(rate, floor, total, epoch, *, ...) -> (step -> learning rate)")
+        plugins.claim("schedule", name, SCHEDULES, make)
+        SCHEDULES[name] = (make, after_warmup)
+
+    return plugins.decorator(register, name, '@register_schedule("name")')
 
 
 def make_schedule(

@@ -39,11 +39,13 @@ class TestImages:
 def test_images(run: RunFiles) -> TestImages | str:
     """Reads the test split of a run's data set; a sentence that says why not where it cannot be read."""
     from jaxvit import config as config_lib
+    from jaxvit import plugins
     from jaxvit.build import parts
     from jaxvit.workdir import run_files
 
     try:
         config = config_lib.from_mapping(run_files.read_json(run.path / "config.json"))
+        plugins.use_recorded(config.imports, run.path)
         split = parts.load_data(config, class_names=run.class_names).test
         feed = parts.make_feed(config, split)
         if run.index is not None and not np.isin(run.index, split.index).all():

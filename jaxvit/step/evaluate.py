@@ -29,7 +29,8 @@ def evaluate(
       feed: the split (`jaxvit.data.Resident` or `Streamed`).
       batch_size: images a step; the last batch is padded and masked.
       keep_logits: return them, float32 [n, num_classes], in the split's order; what could not be read is left out.
-      labels: of the split; where these are 0 and 1 [n, num_classes], `multi_label.scores` are among the metrics.
+      labels: of the split; where these are 0 and 1 [n, num_classes], `multi_label.scores` are among the metrics,
+        and for which registered metrics are computed.
       thresholds: for those.
       max_steps: stop early, for a dry run.
       progress: called with the number of images done, after each batch.
@@ -39,22 +40,25 @@ def evaluate(
         order = order[: max_steps * batch_size]
     totals: dict[str, Any] = {}
     several = labels is not None and labels.ndim == 2
+    whole = keep_logits or several or labels is not None and metrics.wanted(several)
     logits, masks = [], []
-    results = _results(eval_step, variables, feed.batches(order, batch_size, pad=True), keep_logits or several)
+    results = _results(eval_step, variables, feed.batches(order, batch_size, pad=True), whole)
     for sums, batch_logits, mask in fetched(results):
         for name, value in sums.items():
             totals[name] = totals.get(name, 0.0) + np.asarray(value, np.float64)
-        if keep_logits or several:
+        if whole:
             logits.append(batch_logits[mask])
             masks.append(mask)
         if progress is not None:
             progress(int(totals["count"]))
     found = metrics.divide(totals)
-    if not keep_logits and not several:
+    if not whole:
         return found, None, None
     all_logits, places = np.concatenate(logits), np.flatnonzero(np.concatenate(masks))
     if several and labels is not None:
         found |= multi_label.scores(all_logits, labels[places], thresholds)
+    if labels is not None:
+        found |= metrics.own_metrics(all_logits, labels[places])
     return found, all_logits, places
 
 

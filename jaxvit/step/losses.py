@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxvit import plugins
+from jaxvit.errors import UserError, suggest
 from jaxvit.precision import at_least_float32, full_float
 from jaxvit.step.bce import sigmoid_cross_entropy
 
@@ -53,13 +55,60 @@ def _check_shapes(logits: Array, targets: Array) -> None:
 # loss.name -> (logits, targets, class weights or None, the options of the config's section `loss`) -> [b]
 LOSSES: dict[str, Callable[[Array, Array, Array | None, Mapping[str, Any]], Array]] = {
     "cross_entropy": lambda logits, targets, weights, options: softmax_cross_entropy(logits, targets, weights),
+    "ce": lambda logits, targets, weights, options: softmax_cross_entropy(logits, targets, weights),
     "focal": lambda logits, targets, weights, options: focal(logits, targets, weights, gamma=options["focal_gamma"]),
     "bce": lambda logits, targets, weights, options: sigmoid_cross_entropy(
         logits, targets, options["pos_weight"], weights,
         target_threshold=options["bce_target_thresh"], sum_classes=options["bce_sum"],
     ),
 }  # fmt: skip
-LOSSES["ce"] = LOSSES["cross_entropy"]
+
+
+SEVERAL = ["bce"]  # those that can be asked for several labels per image
+_OPTIONS: dict[str, list[str]] = {}  # registered loss -> what it takes by name
+
+
+def register_loss(name: str, *, several_labels: bool = False) -> Callable[[Any], Any]:
+    """Adds a loss: above a function (logits [b, k], targets [b, k], ...) -> [b], which is traced.
+
+    Targets are probabilities. What follows them is given by loss.options, but for `class_weights`, [k] or None: those
+    of loss.class_weights. `several_labels`: it can be asked for several labels per image, whose targets are 0 and 1.
+
+    Raises:
+      UserError: a name that exists, or another kind of thing than such a function.
+    """
+
+    def register(name: str, loss: Callable[..., Any]) -> None:
+        takes = plugins.options("loss", name, loss, 2, "(logits, targets, ...) -> [b]")
+        plugins.claim("loss", name, LOSSES, loss)
+        _OPTIONS[name] = takes
+
+        def of_targets(logits: Array, targets: Array, weights: Array | None, options: Mapping[str, Any]) -> Array:
+            given = {"class_weights": weights} if "class_weights" in takes else {}
+            losses = loss(logits, targets, **options["options"], **given)
+            if jnp.shape(losses) != targets.shape[:1]:
+                wanted = f"{list(targets.shape[:1])}, a number for each image"
+                raise UserError(f"the loss {name!r} returned {list(jnp.shape(losses))}; expected {wanted}")
+            return losses
+
+        LOSSES[name] = of_targets
+        SEVERAL[:] = [n for n in SEVERAL if n != name] + [name] * several_labels
+
+    return plugins.decorator(register, name, '@register_loss("name")')
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Raises UserError where the config's section `loss` names no loss, or says what that loss does not take."""
+    name, takes = options["name"], _OPTIONS.get(options["name"], [])
+    if name not in LOSSES:
+        raise UserError(f"loss.name is {name!r}; expected {' or '.join(LOSSES)}.{suggest(str(name), LOSSES)}")
+    free = [word for word in takes if word != "class_weights"]
+    for word in options["options"]:
+        if word not in free:
+            known = f"it takes {', '.join(free)}" if free else "it takes none there"
+            raise UserError(f"the loss {name!r} has no option {word!r} in loss.options; {known}.{suggest(word, free)}")
+    if name in _OPTIONS and options["class_weights"] is not None and "class_weights" not in takes:
+        raise UserError(f"loss.class_weights is set; the loss {name!r} has no argument class_weights")
 
 
 def make_loss(options: Mapping[str, Any], class_weights: Any = None, log_prior: Any = None) -> Loss:

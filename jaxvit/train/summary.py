@@ -17,6 +17,7 @@ from jaxvit.config import checks
 from jaxvit.models.macs import count_macs
 from jaxvit.runtime import console, machine, sharding, streams
 from jaxvit.runtime.console import count, duration, err
+from jaxvit.step.metrics import OWN
 from jaxvit.step.multi_label import NAMES, worst
 from jaxvit.step.state import TrainState
 from jaxvit.train import leaks
@@ -87,6 +88,7 @@ def print_epoch(
         line += f"  | {prefix} loss {metrics['loss']:.3f}  {shown} {metrics[shown]:.2%}"
         chosen = run.rules.metric
         line += f"  {_words(chosen)} {metrics[chosen]:.2%}" if chosen in OF_CLASSES and chosen in metrics else ""
+        line += f"  {chosen} {metrics[chosen]:.4g}" if chosen in OWN and chosen in metrics else ""
     rate = run.batches.steps_per_epoch * run.batches.size * progress.epoch / max(progress.seconds, 1e-9)
     err.print(f"{line}{' *' if better and found else ''}  {rate:,.0f} images/s")
     lost = len(run.feeds["train"].unreadable)

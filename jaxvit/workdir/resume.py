@@ -79,6 +79,14 @@ def kept(config: Config, workdir: Path) -> Config:
     return config
 
 
+def imports(workdir: Path) -> list[str]:
+    """The modules that a run in `workdir` has recorded, none where none has begun there."""
+    if not has_work(workdir) or run_files.damage(workdir, ["config.json"]):
+        return []
+    names = run_files.read_json(workdir / "config.json").get("imports", [])
+    return names if isinstance(names, list) else []
+
+
 def class_names(workdir: Path) -> list[str] | None:
     """The classes of a run in `workdir` in the order of its labels, or None where none has begun there."""
     if not has_work(workdir) or "classes.json" in run_files.damage(workdir):

@@ -4,6 +4,7 @@ This module has the config words and the order of operations; geometry, colour, 
 """
 
 import math
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvit import plugins
 from jaxvit.data.augment.colour import luma, random_jitter
 from jaxvit.data.augment.geometry import random_affine, random_crop, random_flip, random_resized_crop
 from jaxvit.data.augment.mix import mix, random_erasing
@@ -127,14 +129,27 @@ WORDS: dict[str, Word] = {
 
 
 def check(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns all of WORDS with the defaults overridden by `options`; raises UserError at the first bad one."""
+    """Returns all of WORDS, and `options` of registered operations, with the defaults overridden by `options`.
+
+    Raises UserError at the first bad one.
+    """
     for name, value in options.items():
+        if name == "options":
+            _check_own(value)
+            continue
         if name not in WORDS:
             raise UserError(f"no augmentation {name!r}; expected one of {', '.join(WORDS)}.{suggest(name, WORDS)}")
         if not WORDS[name].holds(value):
             near = suggest(value, POLICIES) if name == "policy" and isinstance(value, str) else ""
             raise UserError(f"augment.{name} is {value!r}; expected {WORDS[name].expected}.{near}")
-    return {name: word.default for name, word in WORDS.items()} | dict(options)
+    return {name: word.default for name, word in WORDS.items()} | {"options": {}} | dict(options)
+
+
+def _check_own(values: Mapping[str, Any]) -> None:
+    for name in values:
+        if name not in OWN:
+            known = f"registered are {', '.join(OWN)}" if OWN else "none is registered"
+            raise UserError(f"no augmentation {name!r} for augment.options; {known}.{suggest(name, OWN)}")
 
 
 def _of_images(on: Any, operation: Callable[[jax.Array, jax.Array], jax.Array]) -> Operation | None:
@@ -199,6 +214,42 @@ OPERATIONS: dict[str, Callable[[dict[str, Any]], Operation | None]] = {
 }
 
 
+# Of users: name -> (key, images [b, h, w, c], targets [b, k], strength) -> (images, targets).
+OWN: dict[str, Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, jax.Array]]] = {}
+
+
+def register_augmentation(name: str) -> Callable[[Any], Any]:
+    """Adds an operation on training images: above a function (key, images, targets, strength) -> (images, targets).
+
+    Images are float [b, h, w, c] in [0, 1], targets [b, num_classes]; it is traced. `augment.options.NAME=STRENGTH`
+    switches it on, at any strength but None, False and 0. Own operations run after ours and before images are mixed, in
+    the order of their names; each has a key of its own.
+
+    Raises:
+      UserError: a name that exists, or another kind of thing than such a function.
+    """
+
+    def register(name: str, operation: Callable[..., Any]) -> None:
+        form = "(key, images, targets, strength) -> (images, targets)"
+        plugins.options("augmentation", name, operation, 4, form)
+        plugins.claim("augmentation", name, {*WORDS, *OPERATIONS, *OWN}, operation)
+        OWN[name] = operation
+
+    return plugins.decorator(register, name, '@register_augmentation("name")')
+
+
+def _own(values: Mapping[str, Any]) -> Operation | None:
+    """The users' operations that are on. A key is made of a name, so that it does not change with other names."""
+    on = {name: values[name] for name in sorted(values) if values[name] not in (None, False, 0)}
+
+    def operate(key: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        for name, strength in on.items():
+            images, targets = OWN[name](jax.random.fold_in(key, zlib.crc32(name.encode())), images, targets, strength)
+        return images, targets
+
+    return operate if on else None
+
+
 def make_augment(options: Mapping[str, Any]) -> Operation:
     """Returns f(key, images [b, h, w, c] in [0, 1], targets [b, k]) -> (images, targets), what `options` ask for.
 
@@ -206,10 +257,13 @@ def make_augment(options: Mapping[str, Any]) -> Operation:
     from a key of its own, which does not change when another one is switched on or off.
     """
     checked = check(options)
-    made = [make(checked) for make in OPERATIONS.values()]
+    made = {name: make(checked) for name, make in OPERATIONS.items()}
+    own = _own(checked["options"])
 
     def augment(key: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-        for i, operation in enumerate(made):
+        for i, (name, operation) in enumerate(made.items()):
+            if name == "mix" and own is not None:
+                images, targets = own(key, images, targets)
             if operation is not None:
                 images, targets = operation(jax.random.fold_in(key, i), images, targets)
         return images, targets

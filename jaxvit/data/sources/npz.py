@@ -1,7 +1,9 @@
 """Data sets as arrays: a directory with `train.npz`, `test.npz` and, if wanted, `val.npz`."""
 
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,34 +27,56 @@ def load(path: str, to_train: bool = True) -> Source:
     root = expand(path)
     if not root.is_dir():
         raise UserError(f"npz:{path}: no such directory; expected one with train.npz and test.npz.")
-    splits = {}
-    class_names = None
-    for name in ("train", "val", "test"):
-        file = root / f"{name}.npz"
-        if not file.is_file():
-            if name == "val":
-                continue
+    files = {name: root / f"{name}.npz" for name in ("train", "val", "test") if (root / f"{name}.npz").is_file()}
+    for name in ("train", "test"):
+        if name not in files:
             raise UserError(f"npz:{path}: {name}.npz is missing; expected train.npz and test.npz.")
-        arrays = _read(file)
-        splits[name] = _split(name, file, arrays)
-        key = next((key for key in NAMES if key in arrays), None)
-        if name == "train" and key is not None:
-            class_names = _class_names(file, key, arrays[key])
+    return _source({name: _read(file) for name, file in files.items()}, files, to_train)
+
+
+def of_arrays(given: Any, name: str, to_train: bool = True) -> Source:
+    """As `load`, from {"train": (images, labels), "test": (images, labels)}, "val" and "classes" if wanted.
+
+    `name` is what the errors call it.
+    """
+    expected = 'expected {"train": (images, labels), "test": (images, labels)}, "val" and "classes" if wanted'
+    if not isinstance(given, Mapping):
+        raise UserError(f"{name} is {type(given).__name__}; {expected}.")
+    stray = [key for key in given if key not in ("train", "val", "test", "classes")]
+    missing = [key for key in ("train", "test") if key not in given]
+    if stray or missing:
+        raise UserError(f"{name} has {f'a key {stray[0]!r}' if stray else f'no {missing[0]!r}'}; {expected}.")
+    splits = {}
+    for split in (key for key in ("train", "val", "test") if key in given):
+        pair = given[split]
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise UserError(f"{name}.{split} is {type(pair).__name__}; expected (images, labels).")
+        splits[split] = {"image": np.asarray(pair[0]), "label": np.asarray(pair[1])}
+    if given.get("classes") is not None:
+        splits["train"]["classes"] = np.asarray(given["classes"])
+    return _source(splits, {split: Path(f"{name}.{split}") for split in splits}, to_train)
+
+
+def _source(arrays: Mapping[str, dict[str, np.ndarray]], files: Mapping[str, Path], to_train: bool) -> Source:
+    """The arrays of each split as a source; `files` are what the errors call them."""
+    splits = {name: _split(name, files[name], of) for name, of in arrays.items()}
+    key = next((key for key in NAMES if key in arrays["train"]), None)
+    class_names = None if key is None else _class_names(files["train"], key, arrays["train"][key])
     train = splits["train"]
     several = train.labels.ndim == 2
     if several:
         class_names = class_names or [str(i) for i in range(train.labels.shape[1])]
         for name, split in splits.items():
-            _check_several(root / f"{name}.npz", split, len(class_names))
+            _check_several(files[name], split, len(class_names))
     elif train.labels.max() >= MAX_CLASSES:
-        raise UserError(f"{root / 'train.npz'}: label {train.labels.max()}; expected at most {MAX_CLASSES - 1}.")
+        raise UserError(f"{files['train']}: label {train.labels.max()}; expected at most {MAX_CLASSES - 1}.")
     if class_names is None:
-        _check_first(root / "train.npz", list(splits.values()))
+        _check_first(files["train"], list(splits.values()))
         class_names = [str(i) for i in range(int(train.labels.max()) + 1)]
     if to_train and not several and (len(class_names) < 2 or len(np.unique(train.labels)) < 2):
-        raise UserError(f"{root / 'train.npz'}: all labels are of one class; a classifier needs two or more.")
+        raise UserError(f"{files['train']}: all labels are of one class; a classifier needs two or more.")
     for name, split in splits.items():
-        _check_against_train(root / f"{name}.npz", split, train, len(class_names))
+        _check_against_train(files[name], split, train, len(class_names))
     assert train.images is not None
     _, h, w, c = train.images.shape
     mean, std = channel_statistics(train.images)

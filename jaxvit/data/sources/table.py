@@ -1,18 +1,20 @@
 """Names to data sets: `digits`, `cifar10`, `folder:PATH`, `csv:FILE` and the others of NAMES."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from jaxvit import plugins
 from jaxvit.data.files import MAX_BAD
 from jaxvit.data.folds import hold_out_fold, parse
 from jaxvit.data.sources import cifar, digits, folder, hf, label_file, npz, tfds_source, wds
 from jaxvit.data.splits import Dataset, Source, Split, held_out_of, limit, some
 from jaxvit.errors import UserError, suggest
+from jaxvit.runtime import escape
 
-__all__ = ["Dataset", "NAMES", "Split", "load_dataset"]
+__all__ = ["Dataset", "NAMES", "Split", "load_dataset", "register_data"]
 
 NAMES = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH", "csv:FILE", "parquet:FILE",
          "hf:NAME", "wds:PATTERN")  # fmt: skip
@@ -34,6 +36,47 @@ _WITH_ARGUMENT: dict[str, Callable[..., Source]] = {
 }
 
 
+def register_data(name: str) -> Callable[[Any], Any]:
+    """Adds a data set: above a function, `@register_data("name")`; data.name is then "name", or "name:ARGUMENT".
+
+    The function takes nothing, or the argument, a str; with a default, "name" alone is allowed too. It returns
+    {"train": (images, labels), "test": (images, labels)}, "val" and "classes" (names [num_classes]) if wanted. Images
+    are uint8 or float in [0, 1], [n, h, w, c]; labels int [n], or 0 and 1 [n, num_classes]. Where images are to be read
+    one by one it returns a `splits.Source`.
+
+    Raises:
+      UserError: a name that exists, or another kind of thing than such a function.
+    """
+
+    def register(name: str, load: Callable[..., Any]) -> None:
+        takes = plugins.parameters("data set", name, load, _FORM)
+        if len(takes) > 1:
+            raise UserError(f"the data set {name!r}: its function takes {len(takes)} arguments; expected {_FORM}")
+        plugins.claim("data set", name, {n.partition(":")[0] for n in NAMES}, load)
+        for table in (_PLAIN, _WITH_ARGUMENT):
+            table.pop(name, None)
+        if takes:
+            _WITH_ARGUMENT[name] = lambda argument, **options: _own(name, load, options, argument)
+        if not takes or takes[0].default is not takes[0].empty:
+            _PLAIN[name] = lambda **options: _own(name, load, options)
+
+    return plugins.decorator(register, name, '@register_data("name")')
+
+
+_FORM = "() or (argument) -> {'train': (images, labels), 'test': (images, labels)}"
+
+
+def _own(name: str, load: Callable[..., Any], options: dict[str, Any], *argument: str) -> Source:
+    try:
+        made = load(*argument)
+    except UserError:
+        raise
+    except Exception as error:  # whatever it raises is the function's own mistake
+        said = f"{type(error).__name__}: {escape.message(error)}"
+        raise UserError(f"the data set {name!r} cannot be loaded: {said}") from error
+    return made if isinstance(made, Source) else npz.of_arrays(made, name, options["to_train"])
+
+
 def load_dataset(
     name: str,
     *,
@@ -51,6 +94,7 @@ def load_dataset(
     to_train: bool = True,
     columns: str | None = None,
     fold: str | None = None,
+    arrays: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Returns the data set called `name`, with validation drawn and the train split limited.
 
@@ -73,6 +117,7 @@ def load_dataset(
       class_names: the order in which a run knows the classes of `folder:` and `csv:`, taken where they are the same.
       to_train: whether a classifier is trained on it, which needs two classes, each with images.
       fold: "i/k": the test split is fold i of k of the training images; see `folds.hold_out_fold`.
+      arrays: as `register_data`'s function returns them, in place of what the name stands for.
       columns: which columns of `csv:` are meant, as "file=path,label=species"; see `label_file`.
     """
     if isinstance(val_fraction, bool) or not 0 <= val_fraction < 1:
@@ -87,7 +132,7 @@ def load_dataset(
     options: dict[str, Any] = {"data_dir": data_dir, "archive": archive, "skipped_file": skipped_file}
     options |= {"max_bad_fraction": max_bad_fraction, "class_names": class_names, "to_train": to_train}
     options["columns"] = columns
-    source = _load_source(name, **options)
+    source = _load_source(name, **options) if arrays is None else npz.of_arrays(arrays, "dataset", to_train)
     if fold is not None:
         source = hold_out_fold(name, source, fold)
     train, test = source.splits["train"], source.splits["test"]
@@ -126,17 +171,20 @@ def load_dataset(
 
 
 def _load_source(name: str, **options) -> Source:
+    known = ", ".join(NAMES)
     if not isinstance(name, str):
-        raise UserError(f"data.name is {name!r}; expected one of {', '.join(NAMES)}.")
+        raise UserError(f"data.name is {name!r}; expected one of {known}.")
+    kind, colon, argument = name.partition(":")
+    if kind not in {**_PLAIN, **_WITH_ARGUMENT}:
+        plugins.load_installed()
     if name in _PLAIN:
         return _PLAIN[name](**options)
-    kind, colon, argument = name.partition(":")
     if colon and kind in _WITH_ARGUMENT:
         if not argument:
-            raise UserError(f"data.name is {name!r} with nothing after the colon; expected one of {', '.join(NAMES)}.")
+            raise UserError(f"data.name is {name!r} with nothing after the colon; expected one of {known}.")
         return _WITH_ARGUMENT[kind](argument, **options)
-    choices = [n.partition(":")[0] for n in NAMES]
-    raise UserError(f"no data source {name!r}; expected one of {', '.join(NAMES)}.{suggest(kind, choices)}")
+    choices = {n.partition(":")[0]: n for n in NAMES} | {n: n for n in (*_PLAIN, *_WITH_ARGUMENT)}
+    raise UserError(f"no data source {name!r}; expected one of {known}.{suggest(kind, choices)}")
 
 
 def _without_images(

@@ -154,7 +154,7 @@ def test_everything_at_once_composes_in_the_stated_order():
 
 def test_defaults_are_the_configs_and_change_nothing():
     defaults = {name: word.default for name, word in augment.WORDS.items()}
-    assert config.default().augment.to_dict() == defaults
+    assert config.default().augment.to_dict() == defaults | {"options": {}}
     assert all(word.holds(word.default) for word in augment.WORDS.values())
     images, targets = _photo_batch()
     chex.assert_trees_all_equal(augment.make_augment(defaults)(jax.random.key(0), images, targets), (images, targets))
