@@ -38,7 +38,7 @@ def _meanings() -> dict[str, str]:
         if declaration is not None:
             name, rest = declaration.groups()
             comment = rest.partition("  # ")[2] or " ".join(above)
-            if not rest.startswith("Options()") or name == "optim.options":  # else a section
+            if not rest.startswith("Options()") or name.endswith(".options"):  # else a section
                 found[name] = comment
         above = []
     return found

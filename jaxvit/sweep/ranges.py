@@ -9,6 +9,7 @@ from jaxvit import config as config_lib
 from jaxvit import models, optim
 from jaxvit.build import checks, parts
 from jaxvit.config.default import Config
+from jaxvit.config.words import OPEN
 from jaxvit.errors import UserError, suggest
 
 EXAMPLE = '("optim.learning_rate", "log", 1e-5, 1e-2)'
@@ -111,7 +112,7 @@ def _check_word(word: Any, config: Config) -> None:
     known += [f"model.{field}" for field in models.model_fields(config.model.name)]
     if word in FIXED:
         raise UserError(f"sweep.ranges: {word} decides what is compared, and must be the same for all trials")
-    if word not in known and not str(word).startswith("optim.options."):
+    if word not in known and not str(word).startswith(OPEN[1:]):
         raise UserError(f"sweep.ranges: no config word {word!r}.{suggest(str(word), known)}")
 
 
@@ -140,7 +141,7 @@ def apply(config: Config, values: Mapping[str, Any]) -> Config:
         for parent in parents:
             section = section[parent]
         try:
-            if word.startswith(("model.", "optim.options.")) and word != "model.name":  # checked where they are used
+            if word.startswith(OPEN) and word != "model.name":  # checked where they are used
                 with config.unlocked(), config.ignore_type():
                     section[name] = value
             else:
