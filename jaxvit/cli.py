@@ -189,6 +189,7 @@ def _module(name: str) -> Callable[[list[str]], int]:
 COMMANDS = {
     "eval": (_module("eval"), "accuracy and loss of a run or a named model on a split"),
     "predict": (_module("predict"), "the most probable classes of images"),
+    "features": (_module("features"), "embeddings of images as a file; kNN, linear probe, the nearest to a photo"),
     "convert": (_module("convert"), "weights of any layout, or of a run, as the files that timm loads"),
     "export": (_module("export"), "a model as StableHLO or safetensors, with its preprocessing"),
     "explain": (_module("explain"), "overlays of what models look at, on files or a run's test images"),

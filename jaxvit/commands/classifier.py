@@ -30,8 +30,11 @@ def add_options(parser: Parser) -> None:
     add_temperature(parser)
 
 
-def load(args: argparse.Namespace) -> Any:
-    """Returns the `inference.Classifier` that the options name. Raises UserError unless they name exactly one."""
+def load(args: argparse.Namespace, *, features: bool = False) -> Any:
+    """Returns the `inference.Classifier` that the options name; with `features` it may be without classes.
+
+    Raises UserError unless they name exactly one.
+    """
     if (args.workdir is None) == (args.model is None):
         raise UserError("give one of --workdir DIR (a run) and --model NAME (with --checkpoint FILE)")
     if args.workdir is not None and (args.checkpoint is not None or args.weights is not None):
@@ -42,7 +45,7 @@ def load(args: argparse.Namespace) -> Any:
     if args.workdir is not None:
         found = inference.from_run(args.workdir)
     else:
-        found = inference.from_name(args.model, args.checkpoint, args.weights)
+        found = inference.from_name(args.model, args.checkpoint, args.weights, features=features)
     if args.temperature is None:
         return found
     return confidence.with_temperature(found, confidence.requested(args.temperature, args.workdir))

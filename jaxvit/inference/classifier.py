@@ -88,14 +88,17 @@ def from_run(workdir: str | Path) -> Classifier:
     return Classifier(config.model.name, model, variables, class_names, data_config, config, thresholds)
 
 
-def from_name(name: str, checkpoint: str | None = None, weights: str | None = None) -> Classifier:
+def from_name(
+    name: str, checkpoint: str | None = None, weights: str | None = None, *, features: bool = False
+) -> Classifier:
     """Returns a pretrained model by its timm name, with the weights of `checkpoint` (None: of the hub).
 
-    `weights` is "ema" or "raw" where the file holds both.
+    `weights` is "ema" or "raw" where the file holds both. With `features` a model without a classifier will do; it
+    has no class names then.
     """
     loaded = pretrained.load(name, checkpoint, weights=weights)
     model: Any = loaded.model
-    if model.num_classes < 1:
+    if model.num_classes < 1 and not features:
         raise UserError(f"{name} from {loaded.checkpoint.path} has no classifier, only features")
     names = class_names(loaded) or [f"class {i}" for i in range(model.num_classes)]
     return Classifier(name, model, loaded.variables, names, loaded.data_config, None, thresholds(loaded))

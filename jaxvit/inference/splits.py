@@ -65,6 +65,32 @@ def open_split(
 
     Without `labelled` the classes of the data may be any: all labels are then 0.
     """
+    config, dataset, foreign = open_data(classifier, data_name, data_dir, columns)
+    splits = {split.name: split for split in (dataset.train, dataset.val, dataset.test)}
+    if split_name is None:
+        own = [name for name in ("test", "val") if name in splits and len(splits[name]) and name not in dataset.drawn]
+        split_name = (own[0] if own else "all") if foreign else "test"
+    split = together(list(splits.values())) if split_name == "all" else splits[split_name]
+    if not len(split):
+        raise EmptySplit(f"{config.data.name} has no images in its {split_name} split")
+    if limit is not None:
+        split = some(split, limit)
+    if labelled:
+        to_label = match_classes(classifier, dataset.class_names)
+        labels = model_labels(classifier, split.labels, to_label, config.data.name)
+    else:
+        labels = np.zeros(len(split), np.int32)
+    split = dataclasses.replace(split, labels=labels)
+    return ready(classifier, config, split, split_name, sum(map(len, splits.values())))
+
+
+def open_data(
+    classifier: Classifier, data_name: str | None = None, data_dir: str | None = None, columns: str | None = None
+) -> tuple[Config, data.Dataset, bool]:
+    """Returns (config, data set, whether it is other data than the run's): a run's own data, or `data_name`.
+
+    The labels are those of the data. Of other data than the run's all images are there, and what was read is said.
+    """
     config = _reading(classifier)
     foreign = data_name is not None and (classifier.config is None or not same_data(data_name, config.data.name))
     with config.unlocked(), config.ignore_type():
@@ -80,29 +106,16 @@ def open_split(
             config.data.update({"name": data_name, **whole})
         config.data.update({"dir": data_dir or config.data.dir, "columns": columns or config.data.columns})
     dataset = parts.load_data(config, class_names=classifier.class_names, to_train=not foreign)
-    splits = {split.name: split for split in (dataset.train, dataset.val, dataset.test)}
     if foreign:
         for note in dataset.notes:
             err.print(f"data   {note}")
-    if split_name is None:
-        own = [name for name in ("test", "val") if name in splits and len(splits[name]) and name not in dataset.drawn]
-        split_name = (own[0] if own else "all") if foreign else "test"
-    split = together(list(splits.values())) if split_name == "all" else splits[split_name]
-    if not len(split):
-        raise EmptySplit(f"{config.data.name} has no images in its {split_name} split")
-    if limit is not None:
-        split = some(split, limit)
-    if labelled:
-        to_label = match_classes(classifier, dataset.class_names)
-        labels = model_labels(classifier, split.labels, to_label, config.data.name)
-    else:
-        labels = np.zeros(len(split), np.int32)
-    split = dataclasses.replace(split, labels=labels)
-    return _ready(classifier, config, split, split_name, sum(map(len, splits.values())))
+    return config, dataset, foreign
 
 
-def open_folder(classifier: Classifier, path: str, limit: int | None = None) -> OpenSplit:
+def open_folder(classifier: Classifier, path: str, limit: int | None = None, *, stream: bool = False) -> OpenSplit:
     """Returns all images below a folder, whatever its subfolders are called, or `limit` of them; all labels are 0.
+
+    `stream`: see `ready`.
 
     Raises UserError where there are none, or more than `data.max_bad_fraction` of them cannot be read.
     """
@@ -117,7 +130,8 @@ def open_folder(classifier: Classifier, path: str, limit: int | None = None) -> 
         total, allowed = len(photos) + len(skipped), config.data.max_bad_fraction
         err.print(f"data   {report_skipped(f'folder:{path}', skipped, total, None, allowed)}")
     split = as_split("all", photos, 1)
-    return _ready(classifier, config, split if limit is None else some(split, limit), "all", len(photos))
+    split = split if limit is None else some(split, limit)
+    return ready(classifier, config, split, "all", len(photos), stream=stream)
 
 
 def _reading(classifier: Classifier) -> Config:
@@ -129,7 +143,16 @@ def _reading(classifier: Classifier) -> Config:
     return config
 
 
-def _ready(classifier: Classifier, config: Config, split: data.Split, name: str, of: int) -> OpenSplit:
+def ready(
+    classifier: Classifier, config: Config, split: data.Split, name: str, of: int, *, stream: bool = False
+) -> OpenSplit:
+    """Returns a split with its batches for a classifier's model; `config` says how images are read.
+
+    With `stream` photos are read batch by batch, however few there are.
+    """
+    if stream and split.images is None:
+        config = copy.deepcopy(config)
+        config.data.resident_mb = 0
     pixels = steps.Pixels(
         to_float=parts.make_to_float(classifier.data_config["in_channels"]),
         normalise=parts.make_normalise(*(config.data[w] for w in ("image_size", "interpolation", "mean", "std"))),
@@ -196,12 +219,13 @@ def model_labels(classifier: Classifier, labels: np.ndarray, to_label: np.ndarra
 
 def same_data(a: str, b: str) -> bool:
     """Whether two data names mean the same files: a folder may be written in several ways."""
+    return whole_name(a) == whole_name(b)
 
-    def place(name: str) -> str:
-        kind, colon, path = name.partition(":")
-        return f"{kind}:{expand(path).resolve()}" if colon and kind in ("folder", "npz", *LABEL_FILES, "hf") else name
 
-    return place(a) == place(b)
+def whole_name(name: str) -> str:
+    """A data name with its path written out."""
+    kind, colon, path = name.partition(":")
+    return f"{kind}:{expand(path).resolve()}" if colon and kind in ("folder", "npz", *LABEL_FILES, "hf") else name
 
 
 def match_classes(classifier: Classifier, class_names: Sequence[str]) -> np.ndarray:

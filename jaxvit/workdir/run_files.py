@@ -75,7 +75,7 @@ def read_npz(path: Path, names: Sequence[str], perhaps: Sequence[str] = ()) -> d
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in (*names, *(n for n in perhaps if n in arrays))}
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError,
+    except (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, RuntimeError,
             struct.error, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         raise UserError(
             f"{str(path)!r} is damaged: {escape.message(error)}\nthe training command makes it again"

@@ -15,6 +15,7 @@ from jaxvit.errors import UserError
 from jaxvit.explain import intermediates
 from jaxvit.models.layers import to_pair
 from jaxvit.pretrained import convert, draw
+from tests.helpers import ROOT
 from tests.helpers import pretrained as helpers
 from tests.helpers.explained import DEIT, RESNET, SWIN, VIT, make
 
@@ -241,3 +242,20 @@ def test_mistakes_are_named():
         jaxvit.forward_intermediates(other, variables, images, return_prefix_tokens=True)
     with pytest.raises(UserError, match="no feature maps are recorded for Dense"):
         jaxvit.feature_info(nn.Dense(3))
+
+
+def test_the_example_of_the_page_runs(monkeypatch):
+    page = (ROOT / "docs" / "FEATURES.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    name, fields = ("deit_tiny_patch16_224", {"image_size": 224, "depth": 2, "num_classes": 5})
+
+    def load(tag):
+        model = jaxvit.create_model(name, **fields)
+        assert tag.partition(".")[0] == name
+        return model, convert(model, helpers.weights(model))
+
+    monkeypatch.setattr(jaxvit, "load_pretrained", load, raising=False)
+    found = {}
+    exec(code, found)
+    assert found["embeddings"].shape == (2, 192) and [x.shape for x in found["maps"]] == [(2, 14, 14, 192)] * 2
+    assert found["last"].shape == (2, 14, 14, 192) and found["tokens"].shape == (2, 1, 192)
