@@ -1,0 +1,115 @@
+"""Writes the pages of the site that follow from the code: options, commands, models."""
+
+import contextlib
+import io
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from jaxvit import cli
+from jaxvit.config import reference
+from jaxvit.models import registry
+from jaxvit.runtime.console import count
+
+NOTE = "<!-- made by docs/generate.py; not edited by hand -->\n\n"
+SECTIONS = {  # of options, by the first part of the name
+    "": "The run", "model": "Model", "data": "Data", "augment": "Augmentation", "loss": "Loss",
+    "distill": "Distillation", "optim": "Optimiser", "optim.schedule": "Schedule", "optim.sam": "SAM and ASAM",
+    "ema": "Average of the weights", "early_stopping": "Early stopping", "sweep": "Sweeps",
+    "parallel": "Several devices", "wandb": "Weights & Biases", "checkpoint": "Checkpoints",
+}  # fmt: skip
+FAMILY_TITLES = {"resnet": "ResNet", "vit": "ViT and DeiT", "swin": "Swin", "vgg": "VGG", "alexnet": "AlexNet"}
+
+
+def write(docs: Path) -> None:
+    """Writes all of them below `docs/generated/`."""
+    pages = {"options.md": options(), "commands.md": commands(), "models.md": models(docs.parent)}
+    for name, text in pages.items():
+        path = docs / "generated" / name
+        path.parent.mkdir(exist_ok=True)
+        if not path.exists() or path.read_text(encoding="utf-8") != NOTE + text:
+            path.write_text(NOTE + text, encoding="utf-8")
+
+
+def options() -> str:
+    """The reference of the options: a table for each section."""
+    rows: dict[str, list[str]] = {}
+    for option in reference.options():
+        section = option.name.rpartition(".")[0]
+        value = "" if option.default is None else f"`{option.default!r}`"
+        cells = (f"`{option.name}`", value, option.takes, option.meaning.replace("|", "\\|"))
+        rows.setdefault(section if section in SECTIONS else section.partition(".")[0], []).append(
+            "| " + " | ".join(cells) + " |"
+        )
+    parts = ["# Options", (
+        "An option is set in a config file (`config.optim.sam.rho = 0.5`) or on the command line "
+        "(`--config.optim.sam.rho=0.5`). An empty default is None. `python main.py configs --options PATTERN` shows "
+        "this table in the terminal."
+    )]  # fmt: skip
+    for section, lines in rows.items():
+        title = SECTIONS.get(section, section.replace("_", " ").capitalize())
+        head = ["| option | default | takes | meaning |", "| --- | --- | --- | --- |"]
+        parts += [f"## {title}", "\n".join([*head, *lines])]
+    return "\n\n".join(parts) + "\n"
+
+
+def commands() -> str:
+    """The help of training and of every command, as argparse prints it."""
+    parts = ["# Command line", "In a checkout `python main.py` stands in the place of `jaxvit`."]
+    parts += ["## Train", f"```text\n{_help()}```"]
+    for name in cli.COMMANDS:
+        parts += [f"## {name}", f"```text\n{_help(name)}```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _help(*words: str) -> str:
+    out = io.StringIO()
+    with (
+        mock.patch.object(sys, "argv", ["jaxvit"]),
+        mock.patch.dict("os.environ", {"COLUMNS": "100"}),
+        contextlib.redirect_stdout(out),
+        contextlib.suppress(SystemExit),
+    ):
+        cli._dispatch([*words, "--help"])
+    return out.getvalue()
+
+
+def models(root: Path) -> str:
+    """A section for each family: its names with their parameters, image size, weights, largest difference to timm."""
+    pins = json.loads((root / "tests/golden/param_counts.json").read_text(encoding="utf-8"))
+    parity = json.loads((root / "docs/parity.json").read_text(encoding="utf-8"))
+    names = sum(len(family.variants) for family in registry.FAMILIES.values())
+    parts = ["# Models", (
+        f"{names} names, with timm's parameter counts to the unit. The last column is the largest difference between "
+        "our logits and timm's for the same random weights; `docs/PARITY.md` says how it "
+        "is measured. `tags` counts the sets of pretrained weights that timm lists."
+    )]  # fmt: skip
+    tagged = Counter(name.partition(".")[0] for name in registry.list_models(pretrained=True))
+    for family in registry.FAMILIES.values():
+        rows = ["| name | parameters | image | tags | difference |", "| --- | ---: | ---: | ---: | ---: |"]
+        rows += _rows(family.variants, pins, parity, tagged)
+        parts += [f"## {FAMILY_TITLES.get(family.name, family.name)}", _paper(family.model), "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _rows(variants: Iterator, pins: dict, parity: dict, tagged: Counter) -> list[str]:
+    rows = []
+    for name in sorted(variants):
+        size = "×".join(map(str, registry.data_config(name)["image_size"]))
+        pin = pins.get(name)
+        parameters = pin if isinstance(pin, int) else (pin or {}).get("parameters")
+        difference = parity.get(name, {}).get("difference")
+        rows.append(
+            f"| `{name}` | {count(parameters) if parameters else ''} | {size or ''} | {tagged[name] or ''} "
+            f"| {'' if difference is None else f'{difference:.0e}'} |"
+        )
+    return rows
+
+
+def _paper(model: type) -> str:
+    """The first lines of the module that defines a family, which name its papers."""
+    text = sys.modules[model.__module__].__doc__ or ""
+    return " ".join(text.split("\n\n")[0].split())
