@@ -115,6 +115,7 @@ TESTED_BY = {
     "ops/macs": "models/macs_test.py",
     "reports/blocks": "reports/page_test.py",
     "reports/confidence": "commands/trust_test.py",
+    "reports/neighbours": "reports/deep_test.py",
     "reports/several": "train/several_test.py",
     "reports/tables": "reports/report_test.py",
     "runtime/allocator": "runtime/platform_test.py",

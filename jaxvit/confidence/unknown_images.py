@@ -10,6 +10,7 @@ import numpy as np
 from jaxvit import inference
 from jaxvit.confidence import unknown
 from jaxvit.errors import UserError
+from jaxvit.explain import without_classifier
 from jaxvit.inference import Classifier, OpenSplit
 from jaxvit.inference.splits import same_data
 from jaxvit.runtime import escape, files
@@ -39,7 +40,7 @@ class Comparison(NamedTuple):
 def make_apply(classifier: Classifier, pixels: Any) -> Any:
     """Returns a compiled function: (variables, stored images) -> logits and pooled features."""
     model = classifier.model
-    headless = model.clone(num_classes=0)
+    headless = without_classifier(model)
 
     def apply(variables: Any, images: Any) -> Any:  # the compiler computes what both have in common once
         images = pixels.normalise(pixels.to_float(images))

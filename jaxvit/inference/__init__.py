@@ -8,11 +8,13 @@ from jaxvit.inference.splits import (
     OpenSplit,
     evaluate_split,
     match_classes,
+    open_data,
     open_folder,
     open_split,
+    ready,
     run_split,
 )
 
 __all__ = ["Classifier", "EmptySplit", "Evaluation", "OpenSplit", "class_names", "evaluate_split", "filled",
-           "find_images", "from_name", "from_run", "imagenet_classes", "match_classes", "open_folder", "open_split",
-           "predict", "read_images", "run_split", "say_skipped", "thresholds"]  # fmt: skip
+           "find_images", "from_name", "from_run", "imagenet_classes", "match_classes", "open_data", "open_folder",
+           "open_split", "predict", "read_images", "ready", "run_split", "say_skipped", "thresholds"]  # fmt: skip

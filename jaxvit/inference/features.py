@@ -105,33 +105,46 @@ def extract(classifier: Classifier, opened: OpenSplit, store: Store, batch_size:
       RunError: features that are not finite.
     """
     n, size = len(opened.split), min(batch_size, len(opened.split))
-    model, pixels = classifier.model, opened.pixels
-
-    @jax.jit
-    def apply(variables: Any, images: Any) -> Any:
-        return explain.features(model, variables, pixels.normalise(pixels.to_float(images)))
-
+    apply = _compiled(classifier.model, opened)
     shape = jax.ShapeDtypeStruct((1, *opened.feed.image_shape), jnp.uint8)
     table = store.table(opened.name, n, jax.eval_shape(apply, classifier.variables, shape).shape[-1])
     if table.done == n:
         return table
     start = table.done // size
+    if start:
+        err.print(f"{opened.name}: goes on after {start * size:,} of {n:,} images")
+    for i, (values, mask) in enumerate(compute(classifier, opened, size, start), start):
+        table.put(i * size, values, mask)
+    return table
+
+
+def compute(
+    classifier: Classifier, opened: OpenSplit, size: int, start: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields (features float32 [size, d], which of them are of images that can be read) from batch `start` on.
+
+    Raises:
+      RunError: features that are not finite.
+    """
+    n, apply = len(opened.split), _compiled(classifier.model, opened)
 
     def results() -> Iterator[Any]:
         for batch in opened.feed.batches(np.arange(n), size, start=start, pad=True):
             yield apply(classifier.variables, batch["image"]), batch["mask"]
 
-    if start:
-        err.print(f"{opened.name}: goes on after {start * size:,} of {n:,} images")
     with bar(f"features of {opened.name} images", math.ceil(n / size) * size) as meter:
         meter.leave_out(0.0, start * size)
         meter.advance(start * size)
-        for i, (values, mask) in enumerate(fetched(results()), start):
+        for values, mask in fetched(results()):
             if not np.isfinite(values[mask]).all():
                 raise RunError(f"features of {opened.name} images are not finite; did the training diverge?")
-            table.put(i * size, np.asarray(values, np.float32), mask)
+            yield np.asarray(values, np.float32), np.asarray(mask)
             meter.advance(size)
-    return table
+
+
+def _compiled(model: Any, opened: OpenSplit) -> Any:
+    pixels = opened.pixels
+    return jax.jit(lambda v, images: explain.features(model, v, pixels.normalise(pixels.to_float(images))))
 
 
 def write(

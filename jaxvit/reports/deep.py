@@ -29,6 +29,7 @@ class TestImages:
     image: np.ndarray  # uint8 [n, h, w, c]
     label: np.ndarray
     index: np.ndarray
+    train: Any = None  # the training split beside them, a `data.Split`
 
     @property
     def by_index(self) -> dict[int, np.ndarray]:
@@ -46,7 +47,8 @@ def test_images(run: RunFiles) -> TestImages | str:
     try:
         config = config_lib.from_mapping(run_files.read_json(run.path / "config.json"))
         plugins.use_recorded(config.imports, run.path)
-        split = parts.load_data(config, class_names=run.class_names).test
+        dataset = parts.load_data(config, class_names=run.class_names)
+        split = dataset.test
         feed = parts.make_feed(config, split)
         if run.index is not None and not np.isin(run.index, split.index).all():
             return "the test images that are there now are not those of the run"
@@ -57,7 +59,8 @@ def test_images(run: RunFiles) -> TestImages | str:
         wrong = run.index[numbers.confident_mistakes(numbers.softmax(run.logits), run.labels, 100)]  # type: ignore[arg-type]
         chosen = np.union1d(chosen, np.flatnonzero(np.isin(split.index, wrong)))
     images = [np.asarray(batch["image"]) for batch in feed.batches(chosen, min(BATCH, len(chosen)), pad=True)]
-    return TestImages(np.concatenate(images)[: len(chosen)], split.labels[chosen], split.index[chosen])
+    found = np.concatenate(images)[: len(chosen)]
+    return TestImages(found, split.labels[chosen], split.index[chosen], dataset.train)
 
 
 def blocks(runs: Sequence[RunFiles], classifiers: dict[str, Any], images: TestImages | str) -> list[Block]:
@@ -100,14 +103,19 @@ def _batches(classifier: Any, apply: Any, images: np.ndarray) -> Any:
     return jax.tree.map(lambda *values: np.concatenate(values), *parts)
 
 
+def features_of(classifier: Any, images: np.ndarray) -> np.ndarray:
+    """What a classifier reads of images uint8 [n, h, w, c]: float32 [n, d]."""
+    from jaxvit import explain
+
+    return _batches(classifier, lambda variables, x: explain.features(classifier.model, variables, x), images)
+
+
 def scatter(run: RunFiles, classifier: Any, images: TestImages) -> list[Block]:
     """Features before the classifier in two dimensions: PCA, and t-SNE (van der Maaten and Hinton, 2008)."""
-    import jax
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
-    body = classifier.model.clone(num_classes=0)
-    features = _batches(classifier, jax.jit(lambda v, x: body.apply(v, x)), images.image)
+    features = features_of(classifier, images.image)
     if len(features) < 10:
         return [Text(f"{run.label}: only {len(features)} test images, too few for a picture of their features.")]
     some = min(50, *features.shape)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxvit.errors import UserError
-from jaxvit.reports import confidence, figures, folds, numbers, page, pictures, tables
+from jaxvit.reports import confidence, figures, folds, neighbours, numbers, page, pictures, tables
 from jaxvit.reports import deep as deep_lib
 from jaxvit.reports import several as several_labels
 from jaxvit.reports.blocks import Block, Figure, Picture, Pictures, Section, Table, Text
@@ -54,7 +54,7 @@ def write_report(
             ("Classes", classes(known)),
             ("Calibration", confidence.calibration(known)),
             ("Answers held back", confidence.held_back(known)),
-            ("Confident mistakes", mistakes(known, more)),
+            ("Confident mistakes", mistakes(known, more) + neighbours.blocks(known, classifiers, images)),
         ]
     elif known:
         one = of_several(known, more)

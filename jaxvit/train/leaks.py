@@ -14,6 +14,7 @@ from jaxvit.config.default import Config
 from jaxvit.data import doubles
 from jaxvit.data.doubles import Double
 from jaxvit.errors import UserError
+from jaxvit.explain import without_classifier
 from jaxvit.runtime import escape, files, multihost
 from jaxvit.runtime.console import bar
 from jaxvit.workdir import run_files
@@ -190,7 +191,7 @@ def make_features(config: Config, dataset: data.Dataset, model: Any, variables: 
     """Pooled features of a model before its classifier, float32 [n, d] by split; `config` is a complete one."""
     import jax
 
-    headless = model.clone(num_classes=0)
+    headless = without_classifier(model)
     d = config.data
     to_float = parts.make_to_float(config.model.in_channels)
     normalise = parts.make_normalise(tuple(d.image_size), d.interpolation, d.mean, d.std)
