@@ -26,6 +26,8 @@ _NAMES = {
     "features": "jaxvit.explain",
     "forward_intermediates": "jaxvit.explain",
     "preprocess": "jaxvit.data",
+    "load_run": "jaxvit.inference",
+    "train_and_evaluate": "jaxvit.train",
     "UserError": "jaxvit.errors",
 }
 _MODULES = ("confidence", "config", "data", "explain", "models", "optim", "pretrained", "train")

@@ -3,8 +3,9 @@
 Shared by training (a config) and by evaluation and prediction (a finished run's config.json).
 """
 
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ from jax import Array
 from jaxvit import data, models, plugins
 from jaxvit.config.default import Config
 from jaxvit.data import augment
+from jaxvit.errors import UserError
 from jaxvit.precision import full_float
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float64": None}
@@ -27,12 +29,18 @@ def load_data(
     class_names: Sequence[str] | None = None,
     *,
     to_train: bool = True,
+    given: data.Dataset | Mapping[str, Any] | None = None,
 ) -> data.Dataset:
     """Returns the data set that `config.data` names; unreadable files are listed in `skipped_file`.
 
-    `class_names` is the order of the classes of a run, which it keeps; `to_train`: see `data.load_dataset`.
+    `class_names` is the order of the classes of a run, which it keeps; `to_train`: see `data.load_dataset`. One that is
+    `given` goes before the name: a data set as it is, arrays with validation drawn and limits set.
     """
     d = config.data
+    if given is not None and not isinstance(given, data.Dataset | Mapping):
+        raise UserError(f"dataset is {type(given).__name__}; expected arrays by split, or a jaxvit.data.Dataset")
+    if isinstance(given, data.Dataset):
+        return dataclasses.replace(given, name=d.name)
     return data.load_dataset(
         d.name,
         seed=config.seed,
@@ -49,6 +57,7 @@ def load_data(
         class_names=class_names,
         to_train=to_train,
         columns=d.columns,
+        arrays=given,
     )
 
 

@@ -1,7 +1,7 @@
 """Classifiers ready to use, from a run's workdir or from a timm name: prediction on files, evaluation on splits."""
 
 from jaxvit.inference.classifier import Classifier, class_names, from_name, from_run, imagenet_classes, thresholds
-from jaxvit.inference.prediction import filled, find_images, predict, read_images, say_skipped
+from jaxvit.inference.prediction import filled, find_images, predict, probabilities, read_images, say_skipped
 from jaxvit.inference.splits import (
     EmptySplit,
     Evaluation,
@@ -15,6 +15,9 @@ from jaxvit.inference.splits import (
     run_split,
 )
 
+load_run = from_run  # what `jaxvit.load_run` is
+
 __all__ = ["Classifier", "EmptySplit", "Evaluation", "OpenSplit", "class_names", "evaluate_split", "filled",
-           "find_images", "from_name", "from_run", "imagenet_classes", "match_classes", "open_data", "open_folder",
-           "open_split", "predict", "read_images", "ready", "run_split", "say_skipped", "thresholds"]  # fmt: skip
+           "find_images", "from_name", "from_run", "imagenet_classes", "load_run", "match_classes", "open_data",
+           "open_folder", "open_split", "predict", "probabilities", "read_images", "ready", "run_split", "say_skipped",
+           "thresholds"]  # fmt: skip

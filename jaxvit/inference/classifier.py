@@ -46,6 +46,12 @@ class Classifier:
         """Logits [b, num_classes] -> probabilities."""
         return jax.nn.sigmoid(logits) if self.several else jax.nn.softmax(logits, axis=-1)
 
+    def predict(self, images: Any, batch_size: int = 32) -> np.ndarray:
+        """Probabilities of an array of images, of files or of PIL images; see `inference.probabilities`."""
+        from jaxvit.inference.prediction import probabilities
+
+        return probabilities(self, images, batch_size)
+
     def said(self, probabilities: np.ndarray) -> np.ndarray:
         """The classes that are said of an image, of its probabilities [num_classes], the most probable first."""
         order = probabilities.argsort(kind="stable")[::-1]

@@ -5,7 +5,7 @@ import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 
 from jaxvit.build import checks
 from jaxvit.config.default import Config
+from jaxvit.data import Dataset
 from jaxvit.runtime import determinism, interrupt, multihost, sharding, streams
 from jaxvit.runtime.console import bar, err
 from jaxvit.runtime.interrupt import Interrupted, deferred
@@ -22,7 +23,7 @@ from jaxvit.runtime.late import Late
 from jaxvit.runtime.paths import expand
 from jaxvit.step.multi_label import USUAL
 from jaxvit.step.state import TrainState
-from jaxvit.train import lr_find, micro_batch, summary
+from jaxvit.train import handed, lr_find, micro_batch, summary
 from jaxvit.train.finish import finish, pass_over
 from jaxvit.train.prepare import prepare
 from jaxvit.train.progress import Diverged, Progress
@@ -38,6 +39,9 @@ MAX_ROLLBACKS = 5
 def train_and_evaluate(
     config: Config,
     workdir: str | os.PathLike[str],
+    dataset: Dataset | Mapping[str, Any] | None = None,
+    model: Any = None,
+    callbacks: Sequence[handed.Callback] = (),
     *,
     force: bool = False,
     on_evaluation: Callable[[int, dict[str, float]], None] | None = None,
@@ -51,6 +55,11 @@ def train_and_evaluate(
     Args:
       config: starts from `jaxvit.config.default()`.
       workdir: the only place that is written; see the README for the files.
+      dataset: in place of what `data.name` stands for: {"train": (images, labels), "test": (images, labels)}, "val" and
+        "classes" if wanted, with images uint8 or float in [0, 1], [n, h, w, c], and labels int [n] or 0 and 1
+        [n, num_classes]; or a `jaxvit.data.Dataset`, as it is. The run does not keep the images.
+      model: in place of the config's section `model`: an instance of a class that has a name, without weights.
+      callbacks: their `on_epoch_end(epoch, metrics)` is called after each epoch; True ends the training.
       force: go on in a workdir whose run had another config.
       on_evaluation: called with (epochs done, the validation metrics that decide) after each evaluation; what it
         raises ends the run.
@@ -61,6 +70,9 @@ def train_and_evaluate(
       Interrupted: SIGINT or SIGTERM came; the state is saved.
       Diverged: the loss became NaN or infinite.
     """
+    handed.check(callbacks)
+    config = config if dataset is None else handed.with_data(config)
+    config = config if model is None else handed.with_model(config, model)
     checks.check(config)
     check_packages(config)
     if config.deterministic:
@@ -69,16 +81,16 @@ def train_and_evaluate(
     interrupt.nothing_to_save("stopped before anything was to be saved; the same command begins there")
     with _opened(workdir) as path:
         if config.lr_find:
-            return lr_find.find(config, path)
+            return lr_find.find(config, path, dataset)
         finished = multihost.by_main(lambda: resume.check(config, path, force, test))
         if finished is not None:
             shown = "mAP" if "test/mAP" in finished else "accuracy"
             known = f"test {shown} {finished[f'test/{shown}']:.2%}" if "test/loss" in finished else "not tested"
             err.print(f"already finished: {path}  ({known}); nothing to do")
             return finished
-        run, state = prepare(resume.kept(micro_batch.kept(config, path), path), path)
+        run, state = prepare(resume.kept(micro_batch.kept(config, path), path), path, dataset=dataset)
         try:
-            return _train(run, state, force, on_evaluation, test)
+            return _train(run, state, force, on_evaluation, callbacks, test)
         finally:
             run.checkpoints.close()
             for tracker in run.trackers:
@@ -101,7 +113,9 @@ def _opened(workdir: str | os.PathLike[str]) -> Iterator[Path]:
         yield path
 
 
-def _train(run: Run, state: TrainState, force: bool, on_evaluation: Any, test: bool) -> dict[str, Any]:
+def _train(
+    run: Run, state: TrainState, force: bool, on_evaluation: Any, callbacks: Sequence[handed.Callback], test: bool
+) -> dict[str, Any]:
     words, path = run.blueprint.words, run.workdir
     run.checkpoints.verify()
     before = (run.checkpoints.meta("last") or {}).get("data")
@@ -116,7 +130,7 @@ def _train(run: Run, state: TrainState, force: bool, on_evaluation: Any, test: b
         state, progress = _resume(run, state)
         step = int(state.step)
         multihost.by_main(lambda: run.trackers.extend(make_trackers(path, step, words)))
-        state, progress = _fit(run, state, progress, on_evaluation)
+        state, progress = _fit(run, state, progress, on_evaluation, callbacks)
         return finish(run, state, progress, test)
 
 
@@ -144,7 +158,7 @@ def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
 
 
 def _fit(
-    run: Run, state: TrainState, progress: Progress, on_evaluation: Callable[[int, dict[str, float]], None] | None
+    run: Run, state: TrainState, progress: Progress, on_evaluation: Any, callbacks: Sequence[handed.Callback]
 ) -> tuple[TrainState, Progress]:
     """Runs the epochs that are left; goes back to the last checkpoint where the loss diverges and that is asked for."""
     rolls_back = run.options.on_nan == "rollback"
@@ -152,7 +166,7 @@ def _fit(
         run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress))
     while True:
         try:
-            return _run_epochs(run, state, progress, on_evaluation), progress
+            return _run_epochs(run, state, progress, on_evaluation, callbacks), progress
         except Diverged as error:
             if not rolls_back or progress.rollbacks >= MAX_ROLLBACKS:
                 raise
@@ -161,7 +175,7 @@ def _fit(
 
 
 def _run_epochs(
-    run: Run, state: TrainState, progress: Progress, on_evaluation: Callable[[int, dict[str, float]], None] | None
+    run: Run, state: TrainState, progress: Progress, on_evaluation: Any, callbacks: Sequence[handed.Callback]
 ) -> TrainState:
     """Trains and evaluates epoch by epoch, until the last one or until early stopping ends it."""
     make = run_files.MetricsWriter if multihost.is_main() else run_files.NoWriter
@@ -171,9 +185,12 @@ def _run_epochs(
             state = run.enter(progress.epoch, state)
             state = _train_epoch(run, state, progress, writer)
             found = _evaluate(run, state, progress, writer)
-            state, decisive = _end_epoch(run, state, progress, writer, found)
+            state, decisive, metrics = _end_epoch(run, state, progress, writer, found)
             if decisive and on_evaluation is not None:
                 on_evaluation(progress.epoch, decisive)
+            if handed.asked_to_stop(callbacks, progress.epoch, metrics):
+                progress.stopped_early = True
+                _save(run, state, progress, writer, renew=True)
         return state
     finally:
         writer.close()
@@ -278,10 +295,10 @@ def _evaluate(run: Run, state: TrainState, progress: Progress, writer: Any) -> d
 
 def _end_epoch(
     run: Run, state: TrainState, progress: Progress, writer: Any, found: dict[str, dict[str, float]]
-) -> tuple[TrainState, dict[str, float]]:
+) -> tuple[TrainState, dict[str, float], dict[str, float]]:
     """Applies the rules to what an evaluation has found, saves the best, and the state when due.
 
-    Returns the state and the metrics that decide, if any.
+    Returns the state, the metrics that decide, if any, and those of the epoch.
     """
     step, train, decisive = int(state.step), progress.means(), {}
     val = {f"{prefix}/{name}": value for prefix, metrics in found.items() for name, value in metrics.items()}
@@ -306,7 +323,7 @@ def _end_epoch(
     ended = progress.epoch == run.batches.num_epochs or progress.stopped_early
     if ended or run.is_save_due(step, progress.epoch):
         _save(run, state, progress, writer, renew=True)
-    return state, decisive
+    return state, decisive, {**train, **val}
 
 
 def _save(run: Run, state: TrainState, progress: Progress, writer: Any, *, renew: bool = False) -> None:

@@ -25,7 +25,7 @@ WIDTH = 4.0  # steps, the standard deviation of the smoothing
 EXPLODED, AVERAGED = 4.0, 5  # times the least loss so far, both as means of so many steps
 
 
-def find(config: Config, workdir: Path) -> dict[str, Any]:
+def find(config: Config, workdir: Path, dataset: Any = None) -> dict[str, Any]:
     """Writes lr_find.csv, lr_find.json and lr_find.png; returns {"suggestion", "least_loss_at", "steps"}.
 
     Raises:
@@ -38,7 +38,7 @@ def find(config: Config, workdir: Path) -> dict[str, Any]:
     def schedule(step: Any) -> Any:
         return jnp.float32(low) * jnp.float32(high / low) ** (jnp.asarray(step, jnp.float32) / (STEPS - 1))
 
-    run, state = prepare(config, workdir, schedule=schedule)
+    run, state = prepare(config, workdir, schedule=schedule, dataset=dataset)
     rates, losses = [], []
     epochs = math.ceil(STEPS / run.batches.steps_per_epoch)
     try:

@@ -30,13 +30,16 @@ from jaxvit.workdir import resume
 from jaxvit.workdir.checkpoint import Checkpoints
 
 
-def prepare(given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | None = None) -> tuple[Run, TrainState]:
-    """Returns a run and its state at step 0; `schedule` goes before the config's."""
+def prepare(
+    given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | None = None, dataset: Any = None
+) -> tuple[Run, TrainState]:
+    """Returns a run and its state at step 0; `schedule` and `dataset` go before the config's."""
     begun = compile_time.seconds()
     rules = make_rules(given.early_stopping, given.optim.schedule)
     _check_without_data(given)
     skipped_file = workdir / "skipped_files.txt" if multihost.is_main() else None
-    dataset = parts.load_data(given, skipped_file, multihost.by_main(lambda: resume.class_names(workdir)))
+    class_names = multihost.by_main(lambda: resume.class_names(workdir))
+    dataset = parts.load_data(given, skipped_file, class_names, given=dataset)
     facts = of_dataset(dataset)
     config = complete(given, facts)
     _check_data(config, dataset)

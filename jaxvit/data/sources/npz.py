@@ -109,7 +109,7 @@ def _split(name: str, file: Path, arrays: dict[str, np.ndarray]) -> Split:
     for key in ("image", "label"):
         if key not in arrays:
             raise UserError(f"{file}: no array {key!r}; expected arrays 'image' and 'label'.")
-    images, labels = _images(file, arrays["image"]), arrays["label"]
+    images, labels = as_images(str(file), arrays["image"]), arrays["label"]
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     several = labels.ndim == 2
@@ -143,8 +143,12 @@ def _indicators(file: Path, labels: np.ndarray) -> np.ndarray:
     return labels.astype(np.uint8)
 
 
-def _images(file: Path, images: np.ndarray) -> np.ndarray:
-    """Returns uint8 [n, h, w, c]."""
+def as_images(file: str, images: np.ndarray) -> np.ndarray:
+    """Returns uint8 [n, h, w, c] of uint8 or float in [0, 1], [n, h, w, c] or [n, h, w]; `file` is for the errors.
+
+    Raises:
+      UserError: arrays of other shapes, types or values.
+    """
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or 0 in images.shape[1:]:

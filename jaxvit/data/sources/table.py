@@ -19,6 +19,8 @@ __all__ = ["Dataset", "NAMES", "Split", "load_dataset", "register_data"]
 NAMES = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH", "csv:FILE", "parquet:FILE",
          "hf:NAME", "wds:PATTERN")  # fmt: skip
 
+ARRAYS = "arrays"  # data.name of a run whose data set no name stands for
+
 _PLAIN: dict[str, Callable[..., Source]] = {
     "digits": lambda **_: digits.load(),
     "cifar10": lambda **options: cifar.load("cifar10", options["data_dir"], options["archive"]),
@@ -52,7 +54,7 @@ def register_data(name: str) -> Callable[[Any], Any]:
         takes = plugins.parameters("data set", name, load, _FORM)
         if len(takes) > 1:
             raise UserError(f"the data set {name!r}: its function takes {len(takes)} arguments; expected {_FORM}")
-        plugins.claim("data set", name, {n.partition(":")[0] for n in NAMES}, load)
+        plugins.claim("data set", name, {ARRAYS, *(n.partition(":")[0] for n in NAMES)}, load)
         for table in (_PLAIN, _WITH_ARGUMENT):
             table.pop(name, None)
         if takes:
@@ -174,6 +176,8 @@ def _load_source(name: str, **options) -> Source:
     known = ", ".join(NAMES)
     if not isinstance(name, str):
         raise UserError(f"data.name is {name!r}; expected one of {known}.")
+    if name == ARRAYS:
+        raise UserError("the images were handed to train_and_evaluate as arrays, and are not kept; name other data")
     kind, colon, argument = name.partition(":")
     if kind not in {**_PLAIN, **_WITH_ARGUMENT}:
         plugins.load_installed()
