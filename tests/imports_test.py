@@ -9,8 +9,8 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent.parent / "jaxvit"
 ORDER = (
     "errors", "patterns", "tree", "precision", "runtime", "plugins", "config", "ops", "models", "optim", "data",
-    "pretrained", "explain", "step", "workdir", "build", "inference", "confidence", "train", "plan", "bench", "reports",
-    "combine", "studies", "sweep", "commands", "cli",
+    "pretrained", "explain", "step", "workdir", "build", "inference", "export", "confidence", "train", "plan", "bench",
+    "reports", "combine", "studies", "sweep", "commands", "cli",
 )  # fmt: skip
 HEAVY = ("torch", "tensorflow", "tensorflow_datasets", "grain", "tensorboardX", "sklearn", "huggingface_hub", "jax")
 

@@ -203,7 +203,9 @@ def test_config_options_are_there():
         if where.split(":")[0].endswith(".md"):
             named += re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_][\w.]*)(?:=[^`]*)?`", text)
         named = [
-            name for name in named if not HOLDERS.search(name) and not re.search(r"\.(png|safetensors|\w+hlo)$", name)
+            name
+            for name in named
+            if not HOLDERS.search(name) and not re.search(r"\.(png|safetensors|onnx|\w+hlo)$", name)
         ]
         named = [n for n in named if n not in words() and not n.startswith(OPEN)]
         missing += [f"{where}: {name}" for name in named if name not in EXAMPLES]

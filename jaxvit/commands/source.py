@@ -35,6 +35,7 @@ class Source:
     licence: str | None = None  # of weights trained here, "" where unknown; None: the name's own
     thresholds: np.ndarray | None = None  # of several labels per image: the probability that says each class
     temperature: float = 1.0  # that the weights of the classifier were divided by
+    config: Any = None  # of the run that it comes from
 
 
 def from_run(workdir: str, temperature: str | float | None = None) -> Source:
@@ -51,7 +52,7 @@ def from_run(workdir: str, temperature: str | float | None = None) -> Source:
     name = split_tag(classifier.name)[0]
     parts = (classifier.model, classifier.variables, classifier.class_names, classifier.data_config)
     facts += divided(classifier.temperature)
-    return Source(name, *parts, facts, licence, classifier.thresholds, classifier.temperature)
+    return Source(name, *parts, facts, licence, classifier.thresholds, classifier.temperature, config)
 
 
 def divided(temperature: float) -> list[tuple[str, str]]:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvit.ops.lowering import replaceable
+
 Array = jax.Array
 
 
@@ -45,9 +47,9 @@ def plain_gelu(x: Array) -> Array:
 FORMS: dict[str, Callable[[Array], Array]] = {"plain": plain_gelu, "slope_kept": exact_gelu}
 DEFAULT = {"default": "slope_kept"}
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "relu": jax.nn.relu,
-    "gelu": exact_gelu,
+    "relu": replaceable(jax.nn.relu),
+    "gelu": replaceable(exact_gelu),
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
-    "silu": jax.nn.silu,
+    "silu": replaceable(jax.nn.silu),
 }

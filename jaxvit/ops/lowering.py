@@ -1,7 +1,9 @@
 """Choosing a form when a program is lowered, by the platform that it is lowered for."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -11,6 +13,31 @@ from jax.interpreters import batching, mlir
 
 Forms = Mapping[str, Callable[..., Any]]
 GPUS = ("cuda", "rocm")  # JAX's names of the platforms that a table calls "gpu"
+_REPLACED: ContextVar[Mapping[str, Callable[..., Any]] | None] = ContextVar("replaced", default=None)
+
+
+@contextmanager
+def replaced(operations: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """Traces for a format that knows no platforms and has operations of its own.
+
+    Within it each function marked by `replaceable` is that of its name in `operations`, if there is one, and
+    `by_platform` takes the form of "default".
+    """
+    token = _REPLACED.set(operations)
+    try:
+        yield
+    finally:
+        _REPLACED.reset(token)
+
+
+def replaceable(run: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks an operation for which `replaced` may put another one."""
+
+    @functools.wraps(run)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return (_REPLACED.get() or {}).get(run.__name__, run)(*args, **kwargs)
+
+    return call
 
 
 def by_platform(forms: Forms, default: Mapping[str, str], *args: Any, **static: Any) -> Any:
@@ -21,6 +48,8 @@ def by_platform(forms: Forms, default: Mapping[str, str], *args: Any, **static: 
     compiled program computes.
     """
     bound = {name: functools.partial(forms[name], **static) for name in dict.fromkeys(default.values())}
+    if _REPLACED.get() is not None:
+        return bound[default["default"]](*args)
     branches = {}
     for platform, name in default.items():
         if platform != "default":

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvit.ops.lowering import replaceable
+
 Array = jax.Array
 
 
@@ -25,6 +27,7 @@ def _pad(x: Array, axis: int, low: int, high: int, mode: str, **kwargs) -> Array
     return jnp.pad(x, widths, mode=mode, **kwargs) if low or high else x
 
 
+@replaceable
 def max_pool(x: Array, size: int, stride: int, padding: int = 0) -> Array:
     """Maximum over windows, padded with minus infinity: [b, h, w, c] -> [b, h', w', c], sizes rounded down.
 

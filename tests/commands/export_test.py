@@ -93,7 +93,7 @@ def test_files_that_differ_are_not_kept(tmp_path, capsys, monkeypatch):
     ("argv", "said"),
     [
         ([], "give one of --workdir"),
-        (["--format", "onnx"], "invalid choice"),
+        (["--format", "torch"], "invalid choice"),
         (["--workdir", "gone", "--to", "new"], "no run in"),
         (["--checkpoint", "gone", "--to", "new"], "no such weight file"),
         (["--workdir", "run", "--checkpoint", "x", "--to", "new"], "give one of"),

@@ -25,6 +25,23 @@ def test_the_form_is_chosen_when_the_program_is_lowered():
     assert [p for p, text in texts.items() if "stablehlo.add" in text] == ["cpu", "tpu"]
 
 
+def test_operations_are_replaced_for_formats_without_platforms():
+    forms = {"one": lambda x: x + 3, "two": lambda x: x * 3}
+
+    @lowering.replaceable
+    def double(x):
+        return 2 * x
+
+    def run(x):
+        return lowering.by_platform(forms, {"cpu": "two", "default": "one"}, double(x))
+
+    with lowering.replaced({"double": lambda x: 10 * x}):
+        made = jax.make_jaxpr(lambda x: run(x))(1.0)
+        assert run(1.0) == 13
+    assert [e.primitive.name for e in made.eqns] == ["mul", "add"]  # no choice of platform
+    assert run(1.0) == 6 and "platform_index" in str(jax.make_jaxpr(lambda x: run(x))(1.0))
+
+
 MODELS = {
     "vit_tiny_patch16_224": {"image_size": 16, "patch_size": 4, "embed_dim": 32, "depth": 1, "num_heads": 4},
     "swin_tiny_patch4_window7_224": {"image_size": 32, "embed_dim": 16, "depths": (2,), "num_heads": (2,),

@@ -1,0 +1,1 @@
+"""Models as files for other runtimes: ONNX, whole or in 8 bits."""
