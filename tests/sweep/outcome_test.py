@@ -52,5 +52,6 @@ def test_a_trial_leaves_the_test_split_alone_until_it_is_asked_for(given, tmp_pa
     assert not (tmp_path / "run/predictions.npz").exists() and not (tmp_path / "run/samples.npz").exists()
     assert train.train_and_evaluate(config, tmp_path / "run", test=False) == final  # finished
     later = train.train_and_evaluate(config, tmp_path / "run")
-    assert len(set(map(id, looked))) == 2 and {k: v for k, v in later.items() if "test" not in k} == final
+    assert len(set(map(id, looked))) == 3  # the test split, and validation once more for the temperature
+    assert {k: v for k, v in later.items() if "test" not in k} == final
     assert later == train.train_and_evaluate(config, tmp_path / "whole")
