@@ -21,7 +21,9 @@ COLUMNS = ("method", "accuracy", "95 % interval", "training images", "test image
 def run(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     parser = make_parser("features", DESCRIPTION)
-    parser.add_argument("--workdir", metavar="DIR", help="a run: its best checkpoint and its preprocessing")
+    parser.add_argument(
+        "--workdir", action="append", metavar="DIR", help="a run: its best checkpoint and preprocessing"
+    )
     parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag; it needs no classifier")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights (.safetensors, .npz); default: the hub")
     add_weights(parser)
@@ -38,7 +40,12 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--probe", action="store_true", help="test accuracy of a logistic regression on the features")
     parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the accuracies there too")
     parser.add_argument(
-        "--similar", action="append", default=[], metavar="PHOTO", help="the images nearest to it, named and as a PNG"
+        "--similar",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="PHOTO",
+        help="the images nearest to it, as a PNG too",
     )
     parser.add_argument("--top", type=positive, default=8, metavar="K", help="of them so many; default 8")
     args = parser.parse_args(argv)
@@ -77,6 +84,9 @@ def run(argv: list[str]) -> int:
 
 
 def _check(args: argparse.Namespace) -> None:
+    if len(args.workdir or ()) > 1:
+        raise UserError("--workdir is given twice; features are those of one run")
+    args.workdir = args.workdir[0] if args.workdir else None
     if args.out is None or args.out.suffix != ".npz":
         raise UserError("expected --out FILE.npz, the file to write, for example --out features.npz")
     if args.model is not None and args.data is None:

@@ -164,10 +164,12 @@ def write(
     """
     wanted = images.named(split)
     tables = [extract(classifier, images.open(name), store, batch_size) for name in wanted]
-    which, position = _file_order([images.splits[name] for name in wanted])
-    usable = np.array([tables[w].usable[p] for w, p in zip(which, position, strict=True)], bool)
-    _say_skipped([images.splits[wanted[w]].image_names([p])[0] for w, p in
-                  zip(which[~usable], position[~usable], strict=True)], len(usable))  # fmt: skip
+    splits = [images.splits[name] for name in wanted]
+    which, position = _file_order(splits)
+    starts = np.cumsum([0, *map(len, splits)])[:-1]
+    usable = np.concatenate([table.usable for table in tables])[starts[which] + position]
+    lost = zip(which[~usable], position[~usable], strict=True)
+    _say_skipped([str(splits[w].image_names([p])[0]) for w, p in lost], len(usable))
     which, position = which[usable], position[usable]
 
     def blocks() -> Iterator[np.ndarray]:
@@ -179,9 +181,7 @@ def write(
             yield block
 
     def gathered(of: Any) -> np.ndarray:
-        values = [of(images.splits[name]) for name in wanted]
-        starts = np.cumsum([0, *map(len, values)])[:-1]
-        return np.concatenate(values)[starts[which] + position]
+        return np.concatenate([of(split) for split in splits])[starts[which] + position]
 
     feature_file.write(
         out,

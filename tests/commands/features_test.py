@@ -49,7 +49,7 @@ def test_the_file_holds_a_row_for_each_photo(weights, photos, tmp_path, capsys, 
     out = tmp_path / "f.npz"
     argv = words(weights, "--data", f"folder:{photos}", "--out", out, "--batch-size", 4)
     query = photos / "class 1" / "2.png"
-    said, _ = passed(capsys, [*argv, "--similar", query, "--similar", photos / "class 0" / "0.png", "--top", 3])
+    said, _ = passed(capsys, [*argv, "--similar", query, photos / "class 0" / "0.png", "--top", 3])
     assert "15 images (12 train, 3 test) with 16 features" in said
     with np.load(out) as found:
         found = dict(found)
@@ -120,6 +120,7 @@ def test_mistakes_are_named(weights, tmp_path, capsys):
     (tmp_path / "other.npz").write_bytes(b"something")
     for argv, message in (
         (["features", "--workdir", tmp_path / "gone", *out], "there is no such directory"),
+        (["features", "--workdir", "a", "--workdir", "b", *out], "given twice"),
         (["features", *out], "give one of --workdir DIR"),
         (words(weights, *folder), "expected --out FILE.npz"),
         (words(weights, *folder, "--out", tmp_path / "f.csv"), "expected --out FILE.npz"),

@@ -5,11 +5,24 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
-from jaxvit import data, explain, inference, models
+from jaxvit import config, data, explain, inference, models
+from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD
 from jaxvit.errors import UserError
 from jaxvit.inference import feature_file, features
 from tests.helpers import write_npz
+
+READING = {"image_size": (8, 8), "in_channels": 3, "crop_pct": 1.0, "interpolation": "bicubic"}
+READING |= {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+
+
+def reading():
+    """A config with these words."""
+    words = config.default()
+    with words.unlocked(), words.ignore_type():
+        words.data.update({k: v for k, v in READING.items() if k in words.data})
+    return words
 
 
 @pytest.fixture(scope="module")
@@ -18,9 +31,7 @@ def classifier():
         "vit_tiny_patch16_224", num_classes=3, image_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2
     )
     variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
-    config = {"image_size": (8, 8), "in_channels": 3, "mean": (0.5,) * 3, "std": (0.2,) * 3}
-    config |= {"crop_pct": 1.0, "interpolation": "bilinear"}
-    return inference.Classifier("vit_tiny_patch16_224", model, variables, ["a", "b", "c"], config)
+    return inference.Classifier("vit_tiny_patch16_224", model, variables, ["a", "b", "c"], READING)
 
 
 def test_a_stopped_run_goes_on_where_it_was(classifier, tmp_path, monkeypatch):
@@ -59,6 +70,33 @@ def test_rows_are_in_file_order_whatever_the_splits():
     drawn = [split("train", [0, 2, 5], "train"), split("val", [1], "train"), split("test", [0, 1], "test")]
     which, position = features._file_order(drawn)
     assert list(zip(which.tolist(), position.tolist(), strict=True)) == [(0, 0), (1, 0), (0, 1), (0, 2), (2, 0), (2, 1)]
+
+
+def test_a_photo_that_cannot_be_read_has_no_row(classifier, tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 255, (5, 8, 8, 3), dtype=np.uint8)
+
+    def read(i):
+        if i == 2:  # it went away after it had been checked
+            raise OSError("gone")
+        return Image.fromarray(pixels[i])
+
+    split = data.Split("test", np.arange(5, dtype=np.int32), np.arange(5), read, names=list("abcde"))
+    images = features.Images(
+        "photos", {"test": split}, list("vwxyz"),
+        lambda name: inference.ready(classifier, reading(), split, name, 5, stream=True),
+    )  # fmt: skip
+    with feature_file.store(tmp_path / "f.npz", {}) as store:
+        features.write(tmp_path / "f.npz", classifier, images, store, {}, batch_size=2)
+    found = feature_file.read(tmp_path / "f.npz")
+    assert found["names"].tolist() == list("abde") and found["labels"].tolist() == [0, 1, 3, 4]
+    wanted = explain.features(
+        classifier.model,
+        classifier.variables,
+        np.stack([data.preprocess(Image.fromarray(pixels[i]), READING) for i in (0, 1, 3, 4)]),
+    )
+    np.testing.assert_allclose(found["features"], wanted, atol=1e-5)
+    assert "skipped c: it cannot be read" in capsys.readouterr().err
 
 
 def test_the_key_knows_weights_pixels_and_labels(classifier, tmp_path):
