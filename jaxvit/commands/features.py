@@ -60,9 +60,8 @@ def run(argv: list[str]) -> int:
         loaded, args.data, data_dir=args.data_dir, columns=args.columns, unlabelled=args.unlabelled
     )
     images.named(args.split)
-    asked = (("knn", args.knn), ("probe", args.probe))
-    if any(value for _, value in asked):
-        _check_labels(images)
+    if args.knn or args.probe:
+        _check_labels(images, args.knn or 1)
     key = features.make_key(loaded, images)
     whole = args.out.exists() and not args.force
     if whole and feature_file.about(args.out) != {"key": key, "split": args.split}:
@@ -75,6 +74,8 @@ def run(argv: list[str]) -> int:
             features.write(args.out, loaded, images, store, key, args.split, args.batch_size)
         found = feature_file.read(args.out)
         _say(args.out, found, whole)
+        if args.split == "all":  # else the training images may be computed beside it
+            store.remove()
         if args.knn or args.probe:
             _scores(args, loaded, images, store, found)
         store.remove()
@@ -97,10 +98,13 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("--json takes the accuracies of --knn and --probe; expected one of these")
 
 
-def _check_labels(images: Any) -> None:
-    for split in ("train", "test"):
-        if images.splits[images.named(split)[0]].labels.ndim == 2:
-            raise UserError(f"{images.name} has several labels per image; --knn and --probe need one")
+def _check_labels(images: Any, k: int) -> None:
+    """Raises UserError before the work where kNN or a probe cannot be."""
+    train, _ = (images.splits[images.named(split)[0]] for split in ("train", "test"))
+    if train.labels.ndim == 2:
+        raise UserError(f"{images.name} has several labels per image; --knn and --probe need one")
+    if k > len(train):
+        raise UserError(f"--knn {k} asks for more neighbours than there are training images, {len(train):,}")
 
 
 def _say(out: Path, found: dict[str, Any], whole: bool) -> None:

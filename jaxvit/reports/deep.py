@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ class TestImages:
     image: np.ndarray  # uint8 [n, h, w, c]
     label: np.ndarray
     index: np.ndarray
-    train: Any = None  # the training split beside them, a `data.Split`
+    train: Any = None  # the training split beside them, a `data.Split`,
+    path: Path | None = None  # of the run in this directory
 
     @property
     def by_index(self) -> dict[int, np.ndarray]:
@@ -60,7 +62,7 @@ def test_images(run: RunFiles) -> TestImages | str:
         chosen = np.union1d(chosen, np.flatnonzero(np.isin(split.index, wrong)))
     images = [np.asarray(batch["image"]) for batch in feed.batches(chosen, min(BATCH, len(chosen)), pad=True)]
     found = np.concatenate(images)[: len(chosen)]
-    return TestImages(found, split.labels[chosen], split.index[chosen], dataset.train)
+    return TestImages(found, split.labels[chosen], split.index[chosen], dataset.train, run.path)
 
 
 def blocks(runs: Sequence[RunFiles], classifiers: dict[str, Any], images: TestImages | str) -> list[Block]:

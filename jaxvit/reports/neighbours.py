@@ -27,7 +27,7 @@ def blocks(runs: Sequence[RunFiles], classifiers: dict[str, Any], images: TestIm
         if classifier is None or isinstance(classifier, UserError):
             continue
         try:
-            out += of_run(run, classifier, images, images.train if run is runs[0] else None)
+            out += of_run(run, classifier, images, images.train if run.path == images.path else None)
         except (UserError, RunError, OSError, ImportError, ValueError) as error:
             why = (str(error).splitlines() or ["they cannot be read"])[0]
             out.append(Text(f"{run.label}: no training images beside its mistakes: {why}", "note"))
