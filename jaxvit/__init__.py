@@ -10,26 +10,20 @@ from typing import Any
 __version__ = "0.1.0"
 
 # Loaded on first use, so that `import jaxvit` costs nothing.
-_NAMES = {
-    "create_model": "jaxvit.models",
-    "register_model": "jaxvit.models",
-    "register_data": "jaxvit.data",
-    "register_augmentation": "jaxvit.data.augment",
-    "register_optimizer": "jaxvit.optim",
-    "register_schedule": "jaxvit.optim",
-    "register_loss": "jaxvit.step.losses",
-    "register_metric": "jaxvit.step.metrics",
-    "list_models": "jaxvit.models",
-    "data_config": "jaxvit.models",
-    "load_pretrained": "jaxvit.pretrained",
-    "feature_info": "jaxvit.explain",
-    "features": "jaxvit.explain",
-    "forward_intermediates": "jaxvit.explain",
-    "preprocess": "jaxvit.data",
-    "load_run": "jaxvit.inference",
-    "train_and_evaluate": "jaxvit.train",
-    "UserError": "jaxvit.errors",
+_WHERE = {
+    "models": ("create_model", "list_models", "data_config", "register_model"),
+    "pretrained": ("load_pretrained",),
+    "data": ("preprocess", "register_data"),
+    "data.augment": ("register_augmentation",),
+    "explain": ("feature_info", "features", "forward_intermediates"),
+    "optim": ("register_optimizer", "register_schedule"),
+    "step.losses": ("register_loss",),
+    "step.metrics": ("register_metric",),
+    "train": ("train_and_evaluate",),
+    "inference": ("load_run",),
+    "errors": ("UserError",),
 }
+_NAMES = {name: f"jaxvit.{module}" for module, names in _WHERE.items() for name in names}
 _MODULES = ("confidence", "config", "data", "explain", "models", "optim", "pretrained", "train")
 
 __all__ = ["__version__", *_NAMES, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxvit.reports import numbers
@@ -81,7 +82,8 @@ def scores(logits: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | floa
     for start in range(0, len(labels), SCORED):
         part = slice(start, start + SCORED)
         mask = np.ones(len(labels[part]), bool)
-        for name, value in module.batch_sums(logits[part], labels[part], mask).items():
+        given = map(jnp.asarray, (logits[part], labels[part], mask))
+        for name, value in module.batch_sums(*given).items():
             sums[name] = sums.get(name, np.float64(0)) + np.asarray(value, np.float64)
     found = metrics.divide(sums) | {"ece": calibration.ece(logits, labels)}
     return found | multi_label.scores(logits, labels, thresholds) if labels.ndim == 2 else found

@@ -1,7 +1,8 @@
 """Classifiers ready to use, from a run's workdir or from a timm name: prediction on files, evaluation on splits."""
 
+from jaxvit.inference.batches import filled, probabilities
 from jaxvit.inference.classifier import Classifier, class_names, from_name, from_run, imagenet_classes, thresholds
-from jaxvit.inference.prediction import filled, find_images, predict, probabilities, read_images, say_skipped
+from jaxvit.inference.prediction import find_images, predict, read_images, say_skipped
 from jaxvit.inference.splits import (
     EmptySplit,
     Evaluation,

@@ -16,6 +16,7 @@ from jaxvit import plugins, pretrained
 from jaxvit.build import checks, parts, resolve
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
+from jaxvit.inference.batches import probabilities
 from jaxvit.pretrained.saving import THRESHOLDS
 from jaxvit.runtime.paths import check_utf8, expand
 from jaxvit.workdir import run_files
@@ -32,9 +33,7 @@ class Classifier:
     class_names: list[str]
     data_config: dict[str, Any]  # what `jaxvit.preprocess` takes
     config: Config | None = None  # of the run, where it comes from one
-    thresholds: np.ndarray | None = (
-        None  # of several labels per image: the probability that says a class, [num_classes]
-    )
+    thresholds: np.ndarray | None = None  # of several labels: the probability that says a class, [num_classes]
     temperature: float = 1.0  # that the weights of the classifier were divided by
 
     @property
@@ -48,8 +47,6 @@ class Classifier:
 
     def predict(self, images: Any, batch_size: int = 32) -> np.ndarray:
         """Probabilities of an array of images, of files or of PIL images; see `inference.probabilities`."""
-        from jaxvit.inference.prediction import probabilities
-
         return probabilities(self, images, batch_size)
 
     def said(self, probabilities: np.ndarray) -> np.ndarray:
