@@ -25,12 +25,23 @@ def check(config: Config, facts: Facts, class_names: Sequence[str] = ()) -> None
     if facts.class_counts is None:
         return
     counts = np.asarray(facts.class_counts)
-    if isinstance(given, list | tuple) and not np.asarray(given)[counts > 0].any():
-        raise UserError("loss.class_weights are 0 for every class that has training images")
-    empty = np.flatnonzero(counts == 0)
+    empty = np.flatnonzero(counts == 0).tolist()
+    if isinstance(given, list | tuple):
+        if not np.asarray(given)[counts > 0].any():
+            raise UserError("loss.class_weights are 0 for every class that has training images")
+        idle = [k for k in empty if given[k]]
+        if idle:
+            name = _name(idle[0], class_names)
+            raise UserError(
+                f"loss.class_weights has {given[idle[0]]:g} for {name}, without training images; expected 0"
+            )
     if config.loss.logit_adjustment and len(empty):
-        name = repr(class_names[empty[0]]) if len(class_names) else f"class {empty[0]}"
+        name = _name(empty[0], class_names)
         raise UserError(f"loss.logit_adjustment needs training images of every class; {name} has none")
+
+
+def _name(k: int, class_names: Sequence[str]) -> str:
+    return repr(class_names[k]) if len(class_names) else f"class {k}"
 
 
 def class_weights(config: Config, facts: Facts) -> np.ndarray | None:

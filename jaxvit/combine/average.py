@@ -10,9 +10,9 @@ import numpy as np
 from jaxvit.combine import batch_norm
 from jaxvit.combine.ensemble import check_classes, mean_thresholds
 from jaxvit.combine.gain import Gain, measure_gain, scores
-from jaxvit.combine.passes import Member, Reader, check_same_data, check_same_images
+from jaxvit.combine.passes import Member, check_same_data, check_same_images
 from jaxvit.errors import UserError
-from jaxvit.inference import open_split
+from jaxvit.inference import SplitReader, open_split
 from jaxvit.models.registry import split_tag
 from jaxvit.step import multi_label
 from jaxvit.tree import named_leaves
@@ -167,14 +167,14 @@ class _Split:
         first = members[0].classifier
         opened = [open_split(m.classifier, name, **data) for m in members]
         check_same_images(members, opened)
-        self._opened, self._read = opened[0], Reader(first, opened[0], batch_size)
+        self._opened, self._read = opened[0], SplitReader(first, opened[0], batch_size)
         self.figure = "mAP" if first.several else "accuracy"
         source = data.get("data_name") or first.config.data.name  # type: ignore[union-attr]
         self.images = f"{len(opened[0].split):,} images of {source} ({opened[0].name})"
 
     def logits(self, variables: Any) -> tuple[np.ndarray, np.ndarray]:
         """Logits [n, num_classes] and labels of the images that can be read."""
-        logits, places = self._read(variables)
+        _, logits, places = self._read(variables)
         return logits, self._opened.split.labels[places]
 
     def score(self, variables: Any) -> float:

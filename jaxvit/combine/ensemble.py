@@ -87,6 +87,7 @@ def evaluate(
     if data.get("data_name") is None:
         for member in members[1:]:
             check_same_data(first, member)
+    data = {**data, "class_order": first.classifier.class_names}  # draws of images go by the labels: one order for all
     opened = [open_split(member.classifier, split_name, **data) for member in members]
     names = check_same_images(members, opened)
     read = [

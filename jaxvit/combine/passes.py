@@ -1,17 +1,12 @@
 """Members, the images that they are tested on, and passes over those."""
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from jaxvit.errors import UserError
-from jaxvit.inference import Classifier, OpenSplit, splits
-from jaxvit.runtime.console import bar
-from jaxvit.step import steps
-from jaxvit.step.evaluate import evaluate as run_steps
+from jaxvit.inference import Classifier, OpenSplit, SplitReader, splits
 
 
 class Member(NamedTuple):
@@ -55,31 +50,7 @@ def other_images(first: Member, other: Member, opened: OpenSplit) -> UserError:
     )
 
 
-class Reader:
-    """Passes over a split, with the classifier's weights or others of the same shapes: compiled once."""
-
-    def __init__(self, classifier: Classifier, opened: OpenSplit, batch_size: int):
-        """`opened` was opened for this classifier."""
-        self._opened, self._size = opened, min(batch_size, len(opened.split))
-        self._step = jax.jit(steps.make_eval_step(model=classifier.model, pixels=opened.pixels))
-
-    def __call__(self, variables: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Logits float32 [n, num_classes] of the images that can be read, and their positions in the split, int [n]."""
-        opened, size = self._opened, self._size
-        with bar(f"evaluating {opened.name}", math.ceil(len(opened.split) / size) * size) as meter:
-            _, logits, places = run_steps(
-                self._step,
-                variables,
-                opened.feed,
-                size,
-                keep_logits=True,
-                labels=opened.split.labels,
-                progress=lambda done: meter.advance(size),
-            )
-        assert logits is not None and places is not None
-        return logits, places
-
-
 def logits_of(classifier: Classifier, opened: OpenSplit, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """One pass over a split with the classifier's own weights."""
-    return Reader(classifier, opened, batch_size)(classifier.variables)
+    """Logits float32 [n, num_classes] of the images that can be read, and their positions in the split, int [n]."""
+    _, logits, places = SplitReader(classifier, opened, batch_size)(classifier.variables)
+    return logits, places

@@ -84,7 +84,8 @@ def calibrate(workdir: str | Path, batch_size: int = 64) -> dict[str, Any]:
                 f"the run in {str(path)!r} has no validation split, which a temperature is fitted on\n"
                 "expected a run with data.val_fraction above 0, or data with a val split"
             ) from None
-        found = record(*inference.run_split(classifier, opened, batch_size)[1:])
+        _, logits, places = inference.SplitReader(classifier, opened, batch_size)(classifier.variables)
+        found = record(logits, opened.split.labels[places])
         write(path, found)
     return found
 

@@ -93,13 +93,13 @@ def compare(
       classifier: whose scores they are. One of a run has its training images as neighbours; a named model has none.
       unknown_name: a data source. All images below a folder are read, whatever its subfolders are called; of other
         sources their own test or validation split, or else all images.
-      split_name: of the known images, as in `inference.evaluate_split`; `data_name`, `data_dir`, `columns` too.
+      split_name: of the known images, as in `inference.evaluate_split`; `data_name`, `data_dir` too.
       data_name: see `split_name`.
       batch_size: images a step.
       limit: at most so many known, unknown and training images each.
       neighbours: k of the k-th nearest training image; None: 50, or as many as there are.
       data_dir: see `split_name`.
-      columns: see `split_name`.
+      columns: of `unknown_name` and `data_name`, where these are label files.
 
     Raises:
       UserError: data that are not there, an empty folder, unknown images that are the known ones.
@@ -109,11 +109,13 @@ def compare(
         if same_data(unknown_name, known):
             raise UserError(f"{unknown_name!r} are the known images; expected others, of classes that are not known")
     kind, _, path = unknown_name.partition(":")
+    options: dict[str, Any] = {"limit": limit, "data_dir": data_dir, "columns": columns}
     if kind == "folder":
         other = inference.open_folder(classifier, path, limit)
     else:
-        other = inference.open_split(classifier, data_name=unknown_name, data_dir=data_dir, limit=limit, labelled=False)
-    options: dict[str, Any] = {"limit": limit, "data_dir": data_dir, "columns": columns}
+        other = inference.open_split(classifier, data_name=unknown_name, labelled=False, **options)
+    if data_name is None:  # the run's own data have the run's own columns
+        options["columns"] = None
     here = inference.open_split(classifier, split_name, data_name=data_name, **options)
     apply = make_apply(classifier, here.pixels)
     both = [

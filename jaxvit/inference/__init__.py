@@ -7,18 +7,18 @@ from jaxvit.inference.splits import (
     EmptySplit,
     Evaluation,
     OpenSplit,
+    SplitReader,
     evaluate_split,
     match_classes,
     open_data,
     open_folder,
     open_split,
     ready,
-    run_split,
 )
 
 load_run = from_run  # what `jaxvit.load_run` is
 
-__all__ = ["Classifier", "EmptySplit", "Evaluation", "OpenSplit", "class_names", "evaluate_split", "filled",
-           "find_images", "from_name", "from_run", "imagenet_classes", "load_run", "match_classes", "open_data",
-           "open_folder", "open_split", "predict", "probabilities", "read_images", "ready", "run_split", "say_skipped",
-           "thresholds"]  # fmt: skip
+__all__ = ["Classifier", "EmptySplit", "Evaluation", "OpenSplit", "SplitReader", "class_names", "evaluate_split",
+           "filled", "find_images", "from_name", "from_run", "imagenet_classes", "load_run", "match_classes",
+           "open_data", "open_folder", "open_split", "predict", "probabilities", "read_images", "ready",
+           "say_skipped", "thresholds"]  # fmt: skip

@@ -60,12 +60,13 @@ def open_split(
     data_dir: str | None = None,
     columns: str | None = None,
     labelled: bool = True,
+    class_order: Sequence[str] | None = None,
 ) -> OpenSplit:
     """Returns a split of a run's own data, or of `data_name`; for the arguments see `evaluate_split`.
 
-    Without `labelled` the classes of the data may be any: all labels are then 0.
+    Without `labelled` the classes of the data may be any: all labels are then 0. `class_order`: see `open_data`.
     """
-    config, dataset, foreign = open_data(classifier, data_name, data_dir, columns)
+    config, dataset, foreign = open_data(classifier, data_name, data_dir, columns, class_order)
     splits = {split.name: split for split in (dataset.train, dataset.val, dataset.test)}
     if split_name is None:
         own = [name for name in ("test", "val") if name in splits and len(splits[name]) and name not in dataset.drawn]
@@ -85,11 +86,16 @@ def open_split(
 
 
 def open_data(
-    classifier: Classifier, data_name: str | None = None, data_dir: str | None = None, columns: str | None = None
+    classifier: Classifier,
+    data_name: str | None = None,
+    data_dir: str | None = None,
+    columns: str | None = None,
+    class_order: Sequence[str] | None = None,
 ) -> tuple[Config, data.Dataset, bool]:
     """Returns (config, data set, whether it is other data than the run's): a run's own data, or `data_name`.
 
     The labels are those of the data. Of other data than the run's all images are there, and what was read is said.
+    `class_order`: the order in which classes are read, which draws of images depend on; None: the classifier's.
     """
     config = _reading(classifier)
     foreign = data_name is not None and (classifier.config is None or not same_data(data_name, config.data.name))
@@ -105,7 +111,8 @@ def open_data(
             }
             config.data.update({"name": data_name, **whole})
         config.data.update({"dir": data_dir or config.data.dir, "columns": columns or config.data.columns})
-    dataset = parts.load_data(config, class_names=classifier.class_names, to_train=not foreign)
+    class_names = classifier.class_names if class_order is None else class_order
+    dataset = parts.load_data(config, class_names=class_names, to_train=not foreign)
     if foreign:
         for note in dataset.notes:
             err.print(f"data   {note}")
@@ -179,29 +186,36 @@ def evaluate_split(
     as `data.test_limit` draws them. `columns`: as `data.columns`, of a label file.
     """
     opened = open_split(classifier, split_name, data_name=data_name, limit=limit, data_dir=data_dir, columns=columns)
-    metrics, logits, labels = run_split(classifier, opened, batch_size)
-    metrics["ece"] = calibration.ece(logits, labels)
-    return Evaluation(metrics, len(labels), opened.name, opened.of)
+    metrics, logits, places = SplitReader(classifier, opened, batch_size)(classifier.variables)
+    metrics["ece"] = calibration.ece(logits, opened.split.labels[places])
+    return Evaluation(metrics, len(places), opened.name, opened.of)
 
 
-def run_split(
-    classifier: Classifier, opened: OpenSplit, batch_size: int = 64
-) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
-    """Returns the metrics over a split, and logits [n, num_classes] and labels of its images that can be read."""
-    split, size = opened.split, min(batch_size, len(opened.split))
-    with bar(f"evaluating {opened.name}", math.ceil(len(split) / size) * size) as meter:
-        metrics, logits, places = evaluate(
-            jax.jit(steps.make_eval_step(model=classifier.model, pixels=opened.pixels)),
-            classifier.variables,
-            opened.feed,
-            size,
-            keep_logits=True,
-            labels=split.labels,
-            thresholds=multi_label.USUAL if classifier.thresholds is None else classifier.thresholds,
-            progress=lambda done: meter.advance(size),
-        )
-    assert logits is not None and places is not None
-    return metrics, logits, split.labels[places]
+class SplitReader:
+    """Passes over a split, with the classifier's weights or others of the same shapes: compiled once."""
+
+    def __init__(self, classifier: Classifier, opened: OpenSplit, batch_size: int = 64):
+        """`opened` was opened for this classifier."""
+        self._opened, self._size = opened, min(batch_size, len(opened.split))
+        self._step = jax.jit(steps.make_eval_step(model=classifier.model, pixels=opened.pixels))
+        self._thresholds = multi_label.USUAL if classifier.thresholds is None else classifier.thresholds
+
+    def __call__(self, variables: Any) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+        """Metrics, logits float32 [n, num_classes] of the images that can be read, their positions in the split [n]."""
+        opened, size = self._opened, self._size
+        with bar(f"evaluating {opened.name}", math.ceil(len(opened.split) / size) * size) as meter:
+            metrics, logits, places = evaluate(
+                self._step,
+                variables,
+                opened.feed,
+                size,
+                keep_logits=True,
+                labels=opened.split.labels,
+                thresholds=self._thresholds,
+                progress=lambda done: meter.advance(size),
+            )
+        assert logits is not None and places is not None
+        return metrics, logits, places
 
 
 def model_labels(classifier: Classifier, labels: np.ndarray, to_label: np.ndarray, name: str) -> np.ndarray:

@@ -49,12 +49,13 @@ def test_every_kind_has_mean_1_over_the_images_of_an_epoch():
 
 def test_a_class_without_images_weighs_nothing():
     np.testing.assert_allclose(weights("balanced", 60, 0, 20), [0.5 * 80 / 60, 0, 0.5 * 80 / 20], rtol=1e-12)
-    np.testing.assert_allclose(weights((1.0, 5.0, 1.0), 60, 0, 20), [1, 5, 1], rtol=1e-12)
+    np.testing.assert_allclose(weights((1.0, 0.0, 1.0), 60, 0, 20), [1, 0, 1], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("words", "counts", "said"), [
     ({"loss__class_weights": (1.0, 2.0)}, (9, 9, 9), "loss.class_weights has 2 numbers; digits has 3 classes"),
     ({"loss__class_weights": (0.0, 2.0, 0.0)}, (9, 0, 9), "are 0 for every class that has training images"),
+    ({"loss__class_weights": (1.0, 2.5, 1.0)}, (9, 0, 9), "has 2.5 for 'dog', without training images; expected 0"),
     ({"loss__logit_adjustment": 1.0}, (9, 0, 9), "needs training images of every class; 'dog' has none"),
 ])  # fmt: skip
 def test_what_the_data_do_not_have_is_refused(words, counts, said):

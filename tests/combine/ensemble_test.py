@@ -54,6 +54,17 @@ def test_members_keep_their_preprocessing_and_the_order_of_their_classes(tmp_pat
     assert found.whole.metrics["loss"] == pytest.approx(nll, rel=1e-5)
 
 
+def test_a_limit_draws_the_same_images_for_members_of_any_order_of_classes(tmp_path):
+    """Classes of equal size: the rarest label of an image, by which a draw goes, is then the first in order."""
+    rows = [(f"{i}.png", ("a", "b", "a|b")[i % 3]) for i in range(24)]
+    for i, (name, _) in enumerate(rows):
+        Image.fromarray(np.full((8, 8, 3), 10 * i, np.uint8)).save(tmp_path / name)
+    (tmp_path / "l.csv").write_text("file,label\n" + "".join(f"{name},{label}\n" for name, label in rows))
+    members = [combine.Member(order, classifier(0, order, size=(8, 8), several=True)) for order in ("ab", "ba")]
+    found = combine.evaluate(members, data_name=f"csv:{tmp_path / 'l.csv'}", limit=7)
+    assert found.labels.shape == (7, 2) and found.labels.any(axis=1).all() and found.of == 24
+
+
 def test_members_that_do_not_fit():
     first = combine.Member("a", classifier(0, ("x", "y", "z")))
     for other, said in (

@@ -61,14 +61,15 @@ def softmax(z):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def test_a_run_ends_with_its_temperature_and_calibrate_fits_the_same(run, copy, capsys, monkeypatch):
+def test_a_run_ends_with_its_temperature_and_calibrate_fits_the_same(run, copy, capsys):
     record = json.loads((run / "calibration.json").read_text())
     assert record["images"] == 48 and record["nll_calibrated"] <= record["nll"]
     assert "calibration.json" in json.loads((run / "manifest.json").read_text())["files"]
-    seen, run_split = [], inference.run_split
-    monkeypatch.setattr(inference, "run_split", lambda *words: seen.append(run_split(*words)) or seen[-1])
     said, _ = passed(capsys, ["eval", "--workdir", copy, "--calibrate"])
-    (_, logits, labels), again = seen[0], json.loads((copy / "calibration.json").read_text())
+    again, one = json.loads((copy / "calibration.json").read_text()), inference.from_run(copy)
+    opened = inference.open_split(one, "val")
+    _, logits, places = inference.SplitReader(one, opened)(one.variables)
+    labels = opened.split.labels[places]
     grid = np.exp(np.linspace(-4, 4, 2001))
     of_labels = [np.log(softmax(logits / t)[np.arange(len(labels)), labels]) for t in grid]
     best = grid[np.argmax(np.mean(of_labels, axis=1))]
@@ -160,6 +161,10 @@ def test_unknown_images(run, copy, photos, capsys):
     stem.with_suffix(".json").write_text("{}")
     (damaged,) = sections.unknown(runs)
     assert "is damaged" in damaged.text
+    (copy / "others.csv").write_text("where,what\n" + "".join(f"{p},{i % 2}\n" for i, p in enumerate(photos.iterdir())))
+    words = ["eval", "--workdir", copy, "--unknown", f"csv:{copy / 'others.csv'}", "--columns", "file=where,label=what"]
+    words += ["--out", copy / "more"]
+    assert "30 images of" in (said := passed(capsys, words)[0]) and "against 7 of csv:" in said
 
 
 def test_mistakes_are_said_in_two_lines(run, copy, photos, tmp_path, capsys):

@@ -206,8 +206,9 @@ def _without_images(
             continue
         names = ", ".join(repr(class_names[k]) for k in missing[:3]) + (", ..." if len(missing) > 3 else "")
         if part == "val" and part not in drawn:
+            of = "the class" if len(missing) == 1 else "the classes"
             raise UserError(
-                f"{name}: no validation image of the class {names}; expected at least one of each that is trained.\n"
+                f"{name}: no validation image of {of} {names}; expected at least one of each that is trained.\n"
                 "without a validation split of the data's own one is drawn, stratified (data.val_fraction)"
             )
         notes.append(f"{len(missing)} of {len(class_names)} classes have no {what[part]} image: {names}")

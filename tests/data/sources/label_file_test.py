@@ -190,7 +190,7 @@ def test_a_class_without_validation_images(tmp_path, several):
     _images(tmp_path, [f"{i}.png" for i in range(12)])
     kinds = [("x|z" if several else "x", "train"), ("y", "train"), ("z", "train"), ("x", "val")] * 3
     name = _write(tmp_path, "file,label,split\n" + "\n".join(f"{i}.png,{a},{b}" for i, (a, b) in enumerate(kinds)))
-    with pytest.raises(UserError, match="no validation image of the class 'y', 'z'; expected at least one of each"):
+    with pytest.raises(UserError, match="no validation image of the classes 'y', 'z'; expected at least one of each"):
         load_dataset(name)
     assert len(load_dataset(name, to_train=False).val) == 3
     name = _write(tmp_path, "file,label\n" + "\n".join(f"{i}.png,{'rare' if i < 2 else 'common'}" for i in range(12)))
