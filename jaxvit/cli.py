@@ -1,4 +1,4 @@
-"""The command line: train without a command word, or with one: eval, predict, convert, export, models."""
+"""The command line: train without a command name, or with one: eval, predict, convert, export, models."""
 
 import argparse
 import importlib
@@ -96,14 +96,17 @@ def _unforeseen(error: Exception) -> int:
     if isinstance(error, OSError) and error.strerror:  # disk full, no permission, ...
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror}", 1 if files.disk_reason(error) else 2)
-    return _fail(f"{type(error).__name__}: {said}\nunexpected, so perhaps a bug; JAXVIT_TRACEBACK=1 shows where", 1)
+    return _fail(
+        f"{type(error).__name__}: {said}\nunexpected, perhaps a bug; JAXVIT_TRACEBACK=1 shows the traceback",
+        1,
+    )
 
 
 def _dispatch(argv: list[str]) -> int:
     if not argv or argv[0].startswith("-"):
         return _train(argv)
     if argv[0] == "train":
-        raise UserError("training has no command word: --config configs/digits_vit.py --workdir runs/digits")
+        raise UserError("training has no command name: --config configs/digits_vit.py --workdir runs/digits")
     if argv[0] not in COMMANDS:
         raise UserError(f"no command {argv[0]!r}; expected {', '.join(COMMANDS)}.{suggest(argv[0], COMMANDS)}")
     return COMMANDS[argv[0]][0](argv[1:])
@@ -118,18 +121,20 @@ def _train(argv: list[str]) -> int:
     parser.add_argument(
         "--config", metavar="FILE", help="a recipe of `configs` by name, or a .py (run as code), .yaml or .json (data)"
     )
-    parser.add_argument("--workdir", metavar="DIR", help="where the run is kept; started again, it resumes there")
-    parser.add_argument("--force", action="store_true", help="go on in a workdir whose run had another config")
-    parser.add_argument("--coordinator", metavar="HOST:PORT", help="of process 0, where several train together")
-    parser.add_argument("--num-processes", type=positive, metavar="N", help="how many they are")
-    parser.add_argument("--process-id", type=int, metavar="I", help="which one this is, from 0")
+    parser.add_argument("--workdir", metavar="DIR", help="directory of the run; the same command resumes it")
+    parser.add_argument("--force", action="store_true", help="continue in a workdir whose run has a different config")
+    parser.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="address of process 0, when several processes train together"
+    )
+    parser.add_argument("--num-processes", type=positive, metavar="N", help="number of processes")
+    parser.add_argument("--process-id", type=int, metavar="I", help="index of this process, from 0")
     args, rest = parser.parse_with_overrides(argv)
     if args.config is None:
         raise UserError("no --config; for example --config configs/digits_vit.py --workdir runs/digits")
     if args.workdir is None:
-        raise UserError("no --workdir: the directory where the run is kept, for example --workdir runs/digits")
+        raise UserError("no --workdir: the directory of the run, for example --workdir runs/digits")
 
-    with interrupt.owned("stopped before anything was to be saved; the same command begins there"):
+    with interrupt.owned("stopped before there was anything to save; the same command starts from the beginning"):
         return _train_config(args, rest)
 
 
@@ -166,7 +171,7 @@ def _train_config(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def _models(argv: list[str]) -> int:
-    parser = make_parser("models", "The models there are.")
+    parser = make_parser("models", "List the models.")
     parser.add_argument("pattern", nargs="?", default="*", help="a wildcard such as 'vit_*'")
     parser.add_argument("--pretrained", action="store_true", help="list the tags that have weights")
     args = parser.parse_args(argv)
@@ -189,16 +194,19 @@ def _module(name: str) -> Callable[[list[str]], int]:
 COMMANDS = {
     "eval": (_module("eval"), "accuracy and loss of a run or a named model on a split"),
     "predict": (_module("predict"), "the most probable classes of images"),
-    "features": (_module("features"), "embeddings of images as a file; kNN, linear probe, the nearest to a photo"),
+    "features": (
+        _module("features"),
+        "embeddings of images as a file; kNN, linear probe, the images nearest to a photo",
+    ),
     "convert": (_module("convert"), "weights of any layout, or of a run, as the files that timm loads"),
     "export": (_module("export"), "a model as StableHLO or safetensors, with its preprocessing"),
-    "explain": (_module("explain"), "overlays of what models look at, on files or a run's test images"),
-    "plan": (_module("plan"), "compile a config for a TPU slice that is not here: memory, FLOPs, time"),
+    "explain": (_module("explain"), "overlays that show what models look at, on files or a run's test images"),
+    "plan": (_module("plan"), "compile a config for hardware that this machine does not have: memory, FLOPs, time"),
     "configs": (_module("configs"), "the recipes and studies that come with jaxvit, listed or copied"),
-    "leaks": (_module("leaks"), "images that stand in several splits of a data set: exact and near doubles"),
-    "report": (_module("report"), "curves, tables and pictures of one run or several, as a page"),
+    "leaks": (_module("leaks"), "images that occur in several splits of a data set: exact and near duplicates"),
+    "report": (_module("report"), "curves, tables and pictures of one or several runs, as a page"),
     "study": (_module("study"), "all runs of one comparison, and its report"),
-    "sweep": (_module("sweep"), "a search over ranges of config words (Optuna)"),
-    "bench": (_module("bench"), "images/s, latency, memory and MFU, beside timm's and earlier ones"),
-    "models": (_models, "the models there are"),
+    "sweep": (_module("sweep"), "a search over ranges of config options (Optuna)"),
+    "bench": (_module("bench"), "images/s, latency, memory and MFU, compared with timm's and with earlier results"),
+    "models": (_models, "list the models"),
 }

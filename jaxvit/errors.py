@@ -1,18 +1,18 @@
-"""The exceptions for mistakes of the caller and for runs that fail, and the suggestion of the nearest right word."""
+"""The exceptions for mistakes of the caller and for failed runs, and the suggestion of the nearest valid choice."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake the user can mend: what was wrong, what was expected, the nearest valid choice.
+    """A mistake that the user can correct: what was wrong, what was expected, the nearest valid choice.
 
     The command line prints it as `error: ...` (two lines at most) and exits with code 2.
     """
 
 
 class RunError(RuntimeError):
-    """A run that failed through no mistake in its words: the disk is full, the loss is not finite.
+    """A run that failed although its options are valid: the disk is full, the loss is not finite.
 
     The command line prints it as `error: ...` (two lines at most) and exits with code 1.
     """

@@ -84,7 +84,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=ROOT / "results/plan/h200.yaml")
     parser.add_argument("--share", type=float, default=0.9, help="of the memory, for what XLA does not plan")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("override", nargs="*", help="further --config.WORD=VALUE, after --")
+    parser.add_argument("override", nargs="*", help="further --config.OPTION=VALUE, after --")
     args = parser.parse_args()
     before = json.loads(args.json.read_text()) if args.json and args.json.exists() else []
     known = {(r["model"], r["remat"]): {int(n): size for n, size in r["planned"].items()} for r in before}

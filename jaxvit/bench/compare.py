@@ -145,7 +145,7 @@ def read_baseline(path: str) -> dict[str, Any]:
     """Reads what `--json` wrote; raises UserError where the file is not that."""
     found = run_files.read_json(Path(path))
     if not isinstance(found.get("results"), list) or "environment" not in found:
-        raise UserError(f"{path!r} is no file that bench --json has written")
+        raise UserError(f"{path!r} is not a file that bench --json has written")
     return found
 
 

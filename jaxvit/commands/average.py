@@ -16,20 +16,25 @@ def add_options(parser: Parser) -> None:
     """The options of averages."""
     several = "runs, or weight files with --model NAME: "
     parser.add_argument("--average", nargs="+", metavar="RUN", help=several + "the mean of their weights")
-    parser.add_argument("--soup", nargs="+", metavar="RUN", help=several + "greedily those that help on validation")
     parser.add_argument(
-        "--data", metavar="NAME", help="of an average: measured, and its BatchNorm fitted, on this data"
+        "--soup",
+        nargs="+",
+        metavar="RUN",
+        help=several + "the mean of those that help on the validation split, chosen greedily",
+    )
+    parser.add_argument(
+        "--data", metavar="NAME", help="measure the average on this data and estimate its BatchNorm statistics there"
     )
     parser.add_argument("--columns", metavar="WORDS", help="of csv:FILE, as file=path,label=species")
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
-    parser.add_argument("--batch-size", type=positive, metavar="N", help="images a step; default 64")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="images per step; default 64")
 
 
 def refuse(args: argparse.Namespace) -> None:
     """Raises UserError for options of averages where there is none."""
     for word in OF_DATA:
         if getattr(args, word) is not None:
-            raise UserError(f"--{word.replace('_', '-')} goes with --average or --soup")
+            raise UserError(f"--{word.replace('_', '-')} needs --average or --soup")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -44,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     for option in ("workdir", "checkpoint", "num_classes", "image_size", "in_channels", "temperature"):
         if getattr(args, option) is not None:
             option = "from" if option == "workdir" else option.replace("_", "-")
-            raise UserError(f"--{option} does not go with {word}, which averages the models as they are")
+            raise UserError(f"--{option} cannot be combined with {word}, which averages the models unchanged")
     places = [expand(text).resolve() for text in texts]
     for text, place in zip(texts, places, strict=True):
         if places.count(place) > 1:
@@ -79,7 +84,7 @@ def _load(text: str, args: argparse.Namespace) -> Any:
     if not expand(text).exists():
         raise UserError(f"no run or weight file {text!r}")
     if args.model is None:
-        raise UserError(f"{text!r} is no run; weight files need --model NAME")
+        raise UserError(f"{text!r} is not a run; weight files need --model NAME")
     return inference.from_name(args.model, text, args.weights)
 
 
@@ -96,7 +101,7 @@ def _say(found: Any, word: str) -> None:
     from jaxvit.runtime import console
 
     if found.gain is None:
-        console.err.print("no --data NAME: what the average gains is not measured")
+        console.err.print("no --data NAME: the gain of the average is not measured")
         return
     figure = "mAP" if "mAP" in found.tested else "accuracy"
     shown = "mAP" if figure == "mAP" else "top-1"

@@ -1,4 +1,4 @@
-"""`bench`: how fast models train and predict here, beside the hardware's limit, timm and an earlier measurement."""
+"""`bench`: how fast models train and predict here, compared with the hardware, timm and an earlier result."""
 
 import argparse
 import ast
@@ -18,7 +18,7 @@ DESCRIPTION = """Measure training and inference of models on this machine, on sy
 
 Rates are medians of several repeats on one device; MFU is the share of the matmul rate measured here. Compilation is
 timed with an empty cache (cold) and from that cache (warm). Memory is what the device reports, or what XLA plans.
---json is written anew after each row ("complete" is false until the last one), so that a stopped run keeps its rows."""
+--json is rewritten after each row ("complete" is false until the last one), so that a stopped run keeps its results."""
 
 
 def run(argv: list[str]) -> int:
@@ -138,9 +138,9 @@ def _wanted(args: argparse.Namespace) -> list[Any]:
 def _field(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise argparse.ArgumentTypeError(f"{text!r} is no field; expected NAME=VALUE, for example stem=cifar")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a field; expected NAME=VALUE, for example stem=cifar")
     if name in ("dtype", "image_size"):
-        raise argparse.ArgumentTypeError(f"{name} has an option of its own: --{name.replace('_', '-')}")
+        raise argparse.ArgumentTypeError(f"{name} has a separate option: --{name.replace('_', '-')}")
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -153,7 +153,7 @@ def _share(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no share; expected 0 to 1, for example 0.1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share; expected 0 to 1, for example 0.1")
     return value
 
 
@@ -163,7 +163,7 @@ def _seconds(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
 
 
@@ -173,28 +173,43 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--model", nargs="+", action="extend", metavar="NAME", help="timm names")
     add("--field", type=_field, action="append", default=[], metavar="NAME=VALUE", help="a field of the models")
     add("--mode", choices=("both", "train", "infer", "none"), default="both", help="default: both")
-    add("--batch-size", type=positive, metavar="N", help="default: doubled while that pays and fits")
+    add("--batch-size", type=positive, metavar="N", help="default: doubled while the rate rises and the batch fits")
     add("--dtype", choices=("float32", "bfloat16", "both"), default="float32", help="default: float32")
     add("--image-size", type=size, metavar="SIZE", help="224 or 192x256; default: the model's own")
     add("--repeats", type=positive, default=5, metavar="N", help="of each rate; default 5")
-    add("--seconds", type=_seconds, default=2.0, metavar="S", help="all repeats of a rate together; default 2")
-    add("--compile-times", choices=("both", "cold", "none"), default="both", help="none: compile with the usual cache")
+    add("--seconds", type=_seconds, default=2.0, metavar="S", help="seconds for all repeats of a rate; default 2")
+    add(
+        "--compile-times",
+        choices=("both", "cold", "none"),
+        default="both",
+        help="none: use the usual compilation cache",
+    )
     add("--json", type=file_to_write, metavar="FILE", help="write all figures there")
-    add("--compare", choices=("timm",), help="measure timm too, eager and compiled, in a process of its own")
+    add("--compare", choices=("timm",), help="measure timm too, eager and compiled, in a separate process")
     add("--torch-python", metavar="PYTHON", help="the Python that has torch and timm; default: this one")
     add("--no-torch-compile", action="store_true", help="compare with eager timm only")
     add("--no-torch-eager", action="store_true", help="compare with compiled timm only")
-    add("--loop", action="store_true", help="the whole training loop with data against its bare step")
-    add("--data", metavar="NAME", help="of --loop: digits, cifar10, npz:PATH, ...; default: synthetic images")
-    add("--baseline", metavar="FILE", help="an earlier --json; exit code 1 where a figure fell behind")
-    add("--tolerance", type=_share, default=0.1, metavar="X", help="allowed loss against the baseline; default 0.1")
+    add(
+        "--loop",
+        action="store_true",
+        help="compare the whole training loop, data included, with its training step alone",
+    )
+    add("--data", metavar="NAME", help="data of --loop: digits, cifar10, npz:PATH, ...; default: synthetic images")
+    add("--baseline", metavar="FILE", help="an earlier --json; exit code 1 if a result is worse")
+    add(
+        "--tolerance",
+        type=_share,
+        default=0.1,
+        metavar="X",
+        help="allowed loss compared with the baseline; default 0.1",
+    )
     args = parser.parse_args(argv)
     if not args.model:
         raise UserError("no --model NAME; for example --model resnet18 vit_base_patch16_224")
     if args.data and not args.loop:
-        raise UserError("--data goes with --loop; rates alone are of synthetic images")
+        raise UserError("--data needs --loop; without --loop the images are synthetic")
     if args.no_torch_compile and args.no_torch_eager:
-        raise UserError("--no-torch-compile and --no-torch-eager together leave nothing to compare with")
+        raise UserError("--no-torch-compile and --no-torch-eager together leave nothing to compare")
     if args.torch_python and not args.compare:
-        raise UserError("--torch-python goes with --compare timm")
+        raise UserError("--torch-python needs --compare timm")
     return args

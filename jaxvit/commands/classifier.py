@@ -38,7 +38,7 @@ def load(args: argparse.Namespace, *, features: bool = False) -> Any:
     if (args.workdir is None) == (args.model is None):
         raise UserError("give one of --workdir DIR (a run) and --model NAME (with --checkpoint FILE)")
     if args.workdir is not None and (args.checkpoint is not None or args.weights is not None):
-        raise UserError("--checkpoint and --weights go with --model; a run has its own")
+        raise UserError("--checkpoint and --weights need --model; a run has its own weights")
     compile_cache.use()
     from jaxvit import confidence, inference
 

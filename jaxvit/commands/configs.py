@@ -11,12 +11,12 @@ from jaxvit.runtime.paths import expand
 
 DESCRIPTION = """List the recipes and studies that come with jaxvit, or copy them to change them.
 
-  %(prog)s                               the names, and what each is for
-  %(prog)s finetune_vit                  one file, as it is
-  %(prog)s --copy my_configs             all of them; or those that are named
+  %(prog)s                               the names and the purpose of each
+  %(prog)s finetune_vit                  one file, unchanged
+  %(prog)s --copy my_configs             all of them, or those that are named
   %(prog)s finetune_vit --copy my_configs
   %(prog)s --options                     every option of a config: its default and its meaning
-  %(prog)s --options 'optim.sam.*'       those that match"""
+  %(prog)s --options 'optim.sam.*'       the options that match"""
 
 
 def run(argv: list[str]) -> int:
@@ -29,7 +29,7 @@ def run(argv: list[str]) -> int:
         nargs="?",
         const="*",
         metavar="PATTERN",
-        help="look up options of a config, as 'augment.*' or 'decay'",
+        help="look up options of a config, such as 'augment.*' or 'decay'",
     )
     args = parser.parse_args(argv)
     if args.options is not None:
@@ -71,7 +71,7 @@ def _copy(chosen: dict[str, Path], directory: Path) -> int:
     there = [target for target in targets.values() if target.exists()]
     if there:
         more = f" and {len(there) - 1} more" if there[1:] else ""
-        raise UserError(f"{str(there[0])!r} exists already{more}; nothing was copied")
+        raise UserError(f"{str(there[0])!r} already exists{more}; nothing was copied")
     for source, target in targets.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         files.write(target, source.read_bytes())

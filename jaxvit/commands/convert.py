@@ -15,7 +15,7 @@ from jaxvit.commands.parser import (
 DESCRIPTION = """Write model.safetensors and config.json, which timm and jaxvit load.
 
   %(prog)s --model NAME --checkpoint FILE --to DIR     a weight file of any known layout (timm, torchvision,
-                                                       Hugging Face, Google's .npz), adapted where asked
+                                                       Hugging Face, Google's .npz), adapted on request
   %(prog)s --from WORKDIR --to DIR                     the best checkpoint of a run
   %(prog)s --average RUN RUN ... --to DIR              the mean of the weights of several runs, or of weight files
                                                        with --model NAME; --soup keeps those that help"""
@@ -28,9 +28,15 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights: a file or a directory; default: the hub")
     add_weights(parser)
-    parser.add_argument("--num-classes", type=not_negative, metavar="N", help="a new classifier; 0: features only")
-    parser.add_argument("--image-size", type=size, metavar="N", help="pixels, 224 or 192x256: resamples the positions")
-    parser.add_argument("--in-channels", type=positive, metavar="N", help="adapts the first convolution")
+    parser.add_argument(
+        "--num-classes", type=not_negative, metavar="N", help="number of classes of a new classifier; 0: features only"
+    )
+    parser.add_argument(
+        "--image-size", type=size, metavar="N", help="pixels, 224 or 192x256; resamples the position embeddings"
+    )
+    parser.add_argument(
+        "--in-channels", type=positive, metavar="N", help="input channels; adapts the first convolution"
+    )
     add_temperature(parser)
     average.add_options(parser)
     add_target(parser)

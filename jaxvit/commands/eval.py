@@ -15,19 +15,26 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--split",
         choices=("train", "val", "test", "all"),
-        help="default: test; of other data than the run's, their own test or val split, or else all images",
+        help="default: test; for data other than the run's, their test or val split, or else all images",
     )
-    parser.add_argument("--limit", type=positive, metavar="N", help="at most N images of it, of every class alike")
-    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images a step; default 64")
-    parser.add_argument("--ensemble", action="store_true", help="of several --workdir: the mean of their probabilities")
+    parser.add_argument("--limit", type=positive, metavar="N", help="at most N images of it, stratified by class")
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images per step; default 64")
+    parser.add_argument("--ensemble", action="store_true", help="the mean of the probabilities of several --workdir")
     together.add_views(parser)
     parser.add_argument(
         "--calibrate", action="store_true", help="fit the run's temperature on its validation split: calibration.json"
     )
-    parser.add_argument("--unknown", metavar="NAME", help="tell its images from the known ones: folder:PATH, cifar100")
-    parser.add_argument("--neighbours", type=positive, metavar="K", help="with --unknown, of the kNN score; default 50")
     parser.add_argument(
-        "--out", type=directory_to_write, metavar="DIR", help="of --unknown; default: unknown/ in the run, or here"
+        "--unknown", metavar="NAME", help="detect the images of this data set as unknown: folder:PATH, cifar100"
+    )
+    parser.add_argument(
+        "--neighbours", type=positive, metavar="K", help="neighbours of the kNN score of --unknown; default 50"
+    )
+    parser.add_argument(
+        "--out",
+        type=directory_to_write,
+        metavar="DIR",
+        help="output of --unknown; default: unknown/ in the run, or in the current directory",
     )
     parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the metrics there too")
     args = parser.parse_args(argv)

@@ -38,12 +38,14 @@ def run(argv: Sequence[str]) -> int:
     if not args.layers and not args.images and not args.samples:
         raise UserError("no images; name files or folders, or ask for test images of a run with --samples 16")
     if args.only != "all" and not args.samples:
-        raise UserError("--only chooses among test images; give --samples too, for example --samples 16")
+        raise UserError("--only selects from the test images; add --samples, for example --samples 16")
     out = expand(args.out) if args.out else expand(args.workdir[0]) / "explain" if args.workdir else Path("explain")
     if not args.layers:
         packages.require("matplotlib")
         if (out / "grid.png").exists() and not args.force:  # said before the work
-            raise UserError(f"{str(out)!r} already holds 'grid.png'; give another --out, or --force to replace it")
+            raise UserError(
+                f"{str(out)!r} already holds 'grid.png'; choose another --out, or pass --force to replace it"
+            )
     from jaxvit import inference
 
     paths = inference.find_images(args.images) if args.images else []
@@ -58,24 +60,26 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _arguments(argv: list[str]) -> argparse.Namespace:
-    parser = make_parser("explain", "Overlays of what models look at: a figure per image, and grids of all.")
+    parser = make_parser("explain", "Overlays that show what models look at: one figure per image, and grids of all.")
     parser.add_argument("--workdir", metavar="DIR", action="append", default=[], help="a run; may be given repeatedly")
     parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights (.safetensors, .npz); default: the hub")
     add_weights(parser)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="files or folders")
     parser.add_argument("--samples", type=positive, metavar="N", help="N images of the first run's test split")
-    parser.add_argument("--only", choices=CHOICES, default="all", help="which of them, by the first run's predictions")
+    parser.add_argument(
+        "--only", choices=CHOICES, default="all", help="which test images, by the first run's predictions"
+    )
     parser.add_argument("--method", default="gradcam", metavar="NAME", help=f"a method of grad_cam, or {ROLLOUT}")
     parser.add_argument("--layer", metavar="NAME", help="a layer of --layers; default: the family's")
-    parser.add_argument("--layers", action="store_true", help="list the layers there are, and nothing else")
+    parser.add_argument("--layers", action="store_true", help="list the layers and exit")
     parser.add_argument("--class", dest="class_name", metavar="CLASS", help="name or index; default: the predicted one")
     parser.add_argument("--alpha", type=float, default=0.75, help="share of the heat over the photo, 0 to 1")
     parser.add_argument("--cmap", default="inferno", help="inferno, viridis, cividis, magma or plasma")
     parser.add_argument(
         "--out", type=directory_to_write, metavar="DIR", help="where to write; default: explain/ in the first run"
     )
-    parser.add_argument("--force", action="store_true", help="replace figures that are there")
+    parser.add_argument("--force", action="store_true", help="replace existing figures")
     return parser.parse_args(argv)
 
 
@@ -98,7 +102,7 @@ def _classifiers(args: argparse.Namespace) -> list[Any]:
     if not args.workdir and args.model is None:
         raise UserError("give --workdir DIR (a run) or --model NAME (with --checkpoint FILE)")
     if (args.checkpoint is not None or args.weights is not None) and args.model is None:
-        raise UserError("--checkpoint and --weights go with --model; a run has its own")
+        raise UserError("--checkpoint and --weights need --model; a run has its own weights")
     compile_cache.use()
     from jaxvit import inference
 
@@ -118,7 +122,7 @@ def _print_layers(classifiers: list[Any]) -> int:
 
 
 def _from_files(paths: Sequence[Path], bad: list[tuple[str, str]]) -> list[Picture]:
-    """The images that can be read; the others go to `bad`, and where there are no others this is a UserError."""
+    """The images that can be read; the others go to `bad`, and if no image can be read this is a UserError."""
     from jaxvit import inference
 
     read = inference.read_images(paths, bad)
@@ -136,10 +140,12 @@ def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]
     names = classifiers[0].class_names
     for classifier in classifiers[1:]:
         if classifier.class_names != names:
-            raise UserError(f"{classifier.name} and {classifiers[0].name} know different classes; explain them apart")
+            raise UserError(
+                f"{classifier.name} and {classifiers[0].name} have different classes; explain them separately"
+            )
     path = expand(args.workdir[0]) / "predictions.npz"
     if not path.exists():
-        raise UserError(f"no {str(path)!r}: the run has not ended; let it end, or name image files instead")
+        raise UserError(f"no {str(path)!r}: the run has not finished; wait for it, or name image files instead")
     logits, labels, index = run_files.read_npz(path, ("logits", "labels", "index")).values()
     if labels.ndim == 2 and args.only == "most_confused":
         raise UserError("--only most_confused is for one label per image; expected all, right or wrong")
@@ -187,7 +193,7 @@ def choose(
 
 
 class Result(NamedTuple):
-    """What a model makes of a picture."""
+    """The result of a model for a picture."""
 
     image: Any  # to show
     map: Any
@@ -285,12 +291,12 @@ def _write(out: Path, pictures: list[Picture], classifiers: list[Any], columns: 
 
 
 def _in_rows(cells: list[list[Any]], number: int) -> list[list[Any]]:
-    """The cells of so many images in each row."""
+    """The cells of this many images per row."""
     return [sum(cells[i : i + number], []) for i in range(0, len(cells), number)]
 
 
 def _column_names(args: argparse.Namespace, classifiers: list[Any]) -> list[str]:
-    """Model names, the tag on a line of its own; runs of one model by their directories."""
+    """Model names, with the tag on a separate line; runs of one model by their directories."""
     names = [escape.plain(classifier.name).replace(".", "\n") for classifier in classifiers]
     runs = [escape.plain(os.path.basename(os.path.abspath(w))) for w in args.workdir]
     return names if len(set(names)) == len(names) else [*runs, *names[len(runs) :]]

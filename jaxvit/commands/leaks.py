@@ -1,9 +1,9 @@
-"""`leaks`: images of a data set that stand in several splits, or in train under several labels, without training."""
+"""`leaks`: images of a data set that occur in several splits, or in train with several labels; nothing is trained."""
 
 from jaxvit.commands.parser import directory_to_write, make_parser
 from jaxvit.errors import UserError
 
-DESCRIPTION = """Find doubles between the splits of a data set, as training does with data.check=leaks.
+DESCRIPTION = """Find duplicates between the splits of a data set, as training does with data.check=leaks.
 
   %(prog)s --data folder:photos --out leaks       writes leaks.csv and leaks.png there"""
 

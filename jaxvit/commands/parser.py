@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
         return found, rest
 
     def parse_with_overrides(self, argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-        """Returns the options, and what stands beside them for `config.load`: `--config.OPTION=VALUE`.
+        """Returns the options, and the remaining arguments for `config.load`: `--config.OPTION=VALUE`.
 
         The modules of --import are among them, so that a run records them.
 
@@ -61,7 +61,12 @@ def make_parser(command: str, description: str, **options: Any) -> Parser:
         **options,
     )
     parser.add_argument(
-        "--import", dest="imports", action="append", default=[], metavar="MODULE", help="that registers your own parts"
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module that registers parts of your own",
     )
     return parser
 
@@ -69,7 +74,7 @@ def make_parser(command: str, description: str, **options: Any) -> Parser:
 def positive(text: str) -> int:
     """A whole number of 1 or more."""
     if not text.isdecimal() or not 1 <= int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return int(text)
 
 
@@ -82,7 +87,7 @@ def size(text: str) -> int | tuple[int, int]:
     """Pixels: "224", or "192x256" for height and width."""
     sides = text.lower().split("x")
     if len(sides) > 2:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; expected for example 224 or 192x256")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; expected for example 224 or 192x256")
     pixels = [positive(side) for side in sides]
     return pixels[0] if len(pixels) == 1 else (pixels[0], pixels[1])
 
@@ -91,7 +96,7 @@ def probability(text: str) -> float:
     """A number from 0 to 1."""
     value = _number(text)
     if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no probability; expected a number from 0 to 1, as 0.9")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a probability; expected a number from 0 to 1, such as 0.9")
     return value
 
 
@@ -101,7 +106,7 @@ def temperature(text: str) -> str | float:
         return text
     value = _number(text)
     if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no temperature; expected a positive number, or run")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a temperature; expected a positive number, or run")
     return value
 
 
@@ -140,7 +145,7 @@ def directory_to_write(text: str) -> Path:
     """A directory, there or not yet, that can be written to."""
     path = _expanded(text)
     if not text or "\0" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no directory")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a directory")
     above = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not above.is_dir():
         raise argparse.ArgumentTypeError(f"{str(above)!r} is a file; expected a directory")
@@ -152,7 +157,9 @@ def directory_to_write(text: str) -> Path:
 def add_weights(parser: Parser) -> None:
     """The option of a command that reads a weight file."""
     parser.add_argument(
-        "--weights", choices=("ema", "raw"), help="which of a checkpoint's: averaged or not; default: averaged if there"
+        "--weights",
+        choices=("ema", "raw"),
+        help="which weights of a checkpoint: averaged or raw; default: averaged if it has them",
     )
 
 
@@ -162,14 +169,14 @@ def add_temperature(parser: Parser) -> None:
         "--temperature",
         type=temperature,
         metavar="T",
-        help="divide the logits by it: run (fitted on the run's validation split) or a number; default: 1",
+        help="divide the logits by this: run (fitted on the run's validation split) or a number; default: 1",
     )
 
 
 def add_target(parser: Parser) -> None:
     """The options of a command that writes files into a directory."""
     parser.add_argument("--to", type=directory_to_write, metavar="DIR", help="the directory to write to")
-    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    parser.add_argument("--force", action="store_true", help="replace existing files")
 
 
 def check_target(args: argparse.Namespace, names: Sequence[str]) -> Path:
@@ -178,5 +185,7 @@ def check_target(args: argparse.Namespace, names: Sequence[str]) -> Path:
         raise UserError("no --to DIR: the directory to write to")
     there = [name for name in names if (args.to / name).exists()]
     if there and not args.force:
-        raise UserError(f"{str(args.to)!r} already holds {there[0]!r}; give another --to, or --force to replace it")
+        raise UserError(
+            f"{str(args.to)!r} already holds {there[0]!r}; choose another --to, or pass --force to replace it"
+        )
     return args.to

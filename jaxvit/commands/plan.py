@@ -1,4 +1,4 @@
-"""`plan`: compiles a config's training step for a slice that is not here; memory, FLOPs, traffic, time, does it fit."""
+"""`plan`: compiles a training step for hardware that this machine does not have; estimates its memory and time."""
 
 import importlib.util
 import os
@@ -11,9 +11,10 @@ from jaxvit.commands.parser import file_to_write, make_parser, positive
 from jaxvit.errors import UserError
 from jaxvit.runtime import compile_cache, interrupt
 
-DESCRIPTION = """Compile the training step of a config for hardware that is not here, and say what it would need.
+DESCRIPTION = """Compile the training step of a config for hardware that this machine does not have, and report
+what it needs.
 
-  %(prog)s --config FILE --topology v5e:4x4 [--config.WORD=VALUE ...]
+  %(prog)s --config FILE --topology v5e:4x4 [--config.OPTION=VALUE ...]
 
 Topologies: v4:4x4x4, v5e:4x4, v5p:4x4x4, v6e:4x4 and other shapes (the `tpu` extra has the compiler; no TPU is needed),
 h100:1 to h200:8 (the `cuda` extra; no GPU is needed), and cpu:8 for virtual devices. Nothing is allocated, no data are
@@ -30,8 +31,15 @@ def run(argv: list[str]) -> int:
     parser = make_parser("plan", DESCRIPTION)
     parser.add_argument("--config", metavar="FILE", help="a config: .py (run as code), .yaml or .json (data)")
     parser.add_argument("--topology", metavar="SLICE", help="for example v5e:4x4, v5p:4x4x4, h200:1, cpu:8")
-    parser.add_argument("--num-classes", type=positive, metavar="N", help="where the data set is not here")
-    parser.add_argument("--num-train", type=positive, metavar="N", help="training images, likewise")
+    parser.add_argument(
+        "--num-classes", type=positive, metavar="N", help="number of classes, if the data set is not on this machine"
+    )
+    parser.add_argument(
+        "--num-train",
+        type=positive,
+        metavar="N",
+        help="number of training images, if the data set is not on this machine",
+    )
     parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write all figures there")
     args, rest = parser.parse_with_overrides(argv)
     for option in ("config", "topology"):
@@ -43,12 +51,12 @@ def run(argv: list[str]) -> int:
     if topology.is_gpu and not any(_has(name) for name in gpus.PLUGINS):
         raise UserError(
             "a plan for GPUs needs JAX's CUDA packages, which are not installed\n"
-            "pip install 'jaxvit[cuda]', in an environment of its own; no GPU is needed"
+            "pip install 'jaxvit[cuda]', in a separate environment; no GPU is needed"
         )
     if not topology.is_cpu and not topology.is_gpu and not _has("libtpu"):
         raise UserError(
             "a plan for TPUs needs their compiler, which is not installed\n"
-            "pip install 'jaxvit[tpu]', in an environment of its own if this one has a GPU; cpu:8 needs nothing"
+            "pip install 'jaxvit[tpu]', in a separate environment if this one has a GPU; cpu:8 needs nothing"
         )
     if os.environ.get(_CHILD) != "1":  # the backend is chosen once in a process
         return _in_a_process(argv, topology)
@@ -72,7 +80,7 @@ def _in_a_process(argv: list[str], topology: Any) -> int:
         flags = f"{flags} {gpus.FLAGS}"
     environment = {**os.environ, **_QUIET, _CHILD: "1", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
     program = f"import sys; sys.argv[0] = {sys.argv[0]!r}; from jaxvit.cli import main; sys.exit(main(sys.argv[1:]))"
-    interrupt.something_to_save()  # a signal goes on to the child
+    interrupt.something_to_save()  # a signal is passed on to the child
     child = subprocess.Popen([sys.executable, "-c", program, "plan", *argv], env=environment)
     before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())  # Ctrl-C comes to both by itself
     try:

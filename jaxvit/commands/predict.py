@@ -17,15 +17,20 @@ def run(argv: list[str]) -> int:
         "--top",
         type=positive,
         metavar="K",
-        help="classes per image; default 5, of several labels those above threshold",
+        help="classes per image; default 5, or for several labels per image those above their threshold",
     )
     together.add_views(parser)
     parser.add_argument(
-        "--min-confidence", type=probability, metavar="P", help="abstain where the most probable class has less than P"
+        "--min-confidence",
+        type=probability,
+        metavar="P",
+        help="abstain if the probability of the most probable class is below P",
     )
-    parser.add_argument("--csv", type=file_to_write, metavar="FILE", help="write file, rank, label, name, probability")
-    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the same as a list of files")
-    parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images a step; default 32")
+    parser.add_argument(
+        "--csv", type=file_to_write, metavar="FILE", help="write the columns file, rank, label, name, probability"
+    )
+    parser.add_argument("--json", type=file_to_write, metavar="FILE", help="write the same as JSON, one entry per file")
+    parser.add_argument("--batch-size", type=positive, default=32, metavar="N", help="images per step; default 32")
     args = parser.parse_args(argv)
     if not args.images:
         raise UserError("no images; name files or folders")
@@ -39,7 +44,7 @@ def run(argv: list[str]) -> int:
     least, unsure = args.min_confidence, 0
     if loaded.several and least is not None:
         raise UserError(
-            "--min-confidence is for one label per image; this run has several, each with a threshold of its own"
+            "--min-confidence is for one label per image; this run has several, each with its own threshold"
         )
     names, rows, found = loaded.class_names, [], []
     bad: list[tuple[str, str]] = []
@@ -75,9 +80,7 @@ def run(argv: list[str]) -> int:
     if args.json:
         run_files.write_json(args.json, found)
     if (passes := len(members) * (combine.FORMS[args.tta] if args.tta else 1)) > 1:
-        console.say(f"{passes} forward passes an image")
+        console.say(f"{passes} forward passes per image")
     if least is not None:
-        console.say(
-            f"abstained on {unsure:,} of {len(found):,} images: the most probable class has less than {least:g}"
-        )
+        console.say(f"abstained on {unsure:,} of {len(found):,} images: the most probable class is below {least:g}")
     return inference.say_skipped(bad, len(paths), args.csv and args.csv.with_suffix(".skipped.txt"))

@@ -1,4 +1,4 @@
-"""`report`: what one run or several have come to, as a page to read, print and hand in."""
+"""`report`: the results of one or several runs, as a page to read, print and hand in."""
 
 from jaxvit.commands.parser import directory_to_write, make_parser
 from jaxvit.runtime import compile_cache, packages
@@ -6,14 +6,14 @@ from jaxvit.runtime import compile_cache, packages
 DESCRIPTION = """Write a report about runs from their files: index.html (everything in one file), report.md, CSV.
 
   %(prog)s --workdir runs/a                                  into runs/a/report
-  %(prog)s --workdir runs/a --workdir runs/b --out DIR       side by side; the runs must be of one data set"""
+  %(prog)s --workdir runs/a --workdir runs/b --out DIR       side by side; the runs must use the same data set"""
 
 
 def run(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     parser = make_parser("report", DESCRIPTION)
     parser.add_argument("--workdir", action="append", default=[], metavar="DIR", help="a run; repeat it to compare")
-    parser.add_argument("--out", type=directory_to_write, metavar="DIR", help="default, of one run: its report/")
+    parser.add_argument("--out", type=directory_to_write, metavar="DIR", help="default for one run: its report/")
     parser.add_argument(
         "--deep", action="store_true", help="features of test images, similarity of layers, filters, position tables"
     )
@@ -26,5 +26,5 @@ def run(argv: list[str]) -> int:
 
     files = reports.write_report(args.workdir, args.out, deep=args.deep, augmentations=args.augmentations)
     page, *others = files
-    console.say(f"{page}\n{len(others)} more files beside it: report.md, tables as CSV, figures")
+    console.say(f"{page}\n{len(others)} more files next to it: report.md, tables as CSV, figures")
     return 0

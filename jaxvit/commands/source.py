@@ -1,4 +1,4 @@
-"""A model with weights to hand on: from a run's best checkpoint, or from a weight file by its timm name."""
+"""A model with weights to pass on: from a run's best checkpoint, or from a weight file by its timm name."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ FILES = ("model.safetensors", "config.json")
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The model, and what is known of where it came from."""
+    """The model and its known origin."""
 
     name: str  # timm's, with the tag where the weights are that tag's
     model: Any  # a linen module
@@ -48,7 +48,7 @@ def from_run(workdir: str, temperature: str | float | None = None) -> Source:
     facts = [("from", f"the best checkpoint of {workdir}"), ("trained on", config.data.name)]
     if start:
         licence = tag_info(start)["license"] or "" if pretrained_name(start) else ""
-        facts += [("started from", start), ("licence", licence or "that of the weights it started from")]
+        facts += [("started from", start), ("licence", licence or "the licence of the weights it started from")]
     name = split_tag(classifier.name)[0]
     parts = (classifier.model, classifier.variables, classifier.class_names, classifier.data_config)
     facts += divided(classifier.temperature)
@@ -87,9 +87,9 @@ def check_choice(workdir: str | None, model: str | None, checkpoint: str | None,
 
 
 def check_bare(workdir: str, others: list[Any]) -> None:
-    """Raises UserError where a run comes with words that only go with a named model."""
+    """Raises UserError if a run is combined with options that only a named model takes."""
     if any(other is not None for other in others):
-        raise UserError(f"{workdir!r} is a run and has its own model and weights; other options go with --model")
+        raise UserError(f"{workdir!r} is a run and has its own model and weights; the other options need --model")
 
 
 def write_safetensors(given: Source, target: Path) -> None:
@@ -107,7 +107,7 @@ def write_safetensors(given: Source, target: Path) -> None:
 
 
 def timm_reads(target: Path) -> bool:
-    """Whether timm has a word for everything in the files just written."""
+    """Whether timm can express everything in the files just written."""
     config = json.loads((target / "config.json").read_text(encoding="utf-8"))
     return "jaxvit" not in config and bool(model_entry(config["architecture"])[0].timm_modules)
 

@@ -9,40 +9,44 @@ from jaxvit.errors import UserError
 from jaxvit.runtime import packages
 from jaxvit.runtime.paths import expand
 
-DESCRIPTION = """Run a comparison, row by row, and write its report: published figures beside ours.
+DESCRIPTION = """Run a comparison, row by row, and write its report: published figures next to ours.
 
-  %(prog)s --list                                               the studies there are
-  %(prog)s cifar10_vit_vs_swin --list                           the rows of one
-  %(prog)s cifar10_vit_vs_swin --workdir runs/vit_vs_swin       all rows; started again, it goes on
+  %(prog)s --list                                               list the studies
+  %(prog)s cifar10_vit_vs_swin --list                           list the rows of one
+  %(prog)s cifar10_vit_vs_swin --workdir runs/vit_vs_swin       all rows; the same command resumes
   %(prog)s cifar10_vit_vs_swin --workdir runs/smoke --smoke     small models, few images: minutes on a CPU"""
-EPILOG = "Words for all rows: --config.WORD=VALUE, for example --config.dtype=bfloat16. Studies: docs/STUDIES.md."
+EPILOG = "Options for all rows: --config.OPTION=VALUE, for example --config.dtype=bfloat16. Studies: docs/STUDIES.md."
 
 
 def run(argv: list[str]) -> int:
     """Runs the command; returns the exit code: 0, 1 where rows have no result, 2 a mistake, 130/143 interrupted."""
     parser = make_parser("study", DESCRIPTION, epilog=EPILOG)
     parser.add_argument("name", nargs="?", metavar="NAME", help="a study in configs/studies, or the path of its file")
-    parser.add_argument("--workdir", type=directory_to_write, metavar="DIR", help="where its runs and report are kept")
-    parser.add_argument("--list", action="store_true", help="list the studies, or the rows of one")
+    parser.add_argument(
+        "--workdir", type=directory_to_write, metavar="DIR", help="directory of its runs and its report"
+    )
+    parser.add_argument("--list", action="store_true", help="list the studies, or list the rows of one")
     parser.add_argument("--smoke", action="store_true", help="small models of the families, few real images and steps")
     parser.add_argument("--rows", metavar="A,B", help="only these rows, and the teachers that they need")
-    parser.add_argument("--seeds", metavar="N|A,B", help="so many seeds, 0 to N-1, or these; default: the study's")
+    parser.add_argument("--seeds", metavar="N|A,B", help="N seeds (0 to N-1), or the seeds A,B; default: the study's")
     parser.add_argument("--folds", metavar="K|I/K", help="every row once for each of K folds, or for the I-th alone")
-    parser.add_argument("--epochs", type=positive, metavar="N", help="of every row, instead of its own")
+    parser.add_argument("--epochs", type=positive, metavar="N", help="epochs of every row, instead of its own number")
     parser.add_argument("--data", metavar="NAME", help="npz:PATH, tfds:NAME, ... instead of the study's; smoke: digits")
     parser.add_argument("--checkpoints", metavar="DIR", help="local weights: NAME.TAG.safetensors or NAME.safetensors")
-    parser.add_argument("--report-only", action="store_true", help="write the report of what is there, run nothing")
+    parser.add_argument(
+        "--report-only", action="store_true", help="write the report of the finished runs and train nothing"
+    )
     args, rest = parser.parse_with_overrides(argv)
     stray = [text for text in rest if not text.startswith(OVERRIDE)]
     if stray:
-        raise UserError(f"{stray[0]!r} is one name too many; see {parser.prog} --help")
+        raise UserError(f"{stray[0]!r} is an unexpected second name; see {parser.prog} --help")
     _use_cpu()
     from jaxvit.studies import study as studies
 
     if args.name is None:
         if args.list:
             return _list_studies()
-        raise UserError("no study named; --list shows those that there are")
+        raise UserError("no study given; --list shows all of them")
     folds, of = folds_of(args.folds)
     study, file = studies.load(args.name)
     options = studies.Options(
@@ -51,9 +55,9 @@ def run(argv: list[str]) -> int:
     if args.list:
         return _list_rows(study, file, options)
     if args.workdir is None:
-        raise UserError("no --workdir: the directory where the study is kept, for example --workdir runs/study")
+        raise UserError("no --workdir: the directory of the study, for example --workdir runs/study")
     if args.checkpoints is not None and not expand(args.checkpoints).is_dir():
-        raise UserError(f"--checkpoints {args.checkpoints!r} is no directory")
+        raise UserError(f"--checkpoints {args.checkpoints!r} is not a directory")
     rows = [name.strip() for name in args.rows.split(",") if name.strip()] if args.rows else []
     return _run(study, file, args, options, rows, folds)
 
@@ -111,7 +115,7 @@ def folds_of(text: str | None) -> tuple[list[int], int | None]:
 
 
 def _use_cpu() -> None:
-    """This process plans and draws; the accelerator belongs to the processes that train."""
+    """This process plans and draws; the training processes use the accelerator."""
     import jax
 
     jax.config.update("jax_platforms", "cpu")
@@ -142,7 +146,7 @@ def _list_rows(study: Any, file: Path, options: Any) -> int:
         config = studies.row_config(study, file, row, study.seeds[0], options)
         start = config.pretrained or "scratch"
         if config.pretrained and options.checkpoints and weights.local(config.pretrained, options.checkpoints):
-            start += " (at hand)"
+            start += " (found)"
         published = row.published.get("accuracy")
         told = "extra" if row.extra else "" if published is None else f"{published:g} %"
         rows.append((row.name, row.label, config.model.name, start, config.num_epochs, told))

@@ -1,4 +1,4 @@
-"""`sweep`: trials over the ranges of a config, each a run, and what came out of them."""
+"""`sweep`: trials over the ranges of a config, each a run, and their outcome."""
 
 import argparse
 import shlex
@@ -10,23 +10,25 @@ from jaxvit.runtime import compile_cache, interrupt, packages
 
 DESCRIPTION = """Search the ranges of config.sweep.ranges for the best validation metric (early_stopping.metric).
 
-  %(prog)s --config FILE --trials 20 --workdir DIR [--config.WORD=VALUE ...]
+  %(prog)s --config FILE --trials 20 --workdir DIR [--config.OPTION=VALUE ...]
 
-Each trial is a run in DIR/trial_0000 and so on; trials.csv, sweep.png and best.json say what came out. Started again,
+Each trial is a run in DIR/trial_0000 and so on; trials.csv, sweep.png and best.json hold the outcome. Started again,
 the command resumes where it stopped; a larger --trials adds to the search. The test split selects nothing."""
 
 
 def run(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     parser = make_parser("sweep", DESCRIPTION)
-    parser.add_argument("--config", metavar="FILE", help="with sweep.ranges: .py (run as code), .yaml or .json (data)")
-    parser.add_argument("--trials", type=positive, default=20, metavar="N", help="trials in all; default 20")
-    parser.add_argument("--workdir", metavar="DIR", help="where trials, study and outcome are kept")
+    parser.add_argument(
+        "--config", metavar="FILE", help="a config with sweep.ranges: .py (run as code), .yaml or .json (data)"
+    )
+    parser.add_argument("--trials", type=positive, default=20, metavar="N", help="total number of trials; default 20")
+    parser.add_argument("--workdir", metavar="DIR", help="directory of the trials, the study and the outcome")
     args, rest = parser.parse_with_overrides(argv)
     if args.config is None:
         raise UserError("no --config; for example --config configs/sweep_digits_vit.py --workdir runs/sweep")
     if args.workdir is None:
-        raise UserError("no --workdir: the directory where the sweep is kept, for example --workdir runs/sweep")
+        raise UserError("no --workdir: the directory of the sweep, for example --workdir runs/sweep")
     with interrupt.owned("stopped; the same command resumes there"):
         return _search(args, rest, parser.prog)
 

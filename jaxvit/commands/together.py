@@ -18,7 +18,9 @@ VIEWS = ("flip", "crops")
 def add_views(parser: Parser) -> None:
     """The option for several views of an image."""
     parser.add_argument(
-        "--tta", choices=VIEWS, help="the mean over views of an image: flip, 2 forward passes; crops, 10 of them"
+        "--tta",
+        choices=VIEWS,
+        help="the mean over views of an image: flip (2 forward passes) or crops (10 forward passes)",
     )
 
 

@@ -1,4 +1,4 @@
-"""What `eval` does beside metrics: `--calibrate` fits a temperature, `--unknown` compares images of no known class."""
+"""`eval` beyond metrics: `--calibrate` fits a temperature, `--unknown` compares images of no known class."""
 
 import argparse
 import io
@@ -13,7 +13,7 @@ OF_DATA = ("model", "data", "columns", "data_dir", "split", "limit", "json", "un
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raises UserError for options that do not go together."""
+    """Raises UserError for options that cannot be combined."""
     for word in OF_DATA if args.calibrate else ():
         if getattr(args, word) is not None:
             option = word.replace("_", "-")
@@ -27,11 +27,11 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--calibrate needs a run: --workdir DIR")
     for word in ("neighbours", "out"):
         if getattr(args, word) is not None and args.unknown is None:
-            raise UserError(f"--{word} goes with --unknown NAME")
+            raise UserError(f"--{word} needs --unknown NAME")
     if args.unknown == "":
         raise UserError("--unknown is empty; expected unknown images, for example folder:photos")
     if args.unknown is not None and args.json is not None:
-        raise UserError("--unknown writes its JSON into a directory: give --out DIR in place of --json")
+        raise UserError("--unknown writes its JSON into a directory: give --out DIR instead of --json")
 
 
 def _runs(args: argparse.Namespace) -> list[str]:

@@ -64,7 +64,7 @@ def read_temperature(workdir: str | Path) -> float:
     run_files.refuse_damaged(path, (run_files.CALIBRATION,))
     found = run_files.read_json(path / run_files.CALIBRATION).get("temperature")
     if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
-        raise UserError(f"{str(path / run_files.CALIBRATION)!r} is damaged: its temperature is no positive number")
+        raise UserError(f"{str(path / run_files.CALIBRATION)!r} is damaged: its temperature is not a positive number")
     return float(found)
 
 

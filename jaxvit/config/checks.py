@@ -1,4 +1,4 @@
-"""Which options and values of a config can be, as far as that can be said without data or model."""
+"""Which options and values of a config are valid, as far as this can be checked without data or model."""
 
 import math
 from collections.abc import Mapping
@@ -58,9 +58,9 @@ _WHY = {("dtype", name): _FLOAT16 for name in ("float16", "fp16", "f16", "half")
 
 
 def validate(config: Config) -> None:
-    """Checks options, types and values; raises UserError at the first that cannot be. Names: `build.checks.check`.
+    """Checks options, types and values; raises UserError at the first that is not valid. Names: `build.checks.check`.
 
-    The modules of `imports` are imported: what they register are values that can be.
+    The modules of `imports` are imported: what they register are valid values.
     """
     check_words(config)
     plugins.use(config.imports)
@@ -94,13 +94,13 @@ def _check_values(config: Config) -> None:
     for word, usual in declared().items():
         value = values.get(word)
         if usual is not None and value is None:
-            raise UserError(f"config word {word} must have a value; expected {expected(word)}")
+            raise UserError(f"config option {word} must have a value; expected {expected(word)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{word} is {value}; expected a finite number")
         if isinstance(value, bool) and expected(word) in ("a number", "a whole number"):
             raise UserError(f"{word} is {value}; expected {expected(word)}")
         if value == "":
-            raise UserError(f"{word} is empty; expected a word, or leave it out")
+            raise UserError(f"{word} is empty; expected text, or leave it out")
     checks = (
         (_POSITIVE, lambda v: v > 0, "a number above 0"),
         (_NOT_NEGATIVE, lambda v: v >= 0, "0 or more"),
@@ -127,16 +127,18 @@ def _check_values(config: Config) -> None:
         sides = value if isinstance(value, list | tuple) else (value,)
         whole = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides)
         if value is not None and not (whole and len(sides) == (2 if sides is value else 1)):
-            raise UserError(f"{word} is {value!r}; expected pixels, as 32, or height and width, as (32, 48)")
+            raise UserError(f"{word} is {value!r}; expected pixels, such as 32, or height and width, such as (32, 48)")
     _check_class_weights(config.loss.class_weights)
     _check_pos_weight(config.loss.pos_weight)
     for word, end in _WHOLE.items():
         if values[word] >= end:
             raise UserError(f"{word} is {values[word]}; expected less than {end}")
     if config.data.drop_leaks and config.data.check is None:
-        raise UserError("data.drop_leaks drops what data.check finds; give data.check=leaks too")
+        raise UserError("data.drop_leaks drops the images that data.check finds; set data.check=leaks too")
     if config.data.check == "leaks_deep" and config.pretrained is None:
-        raise UserError("data.check=leaks_deep compares features of the weights in pretrained; without any: leaks")
+        raise UserError(
+            "data.check=leaks_deep compares features of the weights in pretrained; without weights use data.check=leaks"
+        )
     if config.parallel.mode == "pmap" and config.parallel.fsdp * config.parallel.tensor > 1:
         raise UserError("parallel.mode=pmap keeps a whole state on every device; parallel.fsdp and .tensor need jit")
     if config.augment.repeated > config.batch_size:
@@ -148,8 +150,8 @@ def _check_values(config: Config) -> None:
 
 
 def _check_class_weights(value: Any) -> None:
-    """Raises UserError where `loss.class_weights` is neither a word nor numbers that can weigh."""
-    wanted = f"expected {', '.join(CLASS_WEIGHTS)} or a number for each class, as (1.0, 2.5)"
+    """Raises UserError where `loss.class_weights` is neither a named weighting nor valid weights."""
+    wanted = f"expected {', '.join(CLASS_WEIGHTS)} or a number per class, such as (1.0, 2.5)"
     if isinstance(value, str) and value not in CLASS_WEIGHTS:
         raise UserError(f"loss.class_weights is {value!r}; {wanted}.{suggest(value, CLASS_WEIGHTS)}")
     if value is None or isinstance(value, str):
@@ -158,21 +160,21 @@ def _check_class_weights(value: Any) -> None:
     if not numbers:
         raise UserError(f"loss.class_weights is {value!r}; {wanted}")
     if min(value, default=0) < 0:
-        raise UserError(f"loss.class_weights has {min(value)}; expected 0 or more for each class")
+        raise UserError(f"loss.class_weights has {min(value)}; expected 0 or more per class")
     if not any(value):
         raise UserError("loss.class_weights are all 0; expected at least one above 0")
 
 
 def _check_pos_weight(value: Any) -> None:
-    """Raises UserError where `loss.pos_weight` is neither "balanced" nor numbers that can weigh."""
+    """Raises UserError where `loss.pos_weight` is neither "balanced" nor valid weights."""
     numbers = value if isinstance(value, list | tuple) else (value,)
     good = all(type(v) in (int, float) and math.isfinite(v) and v > 0 for v in numbers) and len(numbers)
     if value is not None and value != "balanced" and not good:
-        raise UserError(f"loss.pos_weight is {value!r}; expected balanced, a number above 0, or one for each class")
+        raise UserError(f"loss.pos_weight is {value!r}; expected balanced, a number above 0, or one number per class")
 
 
 def idle(config: Config) -> dict[str, str]:
-    """Words that say something and are not read, as another one is off: {"ema.warmup": "ema.decay"}."""
+    """Options that are set but not read, because another option is off: {"ema.warmup": "ema.decay"}."""
     values, usual = flatten(config), declared()
     lone = (  # option, whether it is read, where it is
         ("loss.focal_gamma", config.loss.name == "focal", "loss.name=focal"),

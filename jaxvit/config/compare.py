@@ -16,9 +16,9 @@ DERIVED = (
 
 
 def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
-    """Returns the words whose values differ between a config and a run's resolved one, as "word: old -> new".
+    """Returns the options whose values differ between a config and a run's resolved one, as "option: old -> new".
 
-    What a search would vary is no property of a run, nor are the modules that bring its parts: their names are. Weights
+    The ranges of a search are not a property of a run, nor are the modules that register its parts. Weights
     on the disk may bring model fields that are not given.
     """
     new, old = flatten(to_dict(given)), flatten(to_dict(default())) | flatten(dict(resolved))  # words of later versions

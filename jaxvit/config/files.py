@@ -68,10 +68,10 @@ def read_data(path: Path) -> Mapping[str, Any]:
 
 
 def parse_json(text: str) -> Any:
-    """As `json.loads`, for files that need not be well meant.
+    """As `json.loads`, for files from strangers.
 
     Raises:
-      ValueError: a number that nothing can count with, or a name that stands twice.
+      ValueError: a number that nothing can count with, or a name that occurs twice.
     """
     return json.loads(text, parse_int=_whole, parse_float=_real, parse_constant=_real, object_pairs_hook=_pairs)
 
@@ -104,7 +104,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if ":" in (text := _short(self.construct_scalar(node))):
-            raise ValueError(f"the number {text} is in base 60; put it in quotes if it is a word")
+            raise ValueError(f"the number {text} is in base 60; put it in quotes if it is text")
         if re.fullmatch(r"[-+]?0[0-9_]+", text):
             raise ValueError(f"the number {text} begins with 0, which YAML reads in base 8; leave the 0 out")
         number = super().construct_yaml_int(node)
@@ -114,7 +114,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
         if ":" in (text := _short(self.construct_scalar(node))):
-            raise ValueError(f"the number {text} is in base 60; put it in quotes if it is a word")
+            raise ValueError(f"the number {text} is in base 60; put it in quotes if it is text")
         number = super().construct_yaml_float(node)
         if math.isinf(number) and "inf" not in text.lower():
             raise ValueError(f"the number {text} is too large")
@@ -128,7 +128,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.012
 
 
 def _read_yaml(text: str) -> Any:
-    """As `yaml.safe_load`, for files that need not be well meant: ValueError where they nest or repeat without end."""
+    """As `yaml.safe_load`, for files from strangers: ValueError where they nest or repeat without end."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
@@ -150,10 +150,10 @@ def _read_yaml(text: str) -> Any:
 
 
 def _once(names: Sequence[str]) -> None:
-    """Raises ValueError for a name that stands twice, of which a parser keeps the last without a word."""
+    """Raises ValueError for a name that occurs twice: a parser would silently keep the last value."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise ValueError(f"{twice[0]!r} stands there twice")
+        raise ValueError(f"{twice[0]!r} occurs twice")
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -162,11 +162,11 @@ def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _count(node: yaml.Node, counted: dict[int, int | None]) -> int:
-    """Returns how many values a node stands for, its aliases written out."""
+    """Returns how many values a node stands for, with its aliases expanded."""
     if id(node) in counted:
         known = counted[id(node)]
         if known is None:
-            raise ValueError("an alias stands within what it names")
+            raise ValueError("an alias occurs inside the value that it names")
         return known
     counted[id(node)] = None
     inside = node.value if isinstance(node, yaml.CollectionNode) else []
@@ -175,6 +175,6 @@ def _count(node: yaml.Node, counted: dict[int, int | None]) -> int:
         _once([key.value for key, _ in inside if isinstance(key, yaml.ScalarNode)])
     total = 1 + sum(_count(part, counted) for part in parts)
     if total > MAX_VALUES:
-        raise ValueError(f"more than {MAX_VALUES} values, its aliases written out")
+        raise ValueError(f"more than {MAX_VALUES} values, with its aliases expanded")
     counted[id(node)] = total
     return total

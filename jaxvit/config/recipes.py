@@ -1,4 +1,4 @@
-"""Where the recipes of configs/ lie: in a checkout beside the package, in an installation below share/jaxvit."""
+"""Where the recipes of configs/ are: next to the package in a checkout, below share/jaxvit in an installation."""
 
 import ast
 import functools

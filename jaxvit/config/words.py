@@ -1,7 +1,7 @@
-"""Reads configs and `--config.word=value` overrides, and turns configs into plain dicts.
+"""Reads configs and `--config.option=value` overrides, and turns configs into plain dicts.
 
 A Python config is a file with `get_config()` (or `get_config(arg)` for `--config file.py:arg`) and is run as code.
-A YAML or JSON config is data: only known words, no code.
+A YAML or JSON config is data: only declared options, no code.
 """
 
 import copy
@@ -22,7 +22,7 @@ from jaxvit.errors import UserError, suggest
 
 _KINDS = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a word",
-    tuple: "values in brackets, as (0.5, 0.5, 0.5)", ConfigDict: "words with values",
+    tuple: "values in brackets, such as (0.5, 0.5, 0.5)", ConfigDict: "options with values",
 }  # fmt: skip
 _OPTIONS = ("optim.options.", "optim.schedule.options.", "loss.options.", "augment.options.")
 OPEN = ("model.", *_OPTIONS)  # below them stands what the chosen model, optimiser and so on take
@@ -31,15 +31,15 @@ _WORDS_HINT = " `configs --options` lists them all."
 
 
 def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str], Iterable[str]] | None = None):
-    """Reads a config file and applies `--config.word=value` overrides.
+    """Reads a config file and applies `--config.option=value` overrides.
 
     Args:
       path: a `.py` file (`file.py:arg` passes arg to get_config), `.yaml`, `.yml` or `.json`; or a recipe's name.
-      overrides: command-line words of the form `--config.a.b=value`.
+      overrides: command-line arguments of the form `--config.a.b=value`.
       model_fields: from a model's name to the names that may stand under `model.`.
 
     Raises:
-      UserError: no such file, no such word, or a value of the wrong type.
+      UserError: the file or the option does not exist, or a value has the wrong type.
     """
     file, _, argument = path.partition(":") if ".py:" in path else (path, "", "")
     if Path(file).is_dir():
@@ -58,7 +58,7 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
         config = from_mapping(files.read_data(Path(file)))
         _check_data_imports(config, path, overrides)
     else:
-        raise UserError(f"config {file!r} is of no known kind; expected .py, .yaml, .yml or .json")
+        raise UserError(f"config {file!r} has an unknown format; expected .py, .yaml, .yml or .json")
     config = override(config, overrides, model_fields)
     if model_fields is not None:
         fields = set(model_fields(config.model.name))
@@ -72,28 +72,28 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
 
 
 def unknown(word: str) -> UserError:
-    """The error for an option that there is not."""
-    return UserError(f"no config word {word!r}.{suggest(word, declared()) or _WORDS_HINT}")
+    """The error for an option that does not exist."""
+    return UserError(f"no config option {word!r}.{suggest(word, declared()) or _WORDS_HINT}")
 
 
 def from_mapping(values: Mapping[str, Any]) -> Config:
-    """Returns `default()` updated with nested plain `values`; unknown words are errors."""
+    """Returns `default()` updated with nested plain `values`; unknown options are errors."""
     config = default()
     _update(config, values, "")
     return config
 
 
 def update(config: Config, values: Mapping[str, Any]) -> None:
-    """Sets nested plain `values` in `config`; raises UserError for unknown words and for values of the wrong kind."""
+    """Sets nested plain `values` in `config`; raises UserError for unknown options and for values of the wrong kind."""
     _update(config, values, "")
 
 
 def override(config: Config, overrides: Sequence[str], model_fields=None) -> Config:
-    """Returns a copy of `config` with `--config.a.b=value` words applied and type-checked."""
+    """Returns a copy of `config` with `--config.a.b=value` arguments applied and type-checked."""
     config = copy.deepcopy(config)  # not copy_and_resolve_references: that drops the types of the placeholders
     words, values = _split_overrides(overrides)
     if "imports" in words:
-        raise UserError("config word imports is a list; --import NAME adds a module to it")
+        raise UserError("config option imports is a list; --import NAME adds a module to it")
     pairs = list(zip(words, values, strict=True))
     if added := [value for word, value in pairs if word == _IMPORT]:
         config.imports = tuple(dict.fromkeys((*config.imports, *added)))
@@ -117,11 +117,11 @@ def override(config: Config, overrides: Sequence[str], model_fields=None) -> Con
     known = set(flatten(config))
     for word in words:
         if word not in known:
-            raise UserError(f"no config word {word!r}.{suggest(word, known) or _WORDS_HINT}")
+            raise UserError(f"no config option {word!r}.{suggest(word, known) or _WORDS_HINT}")
     nones = [word for word, value in zip(words, values, strict=True) if value == "None"]
     for word in nones:  # flags would read the text "None"
         if declared().get(word) is not None:
-            raise UserError(f"config word {word} must have a value; None is not one")
+            raise UserError(f"config option {word} must have a value; None is not one")
         if word.startswith("model."):  # the same as if it had not been set
             with config.unlocked():
                 del config.model[word.removeprefix("model.")]
@@ -137,7 +137,7 @@ def override(config: Config, overrides: Sequence[str], model_fields=None) -> Con
     except (flags.Error, TypeError, ValueError) as error:
         for word, value in pairs:  # absl names the word in the middle of its own prose
             if f"config.{word}={value}" in str(error) and expected(word):
-                raise UserError(f"config word {word} is {value!r}; expected {expected(word)}") from None
+                raise UserError(f"config option {word} is {value!r}; expected {expected(word)}") from None
         raise UserError(f"bad config value: {str(error).splitlines()[0]}") from None
     return holder.value
 
@@ -148,7 +148,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def _split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Splits `--config.word=value`, `--config.word value` and (for a switch) `--config.word`."""
+    """Splits `--config.option=value`, `--config.option value` and (for a switch) `--config.option`."""
     words, values = [], []
     for text in overrides:
         if not text.startswith("--") and words and values[-1] is None:
@@ -156,7 +156,7 @@ def _split_overrides(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         word, equals, value = text.removeprefix("--").partition("=")
         if not word.startswith("config."):
-            raise UserError(f"cannot read {text!r}; expected --config.WORD=VALUE")
+            raise UserError(f"cannot read {text!r}; expected --config.OPTION=VALUE")
         words.append(word.removeprefix("config."))
         values.append(value if equals else None)
     return words, ["true" if value is None else value for value in values]
@@ -187,7 +187,7 @@ def _check_data_imports(config: Config, path: str, overrides: Sequence[str]) -> 
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
-    """Returns nested words as one level: "optim.sam.rho" -> value."""
+    """Returns nested options as one level: "optim.sam.rho" -> value."""
     out = {}
     for name, value in values.items():
         if isinstance(value, Mapping | ConfigDict):
@@ -205,22 +205,22 @@ def declared() -> Mapping[str, Any]:
 
 def _update(config: Config, values: Mapping[str, Any], prefix: str) -> None:
     if not isinstance(values, Mapping):
-        raise UserError(f"config {prefix.rstrip('.') or 'file'} is {values!r}; expected words with values")
+        raise UserError(f"config {prefix.rstrip('.') or 'file'} is {values!r}; expected options with values")
     for name, value in values.items():
         word = f"{prefix}{name}"
         if not isinstance(name, str):
-            raise UserError(f"config word {word!r} is no text.{suggest(word, declared())}")
+            raise UserError(f"config option {word!r} is not text.{suggest(word, declared())}")
         if "." in name:
-            raise UserError(f"config word {name!r} has a dot; expected one level under another")
+            raise UserError(f"config option {name!r} has a dot; expected one level under another")
         if isinstance(config.get(name), ConfigDict):
             _update(config[name], value, f"{word}.")
         elif name in config:
             if isinstance(value, bool) and config.get_type(name) in (int, float):  # Python takes True for 1
-                raise UserError(f"config word {word} is {value!r}; expected {expected(word)}")
+                raise UserError(f"config option {word} is {value!r}; expected {expected(word)}")
             try:
                 config[name] = tuple(value) if isinstance(value, list) else value
             except (TypeError, ValueError, OverflowError):
-                raise UserError(f"config word {word} is {value!r}; expected {expected(word)}") from None
+                raise UserError(f"config option {word} is {value!r}; expected {expected(word)}") from None
         elif prefix in OPEN:  # checked against the chosen model when it is created
             config[name] = tuple(value) if isinstance(value, list) else value
         else:
@@ -233,7 +233,7 @@ def _usual() -> Config:
 
 
 def expected(word: str) -> str:
-    """What kind of value a word takes, in plain words; "" where anything goes."""
+    """Describes the kind of value that an option takes; "" if it takes any."""
     *parents, name = word.split(".")
     config = _usual()
     for parent in parents:

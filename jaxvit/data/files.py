@@ -19,7 +19,7 @@ SYSTEM = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume infor
 
 
 def hidden(name: str) -> bool:
-    """Whether a file or folder is no part of the data: `.git`, `.ipynb_checkpoints`, `._photo.jpg`, `@eaDir`."""
+    """Whether a file or folder is not part of the data: `.git`, `.ipynb_checkpoints`, `._photo.jpg`, `@eaDir`."""
     return name.startswith(".") or name.lower() in SYSTEM
 
 

@@ -98,7 +98,7 @@ def decoder(head: bytes) -> str:
 
 
 def is_image(path: Path) -> bool:
-    """Returns whether the first bytes are those of an image that can be read; False for what is no plain file."""
+    """Returns whether the first bytes are those of an image that can be read; False for what is not a plain file."""
     if not path.is_file():
         return False
     try:

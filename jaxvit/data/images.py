@@ -174,7 +174,7 @@ def open_image(path: str | Path) -> Image.Image:
         raise UserError(f"{path}: is a directory; expected an image file.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd EXIF is no reason to stop
+            warnings.simplefilter("ignore")  # odd EXIF does not stop the run
             return decode(path)
     except DECODE_ERRORS as error:
         raise UserError(f"{path}: not a readable image: {reason(error)}.") from None

@@ -74,7 +74,7 @@ def gather(images: jax.Array, labels: jax.Array, usable: jax.Array, slots: jax.A
 class Resident:
     """A split that lies on the device as uint8 [n, h, w, c] and is gathered there.
 
-    `transform` maps a read example to uint8 [h, w, c]; it is needed where the split is no array. With `sharding`
+    `transform` maps a read example to uint8 [h, w, c]; it is needed where the split is not an array. With `sharding`
     (a NamedSharding over the batch axis) the examples are replicated over its mesh and the batches split by it.
     `unreadable` lists the examples that could not be decoded: they are masked in every batch.
     """
@@ -212,7 +212,7 @@ def make_feed(
 ) -> Resident | Streamed:
     """Returns a feed over the split: Resident up to `resident_bytes` of uint8 images, else Streamed.
 
-    `transform` is applied only where the split is no array already. `feed.kind` says which was chosen. A larger share
+    `transform` is applied only if the split is not yet an array. `feed.kind` says which was chosen. A larger share
     of images than `max_unreadable` that cannot be read is a RunError.
     """
     if split.images is not None:

@@ -56,7 +56,7 @@ class Classifier:
 
 
 def from_run(workdir: str | Path) -> Classifier:
-    """Returns the best model of a run. Raises UserError where `workdir` is no run or has no checkpoint."""
+    """Returns the best model of a run. Raises UserError where `workdir` is not a run or has no checkpoint."""
     path = expand(workdir)
     if not os.fspath(workdir) or not path.is_dir():
         raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory")
@@ -121,7 +121,7 @@ def thresholds(loaded: pretrained.Loaded) -> np.ndarray | None:
     """Returns the thresholds that a weight file records, float64 [num_classes]; None of one label per image.
 
     Raises:
-      UserError: they do not fit the classifier, or are no probabilities.
+      UserError: they do not fit the classifier, or are not probabilities.
     """
     found = loaded.checkpoint.config.get(THRESHOLDS)
     if found is None or loaded.model.num_classes != loaded.checkpoint.config.get("num_classes"):  # a new classifier

@@ -98,7 +98,7 @@ class Family:
     # Maps and attention
     default_layer: str | Callable[[Any], str] = "features"  # whose Grad-CAM points at the object
     taps: Callable[[Any], tuple[Tap, ...]] | None = None  # model -> its feature maps, first to last
-    not_maps: frozenset[str] = frozenset()  # modules whose outputs of rank 4 are no rows and columns
+    not_maps: frozenset[str] = frozenset()  # modules whose outputs of rank 4 are not rows and columns
     attention: str | None = None  # "tokens" of the whole image, or "windows" of a map
     # model, whether it trains -> which implementation of attention it runs on this platform
     attention_runs: Callable[[Any, bool], str] | None = None

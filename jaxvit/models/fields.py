@@ -87,7 +87,7 @@ def coerce(value: Any, kind: Any) -> Any:
 
 
 def refuses_none(kind: Any) -> bool:
-    """Whether None is no value of the annotation `kind`."""
+    """Whether None is not a value of the annotation `kind`."""
     try:
         coerce(None, kind)
     except TypeError:

@@ -90,7 +90,7 @@ def _softmax_first(
 
 @jax.custom_jvp
 def _divided_late(q: Array, k: Array, v: Array, bias: Array) -> Array:
-    """On a CPU in half the time; differentiated it is no faster, and has the derivative of the usual form."""
+    """On a CPU in half the time; differentiated it is not faster, and has the derivative of the usual form."""
     logits = _logits(q, k, bias)
     weights = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
     x = jnp.einsum("bwhqk,bwkhd->bwhqd", weights.astype(v.dtype), v)

@@ -235,7 +235,7 @@ def _keeps_types(tx: optax.GradientTransformation) -> bool:
 
 
 def _muon_options(known: Any) -> dict[str, Any]:
-    """Muon for matrices that are kernels (a bias table is no such matrix), Adam for all else."""
+    """Muon for matrices that are kernels (a bias table is not a kernel), Adam for all else."""
     numbers = getattr(optax.contrib, "MuonDimensionNumbers", None)
     if numbers is None or "muon_weight_dimension_numbers" not in known:
         return {}

@@ -167,7 +167,7 @@ def _read_one(path: Path, most_bytes: Callable[[], int | None] | None = None) ->
         return torch_file.read(path)
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return safetensors_file.read(path)
-    raise UserError(f"{path} is no weight file that can be read; expected .safetensors, .npz, .pth or .pt.")
+    raise UserError(f"{path} is not a weight file that can be read; expected .safetensors, .npz, .pth or .pt.")
 
 
 def _read_index(path: Path) -> Tensors:

@@ -170,7 +170,7 @@ def _check_size(model: nn.Module, file: files.Checkpoint, saved: Mapping[str, An
 def _check_words(name: str, fields: Mapping[str, Any], size: Any) -> None:
     """Refuses an unknown name, tag or field before anything is read or downloaded."""
     if size is not None and not timm_config.is_size(size):
-        raise UserError(f"checkpoint_image_size={size!r} is no size; expected pixels or a pair of them.")
+        raise UserError(f"checkpoint_image_size={size!r} is not a size; expected pixels or a pair of them.")
     known = model_fields(name)
     strange = {word: value for word, value in fields.items() if word not in known}
     if strange:

@@ -69,7 +69,7 @@ def _parse_header(path: Path, text: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: its header cannot be read.\n{error}") from None
     if not isinstance(header, dict):
-        raise UserError(f"{path} is damaged: its header is no table of tensors.")
+        raise UserError(f"{path} is damaged: its header is not a table of tensors.")
     return header
 
 

@@ -21,7 +21,7 @@ def saved_fields(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that a `config.json` gives: timm's `model_args`, and our own words for what timm cannot say."""
     args, extra = config.get("model_args") or {}, config.get("jaxvit") or {}
     if not isinstance(args, Mapping) or not isinstance(extra, Mapping):
-        raise UserError("config.json: model_args is no table of words and values.")
+        raise UserError("config.json: model_args is not a table of words and values.")
     known = model_fields(name)
     fields = {WORDS.get(str(word), str(word)): value for word, value in {**args, **extra}.items()}
     fields = {word: value for word, value in fields.items() if word not in HARMLESS}

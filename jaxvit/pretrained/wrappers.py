@@ -47,7 +47,7 @@ def unwrap(state_dict: Mapping[str, Any], weights: str | None = None) -> tuple[T
     """Finds the tensors inside a training script's checkpoint and strips the prefixes that all names share.
 
     Where averaged and raw weights lie side by side `weights` chooses; None takes the averaged ones and notes it.
-    Raises UserError for a value that is no array, and where the file has not what `weights` asks for.
+    Raises UserError for a value that is not an array, and where the file has not what `weights` asks for.
     """
     check(weights)
     notes: list[str] = []
@@ -96,7 +96,7 @@ def _array(name: Any, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value) if array is None else array
     except Exception as error:
-        raise UserError(f"{name} in the checkpoint is no array: {error}") from None
+        raise UserError(f"{name} in the checkpoint is not an array: {error}") from None
     if array.dtype.kind in "OSUM":
         raise UserError(f"{name} in the checkpoint is {type(value).__name__}; expected an array of numbers.")
     return array

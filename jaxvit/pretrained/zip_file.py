@@ -28,7 +28,7 @@ def read(path: Path, most: Callable[[], int | None] | None = None) -> dict[str, 
             if any(member.filename.endswith("data.pkl") for member in members):
                 packed = next((m.filename for m in members if m.compress_type != zipfile.ZIP_STORED), None)
                 if packed is not None:
-                    raise UserError(f"{path} is no file of torch's: {packed!r} inside is compressed.")
+                    raise UserError(f"{path} is not a file of torch's: {packed!r} inside is compressed.")
                 if (damaged := archive.testzip()) is not None:  # torch itself does not look
                     raise UserError(f"{path} is damaged: the checksum of {damaged!r} does not match.")
                 return torch_file.read(path)

@@ -85,7 +85,7 @@ class RunFiles:
 
 
 def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[RunFiles]:
-    """Returns the runs in the order given; raises UserError for what is no run, or for runs of different data."""
+    """Returns the runs in the order given; raises UserError for what is not a run, or for runs of different data."""
     if not workdirs:
         raise UserError("no --workdir; expected the directory of a run, for example --workdir runs/digits")
     paths = [_directory(workdir) for workdir in workdirs]
@@ -219,5 +219,5 @@ def _check_same_data(a: RunFiles, b: RunFiles) -> None:
 
 
 def defaults() -> dict[str, Any]:
-    """Every config word with its default, flat."""
+    """Every config option with its default, flat."""
     return _flat(config_lib.to_dict(config_lib.default()))

@@ -1,4 +1,4 @@
-"""What a person sees while something runs: lines, a progress bar with rate and remaining time, tables."""
+"""What the user sees while something runs: lines, a progress bar with rate and remaining time, tables."""
 
 import time
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class _Lines(Console):
 out = _Lines(**_PLAIN)  # tables and results
 err = _Lines(file=streams.STDERR, stderr=True, **_PLAIN)  # progress and errors, which nobody needs to read
 WIDEST = 1000  # columns
-HEARTBEAT_SECS = 30.0  # where there is no terminal, a line every so often
+HEARTBEAT_SECS = 30.0  # where there is no terminal, a line at this interval
 
 
 class Bar:
@@ -45,7 +45,7 @@ class Bar:
         self._untimed += n
 
     def advance(self, n: int, text: str = "") -> None:
-        """Counts `n` more units done; `text` stands beside the rate."""
+        """Counts `n` more units done; `text` is shown next to the rate."""
         self._done += n
         now = time.monotonic()
         rate = max(self._done - self._untimed, 0) / max(now - self._begun, 1e-9)

@@ -20,7 +20,7 @@ def switch_on() -> None:
 
 
 def check() -> None:
-    """Raises UserError on a GPU whose computations are not deterministic: it is too late to switch them over."""
+    """Raises UserError on a GPU whose computations are not deterministic: it is too late to switch."""
     import jax
 
     if jax.default_backend() == "gpu" and not _is_on():

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name beside their place, then moved to it."""
+"""Files that are complete or absent: written under a temporary name in the same directory, then moved into place."""
 
 import errno
 import os
@@ -14,7 +14,7 @@ _DISK_WORDS = ("No space left", "File too large", "Disk quota", "Input/output er
 
 @contextmanager
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Yields a file name beside `path` to write to, and moves that file to `path`; after an error it removes it.
+    """Yields a file name next to `path` to write to, and moves that file to `path`; after an error it removes it.
 
     `durable`: the content is on the disk before the move, so that a power cut leaves the old file or the new one.
     """
@@ -50,7 +50,7 @@ def not_written(path: Path, error: OSError) -> Exception:
     """The error that says in one or two lines why `path` could not be written."""
     full = disk_reason(error)
     if full:
-        return RunError(f"cannot write {str(path)!r}: {full}\nwith that mended, the same command resumes there")
+        return RunError(f"cannot write {str(path)!r}: {full}\nfix that, and the same command resumes there")
     return UserError(f"cannot write {str(path)!r}: {error.strerror}")
 
 

@@ -55,7 +55,7 @@ def planned_memory(compiled: Any) -> int | None:
 
 
 def scratch_memory(compiled: Any) -> int:
-    """Bytes that a compiled program needs beside its arguments: temporaries and results that reuse no argument."""
+    """Bytes that a compiled program needs in addition to its arguments: temporaries and new results."""
     found = compiled.memory_analysis()
     return int(found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes)
 

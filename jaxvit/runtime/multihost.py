@@ -28,7 +28,7 @@ _FLAGS = "--coordinator HOST:PORT --num-processes N --process-id I"
 
 # In the errors of those that are left when another process has ended.
 _GONE = ("Gloo", "oordination service", "barrier", "eartbeat", "another task", "Connection reset", "closed by peer")
-_AGAIN = "start all of them again, with the same command; the run goes on from its last checkpoint"
+_AGAIN = "start all of them again, with the same command; the run resumes from its last checkpoint"
 
 _joined = False  # whether `start` has found others
 
@@ -66,14 +66,14 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
         jax.config.update("jax_enable_preemption_service", False)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     waits = f"ended while it waited for the other processes, found by {cluster} ({START_SECS} s at most)"
-    quiet = _leave_last_words(waits, f"are all of them started, with the same coordinator? Else say {_FLAGS}")
+    quiet = _leave_last_words(waits, f"check that all of them were started with the same coordinator, or pass {_FLAGS}")
     try:
         jax.distributed.initialize(
             coordinator, num_processes, process_id, **{k: v for k, v in options.items() if k in known}
         )
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         reason = escape.message(error, 200)
-        raise UserError(f"several processes, by {cluster}, did not find each other: {reason}\nsay {_FLAGS}") from None
+        raise UserError(f"several processes, by {cluster}, did not find each other: {reason}\npass {_FLAGS}") from None
     finally:
         quiet()
     _joined = True
@@ -84,7 +84,7 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
 
 
 def _leave_last_words(said: str, then: str) -> Callable[[], None]:
-    """Has a shell say two lines if this process is ended without another word of its own; returns what calls it off.
+    """Has a shell say two lines if this process is ended without a message; returns a function that cancels this.
 
     JAX's runtime aborts a process, without Python, when another one dies or does not come. The shell waits at a pipe.
     """

@@ -23,7 +23,7 @@ def check_workdir(path: Path) -> None:
     check_utf8(path, "workdir")
     if found := next((c for c in PATTERN if c in str(path.absolute())), None):
         raise UserError(
-            f"workdir {str(path)!r}: there is a {found!r} in {str(path.absolute())!r}, where no checkpoint can lie\n"
+            f"workdir {str(path)!r}: no checkpoint can be written below a {found!r}, as in {str(path.absolute())!r}\n"
             f"choose a path without {' '.join(PATTERN)}"
         )
     parts = path.absolute().parts
@@ -33,7 +33,7 @@ def check_workdir(path: Path) -> None:
     if store is not None:
         raise UserError(
             f"workdir {str(path)!r}: {store!r} in {str(path.absolute())!r} is read as the name of a store in a cloud\n"
-            f"choose a path with no directory that ends in {STORES[0]!r} or so, and not below /gs, /s3, /az or /hf"
+            f"choose a path with no directory that ends in {STORES[0]!r} or similar, and not below /gs, /s3, /az or /hf"
         )
 
 
@@ -43,6 +43,6 @@ def check_utf8(path: Path, what: str) -> None:
         str(path.absolute()).encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"{what} {str(path)!r}: its path holds bytes that are not UTF-8, where no checkpoint can lie\n"
+            f"{what} {str(path)!r}: its path holds bytes that are not UTF-8, so no checkpoint can be written there\n"
             "choose, or rename to, a path of UTF-8 names"
         ) from None

@@ -1,7 +1,7 @@
 """The standard streams. Closed ones lead nowhere, and a console that goes away costs a run nothing but its lines.
 
 A pipe whose reader has ended, a full disk below `2>log`, a terminal that was closed: what standard error does not take
-is kept in the file that a run names (`kept_in`), and the work goes on.
+is kept in the file that a run names (`kept_in`), and the run continues.
 """
 
 import contextlib
@@ -137,7 +137,7 @@ def _lose(error: Exception) -> None:
         raise error
     if lost is None:
         lost = getattr(error, "strerror", None) or str(error)
-        _waiting.insert(0, f"the console takes no more lines ({lost}); they go on here\n")
+        _waiting.insert(0, f"the console takes no more lines ({lost}); they continue here\n")
 
 
 def _keep(text: str) -> None:

@@ -18,7 +18,7 @@ stuck = False  # whether a wait was given up: then what it waited for would hold
 
 
 def begin(call: Callable[..., Any], *args: Any) -> Future:
-    """Runs `call(*args)` in a thread of its own, which the end of the process does not wait for."""
+    """Runs `call(*args)` in a separate thread, for which the process does not wait at its end."""
     future: Future = Future()
 
     def run() -> None:
@@ -50,7 +50,7 @@ def result(future: Future, what: str) -> Any:
 
 @contextlib.contextmanager
 def limited(what: str, *, end_process: bool = True) -> Iterator[None]:
-    """Says every NOTICE_SECS that `what` still goes on; after LIMIT_SECS ends a process that is our own, with code 1.
+    """Says each NOTICE_SECS that `what` is still running; after LIMIT_SECS ends a process that is our own, with code 1.
 
     For calls that have to be made in the calling thread, from which nothing can bring them back.
     """
@@ -78,5 +78,5 @@ def limited(what: str, *, end_process: bool = True) -> Iterator[None]:
 def _too_long(what: str) -> str:
     return (
         f"{what}: no answer from the disk for {duration(LIMIT_SECS)}\n"
-        "is it, or the server that it lies on, there? With that mended, the same command resumes"
+        "check that the disk or its server responds; the same command then resumes"
     )

@@ -28,7 +28,12 @@ from jaxvit.studies.study import Options, Row, Study, chosen, names, row_config
 from jaxvit.studies.worker import STOPPED_CODE
 from jaxvit.workdir import run_files
 
-MOVABLE = ("pretrained", "distill.teacher", "data.dir", "data.archive")  # paths: another one is no other experiment
+MOVABLE = (
+    "pretrained",
+    "distill.teacher",
+    "data.dir",
+    "data.archive",
+)  # paths: a different path is the same experiment
 JOBS = ".jobs"  # directory of what passes between this process and the workers
 GRACE = 120.0  # seconds that a run has to save its state
 

@@ -56,7 +56,7 @@ def write_data(config: Config, directory: Path, folds: int = 1) -> str:
         source.seed = 0
     dataset = parts.load_data(source)
     if dataset.train.images is None:
-        raise UserError(f"{config.data.name} is no data of small images; a smoke run takes CIFAR or digits")
+        raise UserError(f"{config.data.name} does not have small images; a smoke run takes CIFAR or digits")
     directory.mkdir(parents=True, exist_ok=True)
     for split, wanted in ((dataset.train, TRAIN_IMAGES), (dataset.test, TEST_IMAGES)):
         chosen = _few(
@@ -102,7 +102,7 @@ def write_weights(config: Config, directory: Path) -> Path:
     named = {name: np.shape(tensor) for name, tensor in pretrained.export(model, empty).items()}
     variables = pretrained.convert(model, draw.state_dict(named))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that timm cannot load these small shapes is no matter here
+        warnings.simplefilter("ignore")  # that timm cannot load these small shapes does not matter here
         pretrained.save(model, variables, target, name=config.model.name, licence="")
     return target
 

@@ -85,7 +85,7 @@ class Options:
     smoke: bool = False
     epochs: int | None = None
     data: str | None = None
-    overrides: tuple[str, ...] = ()  # --config.word=value, of all rows
+    overrides: tuple[str, ...] = ()  # --config.option=value, of all rows
     checkpoints: str | None = None
     folds: int | None = None  # every run once for each of so many folds
 
@@ -146,11 +146,11 @@ def _check(study: Study, path: Path) -> None:
         raise UserError(f"{where} has no rows")
     for row in study.rows:
         if not re.fullmatch(r"[A-Za-z0-9][\w-]*", row.name) or row.name in RESERVED:
-            raise UserError(f"{where}: {row.name!r} is no name for a row; expected letters, digits, '_' and '-'")
+            raise UserError(f"{where}: {row.name!r} is not a name for a row; expected letters, digits, '_' and '-'")
         if row.name in seen:
             raise UserError(f"{where} has two rows {row.name!r}")
         if row.teacher is not None and row.teacher not in seen:
-            raise UserError(f"{where}: row {row.name!r} has the teacher {row.teacher!r}, which is no row before it")
+            raise UserError(f"{where}: row {row.name!r} has the teacher {row.teacher!r}, which is not a row before it")
         seen.add(row.name)
         for key, value in row.published.items():
             if key not in METRICS or isinstance(value, bool) or not isinstance(value, int | float):

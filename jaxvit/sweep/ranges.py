@@ -25,7 +25,7 @@ DIGITS = 4  # of a drawn float, so that a command line can repeat it
 
 
 class Range(NamedTuple):
-    """One config word and the values that it may have: two ends, or all of them for a choice."""
+    """One config option and the values that it may have: two ends, or all of them for a choice."""
 
     word: str
     kind: str
@@ -113,7 +113,7 @@ def _check_word(word: Any, config: Config) -> None:
     if word in FIXED:
         raise UserError(f"sweep.ranges: {word} decides what is compared, and must be the same for all trials")
     if word not in known and not str(word).startswith(OPEN[1:]):
-        raise UserError(f"sweep.ranges: no config word {word!r}.{suggest(str(word), known)}")
+        raise UserError(f"sweep.ranges: no config option {word!r}.{suggest(str(word), known)}")
 
 
 def _check_value(config: Config, word: str, value: Any) -> None:
@@ -147,5 +147,5 @@ def apply(config: Config, values: Mapping[str, Any]) -> Config:
             else:
                 section[name] = value
         except (TypeError, ValueError):
-            raise UserError(f"config word {word} is {value!r}; expected {config_lib.expected(word)}") from None
+            raise UserError(f"config option {word} is {value!r}; expected {config_lib.expected(word)}") from None
     return config

@@ -31,12 +31,14 @@ def load_teacher(teacher: str, model: str | None, class_names: list[str]) -> Tea
     elif path.exists():
         if model is None:
             wanted = "where it holds weights, distill.model must say their timm name"
-            raise UserError(f"distill.teacher {teacher!r} is no run's workdir; {wanted}")
+            raise UserError(f"distill.teacher {teacher!r} is not a run's workdir; {wanted}")
         classifier = inference.from_name(model, teacher)
     elif parts.pretrained_name(teacher) is not None:
         classifier = inference.from_name(teacher)
     else:
-        raise UserError(f"distill.teacher {teacher!r} is no run's workdir, no weight file and no model of `models`")
+        raise UserError(
+            f"distill.teacher {teacher!r} is not a run's workdir, a weight file or a model that `models` lists"
+        )
     try:
         columns = inference.match_classes(classifier, class_names)
     except UserError as error:

@@ -22,7 +22,7 @@ from jaxvit.workdir import run_files
 RECORD, TABLE, PICTURE = "leaks.json", "leaks.csv", "leaks.png"
 COLUMNS = ("kind", "similarity", "split", "image", "label", "other_split", "other_image", "other_label", "same_label")
 SHOWN = 24  # pairs in the picture
-MANY = 0.2  # share of a split with near doubles from which on it is no matter of leaks
+MANY = 0.2  # share of a split with near doubles above which the cause is not a leak
 ACROSS = 4
 SIDE = 112  # pixels of an image in it
 KINDS = {"exact": "the same pixels", "near": "nearly the same", "embedding": "alike to the weights"}

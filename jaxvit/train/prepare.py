@@ -158,7 +158,9 @@ def _check_without_data(config: Config) -> None:
         given = {k: v for k, v in config.model.items() if k != "name" and v is not None}
         check_student(config.distill.mode, {**models.model_fields(config.model.name), **given}, config.model.name)
     if teacher is not None and absent(teacher):
-        raise UserError(f"distill.teacher {teacher!r} is no run's workdir, no weight file and no model of `models`")
+        raise UserError(
+            f"distill.teacher {teacher!r} is not a run's workdir, a weight file or a model that `models` lists"
+        )
     if config.distill.model is not None:
         models.model_fields(config.distill.model)
 

@@ -157,7 +157,7 @@ def write_config(workdir: Path, words: Mapping[str, Any], class_names: Sequence[
             f"{str(workdir / 'config.json')!r} is damaged, and the run had another config than this one\n"
             "start with the config that it had, or go on with this one by --force"
         )
-    # Which model fields the weights bring is known only now: one that was given before and is not any more is no such.
+    # Which model fields the weights bring is known only now: one that is no longer given does not count.
     if not force and has_work(workdir) and not run_files.damage(workdir, ["config.json"]):
         old, new = run_files.read_json(workdir / "config.json")["model"], words["model"]
         changed = [f"model.{k}: {old.get(k)} -> {new.get(k)}" for k in sorted(old | new) if old.get(k) != new.get(k)]

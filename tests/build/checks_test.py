@@ -12,7 +12,7 @@ from tests.helpers import tiny_config
 
 # word, value as YAML has it, what is said
 WRONG = [
-    ("optim.learnig_rate", 1.0, "no config word 'optim.learnig_rate'. Did you mean 'optim.learning_rate'"),
+    ("optim.learnig_rate", 1.0, "no config option 'optim.learnig_rate'. Did you mean 'optim.learning_rate'"),
     ("learning_rate", 1.0, "optim.learning_rate"),
     ("optim.sam.roh", 0.1, "optim.sam.rho"),
     ("batch_size", "many", "batch_size is 'many'; expected a whole number"),
@@ -29,10 +29,10 @@ WRONG = [
     ("early_stopping.metric", "balanced_acuracy", "Did you mean 'balanced_accuracy'"),
     ("loss.name", "focl", "expected cross_entropy or ce or focal or bce. Did you mean 'focal'"),
     ("loss.class_weights", "balance", "Did you mean 'balanced'"),
-    ("loss.class_weights", [1.0, -2.0, 1.0], "loss.class_weights has -2.0; expected 0 or more for each class"),
+    ("loss.class_weights", [1.0, -2.0, 1.0], "loss.class_weights has -2.0; expected 0 or more per class"),
     ("loss.class_weights", [0.0, 0, 0], "loss.class_weights are all 0"),
-    ("loss.class_weights", [1.0, "many"], "a number for each class, as (1.0, 2.5)"),
-    ("loss.class_weights", 2.0, "a number for each class, as (1.0, 2.5)"),
+    ("loss.class_weights", [1.0, "many"], "a number per class, such as (1.0, 2.5)"),
+    ("loss.class_weights", 2.0, "a number per class, such as (1.0, 2.5)"),
     ("loss.logit_adjustment", -1.0, "loss.logit_adjustment is -1.0; expected 0 or more"),
     ("data.sampling", "balancd", "data.sampling is 'balancd'; expected balanced or sqrt. Did you mean 'balanced'"),
     ("data.imbalance", 0.01, "data.imbalance is 0.01; expected largest class : smallest"),
@@ -43,14 +43,14 @@ WRONG = [
     ("optim.freeze", "haed_only", "Did you mean 'head_only'"),
     ("optim.freeze", "last_40_blocks", "expected 1 to 1"),
     ("optim.unfreeze", [[1, "nothing_like_it"]], "nothing_like_it"),
-    ("data.image_size", "32x48", "expected pixels, as 32, or height and width, as (32, 48)"),
-    ("model.image_size", "32x48", "expected pixels, as 32, or height and width, as (32, 48)"),
+    ("data.image_size", "32x48", "expected pixels, such as 32, or height and width, such as (32, 48)"),
+    ("model.image_size", "32x48", "expected pixels, such as 32, or height and width, such as (32, 48)"),
     ("pretrained", "deit_tiny_patch16_225", "pretrained is 'deit_tiny_patch16_225'; expected a file or directory"),
     ("pretrained", "deit_tiny_patch16_224.fb_in21k", "unknown tag 'fb_in21k' of 'deit_tiny_patch16_224'"),
     ("data.test_limit", 0, "data.test_limit is 0; expected a number above 0"),
     ("data.max_bad_fraction", 5, "data.max_bad_fraction is 5.0; expected a share from 0 to 1"),
     ("data.crop_pct", 87.5, "data.crop_pct is 87.5; expected a share of the resized image, such as 0.875"),
-    ("distill.teacher", "no_such_run", "distill.teacher 'no_such_run' is no run's workdir, no weight file"),
+    ("distill.teacher", "no_such_run", "distill.teacher 'no_such_run' is not a run's workdir, a weight file"),
     ("augment.policy", "randaug", "randaugment"),
 ]  # fmt: skip
 IDS = [f"{word}={value}" for word, value, _ in WRONG]

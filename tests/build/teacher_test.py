@@ -52,5 +52,5 @@ def test_teachers_that_do_not_fit_are_refused(taught, tmp_path):
     with pytest.raises(UserError, match="has other classes"):
         distill.load_teacher(str(workdir), None, ["0", "1", "2", "3"])
     (tmp_path / "weights.safetensors").touch()
-    with pytest.raises(UserError, match="is no run's workdir; where it holds weights, distill.model"):
+    with pytest.raises(UserError, match="is not a run's workdir; where it holds weights, distill.model"):
         distill.load_teacher(str(tmp_path / "weights.safetensors"), None, ["0"])

@@ -131,7 +131,7 @@ class TestCommand:
             (["--average", "run0", "gone"], "no run or weight file"),
             (["--average", "run0", "near", "--num-classes", "2"], "--num-classes does not go with --average"),
             (["--average", "run0", "near", "--soup", "run0", "near"], "one of --average and --soup"),
-            (["--from", "run0", "--data", "digits"], "--data goes with --average or --soup"),
+            (["--from", "run0", "--data", "digits"], "--data needs --average or --soup"),
         ],
     )
     def test_mistakes(self, runs, tmp_path, capsys, words, said):

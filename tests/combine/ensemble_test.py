@@ -116,7 +116,7 @@ class TestCommands:
         paths.append(paths[0])  # the same file twice
         words = ["predict", "--workdir", str(runs / "run0"), "--workdir", str(runs / "run1"), *map(str, paths)]
         assert cli.main([*words, "--csv", str(tmp_path / "found.csv")]) == 0
-        assert "2 forward passes an image" in capsys.readouterr().out
+        assert "2 forward passes per image" in capsys.readouterr().out
         with open(tmp_path / "found.csv", newline="") as opened:
             rows = list(csv.DictReader(opened))
         each = [dict(inference.predict(inference.from_run(runs / f"run{seed}"), paths)) for seed in (0, 1)]

@@ -14,10 +14,10 @@ WRONG = [
     (["--model", "resnet19"], "resnet18"),
     (["--model", "resnet18", "--field", "stm=cifar"], "stem"),
     (["--model", "resnet18", "--field", "stem"], "NAME=VALUE"),
-    (["--model", "resnet18", "--batch-size", "0"], "no whole number"),
-    (["--model", "resnet18", "--data", "digits"], "--data goes with --loop"),
+    (["--model", "resnet18", "--batch-size", "0"], "not a whole number"),
+    (["--model", "resnet18", "--data", "digits"], "--data needs --loop"),
     (["--model", "resnet18", "--baseline", "nowhere.json"], "no file 'nowhere.json'"),
-    (["--model", "resnet18", "--tolerance", "2"], "is no share"),
+    (["--model", "resnet18", "--tolerance", "2"], "is not a share"),
     (["--model", "resnet18", "--compare", "timm", "--torch-python", "/nowhere"], "cannot run --torch-python"),
     (["--model", "vit_tiny_patch16_224", "--image-size", "30"], "not divisible"),
 ]

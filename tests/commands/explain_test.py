@@ -101,7 +101,7 @@ def test_samples_are_named_by_file_or_place(run, capsys, monkeypatch):
         ["--workdir", str(run / "run"), "--samples", "1", "--out", str(out)],
         (out / "grid.png").read_bytes(),
     )
-    with pytest.raises(UserError, match="already holds 'grid.png'; give another --out, or --force"):
+    with pytest.raises(UserError, match="already holds 'grid.png'; .*--out, .*--force"):
         explain_cli.run(again)
     assert (out / "grid.png").read_bytes() == before
     assert explain_cli.run([*again, "--force"]) == 0 and (out / "grid.png").read_bytes() != before
@@ -153,15 +153,15 @@ def test_figures_never_share_a_name():
     [
         (["--workdir", "RUN"], "no images; name files or folders"),
         (["PHOTO"], "give --workdir DIR"),
-        (["--workdir", "RUN", "PHOTO", "--checkpoint", "x"], "--checkpoint and --weights go with --model"),
+        (["--workdir", "RUN", "PHOTO", "--checkpoint", "x"], "--checkpoint and --weights need --model"),
         (["--workdir", "RUN", "PHOTO", "--method", "gradcan"], "Did you mean 'gradcam'"),
         (["--workdir", "RUN", "PHOTO", "--cmap", "jet"], "no colour map 'jet'"),
         (["--workdir", "RUN", "PHOTO", "--alpha", "1.5"], "--alpha is 1.5"),
         (["--workdir", "RUN", "PHOTO", "--class", "3"], "--class 3 is out of range; .* 0 to 2"),
         (["--workdir", "RUN", "PHOTO", "--class", "eal"], "has no class 'eal'. Did you mean 'eel'"),
         (["--workdir", "RUN", "PHOTO", "--layer", "blocks_0/norm3"], "no layer 'blocks_0/norm3'"),
-        (["--workdir", "RUN", "PHOTO", "--only", "wrong"], "give --samples too"),
-        (["--workdir", "RUN", "--samples", "4"], "the run has not ended"),
+        (["--workdir", "RUN", "PHOTO", "--only", "wrong"], "add --samples"),
+        (["--workdir", "RUN", "--samples", "4"], "the run has not finished"),
         (["--workdir", "RUN", "nothing.png"], "no file 'nothing.png'"),
         (["--workdir", "RUN", "PHOTO", "--method", "attention_rollout", "--class", "cat"], "has no layer and no class"),
     ],

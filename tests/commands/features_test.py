@@ -129,7 +129,7 @@ def test_mistakes_are_named(weights, tmp_path, capsys):
         (words(weights, *folder, *out, "--unlabelled", "--probe"), "there are no classes"),
         (words(weights, *folder, *out, "--json", tmp_path / "x.json"), "expected one of these"),
         (words(weights, *folder, *out, "--split", "val"), "has no images in its val split"),
-        (words(weights, *folder, *out, "--knn", "0"), "no whole number of 1 or more"),
+        (words(weights, *folder, *out, "--knn", "0"), "not a whole number of 1 or more"),
         (words(weights, *folder, *out, "--knn", "7"), "more neighbours than there are training images, 6"),
         (words(weights, "--data", "digits", *out, "--unlabelled"), "expected --data folder:PATH"),
         (words(weights, *folder, "--out", tmp_path / "other.npz"), "holds something else"),

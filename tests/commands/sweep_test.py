@@ -22,7 +22,7 @@ def test_mistakes_end_with_two_lines(monkeypatch, capsys, tmp_path):
     )
     argv = ["sweep", "--config", str(tmp_path / "run.yaml"), "--workdir", str(tmp_path / "sweep")]
     cases = [
-        ([*argv, "--trials", "0"], "no whole number of 1 or more"),
+        ([*argv, "--trials", "0"], "not a whole number of 1 or more"),
         (["sweep", "--config", str(tmp_path / "run.yaml")], "no --workdir"),
         (["sweep", "--workdir", "x"], "no --config"),
         ([*argv, "--trails", "3"], "'--trials'"),

@@ -172,10 +172,13 @@ def test_mistakes_are_said_in_two_lines(run, copy, photos, tmp_path, capsys):
     at, image = ["--workdir", run], str(sorted(photos.glob("*.png"))[0])
     (copy / "calibration.json").unlink()
     for words, said in (
-        (["predict", *at, image, "--min-confidence", "1.5"], "'1.5' is no probability; expected a number from 0 to 1"),
-        (["predict", *at, image, "--min-confidence", "high"], "'high' is no probability"),
-        (["predict", *at, image, "--temperature", "0"], "'0' is no temperature; expected a positive number, or run"),
-        (["predict", *at, image, "--temperature", "inf"], "'inf' is no temperature"),
+        (
+            ["predict", *at, image, "--min-confidence", "1.5"],
+            "'1.5' is not a probability; expected a number from 0 to 1",
+        ),
+        (["predict", *at, image, "--min-confidence", "high"], "'high' is not a probability"),
+        (["predict", *at, image, "--temperature", "0"], "'0' is not a temperature; expected a positive number, or run"),
+        (["predict", *at, image, "--temperature", "inf"], "'inf' is not a temperature"),
         (["predict", "--workdir", copy, image, "--temperature", "run"], "--calibrate fits one"),
         (["predict", "--workdir", tmp_path / "gone", image, "--temperature", "run"], "no run in"),
         (["eval", *at, "--calibrate", "--data", "digits"], "without --data"),
@@ -183,7 +186,7 @@ def test_mistakes_are_said_in_two_lines(run, copy, photos, tmp_path, capsys):
         (["eval", *at, "--unknown", f"folder:{tmp_path / 'gone'}"], "no such directory"),
         (["eval", *at, "--unknown", f"npz:{run.parent / 'data'}"], "are the known images"),
         (["eval", *at, "--unknown", f"folder:{photos}", "--neighbours", "100"], "100th nearest of 72"),
-        (["eval", *at, "--neighbours", "3"], "--neighbours goes with --unknown"),
+        (["eval", *at, "--neighbours", "3"], "--neighbours needs --unknown"),
         (["eval", *at, "--workdir", copy, "--calibrate"], "--calibrate is for one run"),
         (["eval", *at, "--unknown", f"folder:{photos}", "--tta", "flip"], "--unknown is for one run and one view"),
         (["eval", *at, "--unknown", f"folder:{photos}", "--json", tmp_path / "x.json"], "give --out DIR"),
@@ -199,6 +202,6 @@ def test_mistakes_are_said_in_two_lines(run, copy, photos, tmp_path, capsys):
     (copy / "manifest.json").unlink()
     assert "has no validation split" in failed(capsys, ["eval", "--workdir", copy, "--calibrate"])
     assert (copy / "calibration.json").read_text() == '{"temperature": "hot"}'
-    assert "its temperature is no positive number" in failed(
+    assert "its temperature is not a positive number" in failed(
         capsys, ["predict", "--workdir", copy, image, "--temperature", "run"]
     )

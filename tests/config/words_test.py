@@ -56,7 +56,7 @@ def test_none_is_a_value_of_optional_words_only():
         ("--config.batch_size=1.5", "batch_size"),
         ("--config.batch_size=many", "batch_size"),
         ("--config.model.dept=3", "depth"),
-        ("--config.optim=3", "no config word"),
+        ("--config.optim=3", "no config option"),
         ("--confg.seed=3", "expected --config"),
     ],
 )
@@ -70,8 +70,8 @@ def test_bad_overrides_name_the_nearest_word(override, message):
     "name, text, said",
     [
         ("run.yaml", "num_epochs: 010", "010 begins with 0"),
-        ("run.yaml", "batch_size: 8\nbatch_size: 16", "'batch_size' stands there twice"),
-        ("run.json", '{"optim": {"b1": 0.9, "b1": 0.8}}', "'b1' stands there twice"),
+        ("run.yaml", "batch_size: 8\nbatch_size: 16", "'batch_size' occurs twice"),
+        ("run.json", '{"optim": {"b1": 0.9, "b1": 0.8}}', "'b1' occurs twice"),
         ("run.yaml", "model: {name: resnet18, a.b: 1}", "has a dot"),
         ("run.yaml", "optim.learning_rate: 0.1", "has a dot"),
     ],

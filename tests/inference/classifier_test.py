@@ -85,7 +85,7 @@ def damage(run, tmp_path, **words):
         ({"data__mean": [0.5]}, "damaged.*channels"),
         ({"data__std": [0.0, 1.0, 1.0]}, "damaged"),
         ({"dtype": "float8"}, "damaged.*dtype"),
-        ({"colour": 1}, "no config word"),
+        ({"colour": 1}, "no config option"),
     ],
 )
 def test_a_run_whose_config_was_changed_is_refused(run, tmp_path, words, message):

@@ -117,7 +117,7 @@ def test_absent_empty_and_unknown_files(tmp_path):
     (tmp_path / "empty.safetensors").touch()
     assert_plain(tmp_path / "empty.safetensors", "is empty")
     (tmp_path / "x.txt").write_text("hello, here are no weights")
-    assert_plain(tmp_path / "x.txt", "no weight file that can be read")
+    assert_plain(tmp_path / "x.txt", "not a weight file that can be read")
     for name in ("x.safetensors", "x.bin"):
         (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 22883208\n")
         assert_plain(tmp_path / name, "is a pointer of Git LFS .*git lfs pull")

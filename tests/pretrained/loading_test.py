@@ -27,7 +27,7 @@ def test_without_config_the_tensors_and_fields_decide(tmp_path):
     save_file(helpers.weights(model), tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="misshapen  pos_embed(.|\n)*no square image.* say checkpoint_image_size"):
         load_pretrained(VIT_NAME, tmp_path / "x.safetensors", depth=2)
-    with pytest.raises(UserError, match="checkpoint_image_size=48.0 is no size"):
+    with pytest.raises(UserError, match="checkpoint_image_size=48.0 is not a size"):
         load(VIT_NAME, tmp_path / "x.safetensors", checkpoint_image_size=48.0)
     loaded = load(VIT_NAME, tmp_path / "x.safetensors", depth=2, checkpoint_image_size=(32, 48))
     assert (loaded.model.num_classes, loaded.model.in_channels, loaded.model.image_size) == (7, 2, (32, 48))

@@ -185,7 +185,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path, wholes, 
         if number != victim:
             *_, first, second = said.splitlines()
             assert code not in (0, None), said
-            assert "another" in first and "of this run" in first and "goes on" in second, said
+            assert "another" in first and "of this run" in first and "resumes" in second, said
     finished = run(config, workdir, 1, processes, *overrides)
     assert "resumed at step" in finished[0][1]
     assert_same(whole, workdir)
@@ -209,7 +209,7 @@ def test_those_that_wait_in_vain_say_so(tmp_path):
     )
     *_, first, second = done.stderr.splitlines()
     assert done.returncode not in (0, None)
-    assert "other processes" in first and "are all of them started" in second, done.stderr
+    assert "other processes" in first and "check that all of them were started" in second, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_run_whose_console_goes_away_goes_on_and_keeps_its_lines(tmp_path, mon
         train.train_and_evaluate(config, tmp_path / "run")
     kept = (tmp_path / "run" / streams.NAME).read_text().splitlines()
     reason = getattr(error, "strerror", None) or str(error)
-    assert kept[0] == f"the console takes no more lines ({reason}); they go on here"
+    assert kept[0] == f"the console takes no more lines ({reason}); they continue here"
     assert kept[1].startswith("model ") and kept[-1].startswith("files ")
     assert len(stream.getvalue().splitlines()) == 2
     assert json.loads((tmp_path / "run/summary.json").read_text())["console_lost"] == reason

@@ -131,7 +131,7 @@ class TestAfterARun:
             (["--rows", "god"], "Did you mean 'good'"),
             (["--seeds", "x"], "expected a number of seeds"),
             (["--seeds", "1,1"], "different seeds"),
-            (["--checkpoints", "nowhere"], "is no directory"),
+            (["--checkpoints", "nowhere"], "is not a directory"),
             (["--data", "npz:nowhere"], "holds this study with data off"),
             (["--data", "csv:nowhere.csv"], "holds this study with data off"),
             (["--epoch", "3"], "no option '--epoch'"),

@@ -50,10 +50,13 @@ def test_a_study_is_short_and_every_row_is_valid(file):
         ("STUDY = 3", "has no STUDY"),
         ("1/0", "ZeroDivisionError"),
         ("STUDY = Study(title='a', source='b', rows=[])", "has no rows"),
-        (f"STUDY = Study(title='a', source='b', rows=[Row(name='a b', label='', words={VIT})])", "no name for a row"),
-        ("STUDY = Study(title='a', source='b', rows=[Row(name='report', label='')])", "no name for a row"),
+        (
+            f"STUDY = Study(title='a', source='b', rows=[Row(name='a b', label='', words={VIT})])",
+            "not a name for a row",
+        ),
+        ("STUDY = Study(title='a', source='b', rows=[Row(name='report', label='')])", "not a name for a row"),
         ("STUDY = Study(title='a', source='b', rows=[Row(name='a', label='')] * 2)", "two rows"),
-        ("STUDY = Study(title='a', source='b', rows=[Row(name='a', label='', teacher='b')])", "no row before it"),
+        ("STUDY = Study(title='a', source='b', rows=[Row(name='a', label='', teacher='b')])", "not a row before it"),
         ("STUDY = Study(title='a', source='b', columns=('acuracy',), rows=[Row(name='a', label='')])", "accuracy"),
         (
             "STUDY = Study(title='a', source='b', rows=[Row(name='a', label='', published={'macs': 1})])",

@@ -36,7 +36,7 @@ def given(tmp_path):
         ((("optim.lr", "log", 1e-4, 1e-2),), "'optim.learning_rate'"),
         ((("model.depth", "choice", 1, "two"),), "depth='two' has the wrong type"),
         ((("seed", "int", 0, 9),), "decides what is compared"),
-        ((("sweep.ranges", "int", 0, 9),), "no config word"),
+        ((("sweep.ranges", "int", 0, 9),), "no config option"),
         (("optim.learning_rate",), "expected (word, kind, values...)"),
         ((RATE, RATE), "twice"),
     ],

@@ -60,7 +60,7 @@ BAD = [
     ({"augment__policy": "randaugmnt"}, "augment.policy is 'randaugmnt'"),
     ({"distill__alpha": -0.5}, "distill.alpha is -0.5"),
     ({"loss__on_nan": "ignore"}, "loss.on_nan is 'ignore'"),
-    ({"distill__teacher": "nowhere"}, "distill.teacher 'nowhere' is no run's workdir"),
+    ({"distill__teacher": "nowhere"}, "distill.teacher 'nowhere' is not a run's workdir"),
     ({"distill__teacher": "x", "distill__mode": "token"}, "needs a model with a distillation token"),
 ]
 

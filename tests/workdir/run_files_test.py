@@ -173,7 +173,7 @@ def test_a_finished_run_that_loses_its_best_weights_tests_the_next_best(tmp_path
 
 @pytest.mark.parametrize("sign", list("[]*?\\"))
 def test_a_path_that_no_checkpoint_can_be_read_back_from_is_refused(tmp_path, sign):
-    with pytest.raises(UserError, match="where no checkpoint can lie\nchoose a path without"):
+    with pytest.raises(UserError, match="no checkpoint .*\nchoose a path without"):
         run_files.make_workdir(tmp_path / f"a{sign}b")
     assert not list(tmp_path.iterdir())
 

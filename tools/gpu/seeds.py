@@ -1,7 +1,7 @@
 """The speed run: seeds of a fast recipe one after the other; time to an accuracy, compilation told apart.
 
     python3 tools/gpu/seeds.py OUT --config configs/cifar10_fast_resnet18.py [--data npz:DIR] [--seeds 5]
-        [--target 0.95] [--config.WORD=VALUE ...]
+        [--target 0.95] [--config.OPTION=VALUE ...]
 
 Each seed is a process. The first compiles everything, as its cache of compiled programs is new; the others find it.
 `wall_seconds` is the whole process: start, reading, compilation, training, evaluation, files; `train_seconds` is what
@@ -77,7 +77,7 @@ def main() -> int:
     parser.add_argument("--target", type=float, help="test accuracy, a fraction")
     args, words = parser.parse_known_args()
     if any(not word.startswith("--config.") for word in words):
-        parser.error(f"config options are written --config.WORD=VALUE, not {' '.join(words)}")
+        parser.error(f"config options are written --config.OPTION=VALUE, not {' '.join(words)}")
     if (args.out / "cache").exists():
         parser.error(f"{args.out} has runs already; a first compilation is wanted, so name a new directory")
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Image operations inside the jitted step: pure, key first, any batch size; float images [b, h, w, c].
 
-This module has the config words and the order of operations; geometry, colour, mix and policies have the operations.
+This module has the config options and the order of operations; geometry, colour, mix and policies have the operations.
 """
 
 import math

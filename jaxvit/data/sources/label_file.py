@@ -68,7 +68,7 @@ def read(source: str, file: Path, columns: str | None = None, known: Sequence[st
     """Reads the rows of a label file; see `load`. `known`: the order of the classes of a run.
 
     Raises:
-      UserError: columns that are not there, cells without a file or label, words that are no split.
+      UserError: columns that are not there, cells without a file or label, values that do not name a split.
     """
     table = read_rows(source, file)
     roles = _roles(source, table, columns)
