@@ -79,7 +79,7 @@ def test_seven_examples_train_and_are_found_again(tmp_path, parts, capsys):
         words = ["model.name=tiny_cnn", "data.name=stripes:120", "batch_size=20"]
         args = ["--config", f"{tmp_path / given}.py", "--workdir", str(run), *(f"--config.{word}" for word in words)]
         assert cli.main(args) == 2
-        assert "holds a run of another config" in capsys.readouterr().err
+        assert "holds a run of a different config" in capsys.readouterr().err
 
 
 def test_examples_compute_what_they_say(parts):

@@ -1,4 +1,4 @@
-"""Against timm in a process of its own, and against an earlier measurement."""
+"""Comparison with timm in a separate process, and with an earlier measurement."""
 
 import contextlib
 import json
@@ -41,7 +41,7 @@ def timm_rows(
       repeats: how often the clock is read.
       seconds: of each rate, about.
       eager_too: without torch.compile as well.
-      say: hears what is going on.
+      say: called with lines on the progress.
       done: is given the versions and the rows so far after each of them.
 
     Raises:
@@ -49,7 +49,7 @@ def timm_rows(
     """
     backend = jax.default_backend()
     if backend not in TORCH_DEVICES:
-        raise UserError(f"--compare timm knows no {backend}; expected a CPU or a GPU")
+        raise UserError(f"--compare timm does not support {backend}; expected a CPU or a GPU")
     jobs = [
         {"name": row["model"], **{k: row[k] for k in ("dtype", "mode", "batch_size", "image_size", "fields")}}
         for row in rows
@@ -104,7 +104,7 @@ def _ask(python: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         said = errors.read().strip().splitlines() or ["no message"]
     if process.returncode:
         reason = escape.message(said[-1], 200)
-        raise UserError(f"timm cannot be measured with {python!r}: {reason}\n--torch-python names another Python")
+        raise UserError(f"timm cannot be measured with {python!r}: {reason}\n--torch-python chooses another Python")
 
 
 def _end(process: subprocess.Popen) -> None:

@@ -1,4 +1,4 @@
-"""The whole training loop, data and metrics included, against its bare step: what lies between is overhead."""
+"""The whole training loop, data and metrics included, compared with its step alone: the difference is overhead."""
 
 import tempfile
 from pathlib import Path
@@ -18,7 +18,7 @@ CLASSES = 10
 def measure_loop(
     settings: Settings, batch_size: int, *, data_name: str | None = None, seconds: float = 4.0, augment: bool = True
 ) -> dict[str, Any]:
-    """Trains for an epoch and times the bare step of the same run; returns rates and the gap between them.
+    """Trains for an epoch and times the step alone of the same run; returns rates and the gap between them.
 
     Args:
       settings: the model.

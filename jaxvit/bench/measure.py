@@ -45,7 +45,7 @@ def measure(
       batch_size: images a call; None doubles it while that pays and fits.
       effort: how long to measure.
       ceiling: FLOP/s of the device, for the share used; None leaves it out.
-      say: hears what is going on.
+      say: called with lines on the progress.
 
     Raises:
       UserError: the batch does not fit the device's memory.
@@ -62,7 +62,7 @@ def measure(
     except Exception as error:
         if is_out_of_memory(error):
             raise UserError(
-                f"{subject.settings.name} {mode} does not fit the device at batch {batch_size}; give a smaller one"
+                f"{subject.settings.name} {mode} does not fit the device at batch {batch_size}; choose a smaller one"
             ) from None
         raise
     after = machine.device_peak()

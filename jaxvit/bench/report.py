@@ -128,8 +128,8 @@ def print_tables(report: dict[str, Any]) -> None:
         if row["mode"] == "loop":
             print(
                 f"{row['model']} {row['dtype']}, batch {row['batch_size']}: the training loop with data "
-                f"({row['data']}) makes {rate(row['images_per_second']['median'])} images/s, its bare step "
-                f"{rate(row['step_images_per_second']['median'])}; gap {row['gap']:.1%} (aim: below 5 %)"
+                f"({row['data']}) reaches {rate(row['images_per_second']['median'])} images/s, its step alone "
+                f"{rate(row['step_images_per_second']['median'])}; gap {row['gap']:.1%} (target: below 5 %)"
             )
 
 

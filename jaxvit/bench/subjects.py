@@ -114,7 +114,7 @@ def make_subject(settings: Settings, *, abstract: bool = False) -> Subject:
         fields["image_size"] = settings.image_size
     model: Any = models.create_model(settings.name, dtype=DTYPES[settings.dtype], **fields)
     if not model.num_classes:
-        raise UserError("a model without classes cannot be measured; leave num_classes out or above 0")
+        raise UserError("a model without classes cannot be measured; leave num_classes out or set it above 0")
     shape = (*to_pair(model.image_size), model.in_channels)
     init = functools.partial(init_variables, model.clone(dtype=None), image_shape=shape)
     key = jax.random.key(0)

@@ -56,7 +56,7 @@ def split_batch(config: Config, num_train: int) -> tuple[int, int]:
     batch_size = min(config.batch_size, num_train)
     batch_size -= batch_size % math.lcm(accum_steps, min(m, batch_size))
     if batch_size < 1:
-        raise UserError(f"{num_train} training images are fewer than optim.accum_steps or optim.sam.m ask for")
+        raise UserError(f"{num_train} training images are fewer than optim.accum_steps or optim.sam.m need")
     return batch_size, max(accum_steps, batch_size // m)
 
 
@@ -91,9 +91,7 @@ def steps_per_dispatch(
     """
     if wanted is not None:
         if wanted > 1 and not able:
-            needs = (
-                "images on the device, parallel.mode=jit and no teacher whose answers are kept (one without augment.*)"
-            )
+            needs = "images on the device, parallel.mode=jit and no teacher with stored logits (one without augment.*)"
             raise UserError(f"steps_per_dispatch {wanted} needs {needs}")
         return wanted
     if not able or dry_run or platform() == "cpu":

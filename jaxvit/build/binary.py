@@ -35,15 +35,15 @@ def check(config: Config, facts: Facts) -> None:
         return
     if config.loss.name not in losses.SEVERAL:
         raise UserError(
-            f"{name} has several labels per image, loss.name={config.loss.name} takes one\n"
-            "--config.loss.name=bce asks for each class on its own"
+            f"{name} has several labels per image, loss.name={config.loss.name} accepts only one\n"
+            "--config.loss.name=bce predicts each class independently"
         )
     others = {
-        "distill.teacher": "a teacher answers with one class",
-        "loss.class_weights": "loss.pos_weight=balanced weighs the rare ones",
-        "loss.logit_adjustment": "loss.pos_weight=balanced weighs the rare ones",
-        "data.sampling": "loss.pos_weight=balanced weighs the rare ones",
-        "data.imbalance": "it is for one label",
+        "distill.teacher": "a teacher predicts one class",
+        "loss.class_weights": "loss.pos_weight=balanced gives rare classes more weight",
+        "loss.logit_adjustment": "loss.pos_weight=balanced gives rare classes more weight",
+        "data.sampling": "loss.pos_weight=balanced gives rare classes more weight",
+        "data.imbalance": "it needs one label per image",
     }
     for word, why in others.items():
         if _value(config, word):

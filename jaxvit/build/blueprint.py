@@ -1,7 +1,7 @@
 """Everything of a run that follows from its config, facts of the data and the devices: from shapes, nothing allocated.
 
-Training realises it (weights, data, checkpoints), `plan` compiles it for devices that are not here, `bench` and the
-header print from it.
+Training realises it (weights, data, checkpoints), `plan` compiles it for devices that this machine does not have, and
+`bench` and the header print from it.
 """
 
 import dataclasses
@@ -64,7 +64,7 @@ class Blueprint:
 
     @property
     def mapped(self) -> bool:
-        """Whether each device has a program of its own."""
+        """Whether each device runs its own program."""
         return self.config.parallel.mode == "pmap"
 
     def is_sharp(self, step: int) -> bool:
@@ -76,7 +76,7 @@ class Blueprint:
         return sam.rho > 0 and bool(optim.sam_active(step, self.batches.total_steps, every=every, start_fraction=start))
 
     def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes, types and places of what a training step reads beside the state."""
+        """Shapes, types and places of what a training step reads in addition to the state."""
         n, split = self.batches.size, sharding.batch_sharding(self.mesh)
         stored = self.facts.shape or (*self.config.data.image_size, len(self.config.data.mean))
         label = ((self.facts.num_classes,), jnp.uint8) if self.facts.several else ((), jnp.int32)

@@ -1,4 +1,4 @@
-"""The one check of a config, whichever way it comes in, before data or weights are read or anything is made."""
+"""The one check of a config, however it was given, before data or weights are read."""
 
 from jaxvit import models, optim
 from jaxvit.config import checks
@@ -11,7 +11,7 @@ def check(config: Config) -> None:
     """Checks options, types, values and the names of models, their fields, optimisers, schedules and policies.
 
     Raises:
-      UserError: the first that cannot be, with the nearest one that can.
+      UserError: the first one that is not valid, with the nearest valid choice.
     """
     checks.validate(config)
     losses.check(config.loss.to_dict())

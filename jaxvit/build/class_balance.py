@@ -1,4 +1,4 @@
-"""What the sizes of the classes change in the loss, and what a run says of them."""
+"""The effect of class sizes on the loss, and what a run prints about them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -48,7 +48,7 @@ def class_weights(config: Config, facts: Facts) -> np.ndarray | None:
     """The weights of the loss, float64 [k], of mean 1 over the images of an epoch; None: all alike.
 
     "balanced" is n / (k n_c), as scikit-learn's; "sqrt" its square root; "effective" (1 - beta) / (1 - beta^n_c)
-    (Cui et al., 2019). The words give a class without training images the weight 0.
+    (Cui et al., 2019). These names give a class without training images the weight 0.
     """
     word = config.loss.class_weights
     if word is None:
@@ -86,21 +86,25 @@ def describe(config: Config, facts: Facts, class_names: Sequence[str]) -> list[s
     used = [word for word, on in means.items() if on]
     if ratio > APART:
         lines.append(
-            f"classes are {ratio:.3g}:1 apart: {class_names[most]!r} has {counts[most]:,} training images, "
+            f"class sizes differ by {ratio:.3g}:1: {class_names[most]!r} has {counts[most]:,} training images, "
             f"{class_names[least]!r} {counts[least]:,}"
         )
         if not used:
             lines.append(
-                "data.sampling=balanced, loss.class_weights=balanced or loss.logit_adjustment=1 help rare classes, "
-                "early_stopping.metric=balanced_accuracy counts them alike"
+                "data.sampling=balanced, loss.class_weights=balanced or loss.logit_adjustment=1 help rare classes; "
+                "early_stopping.metric=balanced_accuracy gives all classes the same weight"
             )
     if len(counts) > len(there):
         empty = class_names[int(np.flatnonzero(counts == 0)[0])]
-        lines.append(f"{len(counts) - len(there)} of {len(counts)} classes have no training images, as {empty!r}")
+        lines.append(
+            f"{len(counts) - len(there)} of {len(counts)} classes have no training images, for example {empty!r}"
+        )
     if sampling == "balanced" and loss.logit_adjustment:
-        lines.append("loss.logit_adjustment changes nothing, as data.sampling=balanced draws all classes alike")
+        lines.append(
+            "loss.logit_adjustment has no effect, because data.sampling=balanced draws all classes equally often"
+        )
     elif len(used) > 1:
-        lines.append(f"{' and '.join(used)} correct for the sizes of the classes each; one is usual")
+        lines.append(f"{' and '.join(used)} each correct for class sizes; normally one of them is used")
     return lines
 
 

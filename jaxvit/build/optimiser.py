@@ -26,7 +26,7 @@ def check(config: Config) -> None:
 def with_numbers(config: Config) -> Config:
     """Returns a copy whose rates, decays, radii and probabilities are `numbers.Number`s: arguments of a step.
 
-    Constants of its program remain what shapes it (whole numbers, words, tuples), the fields of the model, and whether
+    Constants of its program remain what shapes it (whole numbers, text, tuples), the fields of the model, and whether
     a thing is on: 0 stays 0.
     """
     config = copy.deepcopy(config)
@@ -71,10 +71,10 @@ def make_optimizer(config: Config, params: Any, trainable: Any, schedule: Callab
 
 
 def _own_options(options: dict[str, Any], declared: Collection[str], section: str) -> dict[str, Any]:
-    """The words of a section's `options`. Raises UserError where one is an option of the section itself."""
+    """The entries of a section's `options`. Raises UserError where one is an option of the section itself."""
     twice = sorted(set(options) & set(declared))
     if twice:
-        raise UserError(f"{section}.options.{twice[0]} is not read; the option is {section}.{twice[0]}")
+        raise UserError(f"{section}.options.{twice[0]} is ignored; the option is {section}.{twice[0]}")
     return {word: tuple(value) if isinstance(value, list) else value for word, value in options.items()}
 
 

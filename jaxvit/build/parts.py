@@ -86,7 +86,7 @@ def make_to_float(in_channels: int) -> Callable[[Array], Array]:
 def make_normalise(
     image_size: tuple[int, int], interpolation: str, mean: tuple, std: tuple
 ) -> Callable[[Array], Array]:
-    """Returns float32 images in [0, 1] -> resized to `image_size`, less `mean`, over `std`."""
+    """Returns float32 images in [0, 1] -> resized to `image_size`, minus `mean`, divided by `std`."""
     mean_, std_ = (np.asarray(v, np.float32).reshape(1, 1, 1, -1) for v in (mean, std))
 
     def normalise(images: Array) -> Array:

@@ -34,17 +34,19 @@ class Phase:
 
 
 def read_phases(freeze: str, unfreeze: Sequence[Any], num_epochs: int) -> list[tuple[int, str]]:
-    """Returns (first epoch, counted from 0, what is frozen from there on) of each phase, from the config's words.
+    """Returns (first epoch, counted from 0, what is frozen from there on) of each phase, from the config.
 
     Raises:
-      UserError: an entry is no such pair, or the epochs do not rise or are not reached.
+      UserError: an entry is not such a pair, or the epochs do not increase or are not reached.
     """
     phases = [(0, freeze)]
     for entry in unfreeze:
         pair: tuple[Any, ...] = tuple(entry) if isinstance(entry, list | tuple) else ()
         whole = len(pair) == 2 and isinstance(pair[0], int) and not isinstance(pair[0], bool)
         if not whole or not isinstance(pair[1], str):
-            raise UserError(f"optim.unfreeze has {entry!r}; expected (epochs done, optim.freeze word), as {EXAMPLE}")
+            raise UserError(
+                f"optim.unfreeze has {entry!r}; expected (epochs done, value of optim.freeze), such as {EXAMPLE}"
+            )
         if pair[0] <= phases[-1][0]:
             raise UserError(f"optim.unfreeze: epoch {pair[0]} does not come after {phases[-1][0]}; expected {EXAMPLE}")
         if pair[0] >= num_epochs:
@@ -64,9 +66,9 @@ def trainable_masks(params: Any, phases: Sequence[tuple[int, str]]) -> list[Any]
         old, new = tree.named_leaves(before), tree.named_leaves(after)
         again = [path for path in old if old[path] and not new[path]]
         if again:
-            raise UserError(f"optim.unfreeze: {freeze!r} of epoch {epoch} freezes {again[0]}, which trained before")
+            raise UserError(f"optim.unfreeze: {freeze!r} of epoch {epoch} freezes {again[0]}, which was trained before")
         if old == new:
-            raise UserError(f"optim.unfreeze: {freeze!r} of epoch {epoch} thaws nothing")
+            raise UserError(f"optim.unfreeze: {freeze!r} of epoch {epoch} unfreezes nothing")
     return found
 
 
@@ -140,7 +142,7 @@ def make_phases(
 def thawed(old: TrainState, fresh: TrainState) -> TrainState:
     """Returns `fresh`, the new phase's state at step 0 with the weights of `old`, at the place where `old` stands.
 
-    The optimiser begins anew, except for its place in the schedule; the averages of the weights go on.
+    The optimiser restarts, except for its position in the schedule; the averages of the weights continue.
     """
     ema = fresh.ema
     if ema:

@@ -31,21 +31,21 @@ def complete(config: Config, facts: Facts) -> Config:
     weights = _weights_data_config(config)
     if config.pretrained and parts.pretrained_name(config.pretrained) not in (None, models.split_tag(m.name)[0]):
         raise UserError(
-            f"pretrained {config.pretrained!r} does not belong to model.name {m.name!r}; both must name the same model"
+            f"pretrained {config.pretrained!r} does not match model.name {m.name!r}; both must name the same model"
         )
 
     num_classes = facts.num_classes
     if given.get("num_classes", num_classes) != num_classes:
         raise UserError(f"model.num_classes is {given['num_classes']}; {d.name} has {num_classes} classes")
     if "dtype" in given:
-        raise UserError("model.dtype is not read; the option is dtype, float32 or bfloat16")
+        raise UserError("model.dtype is ignored; the option is dtype, float32 or bfloat16")
     in_channels = given.get("in_channels", weights["in_channels"] if weights else facts.in_channels)
     if in_channels not in (1, 3, facts.in_channels):
-        raise UserError(f"model.in_channels is {in_channels}; {d.name} can be read as 1 (grey) or 3 (RGB)")
+        raise UserError(f"model.in_channels is {in_channels}; {d.name} has images of 1 (grey) or 3 (RGB) channels")
 
     sizes = [to_pair(_size(s)) for s in (given.get("image_size"), d.image_size) if s is not None]
     if len(set(sizes)) > 1:
-        raise UserError(f"model.image_size {sizes[0]} and data.image_size {sizes[1]} differ; give one of them")
+        raise UserError(f"model.image_size {sizes[0]} and data.image_size {sizes[1]} differ; set only one of them")
     size = sizes[0] if sizes else natural_size(facts.image_size, fields, given, weights, patches=patches)
 
     if config.augment.crop_padding >= min(size):
@@ -53,7 +53,7 @@ def complete(config: Config, facts: Facts) -> Config:
 
     mean, std = (d.mean, d.std) if d.mean is not None else (None, None)
     if (d.mean is None) != (d.std is None):
-        raise UserError("data.mean and data.std come together; only one of them is set")
+        raise UserError("data.mean and data.std must be set together; only one of them is set")
     if mean is None:
         mean, std = (weights["mean"], weights["std"]) if weights else (facts.mean, facts.std)
     mean, std = (_per_channel(v, in_channels, word) for v, word in ((mean, "mean"), (std, "std")))
@@ -92,8 +92,8 @@ def check_student(mode: str, fields: Mapping[str, Any], name: str) -> dict[str, 
         return {}
     if not fields.get("distilled"):
         raise UserError(
-            f"distill.mode=token needs a model with a distillation token, as deit_tiny_distilled_patch16_224; {name} "
-            "has none"
+            f"distill.mode=token needs a model with a distillation token, "
+            f"such as deit_tiny_distilled_patch16_224; {name} has none"
         )
     return {"distilled_training": True}
 
@@ -142,7 +142,7 @@ def natural_size(
 
 def _per_channel(values: Any, in_channels: int, word: str) -> tuple[float, ...]:
     if not all(isinstance(v, int | float) for v in values):
-        raise UserError(f"data.{word} is {tuple(values)}; expected numbers, as (0.5, 0.5, 0.5)")
+        raise UserError(f"data.{word} is {tuple(values)}; expected numbers, such as (0.5, 0.5, 0.5)")
     values = tuple(float(v) for v in values)
     if len(values) == in_channels:
         return values

@@ -22,7 +22,7 @@ from jaxvit.runtime.paths import expand
 from jaxvit.workdir import run_files
 
 Array = jax.Array
-LEFT_OUT = "the teacher is left out, its model is not known: its forward pass and its weights are not counted"
+LEFT_OUT = "the teacher is left out because its model is not known: its forward pass and its weights are not counted"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def describe(teacher: Teacher, cached: bool) -> str:
 
 
 def outline(teacher: str, model: str | None, num_classes: int) -> Teacher | None:
-    """A teacher in shapes: its model by name, or from a run's config.json; None where that is not known.
+    """The shapes of a teacher: its model by name, or from a run's config.json; None where that is not known.
 
     Raises UserError where it has no classifier.
     """

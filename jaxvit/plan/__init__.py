@@ -1,1 +1,1 @@
-"""Plans: the training step of a config compiled for hardware that is not there, and what follows from it."""
+"""Plans: the training step of a config compiled for hardware that is not present, and its estimated cost."""

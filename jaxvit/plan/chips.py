@@ -72,19 +72,21 @@ def parse(name: str) -> Topology:
     kind, _, sizes = name.strip().lower().partition(":")
     if kind not in CHIPS:
         known = ", ".join(CHIPS)
-        raise UserError(f"no chip {kind!r}; expected {known}, as in v5e:4x4, h200:8 or cpu:8.{suggest(kind, CHIPS)}")
+        raise UserError(
+            f"no chip {kind!r}; expected {known}, for example v5e:4x4, h200:8 or cpu:8.{suggest(kind, CHIPS)}"
+        )
     if not re.fullmatch(r"[1-9]\d{0,3}(x[1-9]\d{0,3})*", sizes):
-        raise UserError(f"topology {name!r} names no slice; expected for example v5e:4x4, v5p:4x4x4 or cpu:8")
+        raise UserError(f"topology {name!r} does not name a slice; expected for example v5e:4x4, v5p:4x4x4 or cpu:8")
     shape, chip = [int(size) for size in sizes.split("x")], CHIPS[kind]
     if kind == "cpu":
         if len(shape) > 1 or shape[0] > 256:
-            raise UserError(f"topology {name!r}: processors are counted, at most 256, as in cpu:8")
+            raise UserError(f"topology {name!r}: expected a number of processors of at most 256, such as cpu:8")
     elif chip.platform == "gpu":
         if len(shape) > 1 or shape[0] > 8:
-            raise UserError(f"topology {name!r}: the GPUs of a node are counted, at most 8, as in {kind}:8")
+            raise UserError(f"topology {name!r}: expected a number of GPUs of at most 8, such as {kind}:8")
     elif len(shape) != chip.dimensions:
         example = "x".join(["4"] * chip.dimensions)
         raise UserError(
-            f"topology {name!r}: slices of {chip.kind} have {chip.dimensions} sides, as in {kind}:{example}"
+            f"topology {name!r}: slices of {chip.kind} have {chip.dimensions} sides, such as {kind}:{example}"
         )
     return Topology(f"{kind}:{sizes}", chip, tuple(shape))

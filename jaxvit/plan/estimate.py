@@ -79,7 +79,7 @@ def suggest(found: Compiled, capacity: float) -> list[str]:
     if found.resident_bytes > capacity / 10:
         said.append("--config.data.resident_mb=1: the data stay on the host")
     if "remat" in models.model_fields(config.model.name) and not config.model.get("remat"):
-        said.append("--config.model.remat=true: activations are computed twice and not kept, about a third more FLOPs")
+        said.append("--config.model.remat=true: activations are recomputed instead of stored, about a third more FLOPs")
     most = found.devices // config.parallel.tensor if config.parallel.mode == "jit" else 0  # pmap keeps it whole
     shares = [n for n in range(2, most + 1) if most % n == 0 and n > config.parallel.fsdp]
     whole = found.state_bytes * config.parallel.fsdp
@@ -88,7 +88,7 @@ def suggest(found: Compiled, capacity: float) -> list[str]:
         said.append(f"--config.parallel.fsdp={enough[0]}: the state split over {enough[0]} devices")
     elif shares and whole > capacity / 4:
         said.append(
-            f"--config.parallel.fsdp={shares[-1]}: the state split over {shares[-1]} devices (not enough alone)"
+            f"--config.parallel.fsdp={shares[-1]}: the state split over {shares[-1]} devices (not sufficient alone)"
         )
     if free > 0:
         per_device = found.batch_size / found.devices / parts
@@ -96,15 +96,15 @@ def suggest(found: Compiled, capacity: float) -> list[str]:
         while times < per_device and per_device % times:
             times += 1
         if times <= per_device and parts * times < found.batch_size:
-            said.append(f"--config.optim.accum_steps={parts * times}: the same batch in smaller parts")
+            said.append(f"--config.optim.accum_steps={parts * times}: the same batch in smaller micro-batches")
         smaller = int(found.batch_size * free / rest) // unit * unit
         if 0 < smaller < found.batch_size:
-            said.append(f"--config.batch_size={smaller}: about what fits")
+            said.append(f"--config.batch_size={smaller}: about the largest batch that fits")
     return said or ["a slice with more chips, or chips with more memory"]
 
 
 def lines(plan: dict[str, Any]) -> list[str]:
-    """Returns the plan in words."""
+    """Returns the plan as lines of text."""
     out = [
         f"{plan['model']} at {plan['image_size'][0]}x{plan['image_size'][1]}, {count(plan['parameters'])} parameters, "
         f"batch {plan['batch_size']}, {plan['dtype']}, on {plan['devices']} x {plan['chip']} ({plan['topology']})"
@@ -113,25 +113,25 @@ def lines(plan: dict[str, Any]) -> list[str]:
     out.append(f"mesh      {mesh}; {plan['mode']}; compiled in {plan['compile_seconds']:.0f} s")
     out += [f"note      {note}" for note in plan["notes"]]
     capacity = plan["capacity_bytes"]
-    of = f" of {capacity / GB:.0f} GiB a chip ({plan['memory_bytes'] / capacity:.0%})" if capacity else " a device"
+    of = f" of {capacity / GB:.0f} GiB per chip ({plan['memory_bytes'] / capacity:.0%})" if capacity else " a device"
     out.append(
         f"memory    {plan['memory_bytes'] / GB:.2f} GiB{of}; state {plan['state_bytes'] / GB:.2f} GiB, "
         f"resident data {plan['resident_data_bytes'] / GB:.2f} GiB"
     )
     out.append(
-        f"FLOPs     {count(plan['step_flops_per_device'])} a device and step; {count(plan['step_flops_counted'])} in "
-        f"matmuls and convolutions on all; forward {plan['forward_gmacs_per_image']:.3g} GMACs an image"
+        f"FLOPs     {count(plan['step_flops_per_device'])} per device and step; {count(plan['step_flops_counted'])} in "
+        f"matmuls and convolutions on all; forward {plan['forward_gmacs_per_image']:.3g} GMACs per image"
     )
     for kind, entry in plan["collectives"].items():
         out.append(
             f"traffic   {kind}: {entry['operations']:.0f}, {entry['bytes'] / 1e6:,.1f} MB, "
-            f"{entry['sent'] / 1e6:,.1f} MB sent by each device a step"
+            f"{entry['sent'] / 1e6:,.1f} MB sent by each device per step"
         )
     if plan["step_seconds"]:
         limits = ", ".join(f"{name} {1e3 * v:.4g} ms" for name, v in plan["limits_seconds"].items() if v is not None)
         out.append(
-            f"time      at least {1e3 * plan['step_seconds']:.4g} ms a step (roofline: {limits}), "
+            f"time      at least {1e3 * plan['step_seconds']:.4g} ms per step (roofline: {limits}), "
             f"at most {plan['images_per_second']:,.0f} images/s and MFU {plan['mfu']:.0%}"
         )
-    out.append("fits      yes" if plan["fits"] else "fits      NO; what would help, by estimate:")
+    out.append("fits      yes" if plan["fits"] else "fits      NO; estimates of what would help:")
     return out + [f"          {suggestion}" for suggestion in plan["suggestions"]]

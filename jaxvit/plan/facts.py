@@ -42,10 +42,10 @@ UNKNOWN = (1000, 1_281_167, 50_000, None)  # ImageNet-1k
 def find(config: Config, num_classes: int | None = None, num_train: int | None = None) -> Facts:
     """Returns the facts from the name, the headers of the files, or the arguments, which go first.
 
-    Of data that are not here and not known, those of ImageNet are assumed, which the note says.
+    For data that are not on this machine and not known, the plan assumes those of ImageNet; the note says so.
     """
     kind, _, argument = str(config.data.name).partition(":")
-    several, why = False, "is not here"
+    several, why = False, "is not on this machine"
     known = KNOWN.get(argument.partition("/")[0] if kind == "tfds" else kind)
     if kind == "npz" and (expand(argument) / "train.npz").is_file():
         known, several = _npz(expand(argument))
@@ -59,7 +59,7 @@ def find(config: Config, num_classes: int | None = None, num_train: int | None =
     if known is None:
         given = num_classes or config.model.get("num_classes")
         known = (int(given or UNKNOWN[0]), *UNKNOWN[1:])
-        note = f"{config.data.name} {why}; assumed are photos, {known[0]:,} classes (--num-classes N)"
+        note = f"{config.data.name} {why}; the plan assumes photos, {known[0]:,} classes (--num-classes N)"
         note += f" and {num_train or known[1]:,} training images (--num-train N)"
     classes, train, test, shape = known
     facts = _drawn(config, num_classes or classes, num_train or train, test, shape, note)
@@ -116,9 +116,9 @@ def _within(kind: str, argument: str, columns: str | None) -> tuple[tuple[int, i
         found = hf.count(argument, columns) if kind == "hf" else wds.count(argument)
     except UserError as error:
         said = str(error).splitlines()[0].removeprefix(f"{kind}:{argument}: ").rstrip(".")
-        return None, False, f"cannot be looked into ({said})"
+        return None, False, f"cannot be read ({said})"
     if found is None:
-        return None, False, "has too many shards to look into"
+        return None, False, "has too many shards to read"
     images, class_names, several = found
     return _photos(images, len(class_names)), several, ""
 

@@ -1,4 +1,4 @@
-"""GPUs that are not here, as XLA's compiler wants them described; the `cuda` extra brings the compiler."""
+"""GPUs that this machine does not have, as XLA's compiler expects them; the `cuda` extra brings the compiler."""
 
 from typing import Any
 

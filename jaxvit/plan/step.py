@@ -1,4 +1,4 @@
-"""The training step of a config, from shapes alone, compiled for devices that need not exist."""
+"""The training step of a config, from shapes alone, compiled for devices that need not be present."""
 
 import contextlib
 import dataclasses
@@ -34,7 +34,7 @@ class Compiled:
     parameters: int
     state_bytes: int  # parameters, statistics, optimiser, average
     resident_bytes: int  # data that are kept on the device
-    memory_bytes: float  # arguments, results and temporaries of the step, less what they share
+    memory_bytes: float  # arguments, results and temporaries of the step, minus what they share
     fits: bool  # as far as the compiler says: it refuses programs that need too much
     forward_macs: int  # of one image
     counted_flops: float  # of the whole step on all devices: its matmuls and convolutions
@@ -78,7 +78,7 @@ def compile_step(given: Config, known: Facts, topology: chips.Topology) -> Compi
         notes.append(LEFT_OUT if teacher is None else f"teacher {describe(teacher, blueprint.teacher_cached)}")
     if mesh.size < topology.chips:
         size = blueprint.batches.size
-        notes.append(f"a batch of {size} divides over {mesh.size} of the {topology.chips} devices only")
+        notes.append(f"a batch of {size} divides over only {mesh.size} of the {topology.chips} devices")
     state, sharp = phase.template, True in phase.train_steps  # the larger step, where there are two
     asked = None
     if teacher is not None and not blueprint.teacher_cached:

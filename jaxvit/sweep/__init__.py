@@ -1,4 +1,4 @@
-"""Hyper-parameter search: ranges of config options, trials that are runs, a table and a picture of what came out."""
+"""Hyper-parameter search: ranges of config options, trials that are runs, a table and a picture of the outcome."""
 
 from jaxvit.sweep.ranges import Range, apply, read_ranges
 from jaxvit.sweep.trials import search

@@ -1,4 +1,4 @@
-"""What came out of a search: a row per trial, as trials.csv, sweep.png, best.json and a table."""
+"""The outcome of a search: a row per trial, as trials.csv, sweep.png, best.json and a table."""
 
 import math
 import shlex
@@ -76,12 +76,12 @@ def write(
 
 
 def repeat(command: str, words: dict[str, str]) -> str:
-    """The command line that trains with the words."""
+    """The command line that trains with the values."""
     return " ".join(filter(None, [command, shlex.join(f"--config.{word}={value}" for word, value in words.items())]))
 
 
 def show(rows: Sequence[dict[str, Any]], config: Config, directory: Path, command: str) -> None:
-    """Prints the best trials, what became of the others, and how to test the best and train with its words.
+    """Prints the best trials, what became of the others, and how to test the best one and train with its values.
 
     Raises:
       RunError: no trial is complete.
@@ -91,7 +91,9 @@ def show(rows: Sequence[dict[str, Any]], config: Config, directory: Path, comman
     counts = {state: sum(row["state"] == state for row in rows) for state in STATES.values()}
     said = ", ".join(f"{n} {state}" for state, n in counts.items() if n)
     if not best:
-        raise RunError(f"{len(rows)} trials ({said}), none of them complete; reasons in {directory / 'trials.csv'}")
+        raise RunError(
+            f"{len(rows)} trials ({said}), none of them is complete; the reasons are in {directory / 'trials.csv'}"
+        )
     words = list(best[0]["words"])
     form = "{:.2%}" if metric not in ("loss", "nll") else "{:.4f}"
     shown = [
@@ -100,8 +102,8 @@ def show(rows: Sequence[dict[str, Any]], config: Config, directory: Path, comman
     ]
     console.table(f"{len(rows)} trials ({said})", ("trial", f"val/{metric}", "epochs", *words), shown)
     trial = directory / name(best[0]["trial"])
-    console.say(f"\nthe best, {trial}, again:\n{repeat(command, best[0]['words'])}")
-    console.say(f"its test split, which no trial has looked at: eval --workdir {shlex.quote(str(trial))}")
+    console.say(f"\nthe best trial, {trial}; to train it again:\n{repeat(command, best[0]['words'])}")
+    console.say(f"to evaluate it on the test split, which no trial has used: eval --workdir {shlex.quote(str(trial))}")
     console.say(f"all trials: {directory / 'trials.csv'}, picture: {directory / 'sweep.png'}")
 
 
@@ -110,7 +112,7 @@ def _labels(found: Range) -> list[str]:
 
 
 def draw(path: Path, rows: Sequence[dict[str, Any]], ranges: Sequence[Range], metric: str) -> None:
-    """Draws the values in the order of the trials with the best so far, then against each word; nothing for nothing."""
+    """Draws the values by trial with the best so far, and against each option; nothing without a complete trial."""
     if not any(row["value"] is not None or row["state"] == "failed" for row in rows):
         return
     with drawing.style():

@@ -1,4 +1,4 @@
-"""What is searched: `config.sweep.ranges`, each (word, kind, values...), and the config of one draw."""
+"""What is searched: `config.sweep.ranges`, each (option, kind, values...), and the config of one draw."""
 
 import copy
 import math
@@ -32,7 +32,7 @@ class Range(NamedTuple):
     values: tuple[Any, ...]
 
     def draw(self, trial: Any) -> Any:
-        """Returns the value that an Optuna trial has for the word."""
+        """Returns the value that an Optuna trial has for the option."""
         if self.kind == "choice":
             labels = [label(value) for value in self.values]
             return self.values[labels.index(trial.suggest_categorical(self.word, labels))]
@@ -51,7 +51,7 @@ def read_ranges(config: Config) -> tuple[Range, ...]:
     """Returns the ranges of `config.sweep.ranges`.
 
     Raises:
-      UserError: there are none, a word or kind is unknown, or a value may not stand there.
+      UserError: there are none, an option or kind is unknown, or a value is not valid.
     """
     entries = config.sweep.ranges
     if not entries:
@@ -82,7 +82,7 @@ def check_model(ranges: Sequence[Range], complete: Config) -> None:
 
 def _read(entry: Any, config: Config) -> Range:
     if not isinstance(entry, Sequence) or isinstance(entry, str) or len(entry) < 3:
-        raise UserError(f"sweep.ranges has {entry!r}; expected (word, kind, values...), as {EXAMPLE}")
+        raise UserError(f"sweep.ranges has {entry!r}; expected (option, kind, values...), such as {EXAMPLE}")
     word, kind, *values = entry
     _check_word(word, config)
     if not isinstance(kind, str) or kind not in KINDS:
@@ -100,18 +100,18 @@ def _read(entry: Any, config: Config) -> Range:
     whole = kind != "int" or all(v == int(v) for v in numbers)
     if len(numbers) != 2 or len(values) != 2 or not whole or not numbers[0] < numbers[1]:
         wanted = "whole numbers" if kind == "int" else "numbers"
-        raise UserError(f"sweep.ranges: {word} is {kind} {tuple(values)}; expected two {wanted}, the lower one first")
+        raise UserError(f"sweep.ranges: {word} is {kind} {tuple(values)}; expected two {wanted}, the lower end first")
     if kind == "log" and numbers[0] <= 0:
         raise UserError(f"sweep.ranges: {word} is log {tuple(values)}; a logarithm needs ends above 0")
     return Range(word, kind, tuple(map(int if kind == "int" else float, numbers)))
 
 
 def _check_word(word: Any, config: Config) -> None:
-    """Raises UserError unless a config may vary the word."""
+    """Raises UserError unless a config may vary the option."""
     known = [w for w in config_lib.declared() if not w.startswith("sweep.")]
     known += [f"model.{field}" for field in models.model_fields(config.model.name)]
     if word in FIXED:
-        raise UserError(f"sweep.ranges: {word} decides what is compared, and must be the same for all trials")
+        raise UserError(f"sweep.ranges: {word} must be the same for all trials, because it decides what is compared")
     if word not in known and not str(word).startswith(OPEN[1:]):
         raise UserError(f"sweep.ranges: no config option {word!r}.{suggest(str(word), known)}")
 

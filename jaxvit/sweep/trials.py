@@ -33,7 +33,7 @@ def search(config: Config, workdir: str | os.PathLike[str], trials: int, *, comm
 
     A trial is a run in DIR/trial_0000 and so on, its value the best validation metric (`early_stopping.metric`).
     DIR/study.db is Optuna's; trials.csv and best.json are written anew after each trial, sweep.png at the end. An
-    interrupted trial is resumed. One that diverges or does not fit into memory is recorded, and the search goes on.
+    interrupted trial is resumed. One that diverges or does not fit into memory is recorded, and the search continues.
 
     No trial looks at the test split.
 
@@ -53,15 +53,17 @@ def search(config: Config, workdir: str | os.PathLike[str], trials: int, *, comm
     checks.check(config)
     ranges = read_ranges(config)
     if config.lr_find:
-        raise UserError("lr_find looks for a learning rate in place of training; a sweep trains. Use one of them")
+        raise UserError("lr_find searches for a learning rate instead of training, and a sweep trains; use one of them")
     dataset = parts.load_data(config)
     if not len(dataset.val):
-        raise UserError(f"a sweep compares on validation images; {config.data.name} has none, set data.val_fraction")
+        raise UserError(
+            f"a sweep compares runs on validation images; {config.data.name} has none: set data.val_fraction"
+        )
     check_model(ranges, complete(config, facts := of_dataset(dataset)))
     class_balance.check(config, facts, dataset.class_names)
     del dataset
     directory = run_files.make_workdir(workdir)
-    with lock.held(directory / ".lock", f"another sweep is at work in {str(directory)!r}"):
+    with lock.held(directory / ".lock", f"another sweep is running in {str(directory)!r}"):
         study = _open(optuna, config, directory)
         try:
             while (done := outcome.finished(study)) < trials:
@@ -87,7 +89,7 @@ def _optuna() -> Any:
 
 
 def _open(optuna: Any, config: Config, directory: Path) -> Any:
-    """The study in DIR/study.db, new or gone on with."""
+    """The study in DIR/study.db, new or resumed."""
     from sqlalchemy.engine import URL
 
     url = URL.create("sqlite", database=str(directory / "study.db")).render_as_string()
@@ -115,14 +117,14 @@ def _open(optuna: Any, config: Config, directory: Path) -> Any:
         changed.append("sweep.ranges")
     if changed:
         raise UserError(
-            f"workdir {str(directory)!r} holds a sweep of another config ({'; '.join(changed[:3])})\n"
+            f"workdir {str(directory)!r} holds a sweep of a different config ({'; '.join(changed[:3])})\n"
             "choose another --workdir"
         )
     return study
 
 
 def _sampler(optuna: Any, config: Config, number: int) -> Any:
-    """Draws from (seed, number of the trial): a search that was interrupted goes on as if it had not been."""
+    """Draws from (seed, number of the trial): an interrupted search continues as if it had not been interrupted."""
     seed = (config.seed * 1_000_003 + number) % 2**32
     if config.sweep.sampler == "random":
         return optuna.samplers.RandomSampler(seed=seed)
@@ -156,7 +158,7 @@ def _answer(optuna: Any, study: Any, trial: Any, config: Config, ranges: tuple[R
         raise
     except optuna.TrialPruned:
         study.tell(trial, state=states.PRUNED)
-        err.print("stopped: below the median of the other trials at this epoch")
+        err.print("stopped: worse than the median of the other trials at this epoch")
     except Exception as error:  # whatever it is, the other trials are not to suffer from it
         reason = escape.message(error)
         trial.set_user_attr("reason", reason)

@@ -1,4 +1,4 @@
-"""What follows from an evaluation: is it the best so far, does the rate fall, does training stop.
+"""The decisions after an evaluation: whether it is the best so far, whether the rate falls, whether training stops.
 
 What the rules remember is plain numbers, {"plateau": [...], "early_stopping": [...]}, and lies in the checkpoint.
 """
@@ -80,7 +80,7 @@ def make_rules(early_stopping: Mapping[str, Any], schedule: Mapping[str, Any]) -
         mode = MODES[plateau_metric]
         if words.setdefault("mode", mode) != mode:
             raise UserError(
-                f"optim.schedule.mode is {words['mode']!r}; {plateau_metric} gets better towards its {mode}imum"
+                f"optim.schedule.mode is {words['mode']!r}; {plateau_metric} improves towards its {mode}imum"
             )
         plateau = optim.Plateau(**words)
     metric, patience = early_stopping["metric"], early_stopping["patience"]

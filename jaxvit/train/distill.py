@@ -30,7 +30,7 @@ def load_teacher(teacher: str, model: str | None, class_names: list[str]) -> Tea
         classifier = inference.from_run(path)
     elif path.exists():
         if model is None:
-            wanted = "where it holds weights, distill.model must say their timm name"
+            wanted = "if it holds weights, set distill.model to their timm name"
             raise UserError(f"distill.teacher {teacher!r} is not a run's workdir; {wanted}")
         classifier = inference.from_name(model, teacher)
     elif parts.pretrained_name(teacher) is not None:
@@ -42,7 +42,7 @@ def load_teacher(teacher: str, model: str | None, class_names: list[str]) -> Tea
     try:
         columns = inference.match_classes(classifier, class_names)
     except UserError as error:
-        raise UserError(f"distill.teacher {teacher!r} has other classes: {error}") from None
+        raise UserError(f"distill.teacher {teacher!r} has different classes: {error}") from None
     words = (classifier.model, classifier.variables, classifier.data_config, columns)
     return Teacher(classifier.name, *words)
 
@@ -61,7 +61,7 @@ class TaughtFeed:
     def batches(self, order: np.ndarray, batch_size: int, *, start: int = 0, pad: bool = False) -> Iterator[dict]:
         """As those of the feed; no padding."""
         if pad:
-            raise ValueError("a taught feed is for training, which does not pad")
+            raise ValueError("a feed with teacher logits is for training, which does not pad")
         for i, batch in enumerate(self._feed.batches(order, batch_size, start=start), start):
             chosen = self._logits[order[i * batch_size : (i + 1) * batch_size]]
             yield {**batch, "teacher_logits": jax.device_put(chosen, batch["label"].sharding)}

@@ -35,7 +35,7 @@ def pass_over(
             done = n
             signum = None if run.flag is None else run.stop(run.flag.signum)
             if signum is not None:
-                raise Interrupted(signum, f"stopped while evaluating {split}; the same command resumes there")
+                raise Interrupted(signum, f"stopped while evaluating {split}; the same command resumes it")
 
         return evaluate(
             run.blueprint.eval_step,
@@ -56,7 +56,7 @@ def finish(run: Run, state: TrainState, progress: Progress, tested: bool) -> dic
     try:
         variables, progress.best = run.checkpoints.restore("best", model_variables(state))
     except NoCheckpoint as error:
-        err.print(f"{error}; the last weights are tested in its place")
+        err.print(f"{error}; the last weights are tested instead")
         variables, progress.best = run.final_weights(state), {"step": int(state.step), "epoch": progress.epoch}
     best = progress.best or {}
     final = {name: value for name, value in best.items() if name.startswith(("val", "weights"))}
@@ -101,7 +101,7 @@ def _validated(run: Run, variables: Any) -> tuple[np.ndarray | float, str | None
     """
     several, fits = run.dataset.several, run.options.calibrate
     thresholds = np.full(len(run.dataset.class_names), USUAL) if several else USUAL
-    found, line = None, "no temperature: there is no validation split" if fits else None
+    found, line = None, "no temperature: the run has no validation split" if fits else None
     if "val" in run.feeds and (several or fits):
         _, logits, readable = pass_over(run, variables, "val", keep_logits=True)
         labels = run.dataset.val.labels[readable]

@@ -1,4 +1,4 @@
-"""Doubles between the splits of a run, found before it trains: counted, listed, drawn, and left out where asked for."""
+"""Duplicates between the splits of a run, found before training: counted, listed, drawn, and left out on request."""
 
 import dataclasses
 import io
@@ -22,7 +22,7 @@ from jaxvit.workdir import run_files
 RECORD, TABLE, PICTURE = "leaks.json", "leaks.csv", "leaks.png"
 COLUMNS = ("kind", "similarity", "split", "image", "label", "other_split", "other_image", "other_label", "same_label")
 SHOWN = 24  # pairs in the picture
-MANY = 0.2  # share of a split with near doubles above which the cause is not a leak
+MANY = 0.2  # share of a split with near duplicates above which the cause is not a leak
 ACROSS = 4
 SIDE = 112  # pixels of an image in it
 KINDS = {"exact": "the same pixels", "near": "nearly the same", "embedding": "alike to the weights"}
@@ -60,11 +60,13 @@ def check(
         if len(lost):
             raise UserError(
                 f"data.drop_leaks would leave no training image of class {dataset.class_names[lost[0]]!r}\n"
-                f"its images have doubles in val or test, listed in {workdir / TABLE}"
+                f"its images have duplicates in val or test, listed in {workdir / TABLE}"
             )
-        notes.append(f"check: {len(leaks):,} training images that have a double in val or test are left out")
+        notes.append(f"check: {len(leaks):,} training images with a duplicate in val or test are left out")
     elif leaks:
-        notes.append("check: training uses them all; data.drop_leaks=True leaves out those with a double elsewhere")
+        notes.append(
+            "check: training uses all of them; data.drop_leaks=True leaves out those with a duplicate in another split"
+        )
     return dataclasses.replace(dataset, train=train, notes=[*dataset.notes, *notes])
 
 
@@ -85,7 +87,7 @@ def _kept(path: Path) -> dict[str, Any]:
 
 
 def count(found: Sequence[Double]) -> dict[str, dict[str, int]]:
-    """How many images of the first split have a double in the second, by kind: {"test/train": {"near": 3}}."""
+    """How many images of the first split have a duplicate in the second, by kind: {"test/train": {"near": 3}}."""
     counts: dict[str, dict[str, int]] = {}
     for d in found:
         kinds = counts.setdefault(f"{d.a}/{d.b}", {})
@@ -107,15 +109,15 @@ def lines(dataset: data.Dataset, found: Sequence[Double]) -> list[str]:
         n, of = len(of_pair), len(splits[a])
         shares.append(kinds.get("near", 0) / of)
         other = sum(not _same_label(splits[a], d.i, splits[b], d.j) for d in of_pair)
-        labels = f"; {other:,} of them under another label" if other else ""
-        out.append(f"{n:,} of {of:,} {a} images ({n / of:.1%}) have a double in {b}: {how}{labels}")
+        labels = f"; {other:,} of them with another label" if other else ""
+        out.append(f"{n:,} of {of:,} {a} images ({n / of:.1%}) have a duplicate in {b}: {how}{labels}")
     if any(d.kind == "near" for d in found) and max(shares, default=0) > MANY:
-        out.append("near doubles this common are usual for drawings and aligned scans; check the picture")
-    return out or ["no image has a double in another split, or in train under another label"]
+        out.append("this many near duplicates are common for drawings and aligned scans; check the picture")
+    return out or ["no image has a duplicate in another split, or in train with another label"]
 
 
 def leaking(found: Sequence[Double]) -> list[int]:
-    """Positions of the training images that have a double in val or test, sorted."""
+    """Positions of the training images that have a duplicate in val or test, sorted."""
     return sorted({d.j for d in found if d.b == "train" and d.a != "train"})
 
 

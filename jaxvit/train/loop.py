@@ -1,4 +1,4 @@
-"""`train_and_evaluate(config, workdir)`: the one conductor of a run."""
+"""`train_and_evaluate(config, workdir)`: the function that conducts a run."""
 
 import dataclasses
 import functools
@@ -49,18 +49,18 @@ def train_and_evaluate(
 ) -> dict[str, Any]:
     """Trains what `config` describes, evaluates the best checkpoint on the test split, returns the final metrics.
 
-    A run that was interrupted goes on where its last checkpoint stands; a finished one returns its metrics at once.
-    With `config.lr_find` it only looks for a learning rate.
+    An interrupted run resumes from its last checkpoint; a finished one returns its metrics at once.
+    With `config.lr_find` it only searches for a learning rate.
 
     Args:
       config: starts from `jaxvit.config.default()`.
       workdir: the only place that is written; see the README for the files.
-      dataset: in place of what `data.name` stands for: {"train": (images, labels), "test": (images, labels)}, "val" and
+      dataset: instead of what `data.name` stands for: {"train": (images, labels), "test": (images, labels)}, "val" and
         "classes" if wanted, with images uint8 or float in [0, 1], [n, h, w, c], and labels int [n] or 0 and 1
-        [n, num_classes]; or a `jaxvit.data.Dataset`, as it is. The run does not keep the images.
-      model: in place of the config's section `model`: an instance of a class that has a name, without weights.
+        [n, num_classes]; or a `jaxvit.data.Dataset`, unchanged. The run does not keep the images.
+      model: instead of the config's section `model`: an instance of a class that has a name, without weights.
       callbacks: their `on_epoch_end(epoch, metrics)` is called after each epoch; True ends the training.
-      force: go on in a workdir whose run had another config.
+      force: continue in a workdir whose run has a different config.
       on_evaluation: called with (epochs done, the validation metrics that decide) after each evaluation; what it
         raises ends the run.
       test: False leaves the test split alone, as the trials of a search do; the same call with True tests them later.
@@ -78,7 +78,7 @@ def train_and_evaluate(
     if config.deterministic:
         determinism.check()
     err.quiet = not multihost.is_main()
-    interrupt.nothing_to_save("stopped before anything was to be saved; the same command begins there")
+    interrupt.nothing_to_save("stopped before there was anything to save; the same command starts from the beginning")
     with _opened(workdir) as path:
         if config.lr_find:
             return lr_find.find(config, path, dataset)
@@ -145,14 +145,16 @@ def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
         progress, run.saved = Progress(**meta), (int(state.step), time.monotonic())
         err.print(f"resumed at step {int(state.step)} (epoch {progress.epoch + 1})")
     elif begun:
-        err.print("no checkpoint is left; the run starts from the beginning")
+        err.print("no usable checkpoint was found; the run starts from the beginning")
     elif lines:
-        ended = f"a run was ended here before its first checkpoint; its {lines} lines of metrics.jsonl are dropped"
-        err.print(f"{ended}, the run starts from the beginning")
+        ended = (
+            f"a run in this workdir ended before its first checkpoint; its {lines} lines of metrics.jsonl are dropped"
+        )
+        err.print(f"{ended} and the run starts from the beginning")
     progress.data = run.dataset.fingerprint()
     run.checkpoints.delete_after("best", int(state.step))
     if progress.best and progress.best["step"] not in run.checkpoints.steps("best"):
-        err.print(f"the best checkpoint so far, of step {progress.best['step']}, is lost; the next best counts")
+        err.print(f"the best checkpoint so far, of step {progress.best['step']}, is lost; the next best is used")
         progress.best = run.checkpoints.meta("best")
     return state, progress
 
@@ -160,7 +162,7 @@ def _resume(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
 def _fit(
     run: Run, state: TrainState, progress: Progress, on_evaluation: Any, callbacks: Sequence[handed.Callback]
 ) -> tuple[TrainState, Progress]:
-    """Runs the epochs that are left; goes back to the last checkpoint where the loss diverges and that is asked for."""
+    """Runs the remaining epochs; returns to the last checkpoint if the loss diverges and the config says so."""
     rolls_back = run.options.on_nan == "rollback"
     if rolls_back and not run.checkpoints.steps("last"):
         run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress))
@@ -170,7 +172,7 @@ def _fit(
         except Diverged as error:
             if not rolls_back or progress.rollbacks >= MAX_ROLLBACKS:
                 raise
-            err.print(f"{error}; going back there")
+            err.print(f"{error}; returning to it")
             state, progress = _roll_back(run, state, progress)
 
 
@@ -197,7 +199,7 @@ def _run_epochs(
 
 
 def _roll_back(run: Run, state: TrainState, progress: Progress) -> tuple[TrainState, Progress]:
-    """Returns the last checkpoint, to go on with half the learning rate and with other draws."""
+    """Returns the last checkpoint, to continue with half the learning rate and other random draws."""
     run.checkpoints.wait()
     steps = run.checkpoints.steps("last")
     state, meta = run.checkpoints.restore("last", run.template_at(steps[-1]))
@@ -238,7 +240,7 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -
                 _save(run, state, progress, writer)
             if signum is not None:
                 run.checkpoints.wait()
-                raise Interrupted(signum, f"stopped at step {first + done}; the same command resumes there")
+                raise Interrupted(signum, f"stopped at step {first + done}; the same command resumes it")
         _count(run, progress, writer, meter, late.rest())
     progress.seconds = before + time.monotonic() - begun
     return state
@@ -327,7 +329,7 @@ def _end_epoch(
 
 
 def _save(run: Run, state: TrainState, progress: Progress, writer: Any, *, renew: bool = False) -> None:
-    """Saves the state to go on from; `renew` also where one of before the evaluation is there."""
+    """Saves the state to resume from; `renew` replaces one that was saved before the evaluation."""
     progress.log = writer.log
     run.saved = int(state.step), time.monotonic()
     run.checkpoints.save("last", int(state.step), state, dataclasses.asdict(progress), renew=renew)

@@ -1,4 +1,4 @@
-"""`lr_find`: a short run over rising learning rates, its curve, and a rate to begin with (Smith 2017).
+"""`lr_find`: a short run over rising learning rates, its curve, and a rate to start with (Smith 2017).
 
 The rate rises by the same factor at each step, from 1e-4 to 1e3 times the config's or until the loss explodes. The
 rate at which the smoothed loss falls fastest is suggested.
@@ -22,7 +22,7 @@ from jaxvit.workdir import run_files
 STEPS = 100
 SPAN = (1e-4, 1e3)  # of the config's learning rate
 WIDTH = 4.0  # steps, the standard deviation of the smoothing
-EXPLODED, AVERAGED = 4.0, 5  # times the least loss so far, both as means of so many steps
+EXPLODED, AVERAGED = 4.0, 5  # times the least loss so far, both as means of this many steps
 
 
 def find(config: Config, workdir: Path, dataset: Any = None) -> dict[str, Any]:
@@ -32,7 +32,9 @@ def find(config: Config, workdir: Path, dataset: Any = None) -> dict[str, Any]:
       UserError: the loss never fell.
     """
     if jax.process_count() > 1:
-        raise UserError("lr_find runs in one process; its suggestion holds for several with the same batch_size")
+        raise UserError(
+            "lr_find runs in one process; its suggestion also holds for several processes with the same batch_size"
+        )
     low, high = (config.optim.learning_rate * x for x in SPAN)
 
     def schedule(step: Any) -> Any:
@@ -72,7 +74,7 @@ def suggest_rate(rates: np.ndarray, losses: np.ndarray) -> float:
     curve = smooth(losses[np.isfinite(losses)])
     least = int(curve.argmin())
     if least < 2:
-        raise UserError("lr_find: the loss never fell; a lower optim.learning_rate may help, or a look at the data")
+        raise UserError("lr_find: the loss never fell; try a lower optim.learning_rate, or check the data")
     slope = np.gradient(curve[: least + 1], np.log(rates[: least + 1]))
     return float(rates[int(slope.argmin())])
 
@@ -93,7 +95,7 @@ def _report(workdir: Path, rates: np.ndarray, losses: np.ndarray) -> dict[str, A
     result = {"suggestion": suggestion, "least_loss_at": least, "steps": len(rates)}
     run_files.write_json(workdir / "lr_find.json", result)
     _draw(workdir / "lr_find.png", rates[finite], losses[finite], suggestion)
-    err.print(f"suggested optim.learning_rate: {suggestion:.2g}  (least loss at {least:.2g}); curve in {workdir}")
+    err.print(f"suggested optim.learning_rate: {suggestion:.2g}  (lowest loss at {least:.2g}); curve in {workdir}")
     return result
 
 

@@ -23,7 +23,7 @@ def device_limit() -> int | None:
 
 
 def planned_bytes(step: Callable, args: tuple[Any, ...]) -> int:
-    """Bytes that a step needs beside its arguments, as compiled."""
+    """Bytes that a compiled step needs in addition to its arguments."""
     return machine.scratch_memory(step.lower(*args).compile())
 
 
@@ -62,7 +62,7 @@ def fit(
     *,
     always: bool,
 ) -> Blueprint:
-    """Returns the blueprint whose step computes its batch in so many parts that it fits.
+    """Returns the blueprint whose step computes its batch in enough micro-batches to fit.
 
     Args:
       blueprint: of a run that computes it whole.
@@ -84,11 +84,13 @@ def fit(
             break
         if blueprint.variables.get("batch_stats") and not always:
             raise UserError(
-                f"batch_size {batch_size} needs {_gib(need)}, {_gib(limit)} are free; BatchNorm forbids parts\n"
-                "give a smaller batch_size, or auto_micro_batch=always to compute it in parts all the same"
+                f"batch_size {batch_size} needs {_gib(need)}, {_gib(limit)} are free; BatchNorm forbids micro-batches\n"
+                "choose a smaller batch_size, or auto_micro_batch=always to use micro-batches anyway"
             )
     else:
-        raise UserError(f"one image a device needs {_gib(need)}, {_gib(limit)} are free; use a smaller model or image")
+        raise UserError(
+            f"one image per device needs {_gib(need)}, but {_gib(limit)} are free; use a smaller model or image"
+        )
     if parts > 1:
         err.print(
             f"train  batch {batch_size} in {parts} parts of {batch_size // parts}, which need {_gib(need)} of the "

@@ -1,4 +1,4 @@
-"""A blueprint realised: data, weights and checkpoints of a run."""
+"""From a blueprint to a run: data, weights and checkpoints of a run."""
 
 import functools
 from collections.abc import Callable
@@ -140,7 +140,7 @@ def _load_weights(config: Config, facts: Facts) -> pretrained.Loaded | None:
 def _check_without_data(config: Config) -> None:
     """Raises UserError where the config asks for what cannot be or is not there, before data are read for it."""
     if config.dtype == "float64" and jnp.result_type(float) != jnp.float64:
-        raise UserError("dtype=float64 needs jax.config.update('jax_enable_x64', True), as the command line does")
+        raise UserError("dtype=float64 needs jax.config.update('jax_enable_x64', True), which the command line calls")
     entries = read_phases(config.optim.freeze, config.optim.unfreeze, config.num_epochs)
     optimiser.check(config)
     check_names(config, entries)
@@ -151,7 +151,7 @@ def _check_without_data(config: Config) -> None:
     start, teacher = config.pretrained, config.distill.teacher
     if start is not None and absent(start):
         near = suggest(start, models.list_models(pretrained=True))
-        raise UserError(f"pretrained is {start!r}; expected a file or directory that is there, or a timm name.{near}")
+        raise UserError(f"pretrained is {start!r}; expected an existing file or directory, or a timm name.{near}")
     if start is not None and parts.pretrained_name(start) is not None:
         models.data_config(start)  # refuses a tag that the model has not
     if teacher is not None:
@@ -173,7 +173,9 @@ def _check_data(config: Config, dataset: data.Dataset) -> None:
         if dataset.train.groups is not None:
             few = f"groups of {len(dataset.train)} images leave none to test on; expected more groups"
         else:
-            few = f"{len(dataset.train)} images in as many classes leave none to test on; expected more of a class"
+            few = (
+                f"{len(dataset.train)} images in as many classes leave none to test on; expected more images per class"
+            )
         raise UserError(f"{config.data.name}: {few}.")
     needs = {
         "optim.schedule.name=plateau": config.optim.schedule.name == "plateau",
@@ -181,4 +183,4 @@ def _check_data(config: Config, dataset: data.Dataset) -> None:
     }
     for word, on in needs.items():
         if on and not len(dataset.val):
-            raise UserError(f"{word} needs validation images; {config.data.name} has none, set data.val_fraction")
+            raise UserError(f"{word} needs validation images; {config.data.name} has none: set data.val_fraction")

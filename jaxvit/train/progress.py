@@ -1,4 +1,4 @@
-"""Where a run stands, beside its state, and how it can fail."""
+"""The progress of a run in addition to its state, and how it can fail."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ class Diverged(RunError):
 
 @dataclasses.dataclass
 class Progress:
-    """Where a run stands, beside its TrainState; stored with each checkpoint as JSON."""
+    """The progress of a run in addition to its TrainState; stored with each checkpoint as JSON."""
 
     epoch: int = 0  # epochs finished
     epoch_step: int = 0  # steps finished of the epoch under way
@@ -39,5 +39,5 @@ class Progress:
             self.sums[name] = self.sums.get(name, 0.0) + value
 
     def end_epoch(self) -> None:
-        """Goes on to the next epoch."""
+        """Moves to the next epoch."""
         self.epoch, self.epoch_step, self.sums, self.counted = self.epoch + 1, 0, {}, 0

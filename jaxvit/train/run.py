@@ -1,4 +1,4 @@
-"""A run under way: its blueprint realised, and where the process stands in it."""
+"""A run in progress: the objects of its blueprint, and the position of the process in it."""
 
 import dataclasses
 import time
@@ -122,7 +122,7 @@ class Run:
                 return program(state, *read)
         begun = time.monotonic()
         if not self.taken:  # nothing has been done that is not on disk
-            nothing_to_save("stopped while compiling; the same command begins there")
+            nothing_to_save("stopped while compiling; the same command starts from the beginning")
         with err.status("compiling the training step"):
             result = jax.block_until_ready(program(state, *read))
         self.taken = True

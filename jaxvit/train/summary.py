@@ -1,4 +1,4 @@
-"""What a run says of itself: the lines before and after training, summary.json, the sample images."""
+"""The output of a run: the lines before and after training, summary.json, the sample images."""
 
 import datetime
 import math
@@ -34,7 +34,7 @@ NUM_CONFUSIONS = 8  # the most frequent (true, predicted), two images of each
 
 
 def print_header(run: Run, state: TrainState) -> None:
-    """Prints what is about to be trained on what."""
+    """Prints the model, the data and the training that begins."""
     config, dataset = run.blueprint.config, run.dataset
     h, w = config.data.image_size
     channels = config.model.in_channels
@@ -66,12 +66,12 @@ def print_header(run: Run, state: TrainState) -> None:
         f"{_method(config)}, on {config.parallel.num_devices} x {devices[0].device_kind}{_placement(config)}"
     )
     if run.batches.size != config.batch_size:
-        err.print(f"       batch_size {config.batch_size} is more than there are training images")
+        err.print(f"       batch_size {config.batch_size} is larger than the number of training images")
     warmup, most = config.optim.schedule.warmup_epochs, config.num_epochs / 2
     if warmup > most:  # see optimiser.make_schedule
-        err.print(f"       optim.schedule.warmup_epochs {warmup:g} is cut to {most:g}, half of the training")
+        err.print(f"       optim.schedule.warmup_epochs {warmup:g} is reduced to {most:g}, half of the training")
     for word, switch in checks.idle(config).items():
-        err.print(f"       {word} is not read, as {switch} is off")
+        err.print(f"       {word} is ignored, because {switch} is off")
     for sentence in [] if config.fast_dev_run else _without_effect(run):
         err.print(f"       {sentence}")
 
@@ -79,7 +79,7 @@ def print_header(run: Run, state: TrainState) -> None:
 def print_epoch(
     run: Run, progress: Progress, train: Mapping[str, float], found: Mapping[str, Mapping[str, float]], better: bool
 ) -> None:
-    """Prints the line of an epoch, and what else its end has to say."""
+    """Prints the line of an epoch and the notes on it."""
     hit = "exact_match" if run.dataset.several else "accuracy"
     loss, accuracy = (train.get(f"train/{name}", math.nan) for name in ("loss", hit))
     line = f"epoch {progress.epoch}/{run.batches.num_epochs}  loss {loss:.3f}  {_words(hit)} {accuracy:.2%}"
@@ -93,7 +93,7 @@ def print_epoch(
     err.print(f"{line}{' *' if better and found else ''}  {rate:,.0f} images/s")
     lost = len(run.feeds["train"].unreadable)
     if lost > run.lost:
-        err.print(f"{lost} training images could not be read so far; they have no part in a step")
+        err.print(f"{lost} training images could not be read so far; training skips them")
         run.lost = lost
     if progress.stopped_early:
         err.print(f"stopped early: no improvement in {run.options.patience} evaluations")
@@ -170,7 +170,7 @@ def print_footer(workdir: Path, described: dict[str, Any], calibrated: str | Non
     if calibrated:
         err.print(f"           {calibrated}")
     if "test/loss" not in final:
-        err.print("test       not looked at")
+        err.print("test       not evaluated")
         return
     if "test/mAP" in final:
         _print_several(final, described)
@@ -186,10 +186,14 @@ def print_footer(workdir: Path, described: dict[str, Any], calibrated: str | Non
         )
     if "test_raw/accuracy" in final:
         raw, average = (final[f"test_{kind}/accuracy"] for kind in ("raw", "average"))
-        above = f"; above: the {final['weights']} of the best checkpoint" if "weights" in final else ""
-        err.print(f"           of the last weights: raw {raw:.2%}, average {average:.2%}{above}")
+        above = (
+            f"; the figures above are those of the {final['weights']} weights of the best checkpoint"
+            if "weights" in final
+            else ""
+        )
+        err.print(f"           last weights: raw {raw:.2%}, average {average:.2%}{above}")
     if described["fast_dev_run"]:
-        err.print("           a dry run of two steps and two batches: its figures say nothing")
+        err.print("           a dry run of two steps and two batches: its figures mean nothing")
     err.print(f"files      {workdir}: config.json, summary.json, metrics.jsonl, predictions.npz, checkpoints, events")
 
 
@@ -197,9 +201,9 @@ def _print_several(final: Mapping[str, Any], described: Mapping[str, Any]) -> No
     """The test figures of several labels per image."""
     figures = ", ".join(f"{_words(name)} {final[f'test/{name}']:.2%}" for name in NAMES[1:])
     err.print(f"test       {figures} over {described['num_test']:,} images, loss {final['test/loss']:.4f}")
-    err.print("           F1 and exact match at the thresholds that are best on validation: thresholds.json")
+    err.print("           F1 and exact match at the best thresholds on the validation split: thresholds.json")
     if described["fast_dev_run"]:
-        err.print("           a dry run of two steps and two batches: its figures say nothing")
+        err.print("           a dry run of two steps and two batches: its figures mean nothing")
 
 
 def _words(name: str) -> str:
@@ -219,12 +223,14 @@ def _without_effect(run: Run) -> list[str]:
         found.append(f"early_stopping.patience {rules.early_stopping.patience} is too long for")
     if rules.plateau and rules.plateau.patience + 3 > evaluations:
         found.append(f"optim.schedule.patience {rules.plateau.patience} is too long for")
-    found = [f"{words} {evaluations} evaluations: it changes nothing" for words in found]
+    found = [f"{words} {evaluations} evaluations: it has no effect" for words in found]
     if config.ema.decay and config.ema.warmup is False and 1 / (1 - config.ema.decay) > total:
         horizon = f"ema.decay {config.ema.decay:g} averages over {1 / (1 - config.ema.decay):,.0f} steps"
-        found.append(f"{horizon}, training has {total:,}: the average stays near the beginning; leave ema.warmup out")
+        found.append(
+            f"{horizon}, but training has {total:,}: the average stays near the initial weights; do not set ema.warmup"
+        )
     if max(config.augment.mixup_alpha, config.augment.cutmix_alpha) and _images_mixed(run) == 1:
-        found.append("augment.mixup_alpha and .cutmix_alpha mix nothing: there is one image at a time")
+        found.append("augment.mixup_alpha and .cutmix_alpha have no effect: only one image is processed at a time")
     end = total if schedule.unit == "steps" else config.num_epochs
     late = [mark for mark in schedule.milestones or () if mark >= end]
     if late:
@@ -232,7 +238,7 @@ def _without_effect(run: Run) -> list[str]:
     if schedule.name in ("step", "exponential"):
         last = run.blueprint.schedule(total - 1)
         if last == np.float32(config.optim.learning_rate):
-            found.append(f"the schedule {schedule.name!r} lowers nothing: training ends before its first fall")
+            found.append(f"the schedule {schedule.name!r} has no effect: training ends before its first reduction")
     return found
 
 

@@ -1,1 +1,1 @@
-"""What lies on disk of a run: checkpoints with their manifests, files, trackers, and what a new start finds there."""
+"""The files of a run on disk: checkpoints with their manifests, files, trackers, and what a new start finds there."""

@@ -1,6 +1,6 @@
-"""Checkpoints of a run through orbax: the newest states to go on from, and the best by validation metric.
+"""Checkpoints of a run through orbax: the newest states to resume from, and the best by validation metric.
 
-Neither orbax nor TensorStore keeps a checksum of the values: a flipped bit is restored without a word. So each step has
+Neither orbax nor TensorStore keeps a checksum of the values: a flipped bit is restored silently. So each step has
 a manifest with the SHA-256 of its files, in two copies, written when the save is complete and checked before every
 restore. A step without one was cut off, one that differs is damaged; both are set aside and the newest intact one is
 used. Where several processes train, all of them save their parts; process 0 alone decides and moves files.
@@ -38,7 +38,7 @@ class NoCheckpoint(UserError):
 class Checkpoints:
     """`<directory>/last/<step>` and `<directory>/best/<step>`, each a tree of arrays and a JSON object `meta`.
 
-    Saves run in the background: the device copies the arrays in one program and goes on, a thread fetches and writes
+    Saves run in the background: the device copies the arrays in one program and continues, a thread fetches and writes
     them. Orbax writes under a temporary name and renames, so that a killed save leaves no step behind. An error of a
     background save is raised by the next call. What is found damaged is moved to `damaged/` and stays there; what was
     cut off, or will be made again, waits in `replaced/` for a newer step.
@@ -58,7 +58,7 @@ class Checkpoints:
           directory: of the checkpoints.
           read_only: for those who only restore.
           keep: the number of newest steps that stay, by kind; 2 each where nothing is said.
-          keep_every_steps: beside those, the first "last" step in each so many steps stays.
+          keep_every_steps: in addition, the first "last" step in every interval of this many steps stays.
         """
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports each of its phases there
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # and its lost tasks there, where a save fails
@@ -180,7 +180,7 @@ class Checkpoints:
 
     def _newest_intact(self, kind: str) -> tuple[int | None, str]:
         """Returns (step, "") or (None, why there is none); damaged steps are reported."""
-        what, why = "no checkpoint", "has the run been started?"
+        what, why = "no checkpoint", "the run may not have started"
         for step in reversed(self._complete(kind)):
             damage = self._damage(kind, step)
             if damage is None:
@@ -233,7 +233,7 @@ class Checkpoints:
             raise
         except Exception as error:
             raise UserError(
-                f"{self._name(kind, step)} is of another model or version: {escape.message(error, 160)}"
+                f"{self._name(kind, step)} belongs to another model or version: {escape.message(error, 160)}"
             ) from error
         empty = lambda x: sharding.put(np.zeros(x.shape, x.dtype), x.sharding)  # noqa: E731
         state = jax.tree.map(lambda x, found: found if x.size else empty(x), template, restored["state"])
@@ -290,7 +290,7 @@ class Checkpoints:
             if copy is not None:
                 continue
             mended = "not used" if self._read_only else "written anew"
-            err.print(f"{self._directory / name} is damaged or missing; it is {mended}, its second copy counts")
+            err.print(f"{self._directory / name} is damaged or missing; it is {mended}, and its second copy is used")
             if not self._read_only:
                 paths[name].parent.mkdir(exist_ok=True)
                 manifest.write(paths[name], good[0])
@@ -299,7 +299,7 @@ class Checkpoints:
 
     def _report(self, kind: str, step: int, damage: str) -> None:
         aside = "not used" if self._read_only else "set aside"
-        err.print(f"checkpoint {kind}/{step} is damaged ({damage}); it is {aside}, the newest intact one counts")
+        err.print(f"checkpoint {kind}/{step} is damaged ({damage}); it is {aside}, and the newest intact one is used")
         if not self._read_only:
             self._set_aside(kind, step, "damaged")
 
@@ -331,7 +331,7 @@ class Checkpoints:
             if stored.get(name) != wanted.get(name):
                 what = "model" if name.startswith(("params/", "batch_stats/")) else "optimiser"
                 raise UserError(
-                    f"{self._name(kind, step)} is of another {what}: "
+                    f"{self._name(kind, step)} belongs to another {what}: "
                     f"{name} is {stored.get(name, 'absent')}, expected {wanted.get(name, 'none')}"
                 )
 
@@ -354,10 +354,10 @@ class Checkpoints:
             return RunError(gone)
         why = files.disk_reason(error) or f"{type(error).__name__}: {escape.message(error, 200)}"
         there = self._complete("last")
-        newest = f"the newest is step {there[-1]}" if there else "there is none yet"
+        newest = f"the newest is step {there[-1]}" if there else "none is saved yet"
         return RunError(
             f"{self._name(kind, step)} could not be saved: {why}\n"
-            f"those before it are intact ({newest}); with that mended, the same command resumes there"
+            f"earlier ones are intact ({newest}); fix that, and the same command resumes the run"
         )
 
 

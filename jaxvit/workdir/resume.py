@@ -1,4 +1,4 @@
-"""What a run finds in its directory: nothing, a run to go on with, a finished one, another one, damage."""
+"""What a run finds in its workdir: nothing, a run to resume, a finished run, a different run, or damage."""
 
 import copy
 import os
@@ -56,7 +56,9 @@ def _inspect(workdir: Path, path: Path, directory: bool) -> None:
     if not os.path.lexists(path):
         return
     if not path.exists():
-        said = f"is a link to {os.readlink(path)!r}, which is not there" if path.is_symlink() else "cannot be followed"
+        said = (
+            f"is a link to {os.readlink(path)!r}, which does not exist" if path.is_symlink() else "cannot be followed"
+        )
     elif directory != path.is_dir() or not (directory or path.is_file()):
         kind = "directory" if path.is_dir() else "file" if path.is_file() else "device or pipe"
         said = f"is a {kind}; expected a {expected}"
@@ -104,7 +106,7 @@ def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict
         return None
     hashes, damage = run_files.sealed(workdir), run_files.damage(workdir)
     if not hashes:
-        err.print(f"{workdir / 'manifest.json'} is damaged or missing; the files beside it are not verified")
+        err.print(f"{workdir / 'manifest.json'} is damaged or missing; the files next to it are not verified")
         for name, arrays in ARRAYS.items():
             try:
                 if (workdir / name).exists():
@@ -112,7 +114,7 @@ def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict
             except UserError:
                 damage[name] = f"{name} has changed"
     for said in damage.values():
-        err.print(f"{workdir}: {said} since the run wrote it; it is made again")
+        err.print(f"{workdir}: {said} since the run wrote it; it is created again")
     if "config.json" not in damage:
         before = run_files.read_json(workdir / "config.json")
         if before.get("fast_dev_run") and not config.fast_dev_run:
@@ -129,9 +131,7 @@ def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict
     if damage and any((workdir / "checkpoints" / "last").glob("[0-9]*")):
         return None  # it goes through its end once more
     if damage:
-        raise UserError(
-            f"{'; '.join(damage.values())} in {str(workdir)!r}\nthere is no checkpoint to make it again from"
-        )
+        raise UserError(f"{'; '.join(damage.values())} in {str(workdir)!r}\nno checkpoint is left to create it from")
     checkpoints = Checkpoints(workdir / "checkpoints")
     best = checkpoints.steps("best")[-1:]
     checkpoints.verify()
@@ -145,7 +145,7 @@ def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict
 
 
 def write_config(workdir: Path, words: Mapping[str, Any], class_names: Sequence[str], force: bool) -> None:
-    """Writes what a run is known by; refuses to go on where the config of before is damaged and was another one."""
+    """Writes what a run is known by; refuses to continue if the earlier config is damaged and was different."""
     contents = {
         "config.json": run_files.json_bytes(words),
         "classes.json": run_files.json_bytes(list(class_names)),
@@ -154,8 +154,8 @@ def write_config(workdir: Path, words: Mapping[str, Any], class_names: Sequence[
     other = before is not None and manifest.sha256_bytes(contents["config.json"]) != before
     if other and not force and has_work(workdir) and run_files.damage(workdir, ["config.json"]):
         raise UserError(
-            f"{str(workdir / 'config.json')!r} is damaged, and the run had another config than this one\n"
-            "start with the config that it had, or go on with this one by --force"
+            f"{str(workdir / 'config.json')!r} is damaged, and the run had a different config\n"
+            "start it with its own config, or pass --force to continue with this one"
         )
     # Which model fields the weights bring is known only now: one that is no longer given does not count.
     if not force and has_work(workdir) and not run_files.damage(workdir, ["config.json"]):
@@ -171,8 +171,8 @@ def write_config(workdir: Path, words: Mapping[str, Any], class_names: Sequence[
 def _refuse(workdir: Path, changed: Sequence[str]) -> NoReturn:
     shown = "; ".join(changed[:3]) + (f"; {len(changed) - 3} more" if len(changed) > 3 else "")
     raise UserError(
-        f"workdir {str(workdir)!r} holds a run of another config ({shown})\n"
-        "choose another --workdir, or go on there with the new values by --force"
+        f"workdir {str(workdir)!r} holds a run of a different config ({shown})\n"
+        "choose another --workdir, or pass --force to continue there with the new values"
     )
 
 
@@ -182,8 +182,8 @@ def check_data(workdir: Path, name: str, before: Mapping[str, Any], now: Mapping
         return
     changed = [f"{now[k]} {k} images, {before[k]} before" for k in ("train", "val", "test") if now[k] != before[k]]
     raise UserError(
-        f"{name} has changed since the run in {str(workdir)!r} was begun ({'; '.join(changed) or 'other labels'})\n"
-        "choose another --workdir, or resume with the data as they are now by --force"
+        f"{name} has changed since the run in {str(workdir)!r} started ({'; '.join(changed) or 'different labels'})\n"
+        "choose another --workdir, or pass --force to resume with the changed data"
     )
 
 

@@ -1,4 +1,4 @@
-"""A run's files: metrics.jsonl, TensorBoard events, JSON and npz files that are whole or not there."""
+"""A run's files: metrics.jsonl, TensorBoard events, JSON and npz files that are complete or absent."""
 
 import base64
 import json
@@ -78,7 +78,7 @@ def read_npz(path: Path, names: Sequence[str], perhaps: Sequence[str] = ()) -> d
     except (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, RuntimeError,
             struct.error, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         raise UserError(
-            f"{str(path)!r} is damaged: {escape.message(error)}\nthe training command makes it again"
+            f"{str(path)!r} is damaged: {escape.message(error)}\nthe training command creates it again"
         ) from None
 
 
@@ -87,11 +87,13 @@ def read_json(path: Path, kind: type = dict) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"no file {str(path)!r}; is {str(path.parent)!r} the workdir of a run?") from None
+        raise UserError(f"no file {str(path)!r}; check that {str(path.parent)!r} is the workdir of a run") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {str(path)!r}: {error}") from None
     if not isinstance(value, kind):
-        raise UserError(f"{str(path)!r} is damaged: it holds no {'object' if kind is dict else kind.__name__}")
+        raise UserError(
+            f"{str(path)!r} is damaged: it does not hold a JSON {'object' if kind is dict else kind.__name__}"
+        )
     return value
 
 
@@ -130,12 +132,12 @@ def remove_run(workdir: Path) -> None:
 
 @contextmanager
 def locked(workdir: Path):
-    """Keeps a second process out of a run's directory; the system frees the lock when this one ends in any way.
+    """Keeps a second process out of a workdir; the system frees the lock when this one ends in any way.
 
     Raises:
       UserError: a run is under way there.
     """
-    taken = f"a run is under way in workdir {str(workdir)!r}; wait for it, or choose another"
+    taken = f"another process is running in workdir {str(workdir)!r}; wait for it, or choose another workdir"
     with lock.held(workdir, taken):
         for left in [*workdir.glob(".*.tmp"), *workdir.glob(".write_test.*")]:  # of a process that was killed
             with suppress(OSError):  # a directory of that name is none of ours
@@ -174,7 +176,7 @@ def refuse_damaged(workdir: Path, names: Sequence[str] | None = None) -> None:
     for said in damage(workdir, names).values():
         raise UserError(
             f"{said} since the run in {str(workdir)!r} wrote it (SHA-256 differs)\n"
-            f"the training command makes it again; to trust it as it is, delete {manifest.NAME} there"
+            f"the training command creates it again; to accept it unchanged, delete {manifest.NAME} there"
         )
 
 
@@ -194,7 +196,7 @@ class MetricsWriter:
             if before:
                 kept = f"; the damaged one is now {self._path.name}.damaged"
                 os.replace(self._path, self._path.with_name(f"{self._path.name}.damaged"))
-            err.print(f"{self._path} was damaged or missing; it is restored from the checkpoint{kept}")
+            err.print(f"{self._path} was damaged or missing; it was restored from the checkpoint{kept}")
         if before is None or before != content:
             files.write(self._path, content)
         self._file = open(self._path, "ab")  # noqa: SIM115 - open for as long as the run

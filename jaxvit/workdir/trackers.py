@@ -1,4 +1,4 @@
-"""Where a run is watched from: TensorBoard, and Weights & Biases where it is asked for. Both get the same things.
+"""The trackers of a run: TensorBoard and, on request, Weights & Biases. Both receive the same data.
 
 A tracker has `scalars(step, {name: value})`, `image(step, name, uint8 [h, w, 3])`, `table(step, name, {word: value})`
 and `close()`. A run's own files do not depend on them.
@@ -24,7 +24,7 @@ MOST_NAMES = 60  # beside a confusion matrix
 
 
 class Tracker(Protocol):
-    """What a run tells the world outside."""
+    """The interface of a tracker."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """Metrics of a step."""
@@ -33,7 +33,7 @@ class Tracker(Protocol):
         """A picture, uint8 [h, w, 3]."""
 
     def table(self, step: int, name: str, rows: Mapping[str, Any]) -> None:
-        """Words with their values."""
+        """Names with their values."""
 
     def close(self) -> None:
         """Flushes."""
@@ -59,7 +59,7 @@ class TensorBoard:
         self._writer.add_image(name, image, step, dataformats="HWC")
 
     def table(self, step: int, name: str, rows: Mapping[str, Any]) -> None:
-        """Words with their values, as Markdown."""
+        """Names with their values, as Markdown."""
         lines = [f"| {escape.markdown(word)} | {escape.markdown(_text(value))} |" for word, value in rows.items()]
         self._writer.add_text(name, "\n".join(["| | |", "| --- | --- |", *lines]), step)
 
@@ -69,7 +69,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases whose id lies in the workdir, so that a resumed run goes on there."""
+    """A run of Weights & Biases whose id is kept in the workdir, so that a resumed run continues it."""
 
     def __init__(self, workdir: Path, config: Mapping[str, Any], *, project: str, name: str | None, mode: Any):
         """`mode` is "online", or "offline": files below workdir/wandb, for `wandb sync`."""
@@ -103,7 +103,7 @@ class WeightsAndBiases:
         self._run.log({"step": step, name: self._module.Image(image)})
 
     def table(self, step: int, name: str, rows: Mapping[str, Any]) -> None:
-        """Words with their values; they are the run's summary too."""
+        """Names with their values; they are also the run's summary."""
         self._run.summary.update({f"{name}/{word}": value for word, value in rows.items()})
         data = [[word, _text(value)] for word, value in rows.items()]
         self._run.log({"step": step, name: self._module.Table(columns=["word", "value"], data=data)})
@@ -122,12 +122,12 @@ def run_id(workdir: Path) -> str:
     path, own = workdir / "wandb" / "id.json", str(workdir.resolve())
     found = _read_id(path)
     if found is None and path.exists():
-        err.print(f"{path} is damaged; the run goes on as a new one in Weights & Biases")
+        err.print(f"{path} is damaged; the run continues as a new one in Weights & Biases")
     home = found.get("workdir") if found else None
     if found and home and home != own:
         other = _read_id(Path(home) / "wandb" / "id.json")
         if other and other["id"] == found["id"]:
-            err.print(f"{workdir} is a copy of {home}; it is a new run in Weights & Biases")
+            err.print(f"{workdir} is a copy of {home}; it becomes a new run in Weights & Biases")
             found = None
     known = found["id"] if found else secrets.token_hex(4)
     files.write(path, json.dumps({"id": known, "workdir": own}).encode())

@@ -34,7 +34,7 @@ def test_the_number_of_steps_that_suits(monkeypatch):
 
 
 def test_flops_of_a_step():
-    """DeiT-Ti at 224 pixels: 1.26 GMACs an image (timm's table), three passes of 2 FLOPs each; SAM twice that."""
+    """DeiT-Ti at 224 pixels: 1.26 GMACs per image (timm's table), three passes of 2 FLOPs each; SAM twice that."""
     flops = functools.partial(batches.flops_per_step, create_model("deit_tiny_patch16_224"), (224, 224, 3), 64)
     plain = flops(sharp=False)
     assert plain == pytest.approx(6 * 64 * 1.26e9, rel=0.02)

@@ -65,11 +65,11 @@ def test_what_the_data_do_not_have_is_refused(words, counts, said):
 
 @pytest.mark.parametrize(("counts", "words", "said"), [
     ((100, 50, 10), {}, []),
-    ((101, 50, 10), {}, ["10.1:1 apart: 'cat' has 101 training images, 'eel' 10", "data.sampling=balanced"]),
-    ((1000, 50, 10), {"data__sampling": "sqrt"}, ["classes are 100:1 apart"]),
-    ((10, 0, 10), {}, ["1 of 3 classes have no training images, as 'dog'"]),
-    ((10, 9, 8), {"data__sampling": "balanced", "loss__logit_adjustment": 1.0}, ["changes nothing"]),
-    ((10, 9, 8), {"data__sampling": "sqrt", "loss__class_weights": "sqrt"}, ["one is usual"]),
+    ((101, 50, 10), {}, ["differ by 10.1:1: 'cat' has 101 training images, 'eel' 10", "data.sampling=balanced"]),
+    ((1000, 50, 10), {"data__sampling": "sqrt"}, ["class sizes differ by 100:1"]),
+    ((10, 0, 10), {}, ["1 of 3 classes have no training images, for example 'dog'"]),
+    ((10, 9, 8), {"data__sampling": "balanced", "loss__logit_adjustment": 1.0}, ["has no effect"]),
+    ((10, 9, 8), {"data__sampling": "sqrt", "loss__class_weights": "sqrt"}, ["normally one of them is used"]),
 ])  # fmt: skip
 def test_the_header_says_what_matters(counts, words, said):
     lines = class_balance.describe(tiny_config("digits", **words), facts(*counts), NAMES)

@@ -72,4 +72,4 @@ def test_digits_have_none_that_are_the_same():
     train, test = ({image.tobytes() for image in split.images} for split in (dataset.train, dataset.test))
     found = doubles.find({"train": dataset.train, "test": dataset.test})
     assert sum(d.kind == "exact" for d in found) == len(train & test) == 0
-    assert "usual for drawings" in leaks.lines(dataset, found)[-1]
+    assert "common for drawings" in leaks.lines(dataset, found)[-1]

@@ -41,7 +41,7 @@ def test_tpu_slices_through_their_compiler():
     pytest.importorskip("libtpu")
     command = [sys.executable, str(ROOT / "main.py"), "plan", "--config", str(ROOT / "configs/digits_vit.py")]
     done = subprocess.run([*command, "--topology", "v5e:2x2"], capture_output=True, text=True)
-    assert done.returncode == 0 and "16 GiB a chip" in done.stdout and "MFU" in done.stdout, done.stderr
+    assert done.returncode == 0 and "16 GiB per chip" in done.stdout and "MFU" in done.stdout, done.stderr
     assert np.all([word in done.stdout for word in ("roofline", "all-reduce", "memory")])
 
 

@@ -186,7 +186,7 @@ def test_a_study_that_was_stopped_goes_on(tmp_path, number):
     err = child.communicate(timeout=120)[1]
     assert child.returncode == (-number if number == signal.SIGKILL else 128 + number)
     if number != signal.SIGKILL:
-        assert status(workdir) == {"first/seed0": "interrupted"} and "the same command resumes there" in err
+        assert status(workdir) == {"first/seed0": "interrupted"} and "the same command resumes" in err
     code, out, err = run(file, "--workdir", workdir, "--config.checkpoint.every_steps=10")
     assert code == 0 and "resumed at step" in err, err
     assert status(workdir) == {"first/seed0": "done", "good/seed0": "done"}

@@ -28,7 +28,7 @@ def test_a_short_run_reports_its_raw_weights_beside_the_average(tmp_path, capsys
     assert "ema.decay 0.9998 averages over 5,000 steps, training has 60" in said
     assert final["weights"] == "raw" and final["test/accuracy"] > 0.9
     assert final["test_raw/accuracy"] > final["test_average/accuracy"] + 0.3
-    assert f"of the last weights: raw {final['test_raw/accuracy']:.2%}" in said
+    assert f"last weights: raw {final['test_raw/accuracy']:.2%}" in said
     stored = json.loads((tmp_path / "constant/summary.json").read_text())
     assert stored["best"]["weights"] == "raw" and stored["final"] == final
     warmed = train.train_and_evaluate(tiny_config(data, **words), tmp_path / "warmed")

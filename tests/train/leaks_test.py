@@ -49,8 +49,8 @@ def test_what_was_found_is_written_and_kept(folder, tmp_path, monkeypatch):
         ("near", "test/dog/again.jpg", "train/dog/5.png", "True"),
         ("exact", "train/cat/1.png", "train/dog/1.png", "False")]  # fmt: skip
     said = " ".join(dataset.notes)
-    assert "2 of 5 test images (40.0%) have a double in train: 1 the same pixels, 1 nearly the same" in said
-    assert "1 pairs of training images" in said and "training uses them all" in said
+    assert "2 of 5 test images (40.0%) have a duplicate in train: 1 the same pixels, 1 nearly the same" in said
+    assert "1 pairs of training images" in said and "data.drop_leaks=True" in said
     with Image.open(tmp_path / leaks.PICTURE) as sheet:
         assert sheet.size[0] > 400
     monkeypatch.setattr(leaks.doubles, "find", None)  # a run that is resumed does not look again
@@ -71,7 +71,7 @@ def test_dropping_never_empties_a_class(tmp_path):
 
 def test_command_and_report(folder, tmp_path, capsys):
     assert cli.main(["leaks", "--data", f"folder:{folder}", "--out", str(tmp_path / "out")]) == 0
-    assert "have a double in train" in capsys.readouterr().out
+    assert "have a duplicate in train" in capsys.readouterr().out
     run = write_run(tmp_path / "run")
     leaks.check(config_of(), load(folder), run)
     page = report.write_report([run])[0].read_text(encoding="utf-8")
@@ -98,5 +98,5 @@ def test_nothing_found_leaves_nothing(tmp_path):
     found = leaks.lines(dataset, [])
     (tmp_path / leaks.TABLE).write_text("old")
     leaks.write(tmp_path, dataset, [])
-    assert found == ["no image has a double in another split, or in train under another label"]
+    assert found == ["no image has a duplicate in another split, or in train with another label"]
     assert not (tmp_path / leaks.TABLE).exists()

@@ -85,7 +85,7 @@ def test_the_analysis_sees_the_batch():
 
 def test_what_does_not_fit_at_all_is_said(tmp_path, data_name, monkeypatch):
     needs(monkeypatch, 0)
-    with pytest.raises(UserError, match="one image a device needs"):
+    with pytest.raises(UserError, match="one image per device needs"):
         train.train_and_evaluate(tiny_config(data_name), tmp_path / "run")
     monkeypatch.setattr(micro_batch, "device_limit", lambda: None)
     with pytest.raises(UserError, match="micro_batch 5 does not divide"):

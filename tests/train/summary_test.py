@@ -27,7 +27,7 @@ def test_the_header_says_that_the_warm_up_is_cut(tmp_path, capsys):
         run, state = prepare(tiny_config(data, optim__schedule__warmup_epochs=warmup), tmp_path / "run")
         summary.print_header(run, state)
         run.checkpoints.close()
-        assert ("warmup_epochs 2 is cut to 1, half of the training" in capsys.readouterr().err) == said
+        assert ("warmup_epochs 2 is reduced to 1, half of the training" in capsys.readouterr().err) == said
         peak = run.blueprint.config.optim.learning_rate
         reached = float(run.blueprint.schedule(run.batches.steps_per_epoch))
         assert reached == pytest.approx(peak)  # so the peak is reached there
@@ -46,7 +46,7 @@ def test_the_header_says_that_the_warm_up_is_cut(tmp_path, capsys):
             r"milestones [5] are not reached",
         ),
         ({"optim__schedule__name": "multistep", "optim__schedule__milestones": (3, 4)}, None),
-        ({"optim__schedule__name": "step"}, "the schedule 'step' lowers nothing"),
+        ({"optim__schedule__name": "step"}, "the schedule 'step' has no effect"),
         ({"optim__schedule__name": "step", "optim__schedule__step_size": 4}, None),
     ],
 )
@@ -55,7 +55,7 @@ def test_the_header_says_what_the_training_is_too_short_for(tmp_path, capsys, wo
     run.checkpoints.close()
     summary.print_header(run, state)
     header = capsys.readouterr().err
-    assert said in header if said else not any(word in header for word in ("too long", "not reached", "lowers nothing"))
+    assert said in header if said else not any(word in header for word in ("too long", "not reached", "has no effect"))
 
 
 def test_patience_is_too_long_exactly_when_nothing_can_follow_from_it():

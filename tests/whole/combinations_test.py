@@ -76,7 +76,7 @@ def contradictions(pick):
         "distillation token": pick["distill"] == "token" and not distilled,
         # the norms of a VGG are called features_1 and so on
         "matches no parameter": pick["freeze"] == r"norm|bn" and family in ("vgg", "ale"),
-        "thaws nothing": pick["freeze"] == "none" and bool(pick["unfreeze"]),
+        "unfreezes nothing": pick["freeze"] == "none" and bool(pick["unfreeze"]),
     }
     return [message for message, holds in found.items() if holds]
 

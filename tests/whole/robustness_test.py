@@ -105,7 +105,7 @@ def test_a_damaged_config_of_another_run_is_not_gone_over(tmp_path, data_name):
     config = tiny_config(data_name, num_epochs=1)
     train.train_and_evaluate(config, tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text("{")
-    with pytest.raises(UserError, match="is damaged, and the run had another config"):
+    with pytest.raises(UserError, match="is damaged, and the run had a different config"):
         train.train_and_evaluate(tiny_config(data_name, num_epochs=1, batch_size=8), tmp_path / "run")
     train.train_and_evaluate(config, tmp_path / "run")
     assert json.loads((tmp_path / "run" / "config.json").read_text())["batch_size"] == 16

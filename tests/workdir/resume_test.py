@@ -108,7 +108,7 @@ def test_a_run_is_not_resumed_with_other_data(tmp_path):
     (tmp_path / "run" / "summary.json").unlink()
     classes = (tmp_path / "run" / "classes.json").read_bytes()
     write(image=images, label=(labels + 1) % 3)
-    with pytest.raises(UserError, match="has changed since the run .*other labels"):
+    with pytest.raises(UserError, match="has changed since the run .*different labels"):
         train.train_and_evaluate(config, tmp_path / "run")
     write(image=np.concatenate([images, images[:9]]), label=np.concatenate([labels, labels[:9]]))
     with pytest.raises(UserError, match=r"train images, \d+ before"):

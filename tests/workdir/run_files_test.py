@@ -126,7 +126,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_is_begun_anew_with_a_
     (tmp_path / "run/metrics.jsonl").write_text('{"step": 1, "epoch": 1}\n' * 25)
     train.train_and_evaluate(config, tmp_path / "run")
     said = capsys.readouterr().err
-    assert "a run was ended here before its first checkpoint; its 25 lines of metrics.jsonl are dropped" in said
+    assert "ended before its first checkpoint; its 25 lines of metrics.jsonl are dropped" in said
     assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 1
 
 
@@ -145,10 +145,10 @@ def test_damaged_arrays_are_named_and_made_again(tmp_path, finished, capsys, nam
     path.write_bytes({"flip": bytes(damaged), "half": before[: len(before) // 2], "empty": b""}[how])
     if not is_sealed:
         (tmp_path / "run/manifest.json").unlink()
-        with pytest.raises(UserError, match=f"{name}' is damaged: .*\nthe training command makes it again"):
+        with pytest.raises(UserError, match=f"{name}' is damaged: .*\nthe training command creates it again"):
             run_files.read_npz(path, resume.ARRAYS[name])
     train.train_and_evaluate(config, tmp_path / "run")
-    assert f"{name} has changed since the run wrote it; it is made again" in capsys.readouterr().err
+    assert f"{name} has changed since the run wrote it; it is created again" in capsys.readouterr().err
     with np.load(path) as stored, np.load(run / name) as whole:
         for key in whole.files:
             np.testing.assert_array_equal(stored[key], whole[key])
@@ -164,7 +164,7 @@ def test_a_finished_run_that_loses_its_best_weights_tests_the_next_best(tmp_path
         path.mkdir()
     train.train_and_evaluate(config, workdir)
     printed = capsys.readouterr().err
-    assert "is lost; the next best counts" in printed and "already finished" not in printed
+    assert "is lost; the next best is used" in printed and "already finished" not in printed
     final = run_files.read_json(workdir / "summary.json")["final"]
     assert final["best_epoch"] == final["epochs"]  # no best is left: the last weights
     assert train.train_and_evaluate(config, workdir) == final

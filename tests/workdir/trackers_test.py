@@ -109,7 +109,7 @@ def test_a_copied_workdir_is_another_run_and_a_moved_one_the_same(tmp_path, caps
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     second = trackers.run_id(tmp_path / "b")
     assert second != first and trackers.run_id(tmp_path / "b") == second
-    assert f"{tmp_path / 'b'} is a copy of {tmp_path / 'a'}; it is a new run" in capsys.readouterr().err
+    assert f"{tmp_path / 'b'} is a copy of {tmp_path / 'a'}; it becomes a new run" in capsys.readouterr().err
     shutil.move(tmp_path / "a", tmp_path / "c")
     assert trackers.run_id(tmp_path / "c") == first and capsys.readouterr().err == ""
     (tmp_path / "c/wandb/id.json").write_text(json.dumps("abcd1234"))  # as it was once written
@@ -121,5 +121,5 @@ def test_a_damaged_id_is_told_and_made_again(tmp_path, capsys, content):
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb/id.json").write_bytes(content)
     known = trackers.run_id(tmp_path)
-    assert "id.json is damaged; the run goes on as a new one" in capsys.readouterr().err
+    assert "id.json is damaged; the run continues as a new one" in capsys.readouterr().err
     assert trackers.run_id(tmp_path) == known and capsys.readouterr().err == ""
