@@ -43,7 +43,7 @@ def regex_mask(tree: Tree, regexes: str | Iterable[str]) -> Tree:
     """Marks with True each leaf whose path one of the regexes finds (`re.search`).
 
     Raises:
-      UserError: a pattern is not a regex, might take for ever, or matches no leaf.
+      UserError: a pattern is not a regex, might run for ever, or matches no leaf.
     """
     regexes = [regexes] if isinstance(regexes, str) else list(regexes)
     paths = list(named_leaves(tree))

@@ -67,7 +67,7 @@ def files(tmp_path_factory):
         (["--config", "broken.json", "--workdir", "new"], "cannot read"),
         (["--config", "null.json", "--workdir", "new"], "seed"),
         (["--config", "section.yaml", "--workdir", "new"], "optim"),
-        (["--config", "number.yaml", "--workdir", "new"], "a word"),
+        (["--config", "number.yaml", "--workdir", "new"], "expected text"),
         (["--config", "list.yaml", "--workdir", "new"], "options with values"),
         (["--config", "syntax.py", "--workdir", "new"], "SyntaxError"),
         (["--config", "exit.py", "--workdir", "new"], "SystemExit"),
@@ -78,7 +78,10 @@ def files(tmp_path_factory):
         (["predict", "--workdir", "run"], "no images"),
         (["predict", "--workdir", "run", "gone.png"], "no file"),
         (["predict", "--workdir", "run", "text.jpg"], "not a readable image"),
-        (["predict", "--workdir", "run", "text.jpg", "text.jpg", "--csv", "out.csv"], "nor can the other 1 be read"),
+        (
+            ["predict", "--workdir", "run", "text.jpg", "text.jpg", "--csv", "out.csv"],
+            "the other 1 cannot be read either",
+        ),
         (["predict", "--workdir", "run", "nothing"], "no images in folder"),
         (["predict", "--workdir", "nothing", "photo.png"], "config.json"),
         (["predict", "--workdir", "gone", "photo.png"], "no such directory"),
@@ -159,7 +162,7 @@ def test_a_failed_start_does_not_claim_the_workdir(files, capsys, tmp_path):
     values = json.loads((files / "run/config.json").read_text())
     (tmp_path / "run/config.json").write_text(json.dumps({**values, "batch_size": 999}))
     assert cli.main(argv) == 0
-    assert "another config" in failed(capsys_clear(capsys), [*argv, "--config.seed=1"])
+    assert "a different config" in failed(capsys_clear(capsys), [*argv, "--config.seed=1"])
     assert cli.main(argv) == 0
     assert "already finished" in capsys.readouterr().err
 

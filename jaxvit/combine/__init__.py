@@ -1,4 +1,4 @@
-"""Several predictions of one image as one: views of it, models of it, models averaged; and what that gains."""
+"""Several predictions of one image as one: views of it, models of it, models averaged; and the gain from it."""
 
 from jaxvit.combine.ensemble import Member, check_classes, ensemble_of, evaluate, evaluate_views, predict
 from jaxvit.combine.gain import Gain, measure_gain

@@ -48,7 +48,7 @@ def check_alike(members: Sequence[Member]) -> None:
         a, b, both = first.classifier, other.classifier, f"{first.label} and {other.label}"
         if split_tag(a.name)[0] != split_tag(b.name)[0]:
             raise UserError(
-                f"{both} are different models ({a.name}, {b.name}); an average needs one of the same shapes"
+                f"{both} are different models ({a.name}, {b.name}); an average needs models of the same shapes"
             )
         shapes, others = ({k: np.shape(v) for k, v in named_leaves(c.variables).items()} for c in (a, b))
         for name in [*shapes, *others]:
@@ -60,7 +60,7 @@ def check_alike(members: Sequence[Member]) -> None:
             if field.name not in ("parent", "name", "dtype") and not field.name.endswith("_rate") and x != y:
                 raise UserError(f"{both} have different models: {field.name} is {x} and {y}")
         if a.class_names != b.class_names:
-            raise UserError(f"{both} have their classes in different order, so that their heads cannot be averaged")
+            raise UserError(f"{both} have their classes in a different order, so their heads cannot be averaged")
         for word, value in a.data_config.items():
             if _plain(value) != _plain(b.data_config.get(word)):
                 said = f"{word} {_plain(value)} and {_plain(b.data_config.get(word))}"
@@ -79,7 +79,7 @@ def mean(trees: Sequence[Any]) -> Any:
 def make(members: Sequence[Member], *, greedy: bool, batch_size: int = 64, **data: Any) -> Average:
     """Averages members; with `greedy` those that help on the validation split, the best first.
 
-    `data` are words of `open_split`: without a `data_name` those of the runs. Statistics of BatchNorm are estimated
+    `data` are arguments of `open_split`: without a `data_name` those of the runs. Statistics of BatchNorm are estimated
     again on the training split. Without any data nothing is measured.
 
     Raises:
@@ -89,7 +89,7 @@ def make(members: Sequence[Member], *, greedy: bool, batch_size: int = 64, **dat
     first = members[0].classifier
     known = data.get("data_name") is not None or all(m.classifier.config is not None for m in members)
     if not known and (greedy or batch_norm.has_statistics(first.variables)):
-        why = "a soup is chosen by validation images" if greedy else "its BatchNorm needs training images"
+        why = "a soup is chosen on validation images" if greedy else "its BatchNorm needs training images"
         raise UserError(f"no --data NAME: {why}")
     if not known:
         found = [Ingredient(m.label, True, None, {}) for m in members]

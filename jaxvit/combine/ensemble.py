@@ -47,11 +47,11 @@ def _order_of_classes(first: Member, other: Member) -> np.ndarray:
     a, b = first.classifier, other.classifier
     if a.several != b.several:
         kinds = [f"{m.label} has {'several labels' if m.classifier.several else 'one label'}" for m in (first, other)]
-        raise UserError(f"{' per image, '.join(kinds)}; expected members of one kind")
+        raise UserError(f"{' per image, '.join(kinds)}; expected members of the same kind")
     missing = [name for name in a.class_names if name not in b.class_names]
     missing += [name for name in b.class_names if name not in a.class_names]
     if missing or len(a.class_names) != len(b.class_names):
-        said = f": {missing[0]!r} is a class of one alone" if missing else ""
+        said = f": {missing[0]!r} is a class of only one of them" if missing else ""
         counts = f"{len(a.class_names)} and {len(b.class_names)}"
         raise UserError(f"{first.label} and {other.label} have different classes ({counts}){said}")
     if a.class_names == b.class_names:
@@ -77,7 +77,7 @@ def evaluate(
 ) -> Outcome:
     """Returns the metrics of each member and of the mean of their probabilities, on the same images.
 
-    Each member reads them with its own preprocessing; `tta` is a form of `views`. `data` are words of `open_split`.
+    Each member reads them with its own preprocessing; `tta` is a form of `views`. `data` are arguments of `open_split`.
 
     Raises:
       UserError: members of different classes, or whose splits have different images.

@@ -13,7 +13,7 @@ DRAWS = 1000  # of the images, for mean average precision
 
 
 class Gain(NamedTuple):
-    """Of two predictions of the same images, the second less the first."""
+    """Of two predictions of the same images, the second minus the first."""
 
     figure: str  # "top-1" or "mAP"
     difference: float
@@ -46,7 +46,7 @@ def measure_gain(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> G
 def average_precision_gain(
     before: np.ndarray, after: np.ndarray, labels: np.ndarray, *, seed: int = 0, draws: int = DRAWS
 ) -> tuple[float, float, float]:
-    """(mAP of `after` less that of `before`, and its 95 % percentile interval) over paired resamples of the images.
+    """(mAP of `after` minus that of `before`, and its 95 % percentile interval) over paired resamples of the images.
 
     A resample gives each image the number of times that it was drawn as its weight.
     """

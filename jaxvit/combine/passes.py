@@ -22,7 +22,7 @@ def check_same_data(first: Member, other: Member) -> None:
     if a is not None and b is not None and not splits.same_data(a.data.name, b.data.name):
         raise UserError(
             f"{first.label} and {other.label} were trained on different data ({a.data.name}, {b.data.name})\n"
-            "expected runs of the same data, or --data NAME with images that none of them has seen"
+            "expected runs of the same data, or --data NAME with images that none of them was trained on"
         )
 
 
@@ -46,7 +46,7 @@ def other_images(first: Member, other: Member, opened: OpenSplit) -> UserError:
     why = f" ({', '.join(differ)})" if differ else ""
     return UserError(
         f"the {opened.name} images of {first.label} and {other.label} are not the same{why}\n"
-        "one would be tested on images that the other was trained on; expected runs of one split, or --data NAME"
+        "one would be tested on training images of the other; expected runs of the same split, or --data NAME"
     )
 
 

@@ -1,4 +1,4 @@
-"""Probabilities to trust: a temperature, answers that are held back, scores that tell unknown images."""
+"""Probabilities to trust: a temperature, abstention, scores that detect unknown images."""
 
 from jaxvit.confidence.selective import RiskCoverage, held_back, risk_coverage
 from jaxvit.confidence.temperature import calibrate, divide_logits, read_temperature, requested, with_temperature

@@ -1,4 +1,4 @@
-"""Answers that are held back: risk against coverage (El-Yaniv & Wiener, 2010; Geifman & El-Yaniv, 2017)."""
+"""Selective prediction: risk against coverage (El-Yaniv & Wiener, 2010; Geifman & El-Yaniv, 2017)."""
 
 import dataclasses
 
@@ -43,7 +43,7 @@ def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> RiskCoverage:
 
 
 def held_back(probabilities: np.ndarray, min_confidence: float) -> np.ndarray:
-    """Which answers are abstentions: the largest of the probabilities [n, k] is below `min_confidence`; bool [n].
+    """Which predictions are abstentions: the largest of the probabilities [n, k] is below `min_confidence`; bool [n].
 
     Raises UserError for a `min_confidence` outside of [0, 1].
     """

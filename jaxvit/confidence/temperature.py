@@ -1,4 +1,4 @@
-"""The temperature of a run: fitted on its validation split, kept in its calibration.json, divided into a classifier."""
+"""The temperature of a run: fitted on its validation split, kept in its calibration.json, applied to a classifier."""
 
 import dataclasses
 import math
@@ -33,7 +33,7 @@ def record(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def describe(found: dict[str, Any]) -> str:
-    """A record in a few words."""
+    """A record on one line."""
     ece, after = found["ece"], found["ece_calibrated"]
     return f"{found['temperature']:.3f} of {found['images']:,} validation images: ECE {ece:.2%} -> {after:.2%} on them"
 
@@ -81,7 +81,7 @@ def calibrate(workdir: str | Path, batch_size: int = 64) -> dict[str, Any]:
             opened = inference.open_split(classifier, "val")
         except inference.EmptySplit:
             raise UserError(
-                f"the run in {str(path)!r} has no validation split, which a temperature is fitted on\n"
+                f"the run in {str(path)!r} has no validation split to fit a temperature on\n"
                 "expected a run with data.val_fraction above 0, or data with a val split"
             ) from None
         _, logits, places = inference.SplitReader(classifier, opened, batch_size)(classifier.variables)
@@ -91,10 +91,10 @@ def calibrate(workdir: str | Path, batch_size: int = 64) -> dict[str, Any]:
 
 
 def requested(word: str | float, workdir: str | Path | None) -> float:
-    """Returns the temperature that `word` asks for: "run", that of the run in `workdir`, or a number."""
+    """Returns the temperature that `word` names: "run", that of the run in `workdir`, or a number."""
     if word == RUN:
         if workdir is None:
-            raise UserError("--temperature run is the temperature of a run; a named model needs a number")
+            raise UserError("--temperature run needs a run; for a named model pass a number")
         return read_temperature(workdir)
     return float(word)
 
@@ -128,7 +128,7 @@ def divide_logits(model: Any, variables: Any, temperature: float) -> Any:
         params, done = _divided(params, path, getattr(model, "num_classes", 0), np.float32(temperature))
         found += done
     if not found:
-        raise UserError(f"{type(model).__name__} has no linear classifier, into which a temperature could be divided")
+        raise UserError(f"{type(model).__name__} has no linear classifier that a temperature could divide")
     return {**variables, "params": params}
 
 

@@ -45,7 +45,7 @@ def knn(
     from sklearn.neighbors import NearestNeighbors
 
     if not 1 <= k <= len(train_features):
-        raise UserError(f"the {k}th nearest of {len(train_features):,} training images is asked for; expected fewer")
+        raise UserError(f"the {k}th nearest of {len(train_features):,} training images was requested; expected fewer")
     index = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(_unit(train_features))
     found = []
     for i in range(0, len(features), ROWS):

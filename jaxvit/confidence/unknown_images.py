@@ -23,7 +23,7 @@ COLUMNS = ("images", "image", "label", "name")
 
 
 class Outputs(NamedTuple):
-    """What a model makes of the images of a split that can be read."""
+    """The outputs of a model for the readable images of a split."""
 
     logits: np.ndarray  # float32 [n, num_classes]
     features: np.ndarray  # float32 [n, d], pooled, before the classifier
@@ -96,7 +96,7 @@ def compare(
       split_name: of the known images, as in `inference.evaluate_split`; `data_name`, `data_dir` too.
       data_name: see `split_name`.
       batch_size: images a step.
-      limit: at most so many known, unknown and training images each.
+      limit: the largest number of known, unknown and training images each.
       neighbours: k of the k-th nearest training image; None: 50, or as many as there are.
       data_dir: see `split_name`.
       columns: of `unknown_name` and `data_name`, where these are label files.
@@ -107,7 +107,7 @@ def compare(
     own = None if classifier.config is None else classifier.config.data.name
     for known in filter(None, (data_name or own, own)):
         if same_data(unknown_name, known):
-            raise UserError(f"{unknown_name!r} are the known images; expected others, of classes that are not known")
+            raise UserError(f"{unknown_name!r} are the known images; expected images of classes that are not known")
     kind, _, path = unknown_name.partition(":")
     options: dict[str, Any] = {"limit": limit, "data_dir": data_dir, "columns": columns}
     if kind == "folder":
@@ -129,7 +129,7 @@ def compare(
     }
     facts: dict[str, Any] = {}
     if own is None:
-        err.print("no kNN score: a named model has no training images here; a run has")
+        err.print("no kNN score: a named model has no training images, only a run has them")
     else:
         train = inference.open_split(classifier, "train", limit=limit, data_dir=data_dir)
         reference = outputs(apply, classifier, train, batch_size, "training images").features

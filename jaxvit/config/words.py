@@ -21,7 +21,7 @@ from jaxvit.config.default import Config, default
 from jaxvit.errors import UserError, suggest
 
 _KINDS = {
-    bool: "true or false", int: "a whole number", float: "a number", str: "a word",
+    bool: "true or false", int: "a whole number", float: "a number", str: "text",
     tuple: "values in brackets, such as (0.5, 0.5, 0.5)", ConfigDict: "options with values",
 }  # fmt: skip
 _OPTIONS = ("optim.options.", "optim.schedule.options.", "loss.options.", "augment.options.")

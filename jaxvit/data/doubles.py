@@ -22,7 +22,7 @@ SIDE, GRID = 32, 8  # pixels that an image is reduced to, and cells of them that
 BLOCK = 256  # images that are compared at once with all others
 FAINT = 0.05  # length of a descriptor under which an image is blank
 PAIRS = (("test", "train"), ("val", "train"), ("test", "val"))  # each image of the first against all of the second
-SAME = ("train", "train")  # images of unlike labels
+SAME = ("train", "train")  # images with different labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,7 @@ def describe(split: Split) -> tuple[np.ndarray, np.ndarray]:
         step = SIDE // GRID
         cells[i] = small.reshape(GRID, step, GRID, step, 3).mean(axis=(1, 3)).ravel()
 
-    in_threads(visit, len(split), f"looking at {split.name} images", show_from=5_000)
+    in_threads(visit, len(split), f"hashing {split.name} images", show_from=5_000)
     return hashes, _unit(cells @ _projection(), least=FAINT)
 
 
@@ -144,7 +144,7 @@ def find(splits: Mapping[str, Split], features: Mapping[str, np.ndarray] | None 
         for kind, least, vectors in looks:
             if labels is not None and len(np.unique(labels)) < 2:
                 continue
-            title = f"comparing {a} with {b}" if a != b else f"comparing {a} images of unlike labels"
+            title = f"comparing {a} with {b}" if a != b else f"comparing {a} images with different labels"
             cosines, positions = nearest(vectors[a], vectors[b], labels, title)
             hits = [int(i) for i in np.flatnonzero(cosines >= least) if int(i) not in seen]
             doubles += [Double(kind, float(cosines[i]), a, i, b, int(positions[i])) for i in hits]

@@ -14,7 +14,7 @@ SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", "
 MAX_BAD = 0.01  # share of the files that may be unreadable where nothing else is asked for
 
 
-# Folders that systems put beside files: macOS's archives, Synology's thumbnails and bin, Windows's, Linux's, Python's.
+# Folders that systems put next to files: macOS's archives, Synology's thumbnails and bin, Windows's, Linux's, Python's.
 SYSTEM = ("__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__")
 
 
@@ -40,7 +40,7 @@ def image_files(directory: Path) -> list[Path]:
 
 
 def write_skipped(file: str | os.PathLike, skipped: Sequence[tuple[str, str]]) -> None:
-    """Writes a line per (name, reason), divided by a tab; without any, a list of before is taken away."""
+    """Writes a line per (name, reason), separated by a tab; without any, an earlier list is removed."""
     path = Path(file)
     try:
         if not skipped:

@@ -34,8 +34,8 @@ MARKS: tuple[tuple[str, int, bytes, str], ...] = (
     ("Photoshop", 0, b"8BPS", CONVERT),
     ("PDF", 0, b"%PDF", CONVERT),
     ("SVG", 0, b"<svg", CONVERT),
-    ("HTML", 0, b"<!DOCTYPE html", "was it a download that failed?"),
-    ("HTML", 0, b"<html", "was it a download that failed?"),
+    ("HTML", 0, b"<!DOCTYPE html", "perhaps from a failed download"),
+    ("HTML", 0, b"<html", "perhaps from a failed download"),
     ("Git LFS", 0, b"version https://git-lfs", "fetch the files with 'git lfs pull'"),
 )
 IMAGES = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF")  # what counts as an image whatever the file is called
@@ -124,7 +124,7 @@ def check_pixels(name: str, mode: str, width: int, height: int) -> None:
 
 
 def check_scans(file: IO[bytes], width: int, height: int) -> None:
-    """Raises NotReadable for a JPEG of so many scans that it would keep a core for minutes.
+    """Raises NotReadable for a JPEG with so many scans that decoding it would take minutes.
 
     Progressive files hold the image in about ten scans; a hostile one has thousands.
     """

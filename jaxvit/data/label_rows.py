@@ -43,7 +43,7 @@ def read_rows(source: str, file: Path) -> Rows:
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror}); expected a file of labels.") from None
     if not content.strip():
-        raise UserError(f"{source}: an empty file; expected a header line such as file,label, and a row per image.")
+        raise UserError(f"{source}: the file is empty; expected a header line such as file,label, and a row per image.")
     rows = _parquet(source, file) if content.startswith(MARK) else _csv(source, content)
     if not rows.places:
         raise UserError(f"{source}: no rows below the header line; expected one per image.")
@@ -71,7 +71,7 @@ def _csv(source: str, content: bytes) -> Rows:
             if len(row) != len(names):
                 raise UserError(
                     f"{source}: {len(row)} cells in line {reader.line_num}; the header has {len(names)}: "
-                    f"{listed(names)}\na cell that holds {separator!r} stands in double quotes"
+                    f"{listed(names)}\nput cells that contain {separator!r} in double quotes"
                 )
             rows.append(row)
             places.append(f"line {reader.line_num}")
@@ -123,7 +123,7 @@ def _cell(value: Any) -> Cell:
 def _named(source: str, names: list[str], columns: list[list[Cell]]) -> dict[str, list[Cell]]:
     double = next((name for name in names if name and names.count(name) > 1), None)
     if double is not None:
-        raise UserError(f"{source}: two columns are called {double!r}; expected different names.")
+        raise UserError(f"{source}: two columns have the name {double!r}; expected different names.")
     return {name: column for name, column in zip(names, columns, strict=True) if name}
 
 

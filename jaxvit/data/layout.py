@@ -102,8 +102,8 @@ def read_layout(root: Path) -> Layout:
     if len(layout) == 1 and strangers:
         train, others = layout["train"], _listed(strangers)
         raise UserError(
-            f"folder:{root}: is {train.name}/ the training split, or a class beside {others}?\n"
-            f"for the split name folder:{train}; a class {train.name} has no subfolders, or another name"
+            f"folder:{root}: cannot tell whether {train.name}/ is the training split or a class next to {others}\n"
+            f"for the split use folder:{train}; for a class remove its subfolders or rename it"
         )
     read = ", ".join(f"{layout[split].name}/ {DOES[split]}" for split in layout)
     held_out = "" if "test" in layout else f"; the test images are held out of {layout['train'].name}/"
@@ -124,7 +124,7 @@ def _classes(root: Path, folders: list[Path], named: dict[Path, str], with_class
         instead = f", or the one with the classes, for example folder:{first}" if first else ""
         word = "a split" if len(folders) == 1 else "splits"
         raise UserError(
-            f"folder:{root}: {_listed(folders)} {_are(folders)} named as {word}, and no train/ has class folders\n"
+            f"folder:{root}: {_listed(folders)} {_are(folders)} named like {word}, and no train/ has class folders\n"
             f"expected a subfolder per class in train/ and the others{instead}"
         )
     few = folders if len(folders) <= FEW else []
@@ -135,14 +135,16 @@ def _classes(root: Path, folders: list[Path], named: dict[Path, str], with_class
     if first is not None and len(splits) > 1 and all(inside):
         raise UserError(
             f"folder:{root}: {_listed(splits)} look like splits, each with folders in it\n"
-            f"rename them train/, val/ and test/ where they are, or name that with the classes: folder:{inner(first)}"
+            f"rename them to train/, val/ and test/, or use the one with the classes: folder:{inner(first)}"
         )
     notes = [f"{root.name}: its {len(folders)} folders are the classes"]
     if len(few) > 1 and len(inside[0]) > 1 and all(names == inside[0] for names in inside):
         same = _listed([Path(name) for name in sorted(inside[0])])
-        notes.append(f"each of them has the folders {same}; if those are the classes, name one: folder:{folders[0]}")
+        notes.append(
+            f"each of them has the folders {same}; if those are the classes, use one of them: folder:{folders[0]}"
+        )
     if named:
-        notes.append(f"{_listed(list(named))} {_are(list(named))} taken for a class; a split needs a train/ beside it")
+        notes.append(f"{_listed(list(named))} {_are(list(named))} taken for a class; a split needs a train/ next to it")
     return Layout({"train": root}, notes)
 
 

@@ -260,7 +260,7 @@ def _decode_all(split: Split, transform: Callable | None, max_unreadable: float)
             unreadable.append(i)
         elif example.shape != shape:
             raise UserError(
-                f"images of the {split.name} split differ in size ({shape}, {example.shape}); set an image size."
+                f"images of the {split.name} split differ in size ({shape}, {example.shape}); set data.image_size."
             )
         else:
             images[i] = example
@@ -275,6 +275,6 @@ def _refuse_many(split: Split, unreadable: Collection[int], max_unreadable: floa
     if n > max(FEW, max_unreadable * len(split)):
         names = ", ".join(str(split.names[i] if split.names else i) for i in sorted(unreadable)[:3])
         raise RunError(
-            f"{n} of {len(split)} {split.name} images cannot be read any more, among them {names}\n"
-            "are the data still there? The checkpoints are intact; with that mended, the same command resumes"
+            f"{n} of {len(split)} {split.name} images can no longer be read, for example {names}\n"
+            "check that the data are still there; the checkpoints are intact, and the same command resumes"
         )

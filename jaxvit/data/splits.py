@@ -43,7 +43,7 @@ class Split:
 
     @property
     def strata(self) -> np.ndarray:
-        """What is stratified by, int [n]: the label, or of several the rarest, and a number of its own for none."""
+        """The strata, int [n]: the label, or of several the rarest; images without labels are one stratum."""
         if self.labels.ndim == 1:
             return self.labels
         counts, k = self.labels.sum(axis=0, dtype=np.int64), self.labels.shape[1]
@@ -277,7 +277,7 @@ def limit(
         chosen = chosen[ranks[chosen] < per_class]
         short = len(np.unique(labels[sizes < per_class]))
         if short:
-            note = f"per_class={per_class} is more than {short} of {classes} classes have; these are used whole"
+            note = f"per_class={per_class} is more than {short} of {classes} classes have; all of their images are used"
     if imbalance is not None and imbalance > 1:
         ranks, _ = class_ranks(labels[chosen], seed, 2)
         wanted = long_tail(np.bincount(labels[chosen]), imbalance)

@@ -63,7 +63,7 @@ def attention_rollout(
 
     Each block's heads are fused ("mean", "max", "min"), half of the residual identity is added, and the rows of
     the product that the classifier reads give the map. `discard_ratio` in [0, 1) drops that share of the smallest
-    weights between patches of each block; those to prefix tokens stay. UserError for other models and words.
+    weights between patches of each block; those to prefix tokens stay. UserError for other models and options.
     """
     _check_attention(model, "tokens")
     _check_fusion(head_fusion)
@@ -86,7 +86,7 @@ def _rollout(variables: Any, images: Array, *, model: Any, head_fusion: str, dis
         mixed = fused / jnp.maximum(jnp.sum(fused, axis=-1, keepdims=True), 1e-12) + jnp.eye(fused.shape[-1])[None]
         joint = mixed / 2 if joint is None else mixed / 2 @ joint
     if joint is None:
-        raise UserError("the model has no blocks, so no attention to follow.")
+        raise UserError("the model has no blocks, so there is no attention to roll out.")
     rows = jnp.einsum("bn,bnm->bm", _readers(model, pool, joint), joint)
     maps = rows[:, prefix:].reshape(rows.shape[0], *taps.grid(model, size))
     return taps.to_unit(taps.to_pixels(model, maps, size))
@@ -128,7 +128,7 @@ def attention_maps(
         _check_fusion(head_fusion)
     depth = num_blocks(family_of(model), model)
     if not -depth <= block < depth:
-        raise UserError(f"block {block} is out of range; the model's blocks are 0 to {depth - 1}, -1 the last.")
+        raise UserError(f"block {block} is out of range; the model's blocks are 0 to {depth - 1}, or -1 for the last.")
     images = taps.check_images(model, images)
     return _maps(variables, images, model=taps.plain(model), block=block % depth, head_fusion=head_fusion)
 

@@ -109,7 +109,7 @@ def grad_cam(
     index = taps.check_classes(model, class_index, images.shape[0])
     if method in PIXEL_METHODS:
         if layer is not None:
-            raise UserError(f"method {method!r} looks at pixels, not at layer {layer!r}; expected layer=None.")
+            raise UserError(f"method {method!r} explains pixels, not layer {layer!r}; expected layer=None.")
         return PIXEL_METHODS[method](model, variables, images, class_index)
     layer = taps.check_layer(model, layer, taps.size_of(images))
     return _cam(variables, images, index, model=model, method=method, layer=layer)

@@ -75,7 +75,7 @@ def forward_intermediates(
     Args:
       model: one of `jaxvit.create_model`.
       variables: its variables.
-      images: [b, h, w, c], normalised as the model takes them.
+      images: [b, h, w, c], normalised as the model expects them.
       indices: None for all maps, n for the last n, or a list of places, from the end where negative. The maps always
         come in the order of depth, each once.
       return_prefix_tokens: of a ViT, return pairs (map, prefix tokens [b, p, c]): class, distillation, registers.
@@ -167,10 +167,12 @@ def _chosen(indices: Any, count: int) -> list[int]:
         try:
             places = [operator.index(i) for i in indices]
         except TypeError:
-            raise UserError(f"indices={indices!r}; expected None, a whole number, or a list of them.") from None
+            raise UserError(
+                f"indices={indices!r}; expected None, a whole number, or a list of whole numbers."
+            ) from None
     if not len(places):
-        raise UserError("indices is empty; expected at least one place.")
+        raise UserError("indices is empty; expected at least one index.")
     for i in places:
         if not -count <= i < count:
-            raise UserError(f"index {i} is out of range; the model's maps are 0 to {count - 1}, -1 the last.")
+            raise UserError(f"index {i} is out of range; the model's maps are 0 to {count - 1}, or -1 for the last.")
     return sorted({i % count for i in places})

@@ -74,7 +74,7 @@ def grid(
 ) -> Any:
     """A figure of pictures [h, w, 3] in rows, each with a title above it, and a head over each column.
 
-    A place may be None. With `cmap` a bar beside the grid says what the colours mean; `wrong` marks titles.
+    A place may be None. With `cmap` a bar next to the grid shows what the colours mean; `wrong` marks titles.
     """
     if not rows or not rows[0]:
         raise UserError("no pictures to show; expected at least one.")

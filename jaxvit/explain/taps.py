@@ -101,7 +101,7 @@ def default_layer(model: nn.Module, image_size: int | Pair | None = None) -> str
     names = layers(model, image_size)
     if not names:
         h, w = to_pair(model.image_size if image_size is None else image_size)  # type: ignore[attr-defined]
-        raise UserError(f"{type(model).__name__} keeps no map of images of {h}x{w}; expected larger images.")
+        raise UserError(f"{type(model).__name__} has no map left for images of {h}x{w}; expected larger images.")
     family = find_family(model)
     wanted = "features" if family is None else family.default_layer
     wanted = wanted if isinstance(wanted, str) else wanted(model)
@@ -129,7 +129,7 @@ def check_images(model: Any, images: Any) -> Array:
     if images.shape[0] == 0:
         raise UserError("no images: the batch is empty; expected at least one.")
     if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UserError(f"images are {images.dtype}; expected floats, normalised as the model takes them.")
+        raise UserError(f"images are {images.dtype}; expected floats, normalised as the model expects them.")
     return images
 
 
@@ -145,7 +145,7 @@ def check_classes(model: Any, class_index: Any, batch: int) -> Array:
         return jnp.broadcast_to(class_index, (batch,)).astype(jnp.int32)
     index = np.asarray(class_index)
     if not np.issubdtype(index.dtype, np.integer) or index.shape not in ((), (batch,)):
-        raise UserError(f"class_index is {index.dtype} {list(index.shape)}; expected an int or {batch} of them.")
+        raise UserError(f"class_index is {index.dtype} {list(index.shape)}; expected an int or {batch} ints.")
     for k in index.reshape(-1):
         if not 0 <= k < model.num_classes:
             raise UserError(f"class_index {k} is out of range; the model's classes are 0 to {model.num_classes - 1}.")

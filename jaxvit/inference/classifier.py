@@ -74,8 +74,8 @@ def from_run(workdir: str | Path) -> Classifier:
     except UserError as error:
         if "__main__" in config.imports:
             raise UserError(
-                f"the run in {str(path)!r} was trained with parts that a script or notebook had registered: {error}\n"
-                "put them into a module, and name it by --import"
+                f"the run in {str(path)!r} was trained with parts that a script or notebook registered: {error}\n"
+                "put them into a module and name it with --import"
             ) from None
         raise UserError(f"the run in {str(path)!r} is damaged: {error}") from None
     model = parts.make_model(config)

@@ -51,14 +51,14 @@ def read_images(paths: Sequence[Path], bad: list[tuple[str, str]]) -> Iterator[t
             said = said or str(error)
             bad.append((str(path), str(error).removeprefix(f"{path}: ").removeprefix("not a readable image: ")))
     if paths and len(bad) - before == len(paths):
-        more = f"\nnor can the other {len(paths) - 1} be read" if len(paths) > 1 else ""
+        more = f"\nthe other {len(paths) - 1} cannot be read either" if len(paths) > 1 else ""
         raise UserError(said + more)
 
 
 def say_skipped(bad: Sequence[tuple[str, str]], total: int, listed: Path | None = None) -> int:
     """Says which files could not be read; returns the exit code: 0, or 1 where they are more than 1 % of `total`.
 
-    `listed` is a file for all of them, which is taken away where there are none.
+    `listed` is a file for all of them, which is removed if there are none.
     """
     if listed is not None:
         files.write_skipped(listed, bad)

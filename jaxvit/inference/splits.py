@@ -182,8 +182,8 @@ def evaluate_split(
 
     Without a `split_name` this is the test split of a run's own data. Of other data it is their own test split, or
     else validation split, or else all images: one held out of the training images has no meaning for a model that was
-    trained on others. The classes of other data are matched by `match_classes`. `limit`: at most so many images, drawn
-    as `data.test_limit` draws them. `columns`: as `data.columns`, of a label file.
+    trained on others. The classes of other data are matched by `match_classes`. `limit`: the largest number of images,
+    drawn as `data.test_limit` draws them. `columns`: as `data.columns`, of a label file.
     """
     opened = open_split(classifier, split_name, data_name=data_name, limit=limit, data_dir=data_dir, columns=columns)
     metrics, logits, places = SplitReader(classifier, opened, batch_size)(classifier.variables)
@@ -223,7 +223,7 @@ def model_labels(classifier: Classifier, labels: np.ndarray, to_label: np.ndarra
     if not classifier.several and labels.ndim == 1:
         return to_label[labels]
     if not classifier.several:
-        raise UserError(f"{name} has several labels per image; {classifier.name} was trained to answer with one")
+        raise UserError(f"{name} has several labels per image; {classifier.name} was trained to predict one")
     indicators = multi_label.as_indicators(labels, len(to_label))
     found = np.zeros((len(labels), len(classifier.class_names)), np.uint8)
     for i, k in enumerate(to_label):
@@ -267,17 +267,19 @@ def match_classes(classifier: Classifier, class_names: Sequence[str]) -> np.ndar
     numbers = as_labels(names)
     if alien and numbers is not None:
         if not unnamed:
-            err.print(f"the data's classes are numbers: they count as the model's labels, 0 as {own[0]!r}")
+            err.print(f"the data's classes are numbers: they are taken as the model's labels, with 0 for {own[0]!r}")
         return np.asarray(numbers, np.int32)
     if alien and unnamed:
         first = ", ".join(f"{i} is {name!r}" for i, name in enumerate(names[:3]))
         more = ", ..." if len(names) > 3 else ""
-        err.print(f"the model's classes have no names: matched by position in the order of the data, {first}{more}")
+        err.print(
+            f"the model's classes have no names, so they are matched by position in the data's order: {first}{more}"
+        )
         return np.arange(len(own), dtype=np.int32)
     missing = names[found.index(None)]
-    said = f"class {missing!r} of the data is none of the model's {len(own)} ({own[0]!r}, {own[-1]!r}, ...)"
+    said = f"class {missing!r} of the data is not one of the model's {len(own)} classes ({own[0]!r}, {own[-1]!r}, ...)"
     if is_number(missing):
-        said += f"\nnumbers count as its labels only where they are exactly 0 to {len(own) - 1}"
+        said += f"\nnumbers are taken as its labels only if they are exactly 0 to {len(own) - 1}"
     raise UserError(said)
 
 
@@ -289,7 +291,7 @@ def _label(name: str, *tables: dict[str, list[int]]) -> int | None:
         labels = table.get(key, [])
         if len(labels) > 1:
             raise UserError(
-                f"class {name!r} of the data is two of the model's, {labels[0]} and {labels[1]}\n"
+                f"class {name!r} of the data matches two of the model's, {labels[0]} and {labels[1]}\n"
                 "expected folders named by synset, or all of them by label"
             )
         if labels:

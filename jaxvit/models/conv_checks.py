@@ -17,7 +17,7 @@ def check_resnet(model: Any) -> None:
     for stage, depth in enumerate(model.layers):
         if model.pruned is not None and len(model.pruned[stage][1]) < depth:
             known = [len(inner) for _, inner in model.pruned]
-            raise UserError(f"layers={model.layers} are more blocks than `pruned` has widths for: {known}.")
+            raise UserError(f"layers={model.layers} has more blocks than `pruned` has widths for: {known}.")
         for block in dict.fromkeys(model.block_widths(stage, i) for i in range(depth)):
             _check_block(model, stage, block)
             widths += block
@@ -41,7 +41,7 @@ def _check_block(model: Any, stage: int, widths: tuple[int, ...]) -> None:
             f"would have less than one channel; expected at least {least}."
         )
     if inner[0] < 1:
-        raise UserError(f"block_reduce_first={model.block_reduce_first} leaves {planes} channels none.")
+        raise UserError(f"block_reduce_first={model.block_reduce_first} leaves no channels of {planes}.")
     if any(width % groups for width in inner):
         between = " and ".join(map(str, inner))
         raise UserError(f"cardinality={groups} does not divide the {between} channels of a block.")

@@ -32,7 +32,7 @@ def check_images(images: Array, *, in_channels: int, least: int, family: str) ->
     if c != in_channels:
         raise UserError(f"images have {c} channels; the model expects in_channels={in_channels}.")
     if min(h, w) < least:
-        raise UserError(f"image {h}x{w} is too small for {family}; the least size is {least}x{least}.")
+        raise UserError(f"image {h}x{w} is too small for {family}; the smallest size is {least}x{least}.")
 
 
 def torch_bias(fan_in: int) -> Callable[..., Array]:

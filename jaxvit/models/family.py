@@ -1,4 +1,4 @@
-"""What is known of a family of models beside its equations: one record, written next to the model.
+"""What is known of a family of models apart from its equations: one record, written next to the model.
 
 `optim` reads in it where a parameter stands, `pretrained` what the files call it, `explain` which layers hold maps and
 where stages end, `runtime.sharding` how its kernels are cut, `studies` what is small. `registry.FAMILIES` is the list
@@ -51,7 +51,7 @@ class Family:
     of the path. Names of tensors are timm's, as "blocks.0.attn.qkv.weight"; patterns on them are for `re.search`.
 
     Every model has the fields num_classes, image_size, in_channels, dtype and remat. One whose attention is of "tokens"
-    also has patch_size and num_prefix_tokens, and beside a position table grid_size and no_embed_class (the table has
+    also has patch_size and num_prefix_tokens, and, with a position table, grid_size and no_embed_class (the table has
     no rows for the prefix). One with "windows" has patch_size, window_size and depths. Both sow `attn_weights`.
     """
 
@@ -61,7 +61,7 @@ class Family:
     variants: Mapping[str, Fields]  # timm's name -> fields that differ from the class's defaults
     timm_modules: tuple[str, ...] = ()  # of timm.models, which define these names; () where timm has no such model
     unsupported: Mapping[str, str] = field(default_factory=dict)  # timm's name -> what it would need
-    choices: Mapping[str, Collection[Any]] = field(default_factory=dict)  # field -> words that it accepts
+    choices: Mapping[str, Collection[Any]] = field(default_factory=dict)  # field -> names that it accepts
     check: Callable[[Any], None] | None = None  # raises UserError on fields that do not fit each other
     depth_field: str | None = None  # the field that counts the blocks: a number, or one for each stage
     small: Callable[[Fields], dict[str, Any]]  # fields of a large model -> of one that trains within seconds on a CPU

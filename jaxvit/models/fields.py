@@ -31,7 +31,7 @@ KINDS = {
     int: "a whole number",
     float: "a number",
     bool: "True or False",
-    str: "a word",
+    str: "text",
     types.NoneType: "None",
 }
 
@@ -96,7 +96,7 @@ def refuses_none(kind: Any) -> bool:
 
 
 def describe(kind: Any) -> str:
-    """The annotation in plain words."""
+    """The annotation in plain English."""
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(describe(k) for k in args))
@@ -166,7 +166,7 @@ def check_name(field: str, known: Collection[str], model_name: str) -> None:
     if field in known:
         return
     if field == "pretrained":
-        raise UserError("create_model draws no weights; jaxvit.load_pretrained(name) loads pretrained ones.")
+        raise UserError("create_model does not create weights; jaxvit.load_pretrained(name) loads pretrained ones.")
     if ELSEWHERE.get(field) in known:
         raise UserError(f"{model_name} has no field {field!r}; it is called {ELSEWHERE[field]!r} here.")
     near = suggest(field, known) or f" It has {', '.join(sorted(known))}."

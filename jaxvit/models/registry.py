@@ -79,10 +79,12 @@ _FIELDS = ("num_classes", "image_size", "in_channels", "dtype")
 def _add(family: Family) -> Family:
     before = FAMILIES.get(family.name)
     if before is not None and not any(plugins.is_registered("model", name) for name in before.variants):
-        raise UserError(f"jaxvit has a family {family.name!r} itself; choose another name")
+        raise UserError(f"jaxvit already has a family {family.name!r}; choose another name")
     _check_class(family.name, family.model)
     if not family.variants:
-        raise UserError(f"the family {family.name!r} names no model; expected variants such as {{'my_model': {{}}}}")
+        raise UserError(
+            f"the family {family.name!r} does not name a model; expected variants such as {{'my_model': {{}}}}"
+        )
     for name in family.variants:
         plugins.claim("model", name, _names(), family.model)
     FAMILIES[family.name] = family
@@ -174,7 +176,7 @@ def model_entry(name: str) -> tuple[Family, dict[str, Any]]:
     A tag brings its own number of classes and image size. Raises UserError for an unknown name or tag.
     """
     if not isinstance(name, str):
-        raise UserError(f"model name {name!r} is not a word; expected e.g. 'resnet18'.")
+        raise UserError(f"model name {name!r} is not text; expected e.g. 'resnet18'.")
     base, tag = split_tag(name)
     family = _names().get(base)
     if family is None:
@@ -203,7 +205,7 @@ def create_model(name: str, **overrides: Any) -> nn.Module:
     """Builds a model by timm's name, with or without tag; no weights are drawn or loaded.
 
     Any field of the class can be given; what is not given is timm's default for that name. None stands for "not
-    given" where the field itself has no use for it. Raises UserError, with the nearest valid word, for an unknown
+    given" where the field itself has no use for it. Raises UserError, with the nearest valid name, for an unknown
     name or field and for values that cannot work.
     """
     family, values = model_entry(name)

@@ -143,7 +143,7 @@ ATTENTIONS: dict[str | None, Callable[..., Layer | None]] = {
 class ResNet(nn.Module):
     """images [b, h, w, in_channels] -> float32 logits [b, num_classes], or pooled features when it is 0.
 
-    `block` is "basic" or "bottleneck", for all stages or one word per stage; `layers` counts blocks per stage and
+    `block` is "basic" or "bottleneck", for all stages or one name per stage; `layers` counts blocks per stage and
     `channels` their base widths. `stem="cifar"` is one 3x3 convolution with stride 1 and no pool (no weights
     exist for it), and `head_hidden_size` puts a hidden layer with activation and dropout before the classifier
     (timm has neither); `stem_type` ("", "deep", "deep_tiered") and the rest are timm's. `pruned` holds, for each
@@ -251,7 +251,7 @@ class ResNet(nn.Module):
         return {"": (64, 64), "deep": (w, 2 * w), "deep_tiered": (3 * (w // 4), 2 * w)}
 
     def stage_blocks(self) -> tuple[str, ...]:
-        """The word of each stage's blocks. Raises UserError where stages are counted differently."""
+        """The block type of each stage. Raises UserError where stages are counted differently."""
         kinds = (self.block,) * len(self.layers) if isinstance(self.block, str) else self.block
         if not len(kinds) == len(self.layers) == len(self.channels):
             raise UserError(

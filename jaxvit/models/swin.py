@@ -272,7 +272,7 @@ def check_fields(model: SwinTransformer) -> None:
     if not stages or len(model.num_heads) != stages:
         raise UserError(
             f"depths={model.depths} and num_heads={model.num_heads} differ in length; "
-            "expected one entry of each for every stage."
+            "expected one entry of each per stage."
         )
     stage_windows(model.window_size, stages)
     if model.attn_implementation in KERNELS and model.attn_drop_rate:

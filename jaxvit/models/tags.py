@@ -88,7 +88,7 @@ def tag_info(name: str, *, untagged: Collection[str] = ()) -> dict[str, Any]:
 def unknown_name(name: str, names: Iterable[str]) -> UserError:
     """The error for a model name that does not exist, with the nearest of `names`."""
     if name in renamed():
-        return UserError(f"unknown model {name!r}: it is called {renamed()[name]!r} now.")
+        return UserError(f"unknown model {name!r}: it is now called {renamed()[name]!r}.")
     word = name.lower()
     longer = sorted((n for n in names if word and n.startswith(word)), key=lambda n: (len(n), n))[:3]
     near = f" Did you mean {', '.join(map(repr, longer))}?" if longer else suggest(word, names)

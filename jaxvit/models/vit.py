@@ -64,7 +64,7 @@ CHOICES: dict[str, tuple[str | None, ...]] = {
 
 
 class VisionTransformer(nn.Module):
-    """Images [b, h, w, c], normalised, to logits [b, num_classes] float32; fields are timm's words.
+    """Images [b, h, w, c], normalised, to logits [b, num_classes] float32; fields have timm's names.
 
     With `num_classes=0` the result is the pooled features [b, d]; with `global_pool=""` one row per token.
     With `distilled_training` and `train` it is the pair (logits, dist_logits) of the two heads.
@@ -87,7 +87,7 @@ class VisionTransformer(nn.Module):
     proj_bias: bool = True
     init_values: float | None = None  # start of the layer scale; None: no layer scale
     class_token: bool = True
-    distilled: bool = False  # a second token with a head of its own (DeiT)
+    distilled: bool = False  # a second token with its own head (DeiT)
     distilled_training: bool = False
     pos_embed: str = "learn"
     no_embed_class: bool = False  # positions for patches only
@@ -285,7 +285,7 @@ class VisionTransformer(nn.Module):
 
 
 def check_fields(model: VisionTransformer) -> None:
-    """Raises UserError on words that do not exist, and on fields that do not fit each other."""
+    """Raises UserError for choices that do not exist, and on fields that do not fit each other."""
     for field, choices in CHOICES.items():
         if (value := getattr(model, field)) not in choices:
             known = ", ".join(map(repr, choices))
@@ -301,7 +301,7 @@ def check_fields(model: VisionTransformer) -> None:
             raise UserError(f"{field}={getattr(model, field)} is not a rate in [0, 1).")
     differs = model.differential
     if model.scan and differs:
-        raise UserError("scan=True needs equal blocks; those of differential attention depend on their number.")
+        raise UserError("scan=True needs equal blocks, but blocks with differential attention depend on their index.")
     parts = 2 * model.num_heads if differs else model.num_heads
     if model.embed_dim % parts:
         what = "twice num_heads" if parts > model.num_heads else "num_heads"
@@ -312,8 +312,8 @@ def check_fields(model: VisionTransformer) -> None:
         )
     if model.attn_implementation == "cudnn" and (model.attn_drop_rate or differs):
         raise UserError(
-            "attn_implementation='cudnn' shows no attention weights, which attn_drop_rate and differential attention "
-            "change; expected None or 'xla'."
+            "attn_implementation='cudnn' does not expose the attention weights that attn_drop_rate and differential "
+            "attention change; expected None or 'xla'."
         )
     if model.global_pool == "token" and not model.class_token:
         raise UserError("global_pool='token' needs class_token=True; expected e.g. global_pool='avg'.")

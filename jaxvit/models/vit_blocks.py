@@ -66,7 +66,7 @@ class ParallelThingsBlock(Block, kw_only=True):
 
 
 class Branch(Residual, kw_only=True):
-    """One branch with a norm of its own."""
+    """One branch with its own norm."""
 
     layer: Layer
     kind: str  # the name of its parameters

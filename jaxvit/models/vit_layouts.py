@@ -1,4 +1,4 @@
-"""The layouts in which weights of Vision Transformers are found, beside timm's."""
+"""The layouts in which weights of Vision Transformers are found, in addition to timm's."""
 
 import math
 

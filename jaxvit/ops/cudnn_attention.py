@@ -59,7 +59,7 @@ def _objection(q: Array, k: Array, v: Array) -> str | None:
         return (
             None if least >= LEAST_CAPABILITY else f"needs compute capability {LEAST_CAPABILITY}, this GPU has {least}"
         )
-    try:  # made for a GPU that is not here
+    try:  # made for a GPU that is not present
         jax.eval_shape(padded, q, k, v)
     except RuntimeError as error:
         return f"needs JAX's CUDA packages ({error})"

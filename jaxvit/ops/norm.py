@@ -45,7 +45,7 @@ def _plain(x: Array, again: Array, wide: Array, scale: Array, bias: Array, *, ep
 
 
 def two_sums(x: Array, scale: Array, bias: Array, *, eps: float, dtype: Dtype) -> Array:
-    """With a derivative of its own, for GPUs.
+    """With its own derivative, for GPUs.
 
     The gradient of x takes two sums over a row that do not wait for each other. By differentiation of the mean and
     the variance it takes three, one after another, and XLA on a GPU writes down the terms of the sums over rows. The

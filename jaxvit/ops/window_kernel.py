@@ -127,7 +127,7 @@ _attend.defvjp(_attend_fwd, _attend_bwd)
 def _mappable(run: Callable, g: Geometry) -> Callable:
     """`run` for that geometry, with a rule for `jax.vmap`: the mapped axis becomes one of heads.
 
-    So each member has a bias of its own, and a gradient of it, and images stay split over devices as they are.
+    So each member has its own bias, and a gradient of it, and images stay split over devices as they are.
     """
     mappable = custom_vmap(partial(run, g))
 

@@ -21,7 +21,7 @@ from jaxvit.optim.masks import decay_mask as default_decay_mask
 UNFIT = {
     "lbfgs": "a line search over the loss",
     "rprop": "the gradient of the whole data set",
-    "noisy_sgd": "a random key of its own",
+    "noisy_sgd": "its own random key",
     "optimistic_adam": "a constant rate; use optimistic_adam_v2",
     "polyak_sgd": "the loss in its update",
     "momo": "the loss in its update",
@@ -63,7 +63,7 @@ def optimizers() -> dict[str, Callable[..., optax.GradientTransformation]]:
 def register_optimizer(name: str) -> Callable[[Any], Any]:
     """Adds an optimiser: above a function (learning_rate, ...) -> optax.GradientTransformation; see docs/PLUGINS.md.
 
-    It is used as an optax alias: `learning_rate` is the schedule, step -> rate; an argument `weight_decay` beside
+    It is used as an optax alias: `learning_rate` is the schedule, step -> rate; an argument `weight_decay` next to
     `mask` gets the decay and what it applies to, else the decay is PyTorch's L2 term; `momentum`, `b1` and so on are
     those of the config's section `optim`, all others those of optim.options.
 
@@ -88,7 +88,9 @@ def check_name(name: str) -> None:
     if name in UNFIT:
         raise UserError(f"the optimiser {name!r} cannot be used here: it needs {UNFIT[name]}.")
     if name not in makers:
-        raise UserError(f"no optimiser {name!r}.{suggest(name, makers)} Any optax alias will do, e.g. adamw, sgd.")
+        raise UserError(
+            f"no optimiser {name!r}.{suggest(name, makers)} Any optax alias is accepted, e.g. adamw or sgd."
+        )
 
 
 def _is_maker(member: Any) -> bool:
@@ -141,7 +143,7 @@ def make_optimizer(
         if value is not None and not 0 <= value < 1:
             raise UserError(f"{word} is {value}; it must lie in [0, 1).")
     if options.get("nesterov") and options.get("momentum") == 0:
-        raise UserError("nesterov is True, momentum 0; Nesterov's form needs a momentum above 0.")
+        raise UserError("nesterov is True but momentum is 0; expected a momentum above 0.")
     mu_dtype = options.get("mu_dtype")
     if mu_dtype is not None:
         mu_dtype = options["mu_dtype"] = _float_type(mu_dtype)
@@ -174,7 +176,7 @@ def _alias(
     mask: Callable[[Any], Any],
     options: dict[str, Any],
 ) -> list[optax.GradientTransformation]:
-    """The alias itself, with the L2 term before it where it has no masked decay of its own."""
+    """The alias itself, preceded by the L2 term if it has no masked decay itself."""
     check_name(name)
     makers = optimizers()
     known = dict(inspect.signature(makers[name]).parameters)

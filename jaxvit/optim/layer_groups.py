@@ -20,7 +20,9 @@ def record_of(params: Any, family: str | None) -> Family:
     if family is None:
         record = recognise(tree.named_leaves(params))
         if record is None:
-            raise UserError("the model is of no known family, so its stages are unknown; freeze by a regex instead.")
+            raise UserError(
+                "the model does not belong to a known family, so its stages are unknown; freeze it by a regex instead."
+            )
         return record
     if family not in FAMILIES:
         raise UserError(f"no family {family!r}; expected {', '.join(FAMILIES)}.{suggest(family, FAMILIES)}")
@@ -30,7 +32,7 @@ def record_of(params: Any, family: str | None) -> Family:
 def block_ids(params: Any, *, family: str | None = None) -> dict[str, int]:
     """Index of every parameter's block: -1 in the stem, the number of blocks for what follows the last.
 
-    A norm that stands in a list beside its convolution (VGG) belongs to the convolution's block.
+    A norm that follows its convolution in a list (VGG) belongs to the convolution's block.
     """
     where = _places(params, record_of(params, family))
     kernels = {here for path, here in where.items() if path.endswith("/kernel")}

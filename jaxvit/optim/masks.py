@@ -35,7 +35,7 @@ def freeze_mask(params: Any, freeze: str | Sequence[str] | None, *, family: str 
       family: a name of registry.FAMILIES; None = recognised by the names of the parameters.
 
     Raises:
-      UserError: an unknown word, a pattern that matches nothing, or nothing left to train.
+      UserError: an unknown name, a pattern that matches nothing, or nothing left to train.
     """
     if freeze is None or freeze == "none" or (not isinstance(freeze, str) and not list(freeze)):
         return tree.map_with_path(lambda path, leaf: True, params)
@@ -85,7 +85,7 @@ def merge(trainable: Any, frozen: Any) -> Any:
 
 
 def frozen_modules(trainable: Any) -> set[str]:
-    """Paths of the modules that have parameters of their own, all of them frozen."""
+    """Paths of the modules whose own parameters are all frozen."""
     trains: dict[str, bool] = {}
     for path, on in tree.named_leaves(trainable).items():
         module = path.rpartition("/")[0]

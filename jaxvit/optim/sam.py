@@ -5,7 +5,7 @@ what the optimiser then sees.
 
   SAM   e = rho g / ||g||                                   Foret et al. 2021, arXiv 2010.01412
   ASAM  e = rho T^2 g / ||T g||, T = |w| + eta              Kwon et al. 2021, arXiv 2102.11600
-  GSAM  SAM's gradient less alpha times the part of g at right angles to it    Zhuang et al. 2022, arXiv 2203.08065
+  GSAM  SAM's gradient minus alpha times the part of g orthogonal to it    Zhuang et al. 2022, arXiv 2203.08065
 """
 
 import math
@@ -54,7 +54,7 @@ def sam_value_and_grad(
       argnums: 0, the parameters.
       method: "sam" or "gsam".
       alpha: GSAM's weight of the orthogonal part.
-      num_micro_batches: m-sharpness: the batch in so many equal parts, each with a perturbation of its own.
+      num_micro_batches: m-sharpness: the number of equal parts of the batch, each with its own perturbation.
       batch_argnums: positions of the arguments to divide; their leaves are [b, ...].
 
     Raises:

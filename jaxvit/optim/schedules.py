@@ -256,7 +256,7 @@ def make_schedule(
 
 
 def schedule_options(name: str) -> list[str]:
-    """Names of the options that the schedule takes beside the common ones; raises UserError at an unknown name."""
+    """Names of the options that the schedule takes in addition to the common ones; UserError for an unknown name."""
     if name not in SCHEDULES:
         raise UserError(f"no schedule {name!r}; expected one of {', '.join(SCHEDULES)}.{suggest(name, SCHEDULES)}")
     return [

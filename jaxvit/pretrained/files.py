@@ -27,11 +27,11 @@ WEIGHT_FILES = (
     "model_best.pth.tar",
     *(f"*.{suffix}" for suffix in ("safetensors", "npz", "pth", "pt", "bin", "pth.tar", "ckpt")),
 )
-# What trainers put beside the weights (Transformers, Accelerate, DeepSpeed): never the weights themselves.
+# What trainers save next to the weights (Transformers, Accelerate, DeepSpeed): never the weights themselves.
 BESIDE = r"(training_args|optimizer|scheduler|scaler|rng_state|random_states?|trainer_state)[\w.-]*\.(bin|pt|pth)$"
 NOT_FETCHED = {
     "Git LFS": "a pointer of Git LFS (fetch the file with 'git lfs pull')",
-    "HTML": "an HTML page (was it a download that failed?)",
+    "HTML": "an HTML page (perhaps from a failed download)",
 }
 SHARD = r"-(\d{5})-of-(\d{5})\."
 MAX_CONFIG = 2**26  # bytes; an index of shards has a line for each tensor
@@ -39,7 +39,7 @@ MAX_CONFIG = 2**26  # bytes; an index of shards has a line for each tensor
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The arrays of a file with their own names, the `config.json` beside it, and which file that was exactly."""
+    """The arrays of a file with their own names, the `config.json` next to it, and which file that was exactly."""
 
     tensors: Tensors
     path: Path
@@ -92,15 +92,15 @@ def weight_file(directory: Path) -> Path:
         if len(found) > 1:
             names = ", ".join(file.name for file in found[:5])
             if all(re.search(SHARD, file.name) for file in found):
-                raise UserError(f"{directory} holds {names} without the .index.json that says what is in which.")
-            raise UserError(f"{directory} holds {len(found)} weight files: {names}\nName the one to load.")
+                raise UserError(f"{directory} holds {names} without the .index.json that assigns tensors to files.")
+            raise UserError(f"{directory} holds {len(found)} weight files: {names}\nPass the path of the one to load.")
         if found:
             return found[0]
     raise UserError(f"no weights in {directory}; expected model.safetensors or one .safetensors, .npz or .pth file.")
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The `config.json` beside the weights, or {} where there is none."""
+    """The `config.json` next to the weights, or {} where there is none."""
     if not path.is_file():
         return {}
     try:
@@ -112,7 +112,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path}\n{error}") from None
     if not isinstance(config, dict):
-        raise UserError(f"{path} holds a {type(config).__name__}; expected an object of words and values.")
+        raise UserError(f"{path} holds a {type(config).__name__}; expected an object of names and values.")
     return config
 
 
@@ -146,7 +146,7 @@ def _check_whole(path: Path) -> None:
     if shard and int(shard[2]) > 1:
         raise UserError(
             f"{path} is one of {int(shard[2])} parts of the weights.\n"
-            "Name their directory or their .index.json instead, with all parts beside it."
+            "Name their directory or their .index.json instead, with all parts next to it."
         )
 
 
@@ -171,7 +171,7 @@ def _read_one(path: Path, most_bytes: Callable[[], int | None] | None = None) ->
 
 
 def _read_index(path: Path) -> Tensors:
-    """Reads the shards of a `*.index.json`, which must lie beside it and hold what it says, each tensor once."""
+    """Reads the shards of a `*.index.json`, which must be next to it and hold what it lists, each tensor once."""
     mapped = read_config(path).get("weight_map")
     if not isinstance(mapped, dict) or not all(isinstance(name, str) for name in mapped.values()):
         raise UserError(f"{path} has no weight_map of tensor names to file names.")
@@ -179,7 +179,7 @@ def _read_index(path: Path) -> Tensors:
     for shard in sorted(set(mapped.values())):
         file = path.parent / shard
         if Path(shard).name != shard or not file.is_file():
-            raise UserError(f"{path} names the shard {shard!r}, which is not beside it.")
+            raise UserError(f"{path} names the shard {shard!r}, which is not next to it.")
         found = _read_one(file)
         missing = next((name for name, said in mapped.items() if said == shard and name not in found), None)
         if missing is not None:

@@ -27,7 +27,7 @@ def fetch(name: str, *, revision: str | None = None, cache_dir: str | Path | Non
     info = tag_info(name)
     full = f"{info['name']}.{info['tag']}" if info["tag"] else info["name"]
     if not info["hub"]:
-        where = f"they lie at {info['url']}" if info["url"] else "nobody has published any"
+        where = f"they are at {info['url']}" if info["url"] else "none have been published"
         raise UserError(f"{full} has no weights on the Hugging Face hub: {where}.\nPass a file: {HOW}.")
     path = download(info["hub"], WEIGHTS, full, revision, cache_dir)
     with contextlib.suppress(UserError):  # old repositories have none; our own table says the same
@@ -48,7 +48,9 @@ def download(repo: str, filename: str, name: str, revision: str | None, cache_di
         return Path(hf_hub_download(repo, filename, revision=revision, cache_dir=cache_dir, local_files_only=not known))
     except Exception as error:  # the hub's client, its HTTP library and the disk each have exceptions of their own
         address = f"{constants.ENDPOINT}/{repo}/resolve/{revision or 'main'}/{filename}"
-        reason = _reason(error) if known else f"no network, {urllib.parse.urlsplit(address).hostname} is unknown here"
+        reason = (
+            _reason(error) if known else f"no network, {urllib.parse.urlsplit(address).hostname} cannot be resolved"
+        )
         raise UserError(
             f"cannot get the weights of {name} from the Hugging Face hub: {reason}\n"
             f"Pass a local file instead, for instance a copy of {address}: {HOW}"

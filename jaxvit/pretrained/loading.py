@@ -159,11 +159,11 @@ def _check_depth(field: str | None, saved: Mapping[str, Any], file: files.Checkp
 
 
 def _check_size(model: nn.Module, file: files.Checkpoint, saved: Mapping[str, Any]) -> None:
-    """Refuses a `config.json` whose model is far larger than the file beside it, before anything is drawn for it."""
+    """Refuses a `config.json` whose model is far larger than the file next to it, before anything is created for it."""
     wanted, there = _count(rule.shape for rule in rules.rules_of(model)), _count(a.shape for a in file.tensors.values())
     if saved and wanted > 2**24 + 8 * there:
         raise UserError(
-            f"the config.json beside {file.path} describes a model of {wanted:,} numbers; the file holds {there:,}."
+            f"the config.json next to {file.path} describes a model of {wanted:,} numbers; the file holds {there:,}."
         )
 
 

@@ -44,7 +44,7 @@ def read(path: Path) -> Tensors:
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
         if len(start) < 8 or length > min(size - 8, MAX_HEADER):
             claim = f"its header claims {length:,} bytes" if len(start) == 8 else "it ends before the header"
-            raise UserError(f"{path} is damaged or cut short: {claim}, the file has {size:,}.")
+            raise UserError(f"{path} is damaged or cut short: {claim}, but the file has {size:,}.")
         header = _parse_header(path, file.read(length))
     spans = sorted(_span(path, name, entry) for name, entry in header.items() if name != "__metadata__")
     end = 0
@@ -85,7 +85,7 @@ def _span(path: Path, name: str, entry: Any) -> tuple[int, int, str]:
     if dtype in UNSUPPORTED:
         raise UserError(
             f"{path} holds {name!r} as {dtype}, a type that is not supported.\n"
-            "Expected F32, F16, BF16 or F64; quantised weights must be written as such a type first."
+            "Expected F32, F16, BF16 or F64; convert quantised weights to one of these types first."
         )
     count, room = 1, item  # `room`: what numpy computes for it, where a side of 0 makes nothing of the others
     for n in numbers[2:]:

@@ -41,7 +41,7 @@ def save(
     from the model's fields. `data_config` replaces that name's preprocessing. `thresholds` are the probabilities that
     say each class, of a model for several labels per image. `licence` is for weights trained here (""
     where it is unknown): it is recorded instead of the name's tag and that tag's licence. A field for which timm has
-    no word is kept for jaxvit, with a warning that timm cannot load the result. Raises UserError for variables that do
+    no name is kept for jaxvit, with a warning that timm cannot load the result. Raises UserError for variables that do
     not fit.
     """
     from safetensors.numpy import save as serialise
@@ -79,7 +79,7 @@ def make_config(
     extra = {field: value for field, value in changed.items() if field not in args}
     if extra or not family.timm_modules:
         said = ", ".join(f"{field}={value!r}" for field, value in extra.items()) or repr(split_tag(name)[0])
-        warnings.warn(f"timm has no word for {said}: jaxvit loads what is saved here, timm does not.", stacklevel=3)
+        warnings.warn(f"timm has no field for {said}: jaxvit can load the saved files, timm cannot.", stacklevel=3)
     height, width = to_pair(model.image_size)
     args |= {"num_classes": model.num_classes, "in_chans": model.in_channels}
     if family.takes_image_size:

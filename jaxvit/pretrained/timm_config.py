@@ -18,10 +18,10 @@ DATA_WORDS = ("mean", "std", "crop_pct", "crop_mode", "interpolation")
 
 
 def saved_fields(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that a `config.json` gives: timm's `model_args`, and our own words for what timm cannot say."""
+    """The fields that a `config.json` gives: timm's `model_args`, and our own names for what timm cannot express."""
     args, extra = config.get("model_args") or {}, config.get("jaxvit") or {}
     if not isinstance(args, Mapping) or not isinstance(extra, Mapping):
-        raise UserError("config.json: model_args is not a table of words and values.")
+        raise UserError("config.json: model_args is not a table of names and values.")
     known = model_fields(name)
     fields = {WORDS.get(str(word), str(word)): value for word, value in {**args, **extra}.items()}
     fields = {word: value for word, value in fields.items() if word not in HARMLESS}
@@ -35,7 +35,7 @@ def saved_fields(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def own_sizes(config: Mapping[str, Any]) -> list[Any]:
-    """Image sizes that the file's own config gives, the more exact word first."""
+    """Image sizes that the file's own config gives, the more specific entry first."""
     args, cfg = config.get("model_args") or {}, config.get("pretrained_cfg") or config
     whole = cfg.get("input_size") if isinstance(cfg, Mapping) else None
     sizes = [args.get("img_size"), whole[1:] if isinstance(whole, list) else None]
@@ -52,7 +52,7 @@ def is_size(size: Any) -> bool:
 def own_data_config(name: str, model: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     """The preprocessing the weights expect: the tag's, overruled by the file's own config, at the model's size.
 
-    Raises UserError for words of the file's config that no preprocessing can have.
+    Raises UserError for entries of the file's config that no preprocessing can have.
     """
     ours = data_config(name)
     cfg = config.get("pretrained_cfg") or config
@@ -65,7 +65,7 @@ def own_data_config(name: str, model: Any, config: Mapping[str, Any]) -> dict[st
 
 
 def _data_word(word: str, value: Any) -> Any:
-    """One checked word of a foreign preprocessing."""
+    """One checked entry of a foreign preprocessing."""
     if word in DATA_CHOICES:
         if value not in DATA_CHOICES[word]:
             raise UserError(f"config.json: {word}={value!r}; expected {' or '.join(DATA_CHOICES[word])}.")
@@ -73,9 +73,9 @@ def _data_word(word: str, value: Any) -> Any:
     values: list[Any] = value if isinstance(value, list) and word != "crop_pct" else [value]
     good = 1 <= len(values) <= MAX_CHANNELS and all(type(v) in (int, float) and math.isfinite(v) for v in values)
     if word == "mean":
-        low, high, wanted = -1e3, 1e3, "a number for each channel"
+        low, high, wanted = -1e3, 1e3, "one number per channel"
     elif word == "std":
-        low, high, wanted = 1e-6, 1e3, "a number above 0 for each channel"
+        low, high, wanted = 1e-6, 1e3, "one number above 0 per channel"
     else:
         low, high, wanted = 0.01, 2.0, "a share of the resized image, such as 0.875"
     if not good or not all(low <= v <= high for v in values):

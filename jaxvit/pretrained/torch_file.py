@@ -13,7 +13,7 @@ from jaxvit.runtime import escape
 
 MAX_VALUES = 1_000_000  # of all dictionaries together: a pickle may name the same one twice at every level
 
-# What training scripts save beside weights (timm, DeiT and MAE their arguments). Nothing of it is read: each name
+# What training scripts save besides weights (timm, DeiT and MAE their arguments). Nothing of it is read: each name
 # stands for a class of ours that does nothing.
 _BESIDE_WEIGHTS = (
     "argparse.Namespace",
@@ -48,11 +48,11 @@ def read(path: Path) -> dict[str, Any]:
         import torch
     except ImportError:
         raise UserError(
-            f"{path} is a PyTorch pickle; reading it needs the extra: pip install 'jaxvit[torch]'\n"
-            "A .safetensors file of the same weights needs nothing."
+            f"{path} is a PyTorch pickle; reading it needs an extra: pip install 'jaxvit[torch]'\n"
+            "A .safetensors file of the same weights needs no extra."
         ) from None
     if tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 10):
-        raise UserError(f"reading {path} needs torch >= 2.10, whose safe reader is mended; found {torch.__version__}.")
+        raise UserError(f"reading {path} needs torch >= 2.10, whose safe reader is fixed; found {torch.__version__}.")
     harmless: list[Any] = [(_Ignored, name) for name in _BESIDE_WEIGHTS]
     try:
         with torch.serialization.safe_globals(harmless):
@@ -65,13 +65,13 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """What is in the way, in our own words: torch's advice is to trust the file, in a page with colours."""
+    """The cause, in our own words: torch's advice is to trust the file, in a page with colours."""
     said = str(error)
     found = re.search(r"GLOBAL ([\w.]+)", said) or re.search(r"(?:got|function) <(?:class|function) '?([\w.]+)", said)
     if found:
         return (
-            f"{path} cannot be read safely: it holds a {found[1]} beside the weights.\n"
-            "Save the weights alone where the file was made: torch.save(model.state_dict(), FILE)."
+            f"{path} cannot be read safely: it holds a {found[1]} in addition to the weights.\n"
+            "Save only the weights where the file was made: torch.save(model.state_dict(), FILE)."
         )
     reason = type(error).__name__ if "weights_only" in said else escape.message(error, 200)
     return f"{path} cannot be read safely: it is damaged or holds more than weights.\n{reason}"

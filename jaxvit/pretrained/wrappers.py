@@ -38,7 +38,7 @@ MOST_NAMES = 5  # that a note lists
 
 
 def check(weights: str | None) -> None:
-    """Raises UserError for a word that is neither None, "ema" nor "raw"."""
+    """Raises UserError for a value that is neither None, "ema" nor "raw"."""
     if weights not in (None, *CHOICES):
         raise UserError(f"weights={weights!r} is unknown; expected 'ema' (averaged), 'raw' or None.")
 
@@ -70,7 +70,7 @@ def unwrap(state_dict: Mapping[str, Any], weights: str | None = None) -> tuple[T
         tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
     if weights == "ema" and chosen not in EMA and not any(re.search(AVERAGED, name) for name in tensors):
         keys = ", ".join(EMA[:3])
-        raise UserError(f"the file has no averaged weights; expected them under {keys}, teacher or so.")
+        raise UserError(f"the file has no averaged weights; expected them under {keys}, teacher or a similar name.")
     return tensors, notes
 
 

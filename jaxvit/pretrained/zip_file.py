@@ -23,7 +23,7 @@ def read(path: Path, most: Callable[[], int | None] | None = None) -> dict[str, 
             if any("/code/__torch__" in member.filename for member in members):
                 raise UserError(
                     f"{path} is a program of TorchScript, not a state dict.\n"
-                    "Save its weights alone: torch.save(torch.jit.load(FILE).state_dict(), NEW)."
+                    "Save only its weights: torch.save(torch.jit.load(FILE).state_dict(), NEW)."
                 )
             if any(member.filename.endswith("data.pkl") for member in members):
                 packed = next((m.filename for m in members if m.compress_type != zipfile.ZIP_STORED), None)

@@ -58,7 +58,7 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-    """A grid of pictures; with `columns` each row has so many, without it as many as there is room for."""
+    """A grid of pictures; with `columns` each row has this many, without it as many as fit."""
 
     name: str
     pictures: Sequence[Picture]

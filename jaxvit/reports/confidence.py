@@ -46,14 +46,14 @@ def calibration(runs: Sequence[RunFiles]) -> list[Block]:
     if not blocks:
         return []
     caption = (
-        f"Bars: share of right answers by confidence, {BINS} equal bins; dots at the mean confidence of a bin; "
-        "on the dashed line both agree. Above it the model knows more than it says, as label smoothing and mixup teach "
-        "it. ECE is the mean gap, weighted by images (Guo et al., 2017)."
+        f"Bars: accuracy by confidence in {BINS} equal bins; dots: mean confidence of a bin; "
+        "on the dashed line both agree. Above it the model is underconfident, as after label smoothing and mixup. "
+        "ECE is the mean gap, weighted by images (Guo et al., 2017)."
     )
     if any(len(temperatures(run)) > 1 for run in runs):
-        caption += " T is the temperature that was fitted on the validation split; T = 1 is the model as it is."
+        caption += " T is the temperature that was fitted on the validation split; T = 1 is the model without it."
     if runs[0].several:
-        caption += " Each class of each image is an answer of its own."
+        caption += " Each class of each image counts as a separate prediction."
     head = ["run", "T", "ECE", "largest gap", "mean confidence", "accuracy", "NLL"]
     columns = ["run", "temperature", "low", "high", "images", "confidence", "accuracy"]
     return [*blocks, Table(head, rows, caption, csv=("calibration.csv", columns, raw))]
@@ -77,9 +77,9 @@ def held_back(runs: Sequence[RunFiles]) -> list[Block]:
             for at in np.unique(np.linspace(0, len(found.risk) - 1, POINTS).astype(int)):
                 raw.append([run.label, t, *map(float, (found.confidence[at], found.coverage[at], found.risk[at]))])
     caption = (
-        "Errors among the most confident answers, against the share of the images that is answered. AURC is the area "
-        "under the curve (Geifman & El-Yaniv, 2017), the best AURC that of a confidence that ranks all right answers "
-        "above all wrong ones. P is the least confidence at which the accuracy is reached: predict "
+        "Errors among the most confident predictions, against the share of images with a prediction. AURC is the area "
+        "under the curve (Geifman & El-Yaniv, 2017); the best AURC is that of a confidence that ranks all correct ones "
+        "above all wrong ones. P is the lowest confidence at which the accuracy is reached: predict "
         "--min-confidence P abstains below it."
     )
     head = ["run", "T", "AURC", "best AURC", *(f"coverage at {100 * a:g} % accuracy" for a in ACCURACIES)]
@@ -96,7 +96,12 @@ def _curves(drawn: Sequence[tuple[int, RunFiles, RiskCoverage, str]], alone: boo
             name = ("as it is" if not words else words.lstrip(", ")) if alone else None
             name = figures.shorten(run.label, 40) if not alone and not words else name
             axis.plot(100 * found.coverage, 100 * found.risk, label=name, **style)
-        axis.set(xlim=(0, 100), xlabel="images answered (%)", ylabel="wrong among these (%)", title="Risk and coverage")
+        axis.set(
+            xlim=(0, 100),
+            xlabel="images with a prediction (%)",
+            ylabel="wrong among these (%)",
+            title="Risk and coverage",
+        )
         axis.set_ylim(bottom=0)
         names = axis.get_legend_handles_labels()[1]
         if len(names) > 1:
@@ -123,7 +128,7 @@ def unknown(runs: Sequence[RunFiles]) -> list[Block]:
                     rows.append([run.label, name, SCORES[score], *shown, *(f"{n:,}" for n in counts)])
                     raw.append([run.label, name, score, *values, *counts])
             except (KeyError, TypeError, ValueError):
-                blocks.append(Text(f"{path} is damaged; eval --unknown writes it again.", "note"))
+                blocks.append(Text(f"{path} is damaged; eval --unknown creates it again.", "note"))
                 continue
             blocks.append(Figure(f"unknown_{run.slug}_{path.stem}", svg, f"{run.label}: {name}", wide=True))
     if not rows:

@@ -53,7 +53,7 @@ def test_images(run: RunFiles) -> TestImages | str:
         split = dataset.test
         feed = parts.make_feed(config, split)
         if run.index is not None and not np.isin(run.index, split.index).all():
-            return "the test images that are there now are not those of the run"
+            return "the current test images are not those of the run"
     except (UserError, OSError, ImportError, ValueError) as error:
         return (str(error).splitlines() or ["the data set cannot be read"])[0]
     chosen = np.unique(np.linspace(0, len(split) - 1, min(MOST, len(split))).astype(int))
@@ -80,7 +80,7 @@ def blocks(runs: Sequence[RunFiles], classifiers: dict[str, Any], images: TestIm
         except UserError as error:
             out.append(Text(f"{run.label}: its model cannot be read, because {str(error).splitlines()[0]}", "note"))
     if isinstance(images, str):
-        out.append(Text(f"No test images, so no features and no comparison of layers: {images}", "note"))
+        out.append(Text(f"Without test images there are no features and no comparison of layers: {images}", "note"))
     else:
         for run, classifier in usable:  # a point has one colour, so one class
             out += [] if run.several else scatter(run, classifier, images)
@@ -133,7 +133,7 @@ def scatter(run: RunFiles, classifier: Any, images: TestImages) -> list[Block]:
         Figure(
             f"tsne_{name}",
             _points(run, near, images.label, "t-SNE", ("", "")),
-            note + " Distances between groups mean little.",
+            note + " Distances between groups are not meaningful.",
         ),
     ]
 
@@ -226,8 +226,8 @@ def layer_similarity(usable: Sequence[tuple[RunFiles, Any]], images: TestImages)
         values = np.array([[numbers.linear_cka(x, y) for y in layers.values()] for x in base.values()])
         svg = _heat(values, list(base), list(layers), first.label, run.label)
         caption = (
-            f"Linear CKA (Kornblith et al., 2019) between layers over {len(some)} test images: 1 where they say the "
-            f"same. Maps are averaged to at most {CELLS}×{CELLS} cells."
+            f"Linear CKA (Kornblith et al., 2019) between layers over {len(some)} test images: 1 means the same "
+            f"information. Maps are averaged to at most {CELLS}×{CELLS} cells."
         )
         name = f"{first.slug}_{run.slug}"
         out.append(Figure(f"cka_{name}", svg, caption))
@@ -364,6 +364,7 @@ def biases(run: RunFiles, classifier: Any) -> list[Block]:
         pictures.append(Picture(to_png(sheet), block, (f"{heads} heads",)))
     slug = run.slug
     caption = (
-        f"{run.label}: relative position biases; the middle of a tile is a token's own place, yellow draws attention"
+        f"{run.label}: relative position biases; the middle of a tile is the token's position, and yellow increases "
+        "attention"
     )
     return [Pictures(f"biases_{slug}", pictures, caption, large=True)]

@@ -205,7 +205,7 @@ def reliability(run: RunFiles, i: int, result: Reliability, what: str = "") -> s
 def matrix(
     values: np.ndarray, names: Sequence[str], title: str, *, shares: bool, labels: tuple[str, str] | None = None
 ) -> str:
-    """A square matrix as colours, with numbers where they can be read; names of rows and columns beside it."""
+    """A square matrix as colours, with numbers where they can be read; names of rows and columns next to it."""
     k = len(names)
     names = [shorten(name) for name in names]
     dense = k > MOST_NUMBERS

@@ -73,8 +73,8 @@ def table(groups: Sequence[Sequence[RunFiles]]) -> Table | None:
         return None
     head = ["runs", "folds", "of", "mean", "sd", "all_images", "low", "high", "images"]
     caption = (
-        "Runs that differ only in their fold; ± is the standard deviation of a fold (n − 1). Of all images together, "
-        "each is predicted by the run that did not see it; the interval is of 95 %."
+        "Runs that differ only in their fold; ± is the standard deviation over folds (n − 1). For all images together, "
+        "each is predicted by the run that was not trained on it; the interval covers 95 %."
     )
     figure = "mAP" if groups[0][0].several else "top-1"
     columns = ["runs", "folds", f"{figure} of a fold", "all images", "interval", "images"]

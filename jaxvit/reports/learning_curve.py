@@ -34,7 +34,7 @@ def curves(runs: Sequence[RunFiles], names: Sequence[str]) -> list[Curve]:
 
     `names` are those of the runs, for labels.
 
-    Recipes that differ in their epochs too are one curve where each number of images has epochs of its own.
+    Recipes that differ in their epochs too are one curve where each number of images has its own number of epochs.
     """
     made = []
     known = [
@@ -97,8 +97,8 @@ def section(runs: Sequence[RunFiles], names: Sequence[str]) -> list[Block]:
 
 SAYS = (
     "The law is error = a n^-b + c of n training images (Hestness et al., 2017; Rosenfeld et al., 2020), fitted to the "
-    "means over the seeds. Intervals are of 90 %, from a bootstrap over seeds and test images. An extrapolation holds "
-    "for images of the same kind, drawn as these were, and for the same recipe; beyond ten times the images it "
+    "means over the seeds. Intervals cover 90 %, from a bootstrap over seeds and test images. An extrapolation holds "
+    "for images of the same kind, drawn in the same way, and for the same recipe; beyond ten times the images it "
     "is a guess."
 )
 CAPTION = "Points: mean and standard error (seeds, test images). Band: the 90 % interval. Dashed: extrapolation."
@@ -154,7 +154,7 @@ def _more(fitted: Sequence[tuple[Curve, scaling.Law]]) -> Table:
         rows.append([*cells, f"{law.b:.2f}"])
     columns = ["recipe", "times", "images", "accuracy", "low", "high", "a", "b", "c"]
     head += [f"×{times}" for times in TIMES] + ["b"]
-    return Table(head, rows, "Top-1 with more images of the same kind.", csv=("more_images.csv", columns, raw))
+    return Table(head, rows, "Top-1 accuracy with more images of the same kind.", csv=("more_images.csv", columns, raw))
 
 
 def _needed(fitted: Sequence[tuple[Curve, scaling.Law]]) -> Table:
@@ -169,7 +169,7 @@ def _needed(fitted: Sequence[tuple[Curve, scaling.Law]]) -> Table:
             rows.append([curve.label, f"{100 * mark:g} %", texts[0], f"{texts[1]} to {texts[2]}"])
             raw.append([curve.label, mark, value, low, high])
     caption = (
-        f"Training images needed. Counts above {scaling.FURTHEST:g} times those that were measured are not given: the "
+        f"Training images needed. Counts above {scaling.FURTHEST:g} times those that were measured are omitted: the "
         "accuracy may then be out of reach of this recipe."
     )
     head = ["recipe", "for top-1 of", "images", "interval"]

@@ -52,7 +52,7 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> tuple[int, int, float]:
 def bootstrap_difference(
     a: np.ndarray, b: np.ndarray, *, seed: int = 0, draws: int = DRAWS
 ) -> tuple[float, float, float]:
-    """Returns (accuracy of b less accuracy of a, and its 95 % percentile interval) over paired resamples of the images.
+    """Returns (accuracy of b minus that of a, and its 95 % percentile interval) over paired resamples of the images.
 
     A resample is a draw from a multinomial: each image adds -1, 0 or 1 to the difference.
     """

@@ -1,4 +1,4 @@
-"""Writes a report: index.html with everything inside, report.md with its figures beside it, CSV files."""
+"""Writes a report: index.html with everything inside, report.md with its figures next to it, CSV files."""
 
 import re
 from collections.abc import Sequence
@@ -63,7 +63,7 @@ def breakable(text: str) -> Any:
 
 
 def inline(svg: str, number: int) -> Any:
-    """An SVG that lives in the page: names of its own, colours of the page, no size but its proportions."""
+    """An SVG that is part of the page: unique names, the colours of the page, no size but its proportions."""
     from markupsafe import Markup
 
     svg = re.sub(r'\bid="', f'id="f{number}-', svg)
@@ -84,7 +84,7 @@ def inline(svg: str, number: int) -> Any:
 
 
 def markdown(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The same in Markdown; drawings are files beside it."""
+    """The same in Markdown; drawings are files next to it."""
     parts = [f"# {escape.markdown(title)}", escape.markdown(subtitle)]
     for section in sections:
         parts.append(f"## {escape.markdown(section.title)}")

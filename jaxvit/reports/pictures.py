@@ -14,8 +14,8 @@ from jaxvit.reports.runs import RunFiles, defaults
 SIDE = 128  # pixels to which small images are enlarged
 SHOWN = 8  # images of the fixed sample
 DRAWS = 7
-NAMED = "An image is named by its file, or by the split or file that it is stored in and its place there, from 0."
-NUMBERED = "The number is the place, from 0, in the split that the image is stored in."
+NAMED = "An image is named by its file, or by the split or file that stores it and its position there, from 0."
+NUMBERED = "The number is the position, from 0, in the split that stores the image."
 
 
 def to_png(image: np.ndarray, side: int = SIDE) -> bytes:
@@ -42,7 +42,7 @@ def sample_images(run: RunFiles, more: dict[int, np.ndarray] | None = None) -> d
 
 
 def mistakes(run: RunFiles, probabilities: np.ndarray, images: dict[int, np.ndarray]) -> list[Block]:
-    """The most confident mistakes: a table of all, pictures of those whose image is at hand."""
+    """The most confident mistakes: a table of all, pictures of those whose image is stored."""
     assert run.labels is not None and run.index is not None
     where = numbers.confident_mistakes(probabilities, run.labels)
     if not len(where):
@@ -61,7 +61,7 @@ def mistakes(run: RunFiles, probabilities: np.ndarray, images: dict[int, np.ndar
     table = Table(
         ["image", "said", "probability", "true"], rows, left=2,
         folded=f"{run.label}: the {len(rows)} most confident mistakes by name" if len(shown) == len(rows) else "",
-        caption=f"{run.label}: wrong and sure of it. {NAMED if run.names is not None else NUMBERED}",
+        caption=f"{run.label}: confident mistakes. {NAMED if run.names is not None else NUMBERED}",
         csv=(f"mistakes_{slug}.csv", ["index", "image", "said", "probability", "true"], raw),
     )  # fmt: skip
     pictures = [Pictures(f"mistakes_{slug}", shown, f"{run.label}: the most confident mistakes")] if shown else []
@@ -69,7 +69,7 @@ def mistakes(run: RunFiles, probabilities: np.ndarray, images: dict[int, np.ndar
 
 
 def pairs(run: RunFiles, counts: np.ndarray, images: dict[int, np.ndarray]) -> list[Block]:
-    """The most confused pairs by name, with images of their mistakes as far as they are at hand."""
+    """The most confused pairs by name, with images of their mistakes as far as they are stored."""
     assert run.labels is not None and run.index is not None
     found = numbers.confused_pairs(counts)
     if not found:
@@ -115,7 +115,7 @@ def heat(runs: Sequence[RunFiles], classifiers: dict[str, Any]) -> list[Block]:
     """Grad-CAM of each run's prediction over the fixed sample; a line for each run that has no map."""
     first = next((run for run in runs if run.samples is not None), None)
     if first is None or first.samples is None:
-        return [Text("No samples.npz, so no images to look at.", "note")]
+        return [Text("No samples.npz, so there are no images to show.", "note")]
     samples = first.fixed_samples
     chosen = np.unique(np.linspace(0, len(samples["image"]) - 1, SHOWN).astype(int))
     images, labels = samples["image"][chosen], samples["label"][chosen]
@@ -137,8 +137,8 @@ def heat(runs: Sequence[RunFiles], classifiers: dict[str, Any]) -> list[Block]:
         cells.append(Picture(to_png(image), "", (f"true: {true[i]}", first.image_name(int(index[i])))))
         cells += [pictures[i] for _, pictures in columns]
     caption = (
-        "Grad-CAM (Selvaraju et al., 2017) for the class that the model names, at the default layer of its family: "
-        "bright where the model sees it. Images are the fixed sample of the test split; ✗ marks a wrong answer."
+        "Grad-CAM (Selvaraju et al., 2017) for the class that the model predicts, at the default layer of its family: "
+        "bright where the evidence for it is. Images are the fixed sample of the test split; ✗ marks a wrong answer."
     )
     heads = ["image, true class", *(label for label, _ in columns)]
     across = len(heads)
@@ -216,18 +216,18 @@ def augments(run: RunFiles) -> bool:
 
 
 def augmented(run: RunFiles) -> list[Block]:
-    """The fixed sample as training sees it, by the run's own words; fixed draws."""
+    """The fixed sample as training sees it, by the run's own options; fixed draws."""
     import jax
 
     from jaxvit.data import augment
 
     if run.samples is None:
-        return [Text(f"{run.label}: no samples.npz, so no augmented images to show.", "note")]
+        return [Text(f"{run.label}: no samples.npz, so there are no augmented images to show.", "note")]
     words = {w.removeprefix("augment."): v for w, v in run.config.items() if w.startswith("augment.")}
     images = run.fixed_samples["image"]
     chosen = np.unique(np.linspace(0, len(images) - 1, 5).astype(int))
     cells = augment.picture_grid(augment.make_augment(words), jax.random.key(0), images[chosen], DRAWS)
     pictures = [Picture(to_png(cell)) for row in cells for cell in row]
     heads = ["image", *(f"draw {i + 1}" for i in range(DRAWS))]
-    caption = f"{run.label}: test images as the training step would change them; mixing takes place among these images."
+    caption = f"{run.label}: test images as the training step would change them; images are mixed with each other."
     return [Pictures(f"augmentations_{run.slug}", pictures, caption, heads, 1 + DRAWS)]

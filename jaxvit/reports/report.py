@@ -39,7 +39,7 @@ def write_report(
       UserError: no run, a damaged file, runs of different data sets, several runs without `out`.
     """
     if out is None and len(workdirs) > 1:
-        raise UserError("several runs and no --out; expected the directory to write, for example --out runs/report")
+        raise UserError("several runs but no --out; expected a directory to write to, for example --out runs/report")
     runs = read_runs(workdirs)
     target = runs[0].path / "report" if out is None else expand(out)
     check_target(target)
@@ -53,7 +53,7 @@ def write_report(
             ("Confusion", confusion(known, more)),
             ("Classes", classes(known)),
             ("Calibration", confidence.calibration(known)),
-            ("Answers held back", confidence.held_back(known)),
+            ("Abstention", confidence.held_back(known)),
             ("Confident mistakes", mistakes(known, more) + neighbours.blocks(known, classifiers, images)),
         ]
     elif known:
@@ -61,7 +61,7 @@ def write_report(
     parts: list[tuple[str, list[Block]]] = [
         ("Summary", summary(runs)),
         ("Differences", [] if runs[0].several else list(tables.differences(runs))),
-        ("Leaks and doubles", leaks(runs)),
+        ("Leaks and duplicates", leaks(runs)),
         ("Training", training(runs)),
         *one,
         ("Unknown images", confidence.unknown(runs)),
@@ -152,7 +152,7 @@ def leaks(runs: Sequence[RunFiles]) -> list[Block]:
             continue
         blocks += [Text(f"{run.label}: {line}.") for line in run_files.read_json(record).get("lines", [])]
         if sheet.is_file():
-            caption = f"{run.label}: pairs of images that show the same. All of them are listed in the run's leaks.csv."
+            caption = f"{run.label}: pairs of images that show the same. All pairs are listed in the run's leaks.csv."
             blocks.append(Pictures(f"leaks_{run.slug}", [Picture(sheet.read_bytes())], caption, across=1, large=True))
     return blocks
 
@@ -162,7 +162,7 @@ def training(runs: Sequence[RunFiles]) -> list[Block]:
     if not any(run.epochs for run in runs):
         return [Text("No epoch has been recorded yet.", "note")]
     drawn = [(name, figures.curves(name, runs)) for name in figures.CURVES]
-    several = "Solid: validation; thin and dashed: training." if len(runs) > 1 else ""
+    several = "Solid lines: validation; thin dashed lines: training." if len(runs) > 1 else ""
     changed = " Training images are augmented." if any(pictures.augments(run) for run in runs) else ""
     notes = {"loss": several, "accuracy": several + changed if several else ""}
     blocks: list[Block] = [Figure(f"curve_{name}", svg, notes.get(name, "")) for name, svg in drawn if svg]
@@ -170,7 +170,7 @@ def training(runs: Sequence[RunFiles]) -> list[Block]:
     rows = [[run.label, *(line.get(key) for key in keys[1:])] for run in runs for line in run.epochs]
     last = [[run.label, *(_short(run.epochs[-1].get(key)) for key in keys[1:])] for run in runs if run.epochs]
     table = Table(
-        keys, last, "Of every epoch in curves.csv.", folded="The last epoch in numbers", csv=("curves.csv", keys, rows)
+        keys, last, "Every epoch is in curves.csv.", folded="The last epoch in numbers", csv=("curves.csv", keys, rows)
     )
     return [*blocks, table]
 
@@ -221,10 +221,12 @@ def classes(runs: Sequence[RunFiles]) -> list[Block]:
     ]
     apart = figures.recall_by_size(runs, [s[:, 1] for s in scores])
     if apart is not None:
-        caption = "Share of the test images of a class that is found, against its training images."
+        caption = (
+            "Share of the test images of a class that are classified correctly, against its number of training images."
+        )
         drawn.append(Figure("recall_by_size", apart, caption))
     rows = [[run.label, *(f"{v:.4f}" for v in s[:, :3].mean(axis=0))] for run, s in zip(runs, scores, strict=True)]
-    mean = Table(["run", "precision", "recall", "F1"], rows, "Means over the classes, each counting the same.")
+    mean = Table(["run", "precision", "recall", "F1"], rows, "Means over the classes, with equal weight.")
     return [*drawn, mean, *tables.class_table(runs, scores)]
 
 
@@ -240,7 +242,7 @@ def mistakes(runs: Sequence[RunFiles], more: dict[int, np.ndarray] | None) -> li
 def augmentation(runs: Sequence[RunFiles], show: bool) -> list[Block]:
     """What was used, and, where asked for, how it looks."""
     table = tables.augmentations(runs)
-    blocks: list[Block] = [table] if table else [Text("No augmentation and no regularisation words are in use.")]
+    blocks: list[Block] = [table] if table else [Text("No augmentation and no regularisation options are in use.")]
     seen: list[dict[str, Any]] = []
     for run in runs if show else ():
         words = {word: value for word, value in run.config.items() if word.startswith("augment.")}

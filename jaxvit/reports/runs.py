@@ -120,7 +120,7 @@ def read_run(path: Path, label: str) -> RunFiles:
     config = _flat(run_files.read_json(path / "config.json"))
     if "data.name" not in config or "model.name" not in config:
         raise UserError(
-            f"{str(path / 'config.json')!r} names no model or no data; is {str(path)!r} the workdir of a run?"
+            f"{str(path / 'config.json')!r} does not name a model and data; check that {str(path)!r} is a run"
         )
     class_names = [str(name) for name in run_files.read_json(path / "classes.json", list)]
     summary = run_files.read_json(path / "summary.json") if (path / "summary.json").exists() else {}
@@ -209,12 +209,12 @@ def _check_same_data(a: RunFiles, b: RunFiles) -> None:
     elif names[0] != names[1]:
         reason = f"{names[0]} and {names[1]}"
     elif shared and a.config.get("data.fold") == b.config.get("data.fold"):
-        reason = f"both {names[0]}, with other test labels"
+        reason = f"both {names[0]}, with different test labels"
     else:
         return  # a dry run, or an unfinished one: nothing says that they differ
     raise UserError(
-        f"the runs {a.label!r} and {b.label!r} are of different data sets ({reason})\n"
-        "a report compares runs on the same data; write one report for each data set"
+        f"the runs {a.label!r} and {b.label!r} use different data sets ({reason})\n"
+        "a report compares runs on the same data; write one report per data set"
     )
 
 

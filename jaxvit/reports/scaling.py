@@ -89,7 +89,7 @@ def fit(
     runs = [1 - np.asarray(accuracies[i], float) for i in order]
     y = np.array([errors.mean() for errors in runs])
     if not y.any():
-        raise NoLaw("there are no errors to extrapolate: all runs have all test images right")
+        raise NoLaw("there are no errors to extrapolate: all runs classify all test images correctly")
     share = (y * test_images + 0.5) / (test_images + 1)  # an error of 0 is not known exactly
     binomial = np.sqrt(share * (1 - share) / test_images)
     counts, residuals = np.array([len(errors) for errors in runs]), _residuals(runs, binomial)

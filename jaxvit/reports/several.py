@@ -98,7 +98,7 @@ def mistakes(run: RunFiles, images: dict[int, np.ndarray]) -> list[Block]:
     rows, raw, shown = [], [], []
     for i, k in where:
         index, name = int(run.index[i]), run.class_names[k]
-        what = "missed" if run.labels[i, k] else "said, not there"
+        what = "missed" if run.labels[i, k] else "predicted, absent"
         there = true_name(run.labels[i], run.class_names)
         rows.append([run.image_name(index), what, name, there, f"{100 * p[i, k]:.1f} %"])
         raw.append([index, run.image_name(index), what, name, float(p[i, k]), there])
@@ -108,7 +108,7 @@ def mistakes(run: RunFiles, images: dict[int, np.ndarray]) -> list[Block]:
     named = NAMED if run.names is not None else NUMBERED
     table = Table(
         ["image", "mistake", "class", "true", "probability"], rows, left=4,
-        caption=f"{run.label}: classes that were surely said and are not there, or surely not said and are. {named}",
+        caption=f"{run.label}: absent classes with a high probability, and present classes with a low one. {named}",
         csv=(f"mistakes_{run.slug}.csv", ["index", "image", "mistake", "class", "probability", "true"], raw),
     )  # fmt: skip
     pictures = [Pictures(f"mistakes_{run.slug}", shown, f"{run.label}: the worst mistakes")] if shown else []

@@ -181,7 +181,7 @@ def comparison(runs: Sequence[RunFiles]) -> Table:
     caption = "Test figures come from the checkpoint with the best validation figures"
     caption += "; F1 at its thresholds." if runs[0].several else "; the interval is Wilson's."
     if any(run.summary.get("peak_memory_of") == "process" for run in runs):
-        caption += " *: memory of the process; elsewhere of the device."
+        caption += " *: memory of the process; the other figures are memory of the device."
     caption += f" The best {'mAP' if runs[0].several else 'test accuracy'} is marked." if marked else ""
     return Table(head, rows, caption, left=2, marked=marked, csv=("comparison.csv", head, raw))
 
@@ -208,7 +208,7 @@ def seeds(runs: Sequence[RunFiles]) -> Table | None:
         raw.append([names, used, len(group), mean, sd, float(values.min()), float(values.max())])
     if not rows:
         return None
-    caption = "Runs that differ only in their seed; ± is the standard deviation of a run (n − 1)."
+    caption = "Runs that differ only in their seed; ± is the standard deviation over runs (n − 1)."
     head = ["runs", "seeds", "number", "mean", "sd", "lowest", "highest"]
     figure = "mAP" if runs[0].several else "top-1"
     return Table(["runs", "seeds", "number", figure, "range"], rows, caption, left=2, csv=("seeds.csv", head, raw))
@@ -229,7 +229,7 @@ def differences(runs: Sequence[RunFiles]) -> list[Table | Text]:
         out.append(_difference_table(same))
     if len(same) < len(pairs):
         others = "; ".join(f"{a.label} and {b.label}" for a, b in pairs if not same_test_split(a, b))
-        out.append(Text(f"Not the same test images, so not compared: {others}.", "note"))
+        out.append(Text(f"Not compared, because the test images differ: {others}.", "note"))
     return out
 
 
@@ -245,10 +245,10 @@ def _difference_table(pairs: Sequence[tuple[RunFiles, RunFiles]]) -> Table:
         if q < 0.05:
             marked.add(i)
     caption = (
-        "B less A in percentage points of test accuracy, with the 95 % bootstrap interval over the test images "
+        "B minus A in percentage points of test accuracy, with the 95 % bootstrap interval over the test images "
         f"({numbers.DRAWS:,} paired resamples); McNemar's exact test on the images that only one of them has right; "
-        "Holm's correction for the number of pairs. Marked: p below 0.05 after it. "
-        "This is chance in the test images, not chance between seeds."
+        "Holm's correction for the number of pairs. Pairs with a corrected p below 0.05 are marked. "
+        "The tests cover chance in the test images, not the variation between seeds."
     )
     head = ["A", "B", "difference", "95 % interval", "only A right", "only B right", "p", "p (Holm)"]
     names = ["A", "B", "difference", "low", "high", "only_A_right", "only_B_right", "p", "p_holm"]
@@ -268,24 +268,24 @@ def _show(value: Any) -> str:
 
 
 def config_tables(runs: Sequence[RunFiles]) -> list[Table | Text]:
-    """What differs between the runs (of one run: from the defaults), then every word."""
+    """What differs between the runs (of one run: from the defaults), then every option."""
     usual = defaults()
     words = list(dict.fromkeys(word for run in runs for word in run.config))
     if len(runs) == 1:
         told = [w for w in words if runs[0].config[w] != usual.get(w)]
-        caption = "Words of the config that are not at their default; the run's own sizes and statistics among them."
+        caption = "Options that are not at their default, including the run's own sizes and statistics."
     else:
         told = [w for w in words if len({json.dumps(run.config.get(w)) for run in runs}) > 1]
-        caption = "Words of the config in which the runs differ."
+        caption = "Options in which the runs differ."
     rows = [[w, *(_show(run.config.get(w)) for run in runs)] for w in words]
     short = [row for row in rows if row[0] in told]
     head = ["word", *(run.label for run in runs)]
     out: list[Table | Text] = [Table(head, short, caption, left=len(head))] if short else []
     if not short and len(runs) > 1:
-        out.append(Text("The runs have the same config, word for word."))
+        out.append(Text("The runs have exactly the same config."))
     marked = frozenset(i for i, w in enumerate(words) if w in told)
     raw = [[w, *(json.dumps(run.config.get(w)) for run in runs)] for w in words]
-    out.append(Table(head, rows, "", len(head), marked, f"All {len(words)} words", ("config.csv", head, raw)))
+    out.append(Table(head, rows, "", len(head), marked, f"All {len(words)} options", ("config.csv", head, raw)))
     return out
 
 
@@ -305,14 +305,14 @@ AUGMENTING = ("augment.", "loss.label_smoothing", "model.drop_rate", "model.drop
 
 
 def augmentations(runs: Sequence[RunFiles]) -> Table | None:
-    """The words of augmentation and regularisation that are in use in any of the runs; None where nothing is."""
+    """The options of augmentation and regularisation that are in use in any of the runs; None where nothing is."""
     usual = defaults()
     words = list(dict.fromkeys(w for run in runs for w in run.config if w.startswith(AUGMENTING)))
     used = [w for w in words if any((run.config.get(w) or 0) != (usual.get(w) or 0) for run in runs)]
     if not used:
         return None
     rows = [[w, *(_show(run.config.get(w)) for run in runs)] for w in used]
-    caption = "Words of augmentation and regularisation that are in use; all others are off."
+    caption = "Options of augmentation and regularisation that are in use; all others are off."
     return Table(["word", *(run.label for run in runs)], rows, caption, left=len(runs) + 1)
 
 

@@ -1,4 +1,4 @@
-"""Binary cross-entropy: each class is a question of its own. For several labels per image, and for one (DeiT III)."""
+"""Binary cross-entropy: each class is a separate decision. For several labels per image, and for one (DeiT III)."""
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,7 @@
-"""Probabilities that mean what they say: reliability, and the temperature that mends it (Guo et al., 2017).
+"""Probabilities that mean what they say: reliability, and the temperature that corrects it (Guo et al., 2017).
 
 Labels are int [n], or of several labels per image 0 and 1 [n, k]: probabilities are then sigmoids, and each class of
-each image is an answer of its own, "there" or not.
+each image counts as a separate prediction, "present" or not.
 """
 
 import dataclasses
@@ -77,17 +77,17 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     from scipy.optimize import minimize_scalar
 
     if not len(labels):
-        raise UserError("no temperature without images: the validation split is empty")
+        raise UserError("no temperature can be fitted: the validation split is empty")
     if not np.isfinite(logits).all():
         raise UserError("no temperature can be fitted: some logits are not finite; did the training diverge?")
     if np.all(_margins(logits, labels) >= 0):
         raise UserError(
             f"no temperature can be fitted: the model has all of the {len(labels):,} images right, so that no "
-            "confidence is too high\nexpected a validation split with some mistakes; more images have them"
+            "confidence is too high\nexpected a validation split with some mistakes, for example a larger one"
         )
     if _total(_slopes, logits, labels) >= 0:
         raise UserError(
-            f"no temperature can be fitted: the logits say no more of the {len(labels):,} images than chance"
+            f"no temperature can be fitted: the logits predict the {len(labels):,} images no better than chance"
         )
     centred = logits if labels.ndim == 2 else logits - logits.mean(axis=-1, keepdims=True)
     scale = math.log(float(np.sqrt(np.mean(np.square(centred, dtype=np.float64)))))
@@ -101,7 +101,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def at_temperature(thresholds: np.ndarray, temperature: float) -> np.ndarray:
-    """Thresholds of sigmoid(z) [k] as those of sigmoid(z / temperature): the same classes are said."""
+    """Thresholds of sigmoid(z) [k] as those of sigmoid(z / temperature): the same classes are predicted."""
     if temperature == 1:
         return thresholds
     with np.errstate(divide="ignore"):

@@ -87,7 +87,7 @@ def register_loss(name: str, *, several_labels: bool = False) -> Callable[[Any],
             given = {"class_weights": weights} if "class_weights" in takes else {}
             losses = loss(logits, targets, **options["options"], **given)
             if jnp.shape(losses) != targets.shape[:1]:
-                wanted = f"{list(targets.shape[:1])}, a number for each image"
+                wanted = f"{list(targets.shape[:1])}, one number per image"
                 raise UserError(f"the loss {name!r} returned {list(jnp.shape(losses))}; expected {wanted}")
             return losses
 
@@ -98,14 +98,14 @@ def register_loss(name: str, *, several_labels: bool = False) -> Callable[[Any],
 
 
 def check(options: Mapping[str, Any]) -> None:
-    """Raises UserError where the config's section `loss` names no loss, or says what that loss does not take."""
+    """Raises UserError where the config's section `loss` names no loss, or sets an option that it does not take."""
     name, takes = options["name"], _OPTIONS.get(options["name"], [])
     if name not in LOSSES:
         raise UserError(f"loss.name is {name!r}; expected {' or '.join(LOSSES)}.{suggest(str(name), LOSSES)}")
     free = [word for word in takes if word != "class_weights"]
     for word in options["options"]:
         if word not in free:
-            known = f"it takes {', '.join(free)}" if free else "it takes none there"
+            known = f"it takes {', '.join(free)}" if free else "it takes none"
             raise UserError(f"the loss {name!r} has no option {word!r} in loss.options; {known}.{suggest(word, free)}")
     if name in _OPTIONS and options["class_weights"] is not None and "class_weights" not in takes:
         raise UserError(f"loss.class_weights is set; the loss {name!r} has no argument class_weights")

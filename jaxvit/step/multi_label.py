@@ -1,6 +1,6 @@
 """Several labels per image: sums of a batch on the device; scores of a whole split, and thresholds, on the host.
 
-A class is said where its probability, the sigmoid of its logit, is at least its threshold.
+A class is predicted if its probability, the sigmoid of its logit, is at least its threshold.
 """
 
 from typing import Any
@@ -49,7 +49,7 @@ def scores(logits: np.ndarray, labels: np.ndarray, thresholds: np.ndarray | floa
       thresholds: of the probability, [k] or one for all classes.
 
     The mean of the average precisions is over the classes that have images here. F1 of a class that neither has images
-    nor is said anywhere is 0 (scikit-learn's `zero_division=0`).
+    nor is predicted anywhere is 0 (scikit-learn's `zero_division=0`).
     """
     if not len(logits) or not np.isfinite(logits).all():
         return {name: float("nan") for name in NAMES if name != "loss"}

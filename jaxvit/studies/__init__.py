@@ -1,4 +1,4 @@
-"""Studies: comparisons of many runs, declared as data, run by one command, reported beside published figures."""
+"""Studies: comparisons of many runs, declared as data, run by one command, reported next to published figures."""
 
 from jaxvit.studies.study import Row, Study
 

@@ -1,4 +1,4 @@
-"""Runs a study: every row and seed in its order, in processes of their own; what is finished is left alone."""
+"""Runs a study: every row and seed in its order, each in a separate process; finished runs are skipped."""
 
 import copy
 import dataclasses
@@ -133,11 +133,11 @@ def _of_fold(config: Config, fold: int | None, options: Options) -> Config:
 
 
 def check_folds(study: Study, file: Path, options: Options, rows: Sequence[str], seed: int) -> None:
-    """Raises UserError where the data of the rows cannot be divided into so many folds."""
+    """Raises UserError where the data of the rows cannot be divided into this many folds."""
     if options.folds is None or options.smoke:
         return
     seen = []
-    with err.status("looking whether the images divide into folds"):
+    with err.status("checking that the images divide into folds"):
         for row in chosen(study, rows):
             config = _of_fold(row_config(study, file, row, seed, options), 1, options)
             place = [config.data[word] for word in ("name", "dir", "columns")]
@@ -192,7 +192,7 @@ class Conductor:
             plan.config.data.name = name
 
     def _check_same(self, plan: Plan) -> None:
-        """Raises UserError where a finished run was made with other words than the study has now."""
+        """Raises UserError where a finished run was made with other options than the study has now."""
         stored = self.workdir / plan.key / "config.json"
         if self.ledger.status(plan.key) not in led.FINAL or not stored.exists():
             return
@@ -201,7 +201,7 @@ class Conductor:
         if changed:
             shown = "; ".join(changed[:2]) + ("; ..." if len(changed) > 2 else "")
             raise UserError(
-                f"row {plan.key} was run with another config ({shown})\n"
+                f"row {plan.key} was run with a different config ({shown})\n"
                 f"delete {str(self.workdir / plan.key)!r} to run it again, or choose another --workdir"
             )
 
@@ -288,7 +288,7 @@ class Conductor:
         line = f"row {position}/{len(self.plans)}  {plan.key}: {plan.row.label}"
         if self._seconds and self._work and not self.options.smoke:
             rest = sum(p.work for p in self.plans if self.ledger.status(p.key) not in led.FINAL)
-            line += f"  (about {duration(rest * self._seconds / self._work)} for what is left)"
+            line += f"  (about {duration(rest * self._seconds / self._work)} left)"
         return line
 
     def _child(self, jobs: list[dict[str, Any]]) -> int:
@@ -311,7 +311,7 @@ class Conductor:
                     pass
                 if self.flag.signum is not None and not told:
                     told = time.monotonic()
-                    err.print("stopping after a checkpoint; once more stops at once")
+                    err.print("stopping after a checkpoint; a second signal stops at once")
                     child.send_signal(self.flag.signum)
                 if told and time.monotonic() - told > GRACE:
                     child.kill()
@@ -323,11 +323,11 @@ class Conductor:
             child.stdin.close()
 
     def _death(self, code: int) -> dict[str, str]:
-        """What became of a run whose process left no word."""
+        """The outcome of a run whose process left no record."""
         if self.flag.signum is not None:
             return {"status": led.STOPPED, "reason": "stopped before a checkpoint"}
         if code in (-signal.SIGKILL, 137):
-            return {"status": led.NO_MEMORY, "reason": "killed by the system, as happens when the memory is full"}
+            return {"status": led.NO_MEMORY, "reason": "killed by the system, probably because the memory was full"}
         said = f"signal {-code}" if code < 0 else f"exit code {code}"
         return {"status": led.FAILED, "reason": f"its process ended with {said}"}
 

@@ -42,10 +42,10 @@ def grids(runs: Sequence[RunFiles], heads: Mapping[str, str]) -> list[Block]:
         overlays += [original, *(column[i][0] for _, column in columns)]
         heats += [original, *(column[i][1] for _, column in columns)]
     caption = (
-        "Grad-CAM (Selvaraju et al., 2017) for the class that the model names, at the default layer of its family, "
-        "laid over test images: bright where the model sees the class. ✗ marks a wrong answer."
+        "Grad-CAM (Selvaraju et al., 2017) for the class that the model predicts, at the default layer of its family, "
+        "laid over test images: bright where the evidence for the class is. ✗ marks a wrong answer."
     )
-    second = "The heat alone, each map scaled to its own maximum: from none (dark) to most (bright)."
+    second = "The heat maps alone, each scaled to its own maximum: from no evidence (dark) to most (bright)."
     return [
         *out,
         Pictures("overlays", overlays, caption, names, len(names)),

@@ -33,7 +33,7 @@ def split_key(key: str) -> tuple[str, int, int | None]:
     """The row, the seed and the fold (None without folds) of a run's key. Raises UserError for any other text."""
     found = re.fullmatch(r"(.+)/seed(\d+)(?:-fold(\d+))?", key)
     if found is None:
-        raise UserError(f"{FILE} is damaged: {key!r} names no run; expected ROW/seedN or ROW/seedN-foldI")
+        raise UserError(f"{FILE} is damaged: {key!r} does not name a run; expected ROW/seedN or ROW/seedN-foldI")
     return found[1], int(found[2]), int(found[3]) if found[3] else None
 
 
@@ -72,7 +72,7 @@ class Ledger:
             if old != value:
                 raise UserError(
                     f"{str(self.directory)!r} holds this study with {word} {_show(old)}, now {_show(value)}\n"
-                    "choose another --workdir, or give the same options"
+                    "choose another --workdir, or pass the same options"
                 )
 
     def get(self, key: str) -> dict[str, Any]:
@@ -109,10 +109,10 @@ def _show(value: Any) -> str:
 def locked(directory: Path) -> Iterator[int]:
     """Holds the directory for this process and the children that inherit the lock; yields its file descriptor.
 
-    Waits a while for a process that is stopping. Raises UserError where another one goes on running.
+    Waits a while for a process that is stopping. Raises UserError if another one continues to run.
     """
     taken = f"another process is running the study in {str(directory)!r}"
-    note = "waiting: a process that ran this study is still at work or saving its state"
+    note = "waiting: another process is still running this study or saving its state"
     with lock.held(
         directory / LOCK, taken, patience=PATIENCE, waiting=functools.partial(err.print, note)
     ) as descriptor:

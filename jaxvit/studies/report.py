@@ -1,4 +1,4 @@
-"""The report of a study: published figures beside ours, how to read them, and the pictures of a comparison."""
+"""The report of a study: published figures next to ours, how to read them, and the pictures of a comparison."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ from jaxvit.studies.study import Study
 from jaxvit.studies.tables import Result
 
 MOST_GRIDS = 4  # rows whose maps are drawn where the study names none
-MOST_MATRICES = 6  # rows with a confusion matrix of their own
+MOST_MATRICES = 6  # rows with their own confusion matrix
 
 SMOKE = (
-    "A smoke run: small models of each family, a few real images, a few steps, and weight files drawn at random in "
-    "place of the published ones. It shows that every line of the study works; its accuracies say nothing."
+    "A smoke run: small models of each family, a few real images, a few steps, and random weight files "
+    "instead of the published ones. It shows that every row of the study runs; its accuracies mean nothing."
 )
 
 
@@ -38,7 +38,7 @@ def write(study: Study, file: Path, workdir: Path, ledger: Ledger) -> Path:
         ("Published and ours", comparison(study, results, ledger)),
         ("How many images", how_many_images(results)),
         ("How to read it", reading(study, results)),
-        ("What the rows cost", cost(results, ledger)),
+        ("Cost of the rows", cost(results, ledger)),
         ("Epoch by epoch", [t for t in [tables.by_epoch(results)] if t] if study.by_epoch else []),
         *_of_runs(study, firsts),
         ("To repeat", repeat(file, ledger, firsts)),
@@ -80,16 +80,16 @@ def comparison(study: Study, results: Sequence[Result], ledger: Ledger) -> list[
     changed = [f"--epochs {options['epochs']}"] if options.get("epochs") else []
     changed += list(options.get("overrides") or [])
     if changed:
-        out.append(Text(f"Not the study's own protocol, but with {' '.join(changed)}.", "note"))
+        out.append(Text(f"This is not the study's own protocol; it was run with {' '.join(changed)}.", "note"))
     if options.get("folds"):
         out.append(
-            Text(f"Every row over {options['folds']} folds: each image is tested by the runs that did not see it.")
+            Text(f"Every row was run over {options['folds']} folds: the runs that did not train on an image test it.")
         )
     main = tables.side_by_side(study, results, extra=False, gap=not options.get("smoke"))
     more = tables.side_by_side(study, results, extra=True)
     out += [main] if main else []
     if more:
-        out += [Text("Rows of ours that the published report does not have:"), more]
+        out += [Text("Our own rows, which the published report does not have:"), more]
     pooled = tables.of_folds(results)
     return out + ([pooled] if pooled else []) + tables.states(results)
 
@@ -122,7 +122,8 @@ def _of_runs(study: Study, runs: list[RunFiles]) -> list[tuple[str, list[Block]]
     shown = (named + [run for run in runs if run not in named])[:MOST_MATRICES]
     shown = [run for run in runs if run in shown] if len(shown) < len(runs) else runs
     note = Text(
-        f"Of {len(shown)} of {len(runs)} rows; the others: python main.py report --workdir ROW/{runs[0].path.name}."
+        f"Shown for {len(shown)} of {len(runs)} rows. For the others: "
+        f"python main.py report --workdir ROW/{runs[0].path.name}."
     )
     few: list[Block] = [note] if len(shown) < len(runs) else []
     looks = ("Where the models look", grids(drawn, {row.name: row.label for row in study.rows}))
@@ -150,7 +151,7 @@ def in_parts(study: Study, runs: Sequence[RunFiles], make: Callable[[list[RunFil
     parts: dict[str, list[RunFiles]] = {}
     for run in runs:
         row = study.row(run.label)
-        parts.setdefault(row.part or ("Rows of ours" if row.extra else "Published rows"), []).append(run)
+        parts.setdefault(row.part or ("Our own rows" if row.extra else "Published rows"), []).append(run)
     out: list[Block] = []
     for number, (name, some) in enumerate(parts.items()):
         blocks = [_numbered(block, number) for block in make(some)]
@@ -170,13 +171,13 @@ def _numbered(block: Block, number: int) -> Block:
 
 
 def augmentation(runs: Sequence[RunFiles]) -> list[Block]:
-    """The words in use, and the images that they make, once for each kind."""
+    """The options in use, and the images that they give, once for each kind."""
     kinds: dict[str, RunFiles] = {}
     for run in runs:
         words = {word: value for word, value in run.config.items() if word.startswith("augment.")}
         kinds.setdefault(str(sorted(words.items())), run)
     table = run_tables.augmentations(runs)
-    blocks: list[Block] = [table] if table else [Text("No augmentation and no regularisation words are in use.")]
+    blocks: list[Block] = [table] if table else [Text("No augmentation and no regularisation options are in use.")]
     for run in kinds.values():
         if pictures.augments(run):
             blocks += pictures.augmented(run)

@@ -45,7 +45,7 @@ def reduce(config: Config) -> Config:
 def write_data(config: Config, directory: Path, folds: int = 1) -> str:
     """Writes a few real images of each class of the config's data as arrays; returns the name to load them by.
 
-    There are enough training images of a class for so many folds.
+    Each class has enough training images for this many folds.
     """
     name = f"npz:{directory}"
     if (directory / "test.npz").exists():

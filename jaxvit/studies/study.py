@@ -1,4 +1,4 @@
-"""A study: rows of (label, config, words, published figures), read from a file and checked before anything runs.
+"""A study: rows of (label, config, options, published figures), read from a file and checked before anything runs.
 
 A study's file is Python that sets `STUDY = Study(...)`; docs/STUDIES.md shows how to write one.
 """
@@ -49,7 +49,7 @@ class Row:
     teacher: str | None = None  # the row whose run, of the same seed, is the teacher
     published: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by the keys of METRICS
     remark: str = ""  # what a reader must know to compare: source, difference of protocol
-    extra: bool = False  # not a row of the published report; shown in a table of its own
+    extra: bool = False  # not a row of the published report; shown in a separate table
     part: str = ""  # rows of one part are drawn and compared with each other; none: published ones, extra ones
 
 
@@ -80,14 +80,14 @@ class Study:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What a study is run with; all but `checkpoints` are the same whenever the study goes on in a directory."""
+    """What a study is run with; all but `checkpoints` are the same whenever the study resumes in a directory."""
 
     smoke: bool = False
     epochs: int | None = None
     data: str | None = None
     overrides: tuple[str, ...] = ()  # --config.option=value, of all rows
     checkpoints: str | None = None
-    folds: int | None = None  # every run once for each of so many folds
+    folds: int | None = None  # every run once for each of this many folds
 
 
 def directories() -> list[Path]:
@@ -120,7 +120,7 @@ def load(name: str) -> tuple[Study, Path]:
 
 
 def _list(known: Mapping[str, Path]) -> str:
-    return f"\nthere are: {', '.join(sorted(known))}; or the path of a file"
+    return f"\nexpected one of {', '.join(sorted(known))}, or the path of a file"
 
 
 def _run(path: Path) -> Any:
@@ -159,7 +159,7 @@ def _check(study: Study, path: Path) -> None:
                     f"{', '.join(METRICS)}.{suggest(key, METRICS)}"
                 )
             if key not in study.columns:
-                raise UserError(f"{where}: row {row.name!r} publishes {key!r}, which is none of its columns")
+                raise UserError(f"{where}: row {row.name!r} publishes {key!r}, which is not one of its columns")
     for key in study.columns:
         if key not in METRICS:
             raise UserError(f"{where}: no column {key!r}; expected {', '.join(METRICS)}.{suggest(key, METRICS)}")
@@ -186,7 +186,7 @@ def row_config(study: Study, file: Path, row: Row, seed: int, options: Options) 
             config.num_epochs = options.epochs
         config = config_lib.override(config, options.overrides, models.model_fields)
         if options.folds is not None and config.data.fold is not None:
-            raise UserError(f"data.fold is {config.data.fold!r}; --folds {options.folds} chooses the fold of every run")
+            raise UserError(f"data.fold is {config.data.fold!r}; --folds {options.folds} sets the fold of every run")
         checks.check(config)
         models.create_model(config.model.name, **{k: v for k, v in config.model.items() if k != "name"})
     except UserError as error:

@@ -1,4 +1,4 @@
-"""The tables of a study's report: published figures beside ours, what the rows cost, what became of every run."""
+"""The tables of a study's report: published figures next to ours, the cost of the rows, the outcome of every run."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -153,7 +153,7 @@ def side_by_side(study: Study, results: Sequence[Result], *, extra: bool, gap: b
         head += [f"{METRICS[key]}, published", "ours"] if key in printed else [f"{METRICS[key]}, ours"]
         csv_head += [f"published_{key}", key, f"{key}_sd"]
     if gap and "accuracy" in printed:
-        head.append("ours less published")
+        head.append("ours minus published")
     told = any(result.status for result in rows_of)
     folded = any(folds.fold(run) for result in rows_of for run in result.runs)
     seeds = any(len(_seeds(result)) > 1 for result in rows_of)
@@ -179,8 +179,8 @@ def side_by_side(study: Study, results: Sequence[Result], *, extra: bool, gap: b
             ", of their means over seeds. " if seeds else ". "
         )
     of = "a fold" if folded else "the whole test split"
-    caption += f"Ours are figures of {of}, from the checkpoint that is best on validation images"
-    caption += "; published figures as printed in the source." if printed else "."
+    caption += f"Our figures are those of {of}, from the checkpoint that is best on validation images"
+    caption += "; published figures are as printed in the source." if printed else "."
     name = "extra_rows.csv" if extra else "published_and_ours.csv"
     return Table(head, rows, caption, csv=(name, csv_head, raw))
 
@@ -202,14 +202,14 @@ def _gap(result: Result) -> str:
 def remarks(results: Sequence[Result]) -> Table | None:
     """What belongs to single rows."""
     rows = [[r.row.label, r.row.remark] for r in results if r.row.remark]
-    return Table(["row", "what to know when comparing"], rows, left=2) if rows else None
+    return Table(["row", "notes on the comparison"], rows, left=2) if rows else None
 
 
 SHAPES = {"parameters": "parameters (M)", "macs": "MACs (M)"}
 
 
 def costs(results: Sequence[Result]) -> Table:
-    """What the shapes cost by our own count, at full size, beside the published figures."""
+    """What the shapes cost by our own count, at full size, next to the published figures."""
     known = [result for result in results if result.cost]
     head, columns = ["row", "called", "model", "image"], ["row", "model", "image"]
     rows = [[r.row.label, r.row.name, r.cost["model"], "×".join(map(str, r.cost["image_size"]))] for r in known]
@@ -226,12 +226,12 @@ def costs(results: Sequence[Result]) -> Table:
             row += [_published(value, digits), counted] if told else [counted]
             plain += [value, result.cost[key]]
     caption = "Counted from the models as declared, at full size; one MAC (multiply-accumulate) is two FLOPs. "
-    caption += "A row is called by its directory in curves and options."
+    caption += "Curves and options name a row by its directory."
     return Table(head, rows, caption, left=4, csv=("shapes.csv", columns, raw))
 
 
 def _which(run: RunFiles) -> list[str]:
-    """The seed, and the fold where there is one."""
+    """The seed, and the fold, if any."""
     found = folds.fold(run)
     return [str(_seed(run)), *([f"{found[0]}/{found[1]}"] if found else [])]
 
@@ -271,8 +271,8 @@ def time_and_cost(results: Sequence[Result], wall_seconds: float) -> list[Block]
         head, rows = head[:-1], [row[:-1] for row in rows]
     text = (
         f"{len(rows)} runs: {duration(total)} of training on {', '.join(devices)}; {duration(wall_seconds)} in all, "
-        f"with starting, compiling and evaluating. About {count(work, 'FLOP')} of training, at three forward passes an "
-        "image (frozen rows take less, SAM twice as much)."
+        f"with start-up, compilation and evaluation. About {count(work, 'FLOP')} of training, at three forward passes "
+        "per image (frozen rows need less, SAM needs twice as much)."
     )
     return [Text(text), Table(head, rows, csv=("time_and_cost.csv", columns, raw))]
 

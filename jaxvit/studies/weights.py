@@ -15,7 +15,7 @@ DATA_WORDS = ("mean", "std", "crop_pct", "interpolation")
 
 
 class Missing(UserError):
-    """The weights are neither at hand nor to be had."""
+    """The weights are neither on this machine nor on the hub."""
 
 
 def local(name: str, directory: str | Path) -> Path | None:
@@ -47,7 +47,7 @@ def place(config: Config, directory: str | None) -> None:
         return
     info = tag_info(name)
     if not info["hub"]:
-        said = f"{name} is not on the hub; its file lies at {info['url']}" if info["url"] else f"{name} has no weights"
+        said = f"{name} is not on the hub; its file is at {info['url']}" if info["url"] else f"{name} has no weights"
         raise Missing(_where(said, name, directory))
     try:
         hub.download(info["hub"], hub.WEIGHTS, name, None, None)
@@ -56,5 +56,5 @@ def place(config: Config, directory: str | None) -> None:
 
 
 def _where(said: str, name: str, directory: str | None) -> str:
-    hint = f"put {name}.safetensors into a directory and name it by --checkpoints"
-    return f"{said}; not in {directory} either" if directory else f"{said}; {hint}"
+    hint = f"put {name}.safetensors into a directory and pass that directory as --checkpoints"
+    return f"{said}, and is not in {directory}" if directory else f"{said}; {hint}"

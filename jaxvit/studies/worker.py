@@ -1,6 +1,6 @@
 """The process that trains runs of a study: `python -m jaxvit.studies.worker JOBS.json`, started by `studies.conduct`.
 
-A process of its own gives the memory back to the machine, and takes nothing with it when it dies. It ends, after a
+A separate process returns its memory to the machine, and its end does not affect the study. It ends, after a
 checkpoint, when the process that started it is gone.
 """
 
@@ -21,7 +21,7 @@ STOPPED_CODE = 75  # a run was interrupted and has saved its state
 
 
 def main(argv: list[str]) -> int:
-    """Runs the jobs of a file; each leaves its outcome in a file of its own."""
+    """Runs the jobs of a file; each leaves its outcome in its own file."""
     _watch_parent()
     jobs = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     _quiet()

@@ -45,7 +45,7 @@ WRONG = [
     ("optim.unfreeze", [[1, "nothing_like_it"]], "nothing_like_it"),
     ("data.image_size", "32x48", "expected pixels, such as 32, or height and width, such as (32, 48)"),
     ("model.image_size", "32x48", "expected pixels, such as 32, or height and width, such as (32, 48)"),
-    ("pretrained", "deit_tiny_patch16_225", "pretrained is 'deit_tiny_patch16_225'; expected an existing file or directory"),
+    ("pretrained", "deit_tiny_patch16_225", "pretrained is 'deit_tiny_patch16_225'; expected an existing file"),
     ("pretrained", "deit_tiny_patch16_224.fb_in21k", "unknown tag 'fb_in21k' of 'deit_tiny_patch16_224'"),
     ("data.test_limit", 0, "data.test_limit is 0; expected a number above 0"),
     ("data.max_bad_fraction", 5, "data.max_bad_fraction is 5.0; expected a share from 0 to 1"),

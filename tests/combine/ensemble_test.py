@@ -69,7 +69,7 @@ def test_members_that_do_not_fit():
     first = combine.Member("a", classifier(0, ("x", "y", "z")))
     for other, said in (
         (classifier(0, ("x", "y")), r"different classes \(3 and 2\): 'z'"),
-        (classifier(0, ("x", "y", "w")), "'z' is a class of one alone"),
+        (classifier(0, ("x", "y", "w")), "'z' is a class of only one of them"),
         (classifier(0, ("x", "y", "z"), several=True), "a has one label per image, b has several labels"),
     ):
         with pytest.raises(UserError, match=said):

@@ -86,7 +86,7 @@ def nested_line(tmp_path):
 def bad_words(tmp_path):
     run = write_run(tmp_path / "a")
     (run / "config.json").write_text(json.dumps({"seed": 0}))
-    return [run], "names no model"
+    return [run], "does not name a model"
 
 
 CASES = [other_data, other_name, no_run, no_directory, twice, no_classes, zero_images, label_out_of_range, not_finite,

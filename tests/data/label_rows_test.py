@@ -42,7 +42,7 @@ def test_blank_lines_and_blanks_around_cells_and_columns_without_a_name(tmp_path
         (b"file,label\na.jpg\n", "1 cells in line 2; the header has 2: file, label"),
         (b"file,label\na.jpg,b,c\n", "3 cells in line 2"),
         (b'file,label\na.jpg,"b\nc,d\n', "cannot be read (unexpected end of data)"),
-        (b"file,label,file\na,b,c\n", "two columns are called 'file'"),
+        (b"file,label,file\na,b,c\n", "two columns have the name 'file'"),
         (b"\x89PNG\r\n\x1a\n\0\0\0", "not a text file"),
         (b"PAR1 and no more", "cannot be read as Parquet"),
     ],

@@ -194,7 +194,7 @@ def test_the_variables_get_no_new_collections():
         ({"method": "grad-cam"}, "no method 'grad-cam'.*Did you mean 'gradcam'"),
         ({"layer": "blocks_1/norm3"}, "no layer 'blocks_1/norm3'.*'blocks_1/norm1'.*Did you mean"),
         ({"layer": "head"}, "no layer 'head'"),
-        ({"layer": "norm", "method": "smoothgrad"}, "looks at pixels, not at layer 'norm'"),
+        ({"layer": "norm", "method": "smoothgrad"}, "not layer 'norm'.*layer=None"),
         ({"images": np.zeros((0, 32, 48, 3), np.float32)}, "no images"),
         ({"images": np.zeros((32, 48, 3), np.float32)}, "expected \\[b, h, w, 3\\]"),
         ({"images": np.zeros((1, 32, 48, 3), np.uint8)}, "images are uint8; expected floats"),

@@ -226,7 +226,7 @@ def test_mistakes_are_named():
         ({"indices": 3}, "the model has 2 maps: expected 1 to 2"),
         ({"indices": 0}, "expected 1 to 2"),
         ({"indices": [2]}, "index 2 is out of range; the model's maps are 0 to 1"),
-        ({"indices": []}, "at least one place"),
+        ({"indices": []}, "at least one index"),
         ({"indices": "last"}, "expected None, a whole number, or a list"),
         ({"indices": 1.0}, "expected None, a whole number, or a list"),
         ({"output_fmt": "NCHW"}, "expected one of NHWC, NLC"),

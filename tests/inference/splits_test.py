@@ -79,12 +79,12 @@ def test_match_classes():
     assert match(["ant", "Ant"], ["Ant"]) == [1]
     for own, theirs, message in (
         (["a", "b", "c"], ["a", "z"], "'z'"),
-        (["ant", "bee"], ["cat", "dog"], "'cat' of the data is none of the model's 2"),  # not by position
-        (["1", "2", "3"], ["0", "1", "2"], "'0' .*\n.*only where they are exactly 0 to 2"),
+        (["ant", "bee"], ["cat", "dog"], "'cat' of the data is not one of the model's 2"),  # not by position
+        (["1", "2", "3"], ["0", "1", "2"], "'0' .*\n.*only if they are exactly 0 to 2"),
         (["class 0", "class 1"], ["class 1", "cat"], "'cat'"),
         (["dog", "cat"], ["dog_toy", "cat"], "'dog_toy'"),
-        (names, ["crane", "tench"], "'crane' of the data is two of the model's, 134 and 517"),
-        (names, [str(i) for i in range(10)], "'0' .*\n.*only where they are exactly 0 to 999"),
+        (names, ["crane", "tench"], "'crane' of the data matches two of the model's, 134 and 517"),
+        (names, [str(i) for i in range(10)], "'0' .*\n.*only if they are exactly 0 to 999"),
     ):
         with pytest.raises(UserError, match=f"(?s){message}"):
             match(own, theirs)
@@ -99,11 +99,11 @@ def test_classes_matched_by_number_or_position_are_said(capsys):
     for form in ("{}", "{:04d}"):
         theirs = sorted(form.format(i) for i in range(1000))  # as a file system lists them: 0, 1, 10, 100, ...
         labels, said = match(names, theirs)
-        assert labels == [int(name) for name in theirs] and "count as the model's labels, 0 as 'tench'" in said
+        assert labels == [int(name) for name in theirs] and "taken as the model's labels, with 0 for 'tench'" in said
         labels, said = match([f"class {i}" for i in range(1000)], theirs)
         assert labels == [int(name) for name in theirs] and said == ""
     labels, said = match(["0", "1"], ["cat", "dog"])
-    assert labels == [0, 1] and "by position in the order of the data, 0 is 'cat', 1 is 'dog'" in said
+    assert labels == [0, 1] and "by position in the data's order: 0 is 'cat', 1 is 'dog'" in said
 
 
 def test_numbered_folders_are_the_labels_of_a_foreign_model(imagenet, tmp_path):
@@ -151,7 +151,7 @@ def test_folders_of_some_of_the_classes_are_evaluated(run, tmp_path, capsys):
     with pytest.raises(UserError, match="no images"):
         inference.evaluate_split(classifier, data_name=f"folder:{tmp_path / 'empty'}")
     write_images(tmp_path / "other" / "giraffe", 1)
-    with pytest.raises(UserError, match="'giraffe' of the data is none of the model's 3"):
+    with pytest.raises(UserError, match="'giraffe' of the data is not one of the model's 3"):
         inference.evaluate_split(classifier, data_name=f"folder:{tmp_path / 'other'}")
 
 

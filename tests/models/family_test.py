@@ -217,7 +217,7 @@ def test_its_weights_are_read_and_written(tmp_path):
     assert identify.identify(other | {"square": np.ones(1)}) == ["toy_mixer_square"]
     with pytest.raises(UserError, match=f"looks like '{NAME}'"):
         pretrained.load("toy_mixer_deep", tmp_path / "model.safetensors")
-    with pytest.warns(UserWarning, match="timm has no word for 'toy_mixer'"):
+    with pytest.warns(UserWarning, match="timm has no field for 'toy_mixer'"):
         pretrained.save(model, variables, tmp_path / "saved")
     again = pretrained.load(None, tmp_path / "saved")
     assert again.name == NAME and jax.tree.all(jax.tree.map(np.array_equal, again.variables, variables))

@@ -95,7 +95,7 @@ def test_weights_without_it_leave_it_fresh_and_say_so(name, tmp_path):
         kernel = np.asarray(after[f"{hidden}/kernel"])
         assert 0.3 < np.abs(kernel).max() * kernel.shape[0] ** 0.5 <= 1  # torch.nn.Linear's bound
 
-    with pytest.warns(UserWarning, match="timm has no word for head_hidden_size=7: jaxvit loads what is saved here"):
+    with pytest.warns(UserWarning, match="timm has no field for head_hidden_size=7"):
         save(loaded.model, loaded.variables, tmp_path / "enhanced", name=name)
     again = loading.load(name, tmp_path / "enhanced")  # its own file says that there is one
     assert again.model.head_hidden_size == 7

@@ -123,7 +123,7 @@ def test_where_it_cannot_be_used_it_says_so(by_formula):
     with pytest.raises(UserError, match="heads of 8, 16, ... 128 channels, not of 4"):
         traced_for_gpu(attn_implementation="cudnn", dtype=jnp.bfloat16, embed_dim=16)
     for field in ({"attn_drop_rate": 0.1}, {"attn_layer": "diff"}):
-        with pytest.raises(UserError, match="shows no attention weights"):
+        with pytest.raises(UserError, match="does not expose the attention weights"):
             traced_for_gpu(attn_implementation="cudnn", dtype=jnp.bfloat16, **field)
     with pytest.raises(UserError, match="'cudnn' is unknown"):
         create_model("swin_tiny_patch4_window7_224", attn_implementation="cudnn")

@@ -227,7 +227,7 @@ def test_every_alias_takes_schedule_decay_clipping_freezing_and_scale(name):
         ({"grad_clip_norm": -1.0}, "grad_clip_norm is -1.0"),
         ({"layer_decay": 1.5}, "layer_decay is 1.5"),
         ({"b2": 1.5}, "b2 is 1.5"),
-        ({"name": "sgd", "momentum": 0.0, "nesterov": True}, "needs a momentum above 0"),
+        ({"name": "sgd", "momentum": 0.0, "nesterov": True}, "expected a momentum above 0"),
         ({"mu_dtype": "bf16"}, "mu_dtype is 'bf16'"),
         ({"name": "adan", "b3": "abc"}, "option 'b3' of 'adan' is 'abc'; expected a number"),
     ],

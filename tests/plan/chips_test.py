@@ -8,8 +8,8 @@ from jaxvit.plan import chips
 
 @pytest.mark.parametrize(
     "name, said",
-    [("v5f:4x4", "no chip 'v5f'.*v5e"), ("v5e", "does not name a slice"), ("v5e:4x4x4", "2 sides"), ("v5p:4x4", "3 sides"),
-     ("cpu:2x2", "number of processors"), ("v5e:0x4", "does not name a slice")],
+    [("v5f:4x4", "no chip 'v5f'.*v5e"), ("v5e", "does not name a slice"), ("v5e:4x4x4", "2 sides"),
+     ("v5p:4x4", "3 sides"), ("cpu:2x2", "number of processors"), ("v5e:0x4", "does not name a slice")],
 )  # fmt: skip
 def test_wrong_topologies_are_named(name, said):
     with pytest.raises(UserError, match=said):

@@ -47,7 +47,7 @@ def test_shards(tmp_path):
     path.write_text(json.dumps({"weight_map": index}))
     helpers.assert_same(read(tmp_path).tensors, TENSORS)
     path.write_text(json.dumps({"weight_map": {"a": "../model-0.safetensors"}}))
-    assert_plain(tmp_path, "not beside it")
+    assert_plain(tmp_path, "not next to it")
     path.write_text(json.dumps({"weight_map": 3}))
     assert_plain(tmp_path, "no weight_map")
 
@@ -77,7 +77,7 @@ def test_the_index_of_shards_is_obeyed(tmp_path):
     assert read(tmp_path).tensors.keys() == {"a.weight", "a.bias", "n"}
     assert_plain(tmp_path / "model-00002-of-00002.safetensors", "is one of 2 parts of the weights.\nName their dir")
     (tmp_path / "model.safetensors.index.json").unlink()
-    assert_plain(tmp_path, r"without the .index.json that says what is in which")
+    assert_plain(tmp_path, r"without the .index.json")
     (tmp_path / "model-00002-of-00002.safetensors").unlink()
     assert_plain(tmp_path, "is one of 2 parts")
 
@@ -108,7 +108,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "model-00001-of-00001.safetensors")
     index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert_plain(tmp_path, "which is not beside it")
+    assert_plain(tmp_path, "which is not next to it")
     assert_plain(Path("/dev/zero"), "is a pipe, a device")
 
 
@@ -130,11 +130,12 @@ def test_what_is_in_the_way_is_named_in_our_words(tmp_path):
     torch = pytest.importorskip("torch")
     torch.save({"model": {"a": torch.ones(2)}, "criterion": torch.nn.CrossEntropyLoss()}, tmp_path / "x.pth")
     line = (
-        r"holds a torch\.nn\.modules\.loss\.CrossEntropyLoss beside the weights\.\nSave the weights alone .*state_dict"
+        r"holds a torch\.nn\.modules\.loss\.CrossEntropyLoss in addition to the weights\.\n"
+        r"Save only the weights .*state_dict"
     )
     assert_plain(tmp_path / "x.pth", line)
     torch.save(torch.nn.Linear(2, 2), tmp_path / "y.pth")
-    assert_plain(tmp_path / "y.pth", r"holds a torch\.nn\.modules\.linear\.Linear beside")
+    assert_plain(tmp_path / "y.pth", r"holds a torch\.nn\.modules\.linear\.Linear in addition")
     for path in ("x.pth", "y.pth"):
         with pytest.raises(UserError) as error:
             read(tmp_path / path)

@@ -30,7 +30,7 @@ def test_a_config_of_another_architecture(saved):
 @pytest.mark.parametrize(
     ("config", "match"),
     [
-        ({"model_args": 3}, "not a table of words"),
+        ({"model_args": 3}, "not a table"),
         ({"model_args": {"depht": 2}}, "has no field 'depht'.*depth"),
         ({"model_args": {"depth": "many"}}, "depth='many' has the wrong type"),
         ({"architecture": "vit_tine"}, "holds 'vit_tine'"),

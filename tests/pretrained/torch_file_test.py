@@ -27,10 +27,10 @@ def test_pickles_need_torch_and_are_not_opened_without(tmp_path, monkeypatch):
     Bomb.target = tmp_path / "trace"
     path = tmp_path / "x.pth"
     path.write_bytes(pickle.dumps({"a": Bomb()}))
-    assert_plain(path, r"needs the extra: pip install 'jaxvit\[torch\]'")
+    assert_plain(path, r"needs an extra: pip install 'jaxvit\[torch\]'")
     with zipfile.ZipFile(tmp_path / "y.pt", "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps({"a": Bomb()}))
-    assert_plain(tmp_path / "y.pt", "needs the extra")
+    assert_plain(tmp_path / "y.pt", "needs an extra")
     assert not Bomb.target.exists()
 
 

@@ -66,7 +66,7 @@ def test_the_data_may_be_gone(run, tmp_path):
     files = write_report([_moved(run, tmp_path)], tmp_path / "out", deep=True)
     names = {re.sub(r"_\d+$", "", file.stem) for file in files}
     assert "cam" in names and "filters_copy" in names and "pca_copy" not in names
-    assert "No test images" in files[0].read_text(encoding="utf-8")
+    assert "Without test images" in files[0].read_text(encoding="utf-8")
 
 
 def _moved(run, tmp_path):

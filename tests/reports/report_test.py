@@ -104,7 +104,7 @@ def test_images_of_a_report_are_named_by_their_files(tmp_path):
     with np.load(run / "predictions.npz") as stored:
         arrays = dict(stored)
     page = check_page(write_report([run])[0])
-    assert "image 3" in page.text and "in the split that the image is stored in" in page.text
+    assert "image 3" in page.text and "in the split that stores the image" in page.text
     assert "count the test split" not in page.text
     names = np.array([f"cat/photo {i}.jpg" for i in range(len(arrays["labels"]))])
     np.savez(run / "predictions.npz", **arrays, names=names)

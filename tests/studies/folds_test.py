@@ -109,7 +109,7 @@ def test_runs_and_their_order(finished):
         (["--folds", "4/3"], "or one of them such as 1/5"),
         (["--folds", "4"], "holds this study with folds 3, now 4"),
         ([], "holds this study with folds 3, now off"),
-        (["--workdir", "NEW", "--folds", "3", "--config.data.fold=1/3"], "--folds 3 chooses the fold of every run"),
+        (["--workdir", "NEW", "--folds", "3", "--config.data.fold=1/3"], "--folds 3 sets the fold of every run"),
         (["--workdir", "NEW", "--folds", "900"], "fewer than 900 folds"),
     ],
 )

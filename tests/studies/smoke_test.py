@@ -45,7 +45,7 @@ def test_smoke(tmp_path, name):
     assert set(status(tmp_path).values()) == {"done"}
     assert time.monotonic() - begun < 360
     page = (tmp_path / "report/index.html").read_text(encoding="utf-8")
-    for part in ("Published and ours", "How to read it", "What the rows cost", "Where the models look", "To repeat"):
+    for part in ("Published and ours", "How to read it", "Cost of the rows", "Where the models look", "To repeat"):
         assert part in page
     assert (tmp_path / "report/figures/overlays_0.png").exists()
     assert (tmp_path / "report/figures/heat_maps_0.png").exists()

@@ -60,7 +60,7 @@ def test_a_study_is_short_and_every_row_is_valid(file):
         ("STUDY = Study(title='a', source='b', columns=('acuracy',), rows=[Row(name='a', label='')])", "accuracy"),
         (
             "STUDY = Study(title='a', source='b', rows=[Row(name='a', label='', published={'macs': 1})])",
-            "none of its columns",
+            "not one of its columns",
         ),
         (
             "STUDY = Study(title='a', source='b', rows=[Row(name='a', label='', published={'accuracy': '9'})])",

@@ -75,7 +75,7 @@ def test_command_and_report(folder, tmp_path, capsys):
     run = write_run(tmp_path / "run")
     leaks.check(config_of(), load(folder), run)
     page = report.write_report([run])[0].read_text(encoding="utf-8")
-    assert "Leaks and doubles" in page and "2 of 5 test images (40.0%)" in page
+    assert "Leaks and duplicates" in page and "2 of 5 test images (40.0%)" in page
     assert json.loads((run / leaks.RECORD).read_text())["counts"] == {
         "test/train": {"exact": 1, "near": 1}, "train/train": {"exact": 1}}  # fmt: skip
 

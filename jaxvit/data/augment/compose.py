@@ -60,14 +60,16 @@ def to_channels(images: jax.Array, in_channels: int) -> jax.Array:
     if channels == 3 and in_channels == 1:
         grey = luma(images.astype(jnp.float32))
         return jnp.rint(grey).astype(images.dtype) if images.dtype == jnp.uint8 else grey.astype(images.dtype)
-    raise UserError(f"images have {channels} channels, the model takes {in_channels}; only 1 and 3 convert.")
+    raise UserError(
+        f"images have {channels} channels but the model takes {in_channels}; only 1 and 3 can be converted."
+    )
 
 
 Operation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class Word(NamedTuple):
-    """One word of `config.augment`: its default and what may stand there."""
+    """One option of `config.augment`: its default and its valid values."""
 
     default: Any
     holds: Callable[[Any], bool]
@@ -104,18 +106,18 @@ _INF = math.inf
 WORDS: dict[str, Word] = {
     "flip": Word(False, lambda v: isinstance(v, bool), "true or false"),
     "crop_padding": Word(0, _whole(0), "a whole number of pixels, 0 for none"),
-    "random_resized_crop": Word(None, _pair(0, 1), "the least and greatest share of the area, as (0.08, 1.0)"),
-    "crop_ratio": Word((3 / 4, 4 / 3), _pair(0, _INF), "the least and greatest width / height, as (0.75, 1.333)"),
+    "random_resized_crop": Word(None, _pair(0, 1), "the least and greatest share of the area, such as (0.08, 1.0)"),
+    "crop_ratio": Word((3 / 4, 4 / 3), _pair(0, _INF), "the least and greatest width / height, such as (0.75, 1.333)"),
     "affine_degrees": _number_word(0.0, 0, 180, "0 to 180 degrees"),
     "affine_translate": _number_word(0.0, 0, 1, "0 to 1, a share of the side"),
-    "affine_scale": Word((1.0, 1.0), _pair(0, _INF), "the least and greatest factor, as (0.9, 1.1)"),
+    "affine_scale": Word((1.0, 1.0), _pair(0, _INF), "the least and greatest factor, such as (0.9, 1.1)"),
     "affine_shear": _number_word(0.0, 0, 89, "0 to 89 degrees"),
     "policy": Word(None, lambda v: v is None or isinstance(v, str) and v in POLICIES, f"one of {', '.join(POLICIES)}"),
     "randaug_num_ops": Word(2, _whole(1), "a whole number of at least 1"),
     "randaug_magnitude": _number_word(9.0, 0, 10, "0 to 10"),
     "color_jitter": Word(
         (0.0, 0.0, 0.0, 0.0), _jitter_strengths,
-        "brightness, contrast, saturation (0 or more) and hue (at most 0.5), as (0.4, 0.4, 0.4, 0.1)",
+        "brightness, contrast, saturation (0 or more) and hue (at most 0.5), such as (0.4, 0.4, 0.4, 0.1)",
     ),
     "random_erasing_prob": _number_word(0.0, 0, 1, "a probability"),
     "random_erasing_mode": Word("pixel", lambda v: v in ("const", "pixel"), "const or pixel"),
@@ -223,7 +225,7 @@ def register_augmentation(name: str) -> Callable[[Any], Any]:
 
     Images are float [b, h, w, c] in [0, 1], targets [b, num_classes]; it is traced. `augment.options.NAME=STRENGTH`
     switches it on, at any strength but None, False and 0. Own operations run after ours and before images are mixed, in
-    the order of their names; each has a key of its own.
+    the order of their names; each has its own key.
 
     Raises:
       UserError: a name that exists, or another kind of thing than such a function.
@@ -254,7 +256,7 @@ def make_augment(options: Mapping[str, Any]) -> Operation:
     """Returns f(key, images [b, h, w, c] in [0, 1], targets [b, k]) -> (images, targets), what `options` ask for.
 
     `options` maps names of WORDS to their values; the rest have their defaults, which are off. Each operation draws
-    from a key of its own, which does not change when another one is switched on or off.
+    from its own key, which does not change when another one is switched on or off.
     """
     checked = check(options)
     made = {name: make(checked) for name, make in OPERATIONS.items()}

@@ -135,7 +135,7 @@ def _download(name: str, url: str, file: IO[bytes]) -> str:
         why = getattr(error, "reason", None) or error
         raise UserError(
             f"{name}: cannot be downloaded from {url} ({why}).\n"
-            "Give a local copy of that file as data.archive, or a directory of prepared TFDS data as data.dir."
+            "Set data.archive to a local copy of that file, or data.dir to a directory of prepared TFDS data."
         ) from None
     return digest.hexdigest()
 

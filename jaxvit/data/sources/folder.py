@@ -39,7 +39,7 @@ def load(
         class_names = list(known)
     elif class_names != sorted(class_names):
         first = ", ".join(repr(name) for name in class_names[:3])
-        notes.append(f"numbers in the names of classes count by their value: {first}, ... are 0, 1, 2, ...")
+        notes.append(f"class names are sorted by the numbers in them: {first}, ... have the labels 0, 1, 2, ...")
     labels = {name: label for label, name in enumerate(class_names)}
     _check_classes(layout, class_names, 2 if to_train else 1)
     files = [
@@ -94,7 +94,7 @@ def _check_counts(
     if empty and to_train:
         names = ", ".join(repr(name) for name in empty[:3])
         more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
-        raise UserError(f"{train}: {what} in the class folder {names}{more}; expected at least one in each.")
+        raise UserError(f"{train}: {what} in the class folder {names}{more}; expected at least one per class.")
 
 
 def _split(name: str, files: list[Photo], num_classes: int) -> Split:

@@ -42,7 +42,7 @@ def load(name: str, **options: Any) -> Source:
         for column in (image, label):
             if column not in table.column_names:
                 raise UserError(
-                    f"{source}: no column {column!r} in {file.relative_to(root)}, as in the files before it."
+                    f"{source}: no column {column!r} in {file.relative_to(root)}, unlike the files before it."
                 )
         images, labels = table[image].combine_chunks(), table[label].to_pylist()
         where = file.relative_to(root).as_posix()
@@ -61,7 +61,7 @@ def load(name: str, **options: Any) -> Source:
     notes = ["several labels per image"] if several else []
     if None in known.values() and any(known.values()):
         other = next(file for file, split in known.items() if split is None)
-        notes.append(f"{other.relative_to(root)} is named as no split and is taken for training")
+        notes.append(f"{other.relative_to(root)} does not have the name of a split and is used for training")
     return collect(source, photos, class_names, several=several, notes=notes, **options)
 
 
@@ -88,7 +88,7 @@ def _files(name: str) -> tuple[str, Path, list[Path]]:
     source, root = f"hf:{name}", _directory(name)
     files = sorted(p for p in root.rglob("*") if p.suffix in (".parquet", ".arrow") and not p.name.startswith("."))
     if not files:
-        raise UserError(f"{source}: no *.parquet and no *.arrow file in {root}; expected some.")
+        raise UserError(f"{source}: no *.parquet or *.arrow file in {root}.")
     return source, root, files
 
 
@@ -105,7 +105,7 @@ def _directory(name: str) -> Path:
         return copies[-1]
     raise UserError(
         f"hf:{name}: no such directory, and no copy in the hub's cache ({folder.parent.parent})\n"
-        f"where there is a network: hf download --repo-type dataset {name}"
+        f"download it with network access: hf download --repo-type dataset {name}"
     )
 
 
@@ -204,7 +204,7 @@ def _names(source: str, place: str, value: Any, names: list[str] | None) -> list
     """The classes of a row."""
     values = value if isinstance(value, list) else [value]
     if any(v is None or v == "" or v == -1 for v in values):
-        raise UserError(f"{source}: {place} has no label; test splits of challenges often have none.")
+        raise UserError(f"{source}: {place} has no label; test splits of challenges often have no labels.")
     if names and all(isinstance(v, int) for v in values):
         if max(values, default=0) >= len(names):
             raise UserError(f"{source}: {place} has the label {max(values)}; there are {len(names)} classes.")

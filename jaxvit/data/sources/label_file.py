@@ -83,7 +83,7 @@ def read(source: str, file: Path, columns: str | None = None, known: Sequence[st
         class_names = [plain(name) for name in roles["label"]]
     notes += [said] if said else []
     if several and all(len(names) == 1 for names in labels):
-        notes.append("each image has exactly one of the classes; a column `label` would make that known")
+        notes.append("each image has exactly one of the classes; a column `label` would state that")
     used = {name for names in roles.values() for name in names}
     rest = [name for name in table.columns if name not in used]
     if rest:
@@ -94,7 +94,7 @@ def read(source: str, file: Path, columns: str | None = None, known: Sequence[st
     groups = None
     if roles["group"]:
         cells = table.columns[roles["group"][0]]
-        groups = [str(cell) or f"\0{i}" for i, cell in enumerate(cells)]  # without one: a group of its own
+        groups = [str(cell) or f"\0{i}" for i, cell in enumerate(cells)]  # without one: its own group
     return Labelled(given, table.places, labels, several, class_names, splits, groups, notes)
 
 
@@ -107,7 +107,7 @@ def _roles(source: str, table: Rows, columns: str | None) -> dict[str, list[str]
         if role not in ROLES or not equals or not name:
             hint = suggest(role, ROLES) if equals else ""
             raise UserError(
-                f"data.columns is {columns!r}; expected {', '.join(ROLES)}, as 'file=path,label=species'.{hint}"
+                f"data.columns is {columns!r}; expected {', '.join(ROLES)}, such as 'file=path,label=species'.{hint}"
             )
         if name not in names:
             raise UserError(f"{source}: no column {name!r}; there are {listed(names)}.{suggest(name, names)}")
@@ -121,7 +121,11 @@ def _roles(source: str, table: Rows, columns: str | None) -> dict[str, list[str]
             roles[role] = [by_name[name] for name in usual if name in by_name][:1]
     if not roles["file"]:
         first = next((name for name in names if name.lower().endswith(SUFFIXES)), None)
-        hint = f"\nis there a header line? It begins with {first!r}" if first else f"\n{_how('file', names)}"
+        hint = (
+            f"\ncheck that the file has a header line; it begins with {first!r}"
+            if first
+            else f"\n{_how('file', names)}"
+        )
         raise UserError(f"{source}: no column 'file'; there are {listed(names)}.{suggest('file', names)}{hint}")
     if not roles["label"]:
         taken = [name for chosen in roles.values() for name in chosen]
@@ -130,7 +134,7 @@ def _roles(source: str, table: Rows, columns: str | None) -> dict[str, list[str]
         if other is not None or not roles["label"]:
             seen = next((c for c in _lower(table.columns[other]) if c not in (*TRUE, *FALSE)), "") if other else ""
             why = f", and column {other!r} holds {seen!r}" if other else ""
-            expected = "expected label, or a column of 0 and 1 for each class"
+            expected = "expected label, or a column of 0 and 1 per class"
             raise UserError(
                 f"{source}: no column 'label'{why}; {expected}.\nthere are {listed(names)}; {_how('label', names)}"
             )
@@ -141,8 +145,8 @@ def _how(role: str, names: list[str]) -> str:
     """How to name the column of a role, and the label's too where there is none by its usual names."""
     others = [name for name in names[1:] if name.casefold() not in {n for usual in ROLES.values() for n in usual}]
     if role == "file" and len(others) == len(names) - 1 and others:
-        return f"data.columns=file={names[0]},label={others[0]} would name both"
-    return f"data.columns={role}={names[0] if role == 'file' else names[-1]} would name one"
+        return f"data.columns=file={names[0]},label={others[0]} names both"
+    return f"data.columns={role}={names[0] if role == 'file' else names[-1]} names it"
 
 
 def _is_yes_no(cells: list[Cell], roles: dict[str, list[str]], columns: str | None) -> bool:
@@ -165,7 +169,7 @@ def _labels(source: str, table: Rows, cells: list[Cell], given: list[str]) -> tu
         return [(plain(text),) for text in texts], False, ""
     split = [cell.split(between) if isinstance(cell, str) else cell for cell in cells]
     labels = [tuple(dict.fromkeys(plain(name.strip()) for name in names if name.strip())) for names in split]
-    said = f"several labels per image, divided by {between!r}" if between else "several labels per image"
+    said = f"several labels per image, separated by {between!r}" if between else "several labels per image"
     none = sum(not names for names in labels)
     return labels, True, said + (f"; {none} images have none" if none else "")
 
@@ -215,7 +219,7 @@ def _photos(source: str, folder: Path, rows: Labelled) -> list[Photo]:
         first = listed([f"{rows.files[i]} ({rows.places[i]})" for i in missing], 3)
         near = next((s for s in SUFFIXES if _find(folder, rows.files[missing[0]] + s)), None)
         hint = (
-            f"there is {rows.files[missing[0]]}{near}: a name needs its ending"
+            f"there is {rows.files[missing[0]]}{near}: a name needs its file extension"
             if near
             else f"paths are relative to {folder}"
         )
@@ -263,7 +267,7 @@ def _refuse_contradiction(source: str, rows: Labelled, a: int, b: int) -> None:
     )
     for what, of in said:
         if of(a) != of(b) and not (what == "group" and "\0" in of(a) + of(b)):
-            hint = "\nseveral labels of one image stand in one cell, as cat|dog" if what == "label" else ""
+            hint = "\nwrite several labels of one image in one cell, such as cat|dog" if what == "label" else ""
             raise UserError(
                 f"{source}: {rows.files[b]} has two {what}s, {of(a)!r} ({rows.places[a]}) and {of(b)!r} "
                 f"({rows.places[b]}); expected one row per file.{hint}"
@@ -275,7 +279,7 @@ def _refuse_doubled(source: str, rows: Labelled, doubled: list[tuple[int, int]])
     if doubled:
         said = listed([f"{rows.files[b]} ({rows.places[a]} and {rows.places[b]})" for a, b in doubled], 3)
         number = f"{len(doubled)} rows name files" if len(doubled) > 1 else "a row names a file"
-        raise UserError(f"{source}: {number} a second time: {said}; expected one row per file.")
+        raise UserError(f"{source}: {number}: {said}; expected one row per file.")
 
 
 def _check_groups(source: str, photos: list[Photo]) -> None:
@@ -285,5 +289,5 @@ def _check_groups(source: str, photos: list[Photo]) -> None:
             other = seen[photo.group]
             raise UserError(
                 f"{source}: group {photo.group!r} is in two splits, {other.split} ({other.name}) and {photo.split} "
-                f"({photo.name})\nimages of a group belong into one split: a model that has seen one knows the others"
+                f"({photo.name})\nkeep the images of a group in one split: a model trained on one has seen the others"
             )

@@ -74,7 +74,7 @@ def _source(arrays: Mapping[str, dict[str, np.ndarray]], files: Mapping[str, Pat
         _check_first(files["train"], list(splits.values()))
         class_names = [str(i) for i in range(int(train.labels.max()) + 1)]
     if to_train and not several and (len(class_names) < 2 or len(np.unique(train.labels)) < 2):
-        raise UserError(f"{files['train']}: all labels are of one class; a classifier needs two or more.")
+        raise UserError(f"{files['train']}: all labels belong to one class; a classifier needs two or more.")
     for name, split in splits.items():
         _check_against_train(files[name], split, train, len(class_names))
     assert train.images is not None
@@ -136,10 +136,10 @@ def _indicators(file: Path, labels: np.ndarray) -> np.ndarray:
         other = labels[~np.isin(labels, (0, 1))].ravel()[:1] if labels.dtype.kind in "biuf" else [labels.dtype]
         raise UserError(
             f"{file}: label has shape {list(labels.shape)}, so several labels per image, but holds {other[0]}; "
-            "expected 0 and 1 alone, or whole numbers [n]."
+            "expected only 0 and 1, or whole numbers [n]."
         )
     if not labels.shape[1]:
-        raise UserError(f"{file}: label has shape {list(labels.shape)}; expected a column for each class.")
+        raise UserError(f"{file}: label has shape {list(labels.shape)}; expected one column per class.")
     return labels.astype(np.uint8)
 
 
@@ -189,7 +189,7 @@ def _notes(train: Split, class_names: list[str]) -> list[str]:
     several = train.labels.ndim == 2
     notes = ["several labels per image"] if several else []
     if several and np.all(train.labels.sum(axis=1) == 1):
-        notes = ["each image has exactly one of the classes; whole numbers [n] as label would make that known"]
+        notes = ["each image has exactly one of the classes; whole numbers [n] as label would state that"]
     there = np.flatnonzero(train.labels.any(axis=0)) if several else np.unique(train.labels)
     missing = np.setdiff1d(np.arange(len(class_names)), there)
     if len(missing):
@@ -219,7 +219,7 @@ def _check_against_train(file: Path, split: Split, train: Split, num_classes: in
     if split.labels.max() >= num_classes and split.labels.ndim == 1:
         raise UserError(
             f"{file}: label {split.labels.max()}; expected 0 to {num_classes - 1} ({num_classes} classes by train.npz)."
-            + (" Do the labels begin at 1?" if split.labels.max() == num_classes and split.labels.min() > 0 else "")
+            + (" The labels may begin at 1." if split.labels.max() == num_classes and split.labels.min() > 0 else "")
         )
     have, want = list(split.images.shape[1:]), list(train.images.shape[1:])
     if have != want:

@@ -142,11 +142,11 @@ def _check(
         return
     labels = [photo.label for photo in photos if photo.split == "train"]
     if not labels:
-        raise UserError(f"{source}: no {what}image of the split train; expected some to train on.")
+        raise UserError(f"{source}: no {what}image of the split train; expected at least one.")
     seen = np.asarray(labels).any(axis=0) if several else np.isin(np.arange(len(class_names)), labels)
     empty = [class_names[k] for k in np.flatnonzero(~seen)]
     if empty:
         raise UserError(
             f"{source}: no {what}training image of the class {', '.join(map(repr, empty[:3]))}"
-            f"{f' and {len(empty) - 3} more' if len(empty) > 3 else ''}; expected at least one of each."
+            f"{f' and {len(empty) - 3} more' if len(empty) > 3 else ''}; expected at least one per class."
         )

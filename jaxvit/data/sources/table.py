@@ -114,7 +114,7 @@ def load_dataset(
       data_dir: where TFDS data sets lie (TFDS's own default if None).
       archive: local official CIFAR binary archive, for `cifar10` and `cifar100`.
       skipped_file: where `folder:` and `csv:` list the files they could not read, one per line with the reason.
-      test_limit: use at most so many test images (stratified, the same for every seed), or None for all.
+      test_limit: largest number of test images (stratified, the same for every seed), or None for all.
       max_bad_fraction: share of the files of `folder:` and `csv:` that may be unreadable, in [0, 1].
       class_names: the order in which a run knows the classes of `folder:` and `csv:`, taken where they are the same.
       to_train: whether a classifier is trained on it, which needs two classes, each with images.
@@ -185,7 +185,7 @@ def _load_source(name: str, **options) -> Source:
         return _PLAIN[name](**options)
     if colon and kind in _WITH_ARGUMENT:
         if not argument:
-            raise UserError(f"data.name is {name!r} with nothing after the colon; expected one of {known}.")
+            raise UserError(f"data.name is {name!r} without a value after the colon; expected one of {known}.")
         return _WITH_ARGUMENT[kind](argument, **options)
     choices = {n.partition(":")[0]: n for n in NAMES} | {n: n for n in (*_PLAIN, *_WITH_ARGUMENT)}
     raise UserError(f"no data source {name!r}; expected one of {known}.{suggest(kind, choices)}")
@@ -208,8 +208,8 @@ def _without_images(
         if part == "val" and part not in drawn:
             of = "the class" if len(missing) == 1 else "the classes"
             raise UserError(
-                f"{name}: no validation image of {of} {names}; expected at least one of each that is trained.\n"
-                "without a validation split of the data's own one is drawn, stratified (data.val_fraction)"
+                f"{name}: no validation image of {of} {names}; expected at least one per class that is trained.\n"
+                "without that split a stratified one is drawn from the training images (data.val_fraction)"
             )
         notes.append(f"{len(missing)} of {len(class_names)} classes have no {what[part]} image: {names}")
     return notes

@@ -43,7 +43,7 @@ def test_numbers_in_names_of_classes_count_by_their_value_and_a_run_keeps_its_or
     name = _plain(tmp_path, 5, ("c10", "c2", "c1"))
     data = load_dataset(name)
     assert data.class_names == ["c1", "c2", "c10"]
-    assert any("count by their value: 'c1', 'c2', 'c10'" in note for note in data.notes)
+    assert any("sorted by the numbers in them: 'c1', 'c2', 'c10'" in note for note in data.notes)
     before = ["c1", "c10", "c2"]  # as runs of earlier versions have them
     kept = load_dataset(name, class_names=before)
     assert kept.class_names == before and not any("by their value" in note for note in kept.notes)

@@ -130,7 +130,7 @@ def test_several_labels_in_a_cell_and_in_columns_are_the_same(tmp_path):
     columns += [f"{i}.png,{int('bird' in s)},{str('cat' in s).lower()},{float('dog' in s)}" for i, s in enumerate(sets)]
     by_class = load_dataset(_write(tmp_path, "\n".join(columns), "columns.csv"))
     assert cells.several and cells.class_names == by_class.class_names == ["bird", "cat", "dog"]
-    assert any("divided by '|'; 2 images have none" in note for note in cells.notes)
+    assert any("separated by '|'; 2 images have none" in note for note in cells.notes)
     for a, b in ((cells.train, by_class.train), (cells.val, by_class.val), (cells.test, by_class.test)):
         np.testing.assert_array_equal(a.labels, b.labels)
         assert a.names == b.names and a.labels.dtype == np.uint8 and a.labels.shape[1] == 3
@@ -169,7 +169,7 @@ MISTAKES = {
     "file,label,split,group\na.jpg,x,train,p\nb.jpg,y,train,q\nc.jpg,y,test,q\n": "group 'q' is in two splits, train",
     "file,species\na.jpg,x\nb.jpg,y\n": "no column 'label', and column 'species' holds 'x'; expected label",
     "file,x,y\na.jpg,1,0\nb.jpg,-1,1\n": "no column 'label', and column 'x' holds '-1'",
-    "a.jpg,x\nb.jpg,y\n": "is there a header line? It begins with 'a.jpg'",
+    "a.jpg,x\nb.jpg,y\n": "header line; it begins with 'a.jpg'",
     "file\na.jpg\n": "no column 'label'; expected label, or a column of 0 and 1",
 }
 
@@ -190,7 +190,7 @@ def test_a_class_without_validation_images(tmp_path, several):
     _images(tmp_path, [f"{i}.png" for i in range(12)])
     kinds = [("x|z" if several else "x", "train"), ("y", "train"), ("z", "train"), ("x", "val")] * 3
     name = _write(tmp_path, "file,label,split\n" + "\n".join(f"{i}.png,{a},{b}" for i, (a, b) in enumerate(kinds)))
-    with pytest.raises(UserError, match="no validation image of the classes 'y', 'z'; expected at least one of each"):
+    with pytest.raises(UserError, match="no validation image of the classes 'y', 'z'; expected at least one per class"):
         load_dataset(name)
     assert len(load_dataset(name, to_train=False).val) == 3
     name = _write(tmp_path, "file,label\n" + "\n".join(f"{i}.png,{'rare' if i < 2 else 'common'}" for i in range(12)))

@@ -41,7 +41,7 @@ def test_test_split_must_fit_train(tmp_path):
         ("cifar-10", "'cifar10'"),
         ("mnist", "expected one of"),
         ("folders:x", "'folder'"),
-        ("npz:", "nothing after the colon"),
+        ("npz:", "without a value after the colon"),
         ("", "expected one of"),
         (None, "expected one of"),
     ],

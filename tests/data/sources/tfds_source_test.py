@@ -33,7 +33,7 @@ def test_equal_images_through_tfds_and_npz_are_equal_data_sets(tmp_path, monkeyp
         ("tfds:mnist", "not prepared"),
         ("tfds:cifar1O", "'cifar10'"),
         ("tfds:../up", "cannot open"),
-        ("tfds:", "nothing after the colon"),
+        ("tfds:", "without a value after the colon"),
     ],
 )
 def test_mistakes_in_tfds_names_are_answered(tmp_path, name, words):
