@@ -92,7 +92,7 @@ class Subject:
     def xla_macs(self) -> float | None:
         """Half the FLOPs that XLA counts for one image, before its own optimisations.
 
-        None where there is no CPU to count on: a GPU's or a TPU's plugin counts compiled programs only.
+        None if there is no CPU to count on: a GPU's or a TPU's plugin counts compiled programs only.
         """
         images = jax.ShapeDtypeStruct((1, *self.image_shape), jnp.float32)
         model = by_formula(self.model).clone(dtype=None)

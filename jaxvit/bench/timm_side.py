@@ -25,7 +25,7 @@ def main():
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=leave_with_the_parent, daemon=True).start()
     answers, sys.stdout = sys.stdout, sys.stderr
-    if os.environ.get("JAXVIT_TORCH_PRELOAD"):  # a module that makes torchvision importable beside a bare torch
+    if os.environ.get("JAXVIT_TORCH_PRELOAD"):  # a module that makes torchvision importable with a bare torch
         importlib.import_module(os.environ["JAXVIT_TORCH_PRELOAD"])
     if not request["jobs"]:  # only asked whether they are there: importing them takes ten seconds
         for name in ("torch", "timm"):
@@ -125,7 +125,7 @@ def measure(torch, timm, job, device, compiled, request):
             x = images(n)
             first, timing = clock(torch, lambda: run(x), device, request["repeats"], request["seconds"])
             one = images(1)
-            if compiled:  # a program of its own for the shape, as jaxvit has
+            if compiled:  # its own program for the shape, as jaxvit has
                 torch._dynamo.reset()
                 run = torch.compile(model, dynamic=False)
             _, calls = clock(torch, lambda: run(one), device, 20, 0.0)

@@ -31,7 +31,7 @@ def add_options(parser: Parser) -> None:
 
 
 def refuse(args: argparse.Namespace) -> None:
-    """Raises UserError for options of averages where there is none."""
+    """Raises UserError for options of averages if there is none."""
     for word in OF_DATA:
         if getattr(args, word) is not None:
             raise UserError(f"--{word.replace('_', '-')} needs --average or --soup")

@@ -24,7 +24,7 @@ timed with an empty cache (cold) and from that cache (warm). Memory is what the 
 def run(argv: list[str]) -> int:
     """Runs the command; returns the exit code: 1 where a figure fell behind the baseline."""
     args = _parse(argv)
-    if args.compare:  # JAX would take three quarters of a GPU, and timm needs memory beside it; read by the backend
+    if args.compare:  # JAX would take three quarters of a GPU, and timm needs memory too; read by the backend
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     allocator.keep_freed_memory()
     compile_cache.use()

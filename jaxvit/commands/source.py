@@ -56,7 +56,7 @@ def from_run(workdir: str, temperature: str | float | None = None) -> Source:
 
 
 def divided(temperature: float) -> list[tuple[str, str]]:
-    """A line on the temperature, where there is one."""
+    """A line on the temperature, if any."""
     return (
         [("temperature", f"{temperature:.4g}: the classifier's weights are divided by it")] if temperature != 1 else []
     )

@@ -116,7 +116,7 @@ def with_temperature(classifier: Classifier, temperature: float) -> Classifier:
 def divide_logits(model: Any, variables: Any, temperature: float) -> Any:
     """Returns variables with which the model gives logits / `temperature`, for this package and for timm.
 
-    Weight and bias of the classifier are divided, of both where there are two. Raises UserError for a temperature that
+    Weight and bias of the classifier, or of both classifiers, are divided. Raises UserError for a temperature that
     is not positive, and for a model whose last layer is not linear.
     """
     if isinstance(temperature, bool) or not 0 < temperature < math.inf:

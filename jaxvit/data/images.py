@@ -143,7 +143,7 @@ def _opened(path: str | Path | IO[bytes]) -> Image.Image:
 
 
 def _format(file: IO[bytes]) -> str:
-    """Returns the decoder for a file; raises NotReadable where there is none or the file is too large."""
+    """Returns the decoder for a file; raises NotReadable if there is none or the file is too large."""
     num_bytes = file.seek(0, os.SEEK_END)
     file.seek(0)
     name = formats.decoder(file.read(formats.HEAD))

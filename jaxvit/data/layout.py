@@ -28,7 +28,7 @@ DOES = {"train": "trains", "val": "selects", "test": "tests"}
 class Layout:
     """Which folder holds the class folders of which split, and lines that say how the folder was read."""
 
-    folders: dict[str, Path]  # "train" always, "val" and "test" where there are such folders
+    folders: dict[str, Path]  # "train" always, "val" and "test" if such folders exist
     notes: list[str]
 
 
@@ -82,7 +82,7 @@ def split_of(name: str) -> str | None:
 def read_layout(root: Path) -> Layout:
     """Returns what the subfolders of a data set are: one for each split with the classes in it, or the classes.
 
-    Raises UserError where there is no subfolder, where all of them have names of splits and none has class folders,
+    Raises UserError if there is no subfolder, if all of them have names of splits and none has class folders,
     where their names only look like splits (`seg_train`), and where a folder `train` may be a split or a class.
     """
     folders = subfolders(root)

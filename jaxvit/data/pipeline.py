@@ -23,7 +23,7 @@ __all__ = ["Resident", "Streamed", "epoch_order", "make_feed", "make_transform"]
 
 Batch = dict[str, jax.Array]
 MAX_UNREADABLE = 0.01  # share of a split, and
-FEW = 10  # so many are never too many
+FEW = 10  # this many are never too many
 
 
 def epoch_order(

@@ -24,7 +24,7 @@ class Split:
       index: int64 [n], position of each example in the own order of the split it was stored in.
       read: i -> the i-th example, a uint8 array [h, w, c] or a PIL image in mode RGB.
       images: uint8 [n, h, w, c] where the split already is an array.
-      names: file names, or a data set's own identifiers, where there are any.
+      names: file names, or a data set's own identifiers, if there are any.
       stored: what `index` counts in: the split or file that the data set stores the examples in.
       groups: int64 [n], examples that belong together and are never divided over splits, where the data say so.
     """

@@ -40,7 +40,7 @@ def _weights(variables: Any, images: Array, *, model: Any) -> tuple[list[Array],
 
 
 def _sown(model: Any, variables: Any, images: Array) -> tuple[list[Array], Array | None]:
-    """Weights per block; and those of the pooling by attention, [b, heads, 1, n], where there is one."""
+    """Weights per block; and those of the pooling by attention, [b, heads, 1, n], if the model has it."""
     _, seen = model.apply(variables, images, mutable=["intermediates"])
     family, blocks = family_of(model), {}
     for path, weights in tree.named_leaves(seen["intermediates"]).items():

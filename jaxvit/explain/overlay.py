@@ -37,7 +37,7 @@ def overlay(images: Any, maps: Any, alpha: float = 0.75, cmap: str = "inferno") 
     """Heat over photos: images [..., h, w, 3] in [0, 1] and maps [..., h, w] -> uint8 [..., h, w, 3].
 
     The photo loses its colour, so that a colour always means the map. `alpha` in [0, 1] is the share of the heat
-    where it is most; where there is none, the photo shows through.
+    where it is most; without heat the photo shows through.
     """
     if not 0 <= alpha <= 1:
         raise UserError(f"alpha={alpha} is not in [0, 1].")

@@ -124,7 +124,7 @@ def open_folder(classifier: Classifier, path: str, limit: int | None = None, *, 
 
     `stream`: see `ready`.
 
-    Raises UserError where there are none, or more than `data.max_bad_fraction` of them cannot be read.
+    Raises UserError if there are none, or more than `data.max_bad_fraction` of them cannot be read.
     """
     config, root = _reading(classifier), expand(path)
     if not root.is_dir():

@@ -131,7 +131,7 @@ def num_blocks(family: Family, model: Any) -> int:
 
 
 def patches_fit(kernel: Any, fields: Fields) -> bool:
-    """Whether a patch projection [d, c, ph, pw] has a variant's width and patches; where there is none, it may."""
+    """Whether a patch projection [d, c, ph, pw] has a variant's width and patches; if there is none, it may."""
     if kernel is None or kernel.ndim != 4:
         return True
     return (kernel.shape[0], kernel.shape[2:]) == (fields["embed_dim"], to_pair(fields["patch_size"]))

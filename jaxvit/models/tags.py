@@ -54,7 +54,7 @@ def _complete(name: str, tag: str, entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def split_tag(name: str) -> tuple[str, str | None]:
-    """Splits "resnet18.a1_in1k" into ("resnet18", "a1_in1k"); the tag is None where there is none."""
+    """Splits "resnet18.a1_in1k" into ("resnet18", "a1_in1k"); the tag is None if there is none."""
     base, dot, tag = name.partition(".")
     return base, tag if dot else None
 

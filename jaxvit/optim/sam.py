@@ -189,7 +189,7 @@ def add(params: Any, updates: Any) -> Any:
 
 
 def _name(path: str) -> str:
-    """The last part of a path that is not a position in a list; "" where there is none."""
+    """The last part of a path that is not a position in a list; "" if there is none."""
     return next((part for part in reversed(path.split("/")) if not part.isdigit()), "")
 
 

@@ -68,7 +68,7 @@ class Topology:
 
 
 def parse(name: str) -> Topology:
-    """Reads "v5e:4x4", "v5p:4x4x4" or "cpu:8"; raises UserError where there is no such slice."""
+    """Reads "v5e:4x4", "v5p:4x4x4" or "cpu:8"; raises UserError if there is no such slice."""
     kind, _, sizes = name.strip().lower().partition(":")
     if kind not in CHIPS:
         known = ", ".join(CHIPS)

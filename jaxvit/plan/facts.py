@@ -124,7 +124,7 @@ def _within(kind: str, argument: str, columns: str | None) -> tuple[tuple[int, i
 
 
 def _photos(images: collections.Counter[str], classes: int) -> tuple[int, int, int, None]:
-    """(classes, training images, test images, no common size), with a test split drawn where there is none."""
+    """(classes, training images, test images, no common size), with a test split drawn if there is none."""
     held_out = round(0.2 * images["train"]) if "test" not in images else 0  # see splits.automatic_test
     return classes, images["train"] - held_out, images.get("test", held_out), None
 

@@ -79,7 +79,7 @@ def compile_step(given: Config, known: Facts, topology: chips.Topology) -> Compi
     if mesh.size < topology.chips:
         size = blueprint.batches.size
         notes.append(f"a batch of {size} divides over only {mesh.size} of the {topology.chips} devices")
-    state, sharp = phase.template, True in phase.train_steps  # the larger step, where there are two
+    state, sharp = phase.template, True in phase.train_steps  # the larger step if there are two
     asked = None
     if teacher is not None and not blueprint.teacher_cached:
         whole = sharding.replicated(mesh)

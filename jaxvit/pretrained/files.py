@@ -100,7 +100,7 @@ def weight_file(directory: Path) -> Path:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The `config.json` next to the weights, or {} where there is none."""
+    """The `config.json` next to the weights, or {} if there is none."""
     if not path.is_file():
         return {}
     try:

@@ -46,7 +46,7 @@ def download(repo: str, filename: str, name: str, revision: str | None, cache_di
     known = _is_known(constants.ENDPOINT)
     try:
         return Path(hf_hub_download(repo, filename, revision=revision, cache_dir=cache_dir, local_files_only=not known))
-    except Exception as error:  # the hub's client, its HTTP library and the disk each have exceptions of their own
+    except Exception as error:  # the hub's client, its HTTP library and the disk each have their own exceptions
         address = f"{constants.ENDPOINT}/{repo}/resolve/{revision or 'main'}/{filename}"
         reason = (
             _reason(error) if known else f"no network, {urllib.parse.urlsplit(address).hostname} cannot be resolved"

@@ -75,7 +75,7 @@ def unwrap(state_dict: Mapping[str, Any], weights: str | None = None) -> tuple[T
 
 
 def _dotted(values: Mapping[str, Any], prefix: str = "", depth: int = 0) -> dict[str, Any]:
-    """The arrays within dictionaries of any other name, as "best_model.fc.bias"; {} where there are none.
+    """The arrays within dictionaries of any other name, as "best_model.fc.bias"; {} if there are none.
 
     Their prefix is then found as that of any other names.
     """

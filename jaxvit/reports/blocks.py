@@ -44,7 +44,7 @@ class Figure:
 
 @dataclasses.dataclass(frozen=True)
 class Picture:
-    """A PNG with lines under it, the first of them bold: above it they would push it down beside its neighbours."""
+    """A PNG with lines under it, the first of them bold: above it they would push it down next to its neighbours."""
 
     png: bytes
     title: str = ""

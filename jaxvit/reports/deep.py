@@ -17,7 +17,7 @@ from jaxvit.reports.runs import RunFiles
 MOST = 1500  # test images for the scatter plots
 LAYERS_OF = 256  # test images to compare layers on
 MOST_LAYERS = 20
-CELLS = 8  # maps are averaged down to so many cells a side before layers are compared
+CELLS = 8  # maps are averaged down to this many cells per side before layers are compared
 BATCH = 64
 TILE = 24  # pixels of a small picture in a sheet, at least
 MARKERS = "o^sDvPX*<>"

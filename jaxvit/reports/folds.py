@@ -47,7 +47,7 @@ def recipes(runs: Sequence[RunFiles]) -> list[list[RunFiles]]:
 
 
 def table(groups: Sequence[Sequence[RunFiles]]) -> Table | None:
-    """A row for each list of two folds or more; None where there are none.
+    """A row for each list of two folds or more; None if there are none.
 
     "All images" is the accuracy over the test images of all folds together, each predicted by the run that did not
     see it; its interval is Wilson's, of 95 %. Of several labels per image it is the mean average precision, without

@@ -112,7 +112,7 @@ def _subtitle(runs: Sequence[RunFiles]) -> str:
 
 
 def _classifiers(runs: Sequence[RunFiles]) -> dict[str, Any]:
-    """The best model of each run; a UserError in its place where there is none."""
+    """The best model of each run; a UserError in its place if there is none."""
     from jaxvit import inference
 
     out: dict[str, Any] = {}
@@ -180,7 +180,7 @@ def _short(value: Any) -> str:
 
 
 def confusion(runs: Sequence[RunFiles], more: dict[int, np.ndarray] | None) -> list[Block]:
-    """Confusion matrices, all in the order of the first run's similarities where there are many classes."""
+    """Confusion matrices, all in the order of the first run's similarities if there are many classes."""
     drawings: list[Block] = []
     named: list[Block] = []
     order = None

@@ -191,7 +191,7 @@ def _recipe(run: RunFiles) -> str:
 
 
 def seeds(runs: Sequence[RunFiles]) -> Table | None:
-    """Mean and standard deviation of runs that differ only in their seed; None where there are no such."""
+    """Mean and standard deviation of runs that differ only in their seed; None if there are no such."""
     groups: dict[str, list[RunFiles]] = {}
     for run in runs:
         if run.logits is not None:

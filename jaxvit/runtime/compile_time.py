@@ -28,6 +28,6 @@ def _count(event: str, duration_secs: float, **kwargs: Any) -> None:
         return
     begin = time.monotonic() - duration_secs
     with _lock:
-        while _spans and _spans[-1][0] >= begin:  # it went on within this one
+        while _spans and _spans[-1][0] >= begin:  # it is part of this one
             _spans.pop()
         _spans.append((begin, duration_secs))

@@ -26,7 +26,7 @@ class _Lines(Console):
 out = _Lines(**_PLAIN)  # tables and results
 err = _Lines(file=streams.STDERR, stderr=True, **_PLAIN)  # progress and errors, which nobody needs to read
 WIDEST = 1000  # columns
-HEARTBEAT_SECS = 30.0  # where there is no terminal, a line at this interval
+HEARTBEAT_SECS = 30.0  # if there is no terminal, a line at this interval
 
 
 class Bar:

@@ -65,7 +65,7 @@ def disk_reason(error: BaseException) -> str | None:
         walked.append(one)
         if isinstance(one, OSError) and one.errno in _DISK:
             return os.strerror(one.errno)
-        for words in _DISK_WORDS:  # TensorStore puts them into errors of its own
+        for words in _DISK_WORDS:  # TensorStore puts them into its own errors
             if words in str(one):
                 return f"{words} on device" if words == "No space left" else words
         waiting += [one.__context__, one.__cause__]  # the cause first

@@ -107,7 +107,7 @@ class compiled:  # noqa: N801, used as jax.jit is
     """`jax.jit(function, ...)` whose Numbers are an argument of the program."""
 
     def __init__(self, function: Callable, *, donate_argnums: int, out_shardings: Any, place: Any = None):
-        """Arguments as those of `jax.jit`; `place`: the sharding of the numbers, where there are several devices."""
+        """Arguments as those of `jax.jit`; `place`: the sharding of the numbers, if there are several devices."""
         self._place = place
         self._values: dict[str, float] = {}
         self._vector: tuple[int, Any] = (0, None)  # how many it holds, and the vector

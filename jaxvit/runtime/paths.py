@@ -11,7 +11,7 @@ STORES = ("gs:", "s3:", "az:", "hf:")  # what etils and orbax take for the begin
 
 
 def expand(path: str | os.PathLike[str]) -> Path:
-    """The path with `~` and `~user` resolved. Raises UserError where there is no such user."""
+    """The path with `~` and `~user` resolved. Raises UserError if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -40,7 +40,7 @@ GRACE = 120.0  # seconds that a run has to save its state
 
 @dataclasses.dataclass
 class Plan:
-    """One run to come: a row with a seed, and with a fold where there are folds."""
+    """One run to come: a row with a seed, and with a fold if the study has folds."""
 
     row: Row
     seed: int

@@ -76,7 +76,7 @@ class Ledger:
                 )
 
     def get(self, key: str) -> dict[str, Any]:
-        """The record of a run by its key, {} where there is none; a run without its directory was thrown away."""
+        """The record of a run by its key, {} if there is none; a run without its directory was thrown away."""
         record = self.content["runs"].get(key, {})
         return record if record.get("status") not in FINAL or (self.directory / key).is_dir() else {}
 

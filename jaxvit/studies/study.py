@@ -104,7 +104,7 @@ def names() -> dict[str, Path]:
 
 
 def load(name: str) -> tuple[Study, Path]:
-    """Returns (study, its file) by name or by path. Raises UserError where there is none or it makes no sense."""
+    """Returns (study, its file) by name or by path. Raises UserError if there is none or it makes no sense."""
     known = names()
     path = expand(name) if name.endswith(".py") else known.get(name)
     if path is None:

@@ -33,7 +33,7 @@ def finished(study: Any) -> int:
 
 
 def read(study: Any) -> list[dict[str, Any]]:
-    """A row per finished trial; `value` is None where there is none, `seconds` the time from start to end."""
+    """A row per finished trial; `value` is None if there is none, `seconds` the time from start to end."""
     rows = []
     for trial in study.get_trials(deepcopy=False):
         if not trial.state.is_finished():

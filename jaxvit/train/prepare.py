@@ -110,7 +110,7 @@ def _features(config: Config, dataset: data.Dataset, loaded: pretrained.Loaded) 
 def _first_state(blueprint: Blueprint, variables: Any) -> TrainState:
     first = blueprint.phases[0]
     places = jax.tree.map(lambda x: x.sharding, first.template)
-    # each leaf a buffer of its own
+    # each leaf its own buffer
     return jax.tree.map(jnp.copy, jax.jit(first.create, out_shardings=places)(variables))
 
 

@@ -138,7 +138,7 @@ def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict
     lost = best != checkpoints.steps("best")[-1:]
     checkpoints.close()
     if lost and any((workdir / "checkpoints" / "last").glob("[0-9]*")):
-        return None  # its figures are of weights that are no more
+        return None  # its figures are those of weights that no longer exist
     final = run_files.read_json(workdir / "summary.json").get("final")
     untested = test and final is not None and "test/loss" not in final
     return None if untested and any((workdir / "checkpoints" / "last").glob("[0-9]*")) else final

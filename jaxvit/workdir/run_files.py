@@ -159,7 +159,7 @@ def seal(workdir: Path, contents: Mapping[str, bytes] | Sequence[str]) -> None:
 
 
 def sealed(workdir: Path) -> dict[str, str]:
-    """Returns {name: SHA-256} of manifest.json, {} where there is none or it is damaged."""
+    """Returns {name: SHA-256} of manifest.json, {} if there is none or it is damaged."""
     return manifest.read(workdir / manifest.NAME) or {}
 
 

@@ -20,7 +20,7 @@ from jaxvit.step import multi_label
 
 FINAL = ("model", "data", "pretrained", "parameters", "trainable_parameters", "gmacs", "train_seconds",
          "seconds_per_epoch", "images_per_second", "peak_memory_bytes")  # fmt: skip
-MOST_NAMES = 60  # beside a confusion matrix
+MOST_NAMES = 60  # next to a confusion matrix
 
 
 class Tracker(Protocol):
@@ -86,7 +86,7 @@ class WeightsAndBiases:
                 config=json.loads(json.dumps(dict(config)), object_hook=_visible),
                 resume="allow", mode=mode, settings=wandb.Settings(silent=True, console="off"),
             )  # fmt: skip
-        except Exception as error:  # no key, no network, ...: wandb has exceptions of its own
+        except Exception as error:  # no key, no network, ...: wandb has its own exceptions
             said = escape.message(error, 200)
             raise UserError(
                 f"Weights & Biases cannot start: {said}\nrun `wandb login`, or write files: --config.wandb.mode=offline"

@@ -21,7 +21,7 @@ def test_names_of_nodes():
     assert (node.name, node.chips, node.is_gpu, node.is_cpu, node.chip.platform) == ("h200:8", 8, True, False, "gpu")
     assert not chips.parse("v5e:4x4").is_gpu and chips.parse("cpu:2").is_cpu
     for wrong in ("h200:16", "h100:2x4"):
-        with pytest.raises(UserError, match="at most 8, as in h[12]00:8"):
+        with pytest.raises(UserError, match="at most 8, such as h[12]00:8"):
             chips.parse(wrong)
     with pytest.raises(UserError, match="Did you mean 'h200'"):
         chips.parse("h20:1")

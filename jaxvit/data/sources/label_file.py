@@ -54,7 +54,7 @@ def load(kind: str, path: str, **options: Any) -> Source:
       **options: those of `load_dataset` (`skipped_file`, `max_bad_fraction`, `class_names`, `to_train`, `columns`).
 
     Splits that the file gives are taken as they are; of those that it does not, validation and test are held out of
-    the training images: stratified, and by whole groups where there is a column `group`. Classes have the order of
+    the training images: stratified, and by whole groups if the file has a column `group`. Classes have the order of
     `layout.in_order`, or that of `class_names` where these are the same ones. Images that cannot be read are treated
     as those of `folder:`.
     """
@@ -142,7 +142,7 @@ def _roles(source: str, table: Rows, columns: str | None) -> dict[str, list[str]
 
 
 def _how(role: str, names: list[str]) -> str:
-    """How to name the column of a role, and the label's too where there is none by its usual names."""
+    """How to name the column of a role, and the label's too if there is none by its usual names."""
     others = [name for name in names[1:] if name.casefold() not in {n for usual in ROLES.values() for n in usual}]
     if role == "file" and len(others) == len(names) - 1 and others:
         return f"data.columns=file={names[0]},label={others[0]} names both"

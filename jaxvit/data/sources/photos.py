@@ -101,7 +101,7 @@ def collect(
     """Returns the splits of images that say themselves which split they are of; the rest of `options` is not read.
 
     Images that cannot be read are skipped, as those of `folder:`. Without test images some are held out of the training
-    images: stratified, and by whole groups where there are any. `source` names the data in messages.
+    images: stratified, and by whole groups if there are any. `source` names the data in messages.
 
     Raises:
       UserError: too many images that cannot be read; with `to_train`, too few classes or one without training images.
@@ -134,7 +134,7 @@ def collect(
 def _check(
     source: str, photos: list[Photo], class_names: list[str], several: bool, to_train: bool, what: str = ""
 ) -> None:
-    """Raises UserError where there are too few classes, or one that training does not show."""
+    """Raises UserError if there are too few classes, or one without training images."""
     if len(class_names) < (2 if to_train and not several else 1):
         found = f"only the class {class_names[0]!r}" if class_names else "no class"
         raise UserError(f"{source}: {found}; a classifier needs at least two.")
