@@ -122,7 +122,7 @@ def test_absent_empty_and_unknown_files(tmp_path):
         (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 22883208\n")
         assert_plain(tmp_path / name, "is a pointer of Git LFS .*git lfs pull")
         (tmp_path / name).write_text("<!DOCTYPE html><html><head>Access denied</head></html>")
-        assert_plain(tmp_path / name, "is an HTML page .was it a download that failed")
+        assert_plain(tmp_path / name, "is an HTML page .perhaps from a failed download")
 
 
 @pytest.mark.torch
