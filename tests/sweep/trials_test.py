@@ -35,7 +35,7 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(monkeypatch, given,
     assert fake.directories == ["trial_0002", "trial_0003", "trial_0004"]  # the interrupted one first, at its place
     assert fake.rates == whole.rates[2:]
     assert [row["state"] for row in rows] == ["complete"] * 5
-    with pytest.raises(UserError, match="sweep of another config .batch_size: 16 -> 8"):
+    with pytest.raises(UserError, match="sweep of a different config .batch_size: 16 -> 8"):
         given.batch_size = 8
         run(monkeypatch, given, tmp_path / "cut", 6)
 

@@ -139,7 +139,7 @@ def test_explain_and_report_know_of_no_single_class(trained, capsys, tmp_path):
     page = (tmp_path / "report" / "report.md").read_text()
     titles = [line for line in page.splitlines() if line.startswith("## ")]
     assert {"## Classes", "## Calibration", "## Precision and recall", "## Training"} <= set(titles)
-    assert not {"## Confusion", "## Answers held back", "## Confident mistakes"} & set(titles) and "top-1" not in page
+    assert not {"## Confusion", "## Abstention", "## Confident mistakes"} & set(titles) and "top-1" not in page
     with open(tmp_path / "report" / "classes.csv", newline="") as file:
         rows = {row["class"]: row for row in csv.DictReader(file)}
     stored = np.load(root / "run" / "predictions.npz")
