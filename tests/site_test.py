@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import jaxvit
 from jaxvit import cli, models
 from jaxvit.config import reference
 
@@ -36,6 +37,13 @@ def test_generated_pages_are_complete(pages):
     assert all(f"\n## {name}\n" in pages["commands"] for name in cli.COMMANDS)
     assert pages["commands"].count("usage: jaxvit") == 1 + len(cli.COMMANDS)
     assert set(re.findall(r"^\| `(\S+)`", pages["models"], re.MULTILINE)) == set(models.list_models())
+
+
+def test_the_reference_has_every_public_name():
+    listed = re.findall(
+        r"^\.\. auto\w+:: jaxvit\.(?:\w+\.)?(\w+)$", (DOCS / "reference/api.md").read_text(), re.MULTILINE
+    )
+    assert set(jaxvit._NAMES) <= set(listed)
 
 
 def test_the_readme_stays_short():

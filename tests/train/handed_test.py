@@ -9,30 +9,74 @@ from PIL import Image
 
 import jaxvit
 from jaxvit import cli, data
+from jaxvit.build import facts, parts, resolve
 from jaxvit.errors import UserError
-from jaxvit.train import train_and_evaluate
+from jaxvit.train import handed, train_and_evaluate
 from tests.helpers import tiny_config, write_npz
-from tests.helpers.plugins import forgotten
+from tests.helpers.plugins import examples, forgotten
 from tests.helpers.workdirs import lines
 
 
-class StopAfter:
-    """Ends the training after so many epochs."""
+def test_the_page_trains_and_opens_its_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    (code,) = examples("NOTEBOOK.md")
+    there = {"__name__": "notebook"}
+    exec(code, there)
+    final, workdir, images = there["final"], tmp_path / "runs" / "red", there["images"][60:]
+    assert final["epochs"] < 4 and final["test/accuracy"] > 0.9
+    err = capsys.readouterr().err
+    assert f"stopped after epoch {final['epochs']}, as StopWhenGood asks" in err and "no improvement" not in err
+    seen = lines(workdir)
+    assert [line["val/accuracy"] > 0.95 for line in seen] == [False] * (len(seen) - 1) + [True]
+    written = json.loads((workdir / "config.json").read_text())
+    assert written["data"]["name"] == "arrays" and written["model"]["embed_dim"] == 32
 
-    def __init__(self, epochs):
-        self.epochs, self.seen = epochs, []
+    with np.load(workdir / "predictions.npz") as kept:
+        logits = kept["logits"]
+    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    np.testing.assert_allclose(there["probabilities"], expected, atol=1e-6)
+    run = jaxvit.load_run(workdir)
+    assert run.class_names == ["grey", "red"] and run.config.num_epochs == 4
+    np.testing.assert_allclose(run.predict(images / 255.0, batch_size=7), expected, atol=1e-6)
+    Image.fromarray(images[3]).save(tmp_path / "a.png")
+    mixed = run.predict([tmp_path / "a.png", Image.fromarray(images[4])], batch_size=20)
+    np.testing.assert_allclose(mixed, expected[[3, 4]], atol=1e-6)
+    assert run.predict([]).shape == (0, 2)
+    for wrong, said in ((3, "int is no image"), (images[0, 0], r"shape \[16, 3\]"), ("no.png", "no.png")):
+        with pytest.raises(UserError, match=said):
+            run.predict(wrong)
+    assert cli.main(["eval", "--workdir", str(workdir)]) == 2
+    assert "handed to train_and_evaluate as arrays, and are not kept" in capsys.readouterr().err
 
-    def on_epoch_end(self, epoch, metrics):
-        self.seen.append((epoch, metrics))
-        return epoch >= self.epochs
+    def again(**changed):
+        given = {"train": (there["images"][:60], there["labels"][:60]), "test": (images, there["labels"][60:])}
+        given = {**given, "classes": run.class_names, **changed}
+        return train_and_evaluate(there["config"], workdir, given, there["model"], [there["StopWhenGood"]()])
+
+    assert again() == final  # finished: nothing is done
+    with pytest.raises(UserError, match="another config .model.depth: 1 -> 2"):
+        train_and_evaluate(there["config"], workdir, {}, there["model"].clone(depth=2))
+    (workdir / "summary.json").unlink()
+    with pytest.raises(UserError, match="arrays has changed since the run"):
+        again(train=(there["images"][:50], there["labels"][:50]))
 
 
-def arrays_of(directory):
-    splits = {}
-    for name in ("train", "test"):
-        with np.load(directory / f"{name}.npz") as stored:
-            splits[name] = stored["image"], stored["label"]
-    return {**splits, "classes": ["red", "green", "blue"]}
+def test_what_is_handed_over_is_what_names_stand_for(tmp_path):
+    """A run on arrays and a model is the run of the config that names them."""
+    name = write_npz(tmp_path / "data")
+    config, arrays = tiny_config(name), {}
+    for split in ("train", "test"):
+        with np.load(tmp_path / "data" / f"{split}.npz") as stored:
+            arrays[split] = stored["image"], stored["label"]
+    by_name, by_hand = parts.load_data(config), parts.load_data(config, given=arrays)
+    assert by_hand.fingerprint() == by_name.fingerprint() and by_hand.mean == by_name.mean
+    for split in ("train", "val", "test"):
+        np.testing.assert_array_equal(getattr(by_hand, split).images, getattr(by_name, split).images)
+    complete = resolve.complete(config, facts.of_dataset(by_name))
+    model = parts.make_model(complete)
+    other = tiny_config(name, model=jaxvit.config.default().model)
+    assert parts.make_model(resolve.complete(handed.with_model(other, model), facts.of_dataset(by_hand))) == model
 
 
 def tiny_model(**fields):
@@ -40,51 +84,7 @@ def tiny_model(**fields):
     return jaxvit.create_model("vit_tiny_patch16_224", **{**shape, **fields})
 
 
-def test_arrays_a_model_and_callbacks(tmp_path, capsys):
-    name = write_npz(tmp_path / "data")
-    dataset, stop = arrays_of(tmp_path / "data"), StopAfter(2)
-    config = tiny_config(name, num_epochs=5)
-    plain = tiny_config("digits", num_epochs=5, model=jaxvit.config.default().model)
-    final = train_and_evaluate(plain, tmp_path / "run", dataset, tiny_model(), [stop])
-    assert final["epochs"] == 2 and "stopped after epoch 2, as StopAfter asks" in capsys.readouterr().err
-    assert [epoch for epoch, _ in stop.seen] == [1, 2]
-    assert {"train/loss", "val/accuracy"} < stop.seen[0][1].keys()
-    assert [line["val/loss"] for line in lines(tmp_path / "run")] == [m["val/loss"] for _, m in stop.seen]
-    again = train_and_evaluate(plain, tmp_path / "run", dataset, tiny_model(), [stop])  # finished: nothing is done
-    assert again == final and len(stop.seen) == 2
-
-    whole = train_and_evaluate(config, tmp_path / "other", callbacks=[StopAfter(2)])  # by names: the same run
-    assert final == pytest.approx(whole)
-    written = json.loads((tmp_path / "run" / "config.json").read_text())
-    other = json.loads((tmp_path / "other" / "config.json").read_text())
-    assert written["data"]["name"] == "arrays" and written["model"] == other["model"]
-
-    run = jaxvit.load_run(tmp_path / "run")
-    assert run.class_names == ["red", "green", "blue"] and run.config.num_epochs == 5
-    with np.load(tmp_path / "run" / "predictions.npz") as kept:
-        logits = kept["logits"]
-    expected = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    images = dataset["test"][0]
-    np.testing.assert_allclose(run.predict(images, batch_size=7), expected, atol=1e-6)
-    np.testing.assert_allclose(run.predict(images / 255.0), expected, atol=1e-6)
-    Image.fromarray(images[3]).save(tmp_path / "a.png")
-    mixed = run.predict([tmp_path / "a.png", Image.fromarray(images[5])])
-    np.testing.assert_allclose(mixed, expected[[3, 5]], atol=1e-6)
-    np.testing.assert_allclose(run.predict(str(tmp_path / "a.png")), expected[[3]], atol=1e-6)
-    for wrong, said in ((3, "int is no image"), (images[0, 0], r"shape \[8, 3\]"), ("no.png", "no.png")):
-        with pytest.raises(UserError, match=said):
-            run.predict(wrong)
-    assert cli.main(["eval", "--workdir", str(tmp_path / "run")]) == 2
-    assert "handed to train_and_evaluate as arrays, and are not kept" in capsys.readouterr().err
-    with pytest.raises(UserError, match="has changed since the run"):
-        fewer = {**dataset, "train": tuple(x[:30] for x in dataset["train"])}
-        (tmp_path / "run" / "summary.json").unlink()
-        train_and_evaluate(plain, tmp_path / "run", fewer, tiny_model())
-
-
 def test_a_data_set_is_taken_as_it_is(tmp_path):
-    from jaxvit.build import parts
-
     given = data.load_dataset(write_npz(tmp_path / "data"), val_fraction=0.25, seed=3)
     taken = parts.load_data(tiny_config("digits"), given=given)
     assert taken.name == "digits" and taken.val is given.val and taken.train is given.train
@@ -97,7 +97,7 @@ class Other(nn.Module):
 
 
 @pytest.mark.parametrize(
-    "handed, said",
+    "given, said",
     [
         ({"dataset": 3}, "dataset is int; expected arrays by split"),
         ({"dataset": {"train": 3, "test": 4}}, "dataset.train is int; expected (images, labels)"),
@@ -112,9 +112,9 @@ class Other(nn.Module):
         ({"callbacks": [print]}, "has no method on_epoch_end(epoch, metrics)"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_handed_over(tmp_path, handed, said):
+def test_what_cannot_be_handed_over(tmp_path, given, said):
     config = tiny_config(write_npz(tmp_path / "data"))
     with forgotten(), pytest.raises(UserError) as error:
-        train_and_evaluate(config, tmp_path / "run", **handed)
+        train_and_evaluate(config, tmp_path / "run", **given)
     assert said in str(error.value) and len(str(error.value).splitlines()) <= 2
     assert not (tmp_path / "run").exists()
