@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaxvit import train
-from jaxvit.runtime import streams
+from jaxvit.runtime import console, streams
 from tests.helpers import tiny_config, write_npz
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -39,21 +39,39 @@ ERRORS = {
 }
 
 
-@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
-def test_a_run_whose_console_goes_away_goes_on_and_keeps_its_lines(tmp_path, monkeypatch, error):
+def test_a_run_whose_console_goes_away_goes_on_and_keeps_its_lines(tmp_path, monkeypatch):
     streams._forget()  # what other tests of this process have lost
     config = tiny_config(write_npz(tmp_path / "data"), num_epochs=1)
     with monkeypatch.context() as patch:
-        stream = Failing(2, error)
+        stream = Failing(2, ERRORS["full disk"])
         patch.setattr(sys, "stderr", stream)
         train.train_and_evaluate(config, tmp_path / "run")
     kept = (tmp_path / "run" / streams.NAME).read_text().splitlines()
-    reason = getattr(error, "strerror", None) or str(error)
-    assert kept[0] == f"the console takes no more lines ({reason}); they continue here"
+    assert kept[0] == "the console takes no more lines (No space left on device); they continue here"
     assert kept[1].startswith("model ") and kept[-1].startswith("files ")
     assert len(stream.getvalue().splitlines()) == 2
-    assert json.loads((tmp_path / "run/summary.json").read_text())["console_lost"] == reason
+    assert json.loads((tmp_path / "run/summary.json").read_text())["console_lost"] == "No space left on device"
     assert streams.lost is None  # of this run alone
+
+
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+def test_every_way_to_lose_a_console_keeps_the_lines(tmp_path, monkeypatch, error):
+    streams._forget()
+    with monkeypatch.context() as patch:
+        stream = Failing(1, error)
+        patch.setattr(sys, "stderr", stream)
+        with streams.kept_in(tmp_path / streams.NAME):
+            for line in ("one", "two", "three"):
+                console.err.print(line)
+            assert streams.lost == (getattr(error, "strerror", None) or str(error))
+    assert stream.getvalue() == "one\n" and streams.lost is None
+    assert (tmp_path / streams.NAME).read_text().splitlines()[1:] == ["two", "three"]
+
+
+def test_a_console_that_stays_leaves_no_file(tmp_path):
+    with streams.kept_in(tmp_path / streams.NAME):
+        console.err.print("one")
+    assert not (tmp_path / streams.NAME).exists()
 
 
 def test_a_run_without_standard_error_keeps_its_lines(tmp_path, monkeypatch):
@@ -62,15 +80,9 @@ def test_a_run_without_standard_error_keeps_its_lines(tmp_path, monkeypatch):
     assert "(it is closed)" in (tmp_path / "run" / streams.NAME).read_text().splitlines()[0]
 
 
-def test_a_run_whose_console_stays_says_nothing_of_it(tmp_path):
-    train.train_and_evaluate(tiny_config(write_npz(tmp_path / "data"), num_epochs=1), tmp_path / "run")
-    assert not (tmp_path / "run" / streams.NAME).exists()
-    assert "console_lost" not in json.loads((tmp_path / "run/summary.json").read_text())
-
-
 @pytest.mark.parametrize(
     ("redirection", "code"),
-    [("2>/dev/full", 2), ("2>&-", 2), ("<&- >&- 2>&-", 2)],
+    [("2>/dev/full", 2), ("<&- >&- 2>&-", 2)],
 )
 def test_the_exit_code_is_the_commands_own(redirection, code):
     command = f'"$0" main.py --config no_such.py --workdir x {redirection}'
