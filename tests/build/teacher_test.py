@@ -19,7 +19,7 @@ def taught(tmp_path_factory):
     """(name of the data, workdir of a teacher that reads 16x16 images)."""
     path = tmp_path_factory.mktemp("teacher")
     name = write_npz(path / "data")
-    words = {"model__image_size": 16, "optim__learning_rate": 1e-2, "num_epochs": 4}
+    words = {"model__image_size": 16, "num_epochs": 1}
     train.train_and_evaluate(tiny_config(name, **words), path / "run")
     return name, path / "run"
 
