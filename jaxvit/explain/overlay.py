@@ -13,7 +13,7 @@ from jaxvit.runtime import drawing, escape, files
 COLOUR_MAPS = ("inferno", "viridis", "cividis", "magma", "plasma")
 TEXT_POINTS = 8.0
 CELL_INCHES = 2.2
-WRONG_MARK, WRONG = "✗ ", "#b34700"  # of an answer; vermillion, told apart by colour-blind eyes
+WRONG_MARK, WRONG = "✗ ", "#b34700"  # of an answer; vermilion, told apart by colour-blind eyes
 FLOOR = 0.4  # the share of the heat's weight that is there without heat
 
 

@@ -32,7 +32,7 @@ def conv(
     *,
     form: str | None = None,
 ) -> Array:
-    """X [b, h, w, c], kernel [i, j, c / groups, d] -> [b, h', w', d].
+    """x [b, h, w, c], kernel [i, j, c / groups, d] -> [b, h', w', d].
 
     Args:
       x: images.

@@ -116,12 +116,12 @@ def is_matmul(*, size: Pair, strides: Pair, padding: tuple[Pair, ...], groups: i
 
 
 def matmul(x: Array, kernel: Array) -> Array:
-    """X [b, h, w, c], kernel [1, 1, c, d] -> [b, h, w, d]."""
+    """x [b, h, w, c], kernel [1, 1, c, d] -> [b, h, w, d]."""
     return linear.product(x.reshape(-1, x.shape[-1]), kernel[0, 0]).reshape(*x.shape[:-1], kernel.shape[3])
 
 
 def matmul_kernel_gradient(x: Array, dy: Array) -> Array:
-    """X [b, h, w, c], dy [b, h, w, d] -> [1, 1, c, d]."""
+    """x [b, h, w, c], dy [b, h, w, d] -> [1, 1, c, d]."""
     rows = (a.reshape(-1, a.shape[-1]) for a in (x, dy))
     return linear.kernel_gradient_of_transposed_input(*rows)[None, None]
 

@@ -20,7 +20,7 @@ DEFAULT = {"cpu": "transposed_input", "default": "plain"}
 
 
 def linear(x: Array, kernel: Array, *, form: str | None = None) -> Array:
-    """X [..., c] @ kernel [c, d] -> [..., d]; `form` is a key of FORMS, None the platform's."""
+    """x [..., c] @ kernel [c, d] -> [..., d]; `form` is a key of FORMS, None the platform's."""
     rows = x.reshape(-1, x.shape[-1])  # 2 axes: XLA on a GPU keeps the rows as they lie
     return _product(form)(rows, kernel).reshape(*x.shape[:-1], kernel.shape[1])
 
@@ -40,7 +40,7 @@ def dot_general(x: Array, kernel: Array, dimension_numbers: Any, *args: Any, **k
 
 
 def product(x: Array, kernel: Array) -> Array:
-    """X [n, c] @ kernel [c, d]."""
+    """x [n, c] @ kernel [c, d]."""
     return jax.lax.dot_general(x, kernel, (((1,), (0,)), ((), ())))
 
 

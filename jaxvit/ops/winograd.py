@@ -28,7 +28,7 @@ A = np.array([[1, 0], [1, 1], [1, -1], [0, -1]], np.float32)
 
 
 def convolution(x: Array, kernel: list[Array]) -> Array:
-    """X [b, h, w, c], the tiles of a kernel [3, 3, c, d] -> [b, h, w, d]."""
+    """x [b, h, w, c], the tiles of a kernel [3, 3, c, d] -> [b, h, w, d]."""
     pairs = zip(input_tiles(x), kernel, strict=True)
     return joined([jnp.einsum("jbhwc,jcd->jbhwd", v, u) for v, u in pairs], x.shape[1:3])
 
@@ -40,7 +40,7 @@ def input_gradient(dy: Array, kernel: list[Array]) -> Array:
 
 
 def kernel_gradient(x: Array, dy: Array) -> Array:
-    """X [b, h, w, c], dy [b, h, w, d] -> [3, 3, c, d]."""
+    """x [b, h, w, c], dy [b, h, w, d] -> [3, 3, c, d]."""
     flat = [[tile.reshape(4, -1, tile.shape[-1]) for tile in tiles] for tiles in (input_tiles(x), output_tiles(dy))]
     m = [jnp.einsum("jnc,jnd->jcd", v, u) for v, u in zip(*flat, strict=True)]  # one axis of sums: twice as fast
     rows = m[0] + 0.5 * (m[1] + m[2]), 0.5 * (m[1] - m[2]), 0.5 * (m[1] + m[2]) + m[3]  # G' m

@@ -212,7 +212,7 @@ def mosaic(images: np.ndarray, wrong: np.ndarray, columns: int = 8, border: int 
     for i, image in enumerate(images):
         top, left = (i // columns) * cell_h, (i % columns) * cell_w
         if wrong[i]:
-            out[top : top + cell_h, left : left + cell_w] = (213, 94, 0)  # vermillion, told apart by colour-blind eyes
+            out[top : top + cell_h, left : left + cell_w] = (213, 94, 0)  # vermilion, told apart by colour-blind eyes
         out[top + border : top + border + h, left + border : left + border + w] = image[..., :3]
     return out
 
