@@ -49,8 +49,8 @@ def test_the_teacher_prepares_images_in_its_own_way(taught):
 
 def test_teachers_that_do_not_fit_are_refused(taught, tmp_path):
     name, workdir = taught
-    with pytest.raises(UserError, match="has other classes"):
+    with pytest.raises(UserError, match=r"distill\.teacher .*class '3'"):
         distill.load_teacher(str(workdir), None, ["0", "1", "2", "3"])
     (tmp_path / "weights.safetensors").touch()
-    with pytest.raises(UserError, match="is not a run's workdir; where it holds weights, distill.model"):
+    with pytest.raises(UserError, match=r"distill\.model"):
         distill.load_teacher(str(tmp_path / "weights.safetensors"), None, ["0"])
