@@ -36,8 +36,8 @@ def test_blank_lines_and_blanks_around_cells_and_columns_without_a_name(tmp_path
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "an empty file"),
-        (b" \n\n", "an empty file"),
+        (b"", "file is empty"),
+        (b" \n\n", "file is empty"),
         (b"file,label\n", "no rows below the header line"),
         (b"file,label\na.jpg\n", "1 cells in line 2; the header has 2: file, label"),
         (b"file,label\na.jpg,b,c\n", "3 cells in line 2"),

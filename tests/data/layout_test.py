@@ -65,8 +65,8 @@ def test_readings(tmp_path, folders, expected, notes):
 @pytest.mark.parametrize(
     ("folders", "message"),
     [
-        (("train", "test"), "train/ are named as splits|test/, train/ are named as splits"),
-        (("Train", "Val", "Test"), "named as splits"),
+        (("train", "test"), "train/ are named like splits|test/, train/ are named like splits"),
+        (("Train", "Val", "Test"), "named like splits"),
         (("val/2", "test/2"), "no train/ has class folders\nexpected .* for example folder:.*test"),
         (("test/2",), "test/ is named like a split"),
         (("bus", "car", "train/2"), "train/ is the training split or a class next to bus/, car/"),

@@ -16,7 +16,7 @@ MISTAKES = [
     ("VIT_TINY", {}, f"Did you mean '{VIT}'"),
     ("", {}, "unknown model ''"),
     (3, {}, "expected e.g. 'resnet18'"),
-    ("vit_tiny_patch16_224_in21k", {}, "it is called 'vit_tiny_patch16_224.augreg_in21k' now"),
+    ("vit_tiny_patch16_224_in21k", {}, "it is now called 'vit_tiny_patch16_224.augreg_in21k'"),
     ("resnet18.a1", {}, "unknown tag 'a1' of 'resnet18'. Did you mean 'a1_in1k'?"),
     ("resnet18.unheard_of", {}, "unknown tag 'unheard_of' of 'resnet18'"),
     ("resnet18", {"num_clases": 10}, "ResNet has no field 'num_clases'. Did you mean 'num_classes'"),

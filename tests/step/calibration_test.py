@@ -94,7 +94,7 @@ def test_no_temperature_without_a_minimum():
         (np.array([[1.0, -1.0]]), np.array([[1, 0]]), "has all of the 1 images right"),
         (np.array([[1.0, -1.0]]), np.array([[0, 1]]), "the 1 images no better than chance"),
         (np.array([[np.nan, 0.0]]), np.array([0]), "not finite"),
-        (np.zeros((0, 3)), np.zeros(0, int), "without images"),
+        (np.zeros((0, 3)), np.zeros(0, int), "split is empty"),
     ):
         with pytest.raises(UserError, match=said):
             calibration.fit_temperature(logits, labels)

@@ -46,7 +46,7 @@ def test_numbers_in_names_of_classes_count_by_their_value_and_a_run_keeps_its_or
     assert any("sorted by the numbers in them: 'c1', 'c2', 'c10'" in note for note in data.notes)
     before = ["c1", "c10", "c2"]  # as runs of earlier versions have them
     kept = load_dataset(name, class_names=before)
-    assert kept.class_names == before and not any("by their value" in note for note in kept.notes)
+    assert kept.class_names == before and not any("sorted by the numbers" in note for note in kept.notes)
     for found in (data, kept):
         for i, file in enumerate(found.train.names):
             assert found.class_names[found.train.labels[i]] == file.split("/")[0]

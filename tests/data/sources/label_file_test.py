@@ -156,7 +156,7 @@ MISTAKES = {
     "file,label\na.jpg,x\nb.jpg,\n,y\n": "1 row has no file: line 4",
     "file,label\na.jpg,x\nb.jpg,\n": "1 row has no label: line 3 (b.jpg)",
     "file,label\na.jpg,x\nz.jpg,y\nq.jpg,x\n": "2 of 3 files are not there: z.jpg (line 3), q.jpg (line 4)",
-    "file,label\na,x\nb.jpg,y\n": "there is a.jpg: a name needs its ending",
+    "file,label\na,x\nb.jpg,y\n": "there is a.jpg: a name needs its file extension",
     "file,label,split\na.jpg,x,train\nb.jpg,y,tset\n": "split is 'tset' in line 3; expected train, val or test",
     "file,label,split\na.jpg,x,test\nb.jpg,y,test\n": "no image of the split train",
     "file,label,split\na.jpg,x,train\nb.jpg,x,train\nc.jpg,y,test\n": "no training image of the class 'y'",
