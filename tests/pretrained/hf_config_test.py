@@ -25,7 +25,7 @@ VIT_NAME, VIT = helpers.VIT
         ("seresnet18", {"attn_layer": None, "num_classes": 5, "layers": (1, 1), "channels": (8, 8)}),
     ],
 )
-@pytest.mark.filterwarnings("ignore:timm has no word:UserWarning")
+@pytest.mark.filterwarnings("ignore:timm has no field:UserWarning")
 def test_none_is_a_value_that_comes_back(tmp_path, name, fields):
     model = create_model(name, **fields)
     weights = helpers.weights(model)
@@ -56,12 +56,12 @@ def directory(tmp_path):
         ({}, {"crop_pct": 100}, "crop_pct=100; expected a share"),
         ({}, {"crop_pct": 0}, "crop_pct=0; expected a share"),
         ({}, {"crop_pct": "big"}, "crop_pct=big; expected a share"),
-        ({}, {"std": ["a"]}, "std=.*; expected a number above 0"),
-        ({}, {"std": [0, 0, 0]}, "std=.*; expected a number above 0"),
-        ({}, {"std": []}, "std=.*; expected a number above 0"),
-        ({}, {"mean": [float("nan")] * 3}, "mean=.*; expected a number for each"),
-        ({}, {"mean": [[0.5]] * 3}, "mean=.*; expected a number for each"),
-        ({}, {"mean": [0.5] * 10_000}, "mean=.*; expected a number for each"),
+        ({}, {"std": ["a"]}, "std=.*; expected one number above 0 per channel"),
+        ({}, {"std": [0, 0, 0]}, "std=.*; expected one number above 0 per channel"),
+        ({}, {"std": []}, "std=.*; expected one number above 0 per channel"),
+        ({}, {"mean": [float("nan")] * 3}, "mean=.*; expected one number per channel"),
+        ({}, {"mean": [[0.5]] * 3}, "mean=.*; expected one number per channel"),
+        ({}, {"mean": [0.5] * 10_000}, "mean=.*; expected one number per channel"),
         ({}, {"interpolation": 3}, "interpolation=3; expected nearest or bilinear"),
         ({}, {"interpolation": ["bicubic"]}, "interpolation=.*; expected nearest"),
         ({}, {"crop_mode": {}}, "crop_mode={}; expected center"),

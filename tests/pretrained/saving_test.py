@@ -63,7 +63,7 @@ def test_the_entry_is_found_from_the_fields(name):
 def test_what_timm_cannot_say_is_kept_for_jaxvit(tmp_path):
     fields = {"stem": "cifar", "num_classes": 5, "image_size": 32, "layers": (1, 1, 1, 1)}
     model, variables = drawn(("resnet18", fields))
-    with pytest.warns(UserWarning, match="timm has no word for stem='cifar'"):
+    with pytest.warns(UserWarning, match="timm has no field for stem='cifar'"):
         save(model, variables, tmp_path, name="resnet18")
     assert json.loads((tmp_path / "config.json").read_text())["jaxvit"] == {"stem": "cifar"}
     loaded = load("resnet18", tmp_path)

@@ -278,7 +278,7 @@ def _refuse_doubled(source: str, rows: Labelled, doubled: list[tuple[int, int]])
     """Raises UserError where rows say again what a row before them says: the sign of tables that were put together."""
     if doubled:
         said = listed([f"{rows.files[b]} ({rows.places[a]} and {rows.places[b]})" for a, b in doubled], 3)
-        number = f"{len(doubled)} rows name files" if len(doubled) > 1 else "a row names a file"
+        number = f"{len(doubled)} rows repeat files" if len(doubled) > 1 else "a row repeats a file"
         raise UserError(f"{source}: {number}: {said}; expected one row per file.")
 
 

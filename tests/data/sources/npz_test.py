@@ -74,7 +74,7 @@ def test_npz_with_several_labels_per_image(tmp_path, kind):
     ("train", "test", "said"),
     [
         ([[0, 1], [2, 0]], None, r"train.npz: label has shape \[2, 2\], so several labels per image, but holds 2;"),
-        ([[0.0, 0.5], [1, 0]], None, "but holds 0.5; expected 0 and 1 alone"),
+        ([[0.0, 0.5], [1, 0]], None, "but holds 0.5; expected only 0 and 1"),
         ([[0, 1], [1, 0]], [[0, 1, 1]], r"test.npz: label has shape \[1, 3\]; expected \[n, 2\]"),
         ([[0, 1], [1, 0]], [1, 0], r"test.npz: label has shape \[2\]; expected \[n, 2\]"),
         ([0, 1], [[0, 1]], r"test.npz: label has shape \[1, 2\]; expected \[n\] as in train.npz"),
