@@ -1,34 +1,24 @@
-"""The command `explain`: overlays of what models look at, on image files or on samples of a run's test split."""
+"""The command `explain`: pictures of what models look at, on image files or on samples of a run's test split."""
 
 import argparse
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from jaxvit.commands import figures
+from jaxvit.commands import maps as methods
+from jaxvit.commands.figures import Picture, Result
 from jaxvit.commands.parser import add_weights, directory_to_write, make_parser, positive
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import compile_cache, escape, packages
 from jaxvit.runtime.paths import expand
 
-ROLLOUT = "attention_rollout"
-ROWS_A_PAGE = 12
-PAIRS_A_ROW = 3  # of image and map, where there is one model
 BATCH_SIZE = 16
 CHOICES = ("all", "right", "wrong", "most_confused")
-
-
-class Picture(NamedTuple):
-    """One image to explain: its name, the image as read, and its true class where that is known."""
-
-    name: str  # of its file, or its place in a data set
-    image: Any
-    true: str | None = None
-    stem: str = ""  # of its figure's file
-    classes: tuple[str, ...] = ()  # the true ones
 
 
 def run(argv: Sequence[str]) -> int:
@@ -55,7 +45,7 @@ def run(argv: Sequence[str]) -> int:
     bad: list[tuple[str, str]] = []
     pictures = _from_files(paths, bad) + (_from_run(args, classifiers) if args.samples else [])
     columns = [_explain(classifier, pictures, args) for classifier in classifiers]
-    _write(out, pictures, classifiers, columns, args)
+    figures.write(out, pictures, _names(args, classifiers), columns, args)
     return inference.say_skipped(bad, len(paths))
 
 
@@ -70,10 +60,17 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--only", choices=CHOICES, default="all", help="which test images, by the first run's predictions"
     )
-    parser.add_argument("--method", default="gradcam", metavar="NAME", help=f"a method of grad_cam, or {ROLLOUT}")
+    parser.add_argument("--method", default="gradcam", metavar="NAME", help="; ".join(methods.METHODS))
     parser.add_argument("--layer", metavar="NAME", help="a layer of --layers; default: the family's")
     parser.add_argument("--layers", action="store_true", help="list the layers and exit")
     parser.add_argument("--class", dest="class_name", metavar="CLASS", help="name or index; default: the predicted one")
+    parser.add_argument(
+        "--block", type=int, metavar="N", help=f"of {methods.HEADS}: 0 the first, -1 the last (default)"
+    )
+    parser.add_argument("--passes", type=positive, metavar="N", help="steps or samples for each image; more is finer")
+    parser.add_argument("--fit", choices=("image", "all"), default="image", help="what components of pca are fitted on")
+    parser.add_argument("--scores", action="store_true", help="deletion and insertion beside each map (60 passes)")
+    parser.add_argument("--seed", type=int, default=0, help="of smoothgrad, lime and the random order of --scores")
     parser.add_argument("--alpha", type=float, default=0.75, help="share of the heat over the photo, 0 to 1")
     parser.add_argument("--cmap", default="inferno", help="inferno, viridis, cividis, magma or plasma")
     parser.add_argument(
@@ -85,14 +82,11 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
 
 def _check_words(args: argparse.Namespace) -> None:
     """Says what is wrong before anything is loaded."""
-    from jaxvit import explain
     from jaxvit.explain import overlay
 
-    methods = (*explain.METHODS, ROLLOUT)
-    if args.method not in methods:
-        raise UserError(f"no method {args.method!r}; expected {', '.join(methods)}.{suggest(args.method, methods)}")
-    if args.method == ROLLOUT and (args.layer or args.class_name):
-        raise UserError(f"{ROLLOUT} has no layer and no class; leave out --layer and --class")
+    methods.check(args)
+    if args.seed < 0:
+        raise UserError(f"--seed is {args.seed}; expected 0 or more")
     if not 0 <= args.alpha <= 1:
         raise UserError(f"--alpha is {args.alpha}; expected 0 to 1")
     overlay.colour(np.zeros((1, 1)), args.cmap)
@@ -192,52 +186,53 @@ def choose(
     return found[np.linspace(0, len(found) - 1, min(count, len(found))).round().astype(int)] if len(found) else found
 
 
-class Result(NamedTuple):
-    """The result of a model for a picture."""
-
-    image: Any  # to show
-    map: Any
-    text: str  # name and probability of the class explained
-    wrong: bool = False  # the class is the model's answer, and the picture is of another
-
-
 def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace) -> list[Result]:
     """A result for each picture."""
     import jax
 
-    from jaxvit import data, explain, inference
+    from jaxvit import data, inference
     from jaxvit.explain import overlay
+    from jaxvit.models.layers import to_pair
     from jaxvit.runtime.console import bar
 
     model, variables, config = classifier.model, classifier.variables, classifier.data_config
     wanted = None if args.class_name is None else _class_index(classifier, args.class_name)
+    method = methods.METHODS[args.method]
     apply = jax.jit(lambda variables, images: classifier.to_probabilities(model.apply(variables, images)))
-    size, results = min(BATCH_SIZE, len(pictures)), []
-    with bar(f"explaining {classifier.name}", len(pictures)) as meter:
+    size, results, found = min(BATCH_SIZE, len(pictures)), [], []
+    passes = method.passes(args, to_pair(config["image_size"]))
+    total, unit = (len(pictures) * passes, "passes") if passes else (len(pictures), "images")
+    with bar(f"explaining {classifier.name}", total, unit) as meter:
         for i in range(0, len(pictures), size):
             chunk = pictures[i : i + size]
             images = np.stack([data.preprocess(picture.image, config) for picture in chunk]).astype(np.float32)
             images = inference.filled(images, size)
             probabilities = np.asarray(apply(variables, images))
             index = probabilities.argmax(-1) if wanted is None else np.full(size, wanted)
-            if args.method == ROLLOUT:
-                maps = explain.attention_rollout(model, variables, images)
-            else:
-                maps = explain.grad_cam(model, variables, images, index, args.method, args.layer)
-            shown, maps = overlay.enlarge(overlay.to_display(images, config["mean"], config["std"]), maps)
+            given = len(chunk) if method.alone else size
+            share = len(chunk) / given  # of the passes, those of images that were asked for
+            made = method.make(
+                classifier, images[:given], index[:given], args, lambda n, share=share: meter.advance(round(n * share))
+            )
+            shown = overlay.to_display(images, config["mean"], config["std"])
+            notes = [made.notes] if made.notes else []
+            if args.scores:
+                maps = inference.filled(made.maps, size)
+                notes.append(methods.score_notes(classifier, images, maps, index, args.seed))
+            found.append(made.maps[: len(chunk)])
             for j in range(len(chunk)):
                 name, true = classifier.class_names[index[j]], chunk[j].true
-                text = f"{escape.plain(name)}\n{probabilities[j, index[j]]:.1%}"
-                results.append(
-                    Result(
-                        shown[j],
-                        maps[j],
-                        text,
-                        wanted is None and true is not None and name not in (true, *chunk[j].classes),
-                    )
-                )
-            meter.advance(len(chunk))
-    return results
+                lines = [escape.plain(name), f"{probabilities[j, index[j]]:.1%}", *(note[j] for note in notes)]
+                wrong = wanted is None and true is not None and name not in (true, *chunk[j].classes)
+                results.append(Result(shown[j], None, "\n".join(lines), wrong))
+            if not passes:
+                meter.advance(len(chunk))
+    maps, shown = np.concatenate(found), np.stack([result.image for result in results])
+    if args.method == methods.PCA:
+        maps, shares = methods.component_planes(model, maps, shown.shape[1:3], together=args.fit == "all")
+        results = [r._replace(text=f"{r.text}\n{share}") for r, share in zip(results, shares, strict=True)]
+    shown, maps = overlay.enlarge(shown, maps)
+    return [r._replace(image=image, map=m) for r, image, m in zip(results, shown, maps, strict=True)]
 
 
 def _class_index(classifier: Any, text: str) -> int:
@@ -251,65 +246,8 @@ def _class_index(classifier: Any, text: str) -> int:
     raise UserError(f"{classifier.name} has no class {text!r}.{suggest(text.casefold(), names)}")
 
 
-def _write(out: Path, pictures: list[Picture], classifiers: list[Any], columns: list[Any], args: Any) -> None:
-    """A figure per image; pages of overlays (grid) and of pure heat (heat)."""
-    from jaxvit.explain import overlay
-    from jaxvit.runtime import console
-
-    heads = ["image", *_column_names(args, classifiers)]
-    overlays, heats, titles, wrong = [], [], [], []
-    for i, picture in enumerate(pictures):
-        results = [column[i] for column in columns]
-        image = np.round(255 * results[0].image).astype(np.uint8)
-        overlays.append([image, *(overlay.overlay(r.image, r.map, args.alpha, args.cmap) for r in results)])
-        heats.append([image, *(np.round(255 * overlay.colour(r.map, args.cmap)).astype(np.uint8) for r in results)])
-        known = [os.path.basename(picture.name), *([f"true: {picture.true}"] if picture.true else [])]
-        titles.append(["\n".join(map(escape.plain, known)), *(r.text for r in results)])
-        wrong.append([False, *(r.wrong for r in results)])
-    files = []
-    for i, stem in enumerate(_stems(pictures)):
-        files += overlay.save(
-            overlay.grid([overlays[i]], [titles[i]], heads, cmap=args.cmap, wrong=[wrong[i]]), out / stem
-        )
-    abreast = min(PAIRS_A_ROW, len(pictures)) if len(classifiers) == 1 else 1  # images with the one map of each
-    overlays, heats, titles, wrong = (_in_rows(cells, abreast) for cells in (overlays, heats, titles, wrong))
-    for start in range(0, len(titles), ROWS_A_PAGE):
-        page, rows = f"_{start // ROWS_A_PAGE + 1}" if start else "", slice(start, start + ROWS_A_PAGE)
-        for name, cells in (("grid", overlays), ("heat", heats)):
-            figure = overlay.grid(cells[rows], titles[rows], heads * abreast, cmap=args.cmap, wrong=wrong[rows])
-            files += overlay.save(figure, out / f"{name}{page}")
-    rows = [
-        (
-            picture.name,
-            picture.true or "",
-            *(overlay.WRONG_MARK * column[i].wrong + column[i].text.replace("\n", " ") for column in columns),
-        )
-        for i, picture in enumerate(pictures)
-    ]
-    columns_ = ("image", "true class", *(head.replace("\n", ".") for head in heads[1:]))
-    console.table(f"{args.method}: {len(files)} files in {out}", columns_, rows, left=columns_)
-
-
-def _in_rows(cells: list[list[Any]], number: int) -> list[list[Any]]:
-    """The cells of this many images per row."""
-    return [sum(cells[i : i + number], []) for i in range(0, len(cells), number)]
-
-
-def _column_names(args: argparse.Namespace, classifiers: list[Any]) -> list[str]:
+def _names(args: argparse.Namespace, classifiers: list[Any]) -> list[str]:
     """Model names, with the tag on a separate line; runs of one model by their directories."""
     names = [escape.plain(classifier.name).replace(".", "\n") for classifier in classifiers]
     runs = [escape.plain(os.path.basename(os.path.abspath(w))) for w in args.workdir]
     return names if len(set(names)) == len(names) else [*runs, *names[len(runs) :]]
-
-
-def _stems(pictures: list[Picture]) -> list[str]:
-    """File names of the figures: unlike each other and unlike the grids."""
-    taken, stems = {"grid", "heat"}, []
-    for picture in pictures:
-        base = stem = re.sub(r"[^\w.-]+", "_", picture.stem or picture.name).lstrip(".")[:60]
-        number = 2
-        while stem.casefold() in taken or re.fullmatch(r"(grid|heat)_\d+", stem):
-            stem, number = f"{base}-{number}", number + 1
-        taken.add(stem.casefold())  # macOS and Windows take "A" and "a" for one
-        stems.append(stem)
-    return stems

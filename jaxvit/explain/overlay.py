@@ -49,19 +49,21 @@ def overlay(images: Any, maps: Any, alpha: float = 0.75, cmap: str = "inferno") 
 
 
 def enlarge(images: Any, maps: Any, least: int = 112) -> tuple[np.ndarray, np.ndarray]:
-    """Small images [b, h, w, 3] and their maps [b, h, w] at `least` rows or more, by a whole factor.
+    """Small images [b, h, w, 3] and their maps [b, ..., h, w] at `least` rows or more, by a whole factor.
 
     The pixels stay squares; the maps are linear between their centres.
     """
     from PIL import Image
 
     images, maps = np.asarray(images), np.asarray(maps, np.float32)
-    _, h, w = maps.shape
+    h, w = maps.shape[-2:]
     factor = -(-least // h)
     if factor < 2:
         return images, maps
-    smooth = [Image.fromarray(x).resize((w * factor, h * factor), Image.Resampling.BILINEAR) for x in maps]
-    return images.repeat(factor, 1).repeat(factor, 2), np.stack([np.asarray(x) for x in smooth])
+    size = (w * factor, h * factor)
+    smooth = [Image.fromarray(x).resize(size, Image.Resampling.BILINEAR) for x in maps.reshape(-1, h, w)]
+    maps = np.stack([np.asarray(x) for x in smooth]).reshape(*maps.shape[:-2], h * factor, w * factor)
+    return images.repeat(factor, 1).repeat(factor, 2), maps
 
 
 def grid(

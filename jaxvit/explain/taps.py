@@ -1,6 +1,6 @@
 """Looking into a model while it runs: which layers hold a map, what one puts out, what the logits make of it."""
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
@@ -150,6 +150,22 @@ def check_classes(model: Any, class_index: Any, batch: int) -> Array:
         if not 0 <= k < model.num_classes:
             raise UserError(f"class_index {k} is out of range; the model's classes are 0 to {model.num_classes - 1}.")
     return jnp.broadcast_to(jnp.asarray(index, jnp.int32), (batch,))
+
+
+def prepare(model: nn.Module, variables: Any, images: Any, class_index: Any) -> tuple[nn.Module, Array, Array]:
+    """Returns (plain model, images, classes [b]); None asks for the class that each image has as it is.
+
+    Raises UserError as `check_images` and `check_classes`.
+    """
+    model, images = plain(model), check_images(model, images)
+    index = check_classes(model, class_index, images.shape[0])
+    # The class of the image itself, not of what a method makes of it.
+    return model, images, index if class_index is not None else _predicted(variables, images, model=model)
+
+
+@partial(jax.jit, static_argnames=("model",))
+def _predicted(variables: Any, images: Array, *, model: Any) -> Array:
+    return jnp.argmax(model.apply(variables, images), axis=-1).astype(jnp.int32)
 
 
 def size_of(images: Any) -> Pair:

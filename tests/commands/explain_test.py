@@ -1,6 +1,7 @@
 """The command explain: which images, which files, and mistakes in two lines."""
 
 import dataclasses
+import re
 from types import SimpleNamespace
 
 import jax
@@ -9,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvit import inference
+from jaxvit import data, explain, inference
 from jaxvit.build import parts
 from jaxvit.commands import explain as explain_cli
+from jaxvit.commands import figures, maps
 from jaxvit.data.splits import Split
 from jaxvit.errors import UserError
 from jaxvit.models import create_model
@@ -53,7 +55,7 @@ def test_figures_of_files_for_two_runs(run, capsys):
 def test_wrong_answers_are_marked(run, capsys):
     classifier, photo = make_classifier(), Image.open(run / "photo0.png")
     pictures = [
-        explain_cli.Picture(name, photo, true) for name, true in (("a", "cat"), ("b", "dog"), ("c", "eel"), ("d", None))
+        figures.Picture(name, photo, true) for name, true in (("a", "cat"), ("b", "dog"), ("c", "eel"), ("d", None))
     ]
     args = explain_cli._arguments(["--workdir", "x"])
     results = explain_cli._explain(classifier, pictures, args)
@@ -61,7 +63,7 @@ def test_wrong_answers_are_marked(run, capsys):
     assert [r.wrong for r in results] == [said != "cat", said != "dog", said != "eel", False]
     asked = explain_cli._explain(classifier, pictures, explain_cli._arguments(["--workdir", "x", "--class", "eel"]))
     assert not any(r.wrong for r in asked)  # eel was asked for; it is no answer
-    explain_cli._write(run / "out", pictures, [classifier], [results], args)
+    figures.write(run / "out", pictures, ["vit"], [results], args)
     assert capsys.readouterr().out.count("✗") == 2
     pixels = [np.asarray(Image.open(run / "out" / f"{name}.png").convert("RGB")).reshape(-1, 3) for name in "abcd"]
     vermillion = [bool((p == (0xB3, 0x47, 0x00)).all(-1).any()) for p in pixels]
@@ -113,17 +115,76 @@ def test_one_model_has_several_pairs_in_a_row(run, monkeypatch):
     drawn = []
     monkeypatch.setattr(overlay, "grid", lambda rows, titles, heads, **_: drawn.append((rows, titles, heads)))
     monkeypatch.setattr(overlay, "save", lambda figure, path: [path])
-    pictures = [explain_cli.Picture(f"{i}.png", None) for i in range(40)]
-    results = [explain_cli.Result(np.zeros((2, 2, 3)), np.zeros((2, 2)), f"answer {i}") for i in range(40)]
+    pictures = [figures.Picture(f"{i}.png", None) for i in range(40)]
+    results = [figures.Result(np.zeros((2, 2, 3)), np.zeros((2, 2)), f"answer {i}") for i in range(40)]
     args = explain_cli._arguments(["--workdir", "x"])
-    explain_cli._write(run / "out", pictures, [make_classifier()], [results], args)
+    figures.write(run / "out", pictures, ["vit"], [results], args)
     grids = drawn[40::2]  # after a figure for each image, pages of overlays and of heat
     assert [len(rows) for rows, _, _ in grids] == [12, 2]
     assert grids[0][1][0] == ["0.png", "answer 0", "1.png", "answer 1", "2.png", "answer 2"]
     assert grids[1][1][-1] == ["39.png", "answer 39"] and len(grids[0][2]) == 6
     drawn.clear()
-    explain_cli._write(run / "out", pictures, [make_classifier()] * 2, [results] * 2, args)
+    figures.write(run / "out", pictures, ["a", "b"], [results] * 2, args)
     assert [len(rows[0]) for rows, _, _ in drawn[40:]] == [3] * 8
+
+
+def _explained(run, *words):
+    """Results of the two photos of the fixture."""
+    args = explain_cli._arguments(["--workdir", "x", *words])
+    photos = [figures.Picture(f"photo{i}", Image.open(run / f"photo{i}.png"), stem=f"photo{i}") for i in range(2)]
+    return explain_cli._explain(make_classifier(), photos, args), photos, args
+
+
+def test_every_method_of_grad_cam_is_a_method_of_the_command():
+    assert set(explain.METHODS) < set(maps.METHODS)
+    assert {name for name, method in maps.METHODS.items() if method.layer} == {*explain.CAM_METHODS, maps.PCA}
+
+
+def test_the_caption_says_whether_integrated_gradients_are_complete(run):
+    results, photos, _ = _explained(run, "--method", "integrated_gradients", "--passes", "24", "--class", "dog")
+    classifier = make_classifier()
+    images = np.stack([data.preprocess(photo.image, DATA_CONFIG) for photo in photos])
+    logits = [classifier.model.apply(classifier.variables, x)[:, 1] for x in (images, np.zeros_like(images))]
+    for result, rise in zip(results, logits[0] - logits[1], strict=True):
+        said = re.fullmatch(r"dog\n[\d.]+%\nsum (-?[\d.]+), logit's rise (-?[\d.]+)", result.text)
+        assert said and abs(float(said[2]) - rise) < 0.006 and abs(float(said[1]) - rise) < 0.03
+        assert result.map.min() == 0 and result.map.max() > 0.8  # enlarged by interpolation
+
+
+def test_scores_stand_beside_the_map_of_a_perturbation(run):
+    results, _, _ = _explained(run, "--method", "lime", "--passes", "40", "--scores")
+    for result in results:
+        said = result.text.split("\n")[2:]
+        assert [re.sub(r"-?[\d.]+", "N", line) for line in said] == [
+            "R² of the linear model N", "deletion N (random N)", "insertion N (random N)",
+        ]  # fmt: skip
+    again, _, _ = _explained(run, "--method", "lime", "--passes", "40")
+    np.testing.assert_array_equal([r.map for r in results], [r.map for r in again])
+
+
+def test_components_and_heads_are_drawn(run):
+    results, photos, args = _explained(run, "--method", "pca", "--fit", "all", "--layer", "patch_embed")
+    assert results[0].map.shape == (3, 112, 168) and re.search(r"\nvariance \d+%, \d+%, \d+%$", results[1].text)
+    figures.write(run / "pca", photos, ["vit"], [results], args)
+    stems = ("grid", "photo0", "photo1")  # and no page of heat
+    assert {p.name for p in (run / "pca").iterdir()} == {f"{s}.{suffix}" for s in stems for suffix in ("png", "pdf")}
+    results, photos, args = _explained(run, "--method", "attention_heads", "--block", "0")
+    assert results[0].map.shape == (2, 112, 168)
+    rows = figures._rows(photos[0], ["a", "b"], [results[0]] * 2, args)
+    assert [row.titles[1:] for row in rows] == [["head 0", "head 1"]] * 2
+    assert rows[1].titles[0].startswith("photo0\nb\n")
+    wide = figures._rows(photos[0], ["a"], [results[0]._replace(map=np.zeros((12, 112, 168)))], args)
+    assert [len(row.heats) for row in wide] == [7, 6] and wide[1].titles[-1] == "head 11"
+
+
+def test_heads_of_a_network_of_convolutions_are_refused(run, monkeypatch):
+    model = create_model("resnet18", num_classes=3, layers=(1,), channels=(8,), stem="cifar")
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 24, 3)))
+    classifier = inference.Classifier("resnet18", model, variables, ["cat", "dog", "eel"], DATA_CONFIG)
+    monkeypatch.setattr(inference, "from_run", lambda workdir: classifier)
+    with pytest.raises(UserError, match="ResNet has no such attention; expected .*VisionTransformer"):
+        explain_cli.run(["--workdir", str(run / "run"), str(run / "photo0.png"), "--method", "attention_heads"])
+    assert not (run / "run" / "explain").exists()
 
 
 def test_layers_are_listed_with_the_default(run, capsys):
@@ -144,8 +205,8 @@ def test_samples_are_spread_and_the_most_confused_pair_comes_first():
 
 
 def test_figures_never_share_a_name():
-    pictures = [explain_cli.Picture(name, None) for name in ("a", "a", "grid", "heat_2", "b c")]
-    assert explain_cli._stems(pictures) == ["a", "a-2", "grid-2", "heat_2-2", "b_c"]
+    pictures = [figures.Picture(name, None) for name in ("a", "a", "grid", "heat_2", "b c")]
+    assert figures._stems(pictures) == ["a", "a-2", "grid-2", "heat_2-2", "b_c"]
 
 
 @pytest.mark.parametrize(
@@ -164,6 +225,14 @@ def test_figures_never_share_a_name():
         (["--workdir", "RUN", "--samples", "4"], "the run has not finished"),
         (["--workdir", "RUN", "nothing.png"], "no file 'nothing.png'"),
         (["--workdir", "RUN", "PHOTO", "--method", "attention_rollout", "--class", "cat"], "has no layer and no class"),
+        (["--workdir", "RUN", "PHOTO", "--method", "lime", "--layer", "norm"], "lime has no layer; leave out --layer"),
+        (["--workdir", "RUN", "PHOTO", "--method", "pca", "--class", "cat"], "pca has no class; leave out --class"),
+        (["--workdir", "RUN", "PHOTO", "--method", "pca", "--scores"], "--scores means nothing to pca; .* gradcam"),
+        (["--workdir", "RUN", "PHOTO", "--passes", "9"], "--passes means nothing to gradcam; .* integrated_gradients"),
+        (["--workdir", "RUN", "PHOTO", "--block", "0"], "--block means nothing to gradcam; it is for attention_heads"),
+        (["--workdir", "RUN", "PHOTO", "--fit", "all"], "--fit means nothing to gradcam; it is for pca"),
+        (["--workdir", "RUN", "PHOTO", "--method", "attention_heads", "--block", "3"], "block 3 is out of range"),
+        (["--workdir", "RUN", "PHOTO", "--seed", "-1"], "--seed is -1"),
     ],
 )
 def test_mistakes_are_named(run, words, message):

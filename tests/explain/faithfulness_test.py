@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit.explain import faithfulness
-from tests.helpers.explained import VIT, make
+from tests.helpers.explained import VIT, Linear, make
 
 
 def test_cells_are_ordered_by_their_mean():
@@ -50,3 +50,35 @@ def test_two_photos_stand_side_by_side():
     found = faithfulness.side_by_side(left, right, (16, 24))
     chex.assert_shape(found, (16, 24, 3))
     assert (found[:, :12] == 200).all() and (found[:, 12:] == 30).all()
+
+
+def test_squares_divide_the_image_into_about_fourteen():
+    sizes = {(224, 224): 16, (32, 32): 2, (32, 48): 2, (28, 28): 2, (33, 47): 1, (256, 192): 16, (384, 384): 24}
+    assert {size: faithfulness.cell_of(size) for size in sizes} == sizes
+
+
+def test_the_scores_of_a_model_that_sees_one_square_only():
+    """Its probability is known at every step: the map of that square falls and rises at once, a chance one later."""
+    images = np.full((1, 28, 28, 1), 3.0, np.float32)
+    images[0, 4:6, 8:10] += np.array([[1, -1], [-1, 1]])[..., None]  # blurred, it is 3 as everything
+    spot = np.zeros((28, 28, 1, 2), np.float32)
+    spot[4:6, 8:10, 0, 1] = np.array([[1, -1], [-1, 1]])
+    model, variables = Linear(num_classes=2, in_channels=1), {"params": {"head": {"kernel": spot.reshape(784, 2)}}}
+    maps = np.zeros((1, 28, 28), np.float32)
+    maps[0, 4:6, 8:10] = 1
+    found = faithfulness.scores(model, variables, images, maps, 1)
+    high, low = 1 / (1 + np.exp(-4.0)), 0.5  # logits 4 and 0
+    blurred = faithfulness.blur(images)[0, 4:6, 8:10, 0]
+    begin = 1 / (1 + np.exp(-(blurred[0, 0] - blurred[0, 1] - blurred[1, 0] + blurred[1, 1])))
+    order = list(np.random.default_rng(0).permutation(196))
+    turn = order.index(2 * 14 + 4) // 14 + 1  # of 14 steps, the first after which the square is another
+    for area, start, end, at in (
+        (found.deletion, high, low, 1),
+        (found.insertion, begin, high, 1),
+        (found.random_deletion, high, low, turn),
+        (found.random_insertion, begin, high, turn),
+    ):
+        line = np.where(np.arange(15) < at, start, end)
+        np.testing.assert_allclose(area, [(line[1:] + line[:-1]).mean() / 2], rtol=1e-4)
+    several = faithfulness.scores(model, variables, images, maps, 0, several=True)
+    np.testing.assert_allclose(several.deletion, 0.5, rtol=1e-6)  # a sigmoid of the logit 0, whatever the other is

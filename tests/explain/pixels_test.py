@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxvit import explain
+from jaxvit.errors import UserError
 from tests.helpers.explained import RESNET, VIT, make
 
 
@@ -35,3 +36,21 @@ def test_pixel_methods_give_unit_maps(method):
     maps = explain.grad_cam(model, variables, images, method=method)
     chex.assert_shape(maps, images.shape[:3])
     chex.assert_trees_all_close((maps.min((1, 2)), maps.max((1, 2))), (jnp.zeros(3), jnp.ones(3)))
+
+
+def test_completeness_says_how_near_the_sum_comes():
+    model, variables, images = make(VIT)
+    logits = [np.asarray(model.apply(variables, x))[:, 1] for x in (images, np.full_like(images, 0.3))]
+    done = []
+    gaps = []
+    for steps in (1, 16):
+        found = explain.integrated_gradients(
+            model, variables, images, 1, steps=steps, baseline=0.3, progress=done.append
+        )
+        total, rise = explain.completeness(model, variables, images, found, 1, baseline=0.3)
+        np.testing.assert_allclose(rise, logits[0] - logits[1], atol=1e-4)
+        np.testing.assert_allclose(total, np.asarray(found).sum((1, 2, 3)), rtol=1e-4)
+        gaps.append(float(jnp.abs(total - rise).max()))
+    assert gaps[1] < 0.2 * gaps[0] and sum(done) == 3 * 17
+    with pytest.raises(UserError, match="steps=0; expected 1 or more"):
+        explain.integrated_gradients(model, variables, images, 1, steps=0)
