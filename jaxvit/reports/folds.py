@@ -10,6 +10,8 @@ from jaxvit.reports import numbers, tables
 from jaxvit.reports.blocks import Table
 from jaxvit.reports.runs import RunFiles
 
+POOLED = ("balanced_accuracy", "macro_f1")  # beside the accuracy, of all images together
+
 
 def fold(run: RunFiles) -> tuple[int, int] | None:
     """(i, k) of a run that tested on fold i of k; None for one that did not."""
@@ -50,8 +52,8 @@ def table(groups: Sequence[Sequence[RunFiles]]) -> Table | None:
     """A row for each list of two folds or more; None if there are none.
 
     "All images" is the accuracy over the test images of all folds together, each predicted by the run that did not
-    see it; its interval is Wilson's, of 95 %. Of several labels per image it is the mean average precision, without
-    an interval.
+    see it; its interval is Wilson's, of 95 %. Balanced accuracy and macro F1 are of all images together too. Of several
+    labels per image there is the mean average precision alone, without an interval: each fold has its own thresholds.
     """
     rows, raw = [], []
     for group in groups:
@@ -64,18 +66,22 @@ def table(groups: Sequence[Sequence[RunFiles]]) -> Table | None:
         low, high = (None, None) if whole.several else numbers.wilson(int(whole.correct.sum()), n)
         names = ", ".join(dict.fromkeys(run.label for run in group))
         interval = tables.ABSENT if low is None or high is None else f"{100 * low:.2f}–{100 * high:.2f} %"
+        pooled = {} if whole.several else tables.of_classes(whole)
+        of_classes = [pooled.get(name) for name in POOLED]
         rows.append(
             [names, f"{len(group)} of {k}", f"{100 * mean:.2f} ± {100 * sd:.2f} %", f"{100 * every:.2f} %"]  # type: ignore[operator]
-            + [interval, f"{n:,}"]
+            + [interval, f"{n:,}", *(tables.ABSENT if x is None else f"{100 * x:.2f} %" for x in of_classes)]
         )
-        raw.append([names, len(group), k, mean, sd, every, low, high, n])
+        raw.append([names, len(group), k, mean, sd, every, low, high, n, *of_classes])
     if not rows:
         return None
-    head = ["runs", "folds", "of", "mean", "sd", "all_images", "low", "high", "images"]
+    head = ["runs", "folds", "of", "mean", "sd", "all_images", "low", "high", "images", *POOLED]
     caption = (
         "Runs that differ only in their fold; ± is the standard deviation over folds (n − 1). For all images together, "
-        "each is predicted by the run that was not trained on it; the interval covers 95 %."
+        "each is predicted by the run that was not trained on it; the interval covers 95 %. Balanced accuracy and "
+        "macro F1 are those of all images together."
     )
     figure = "mAP" if groups[0][0].several else "top-1"
     columns = ["runs", "folds", f"{figure} of a fold", "all images", "interval", "images"]
+    columns += ["balanced accuracy", "macro F1"]
     return Table(columns, rows, caption, left=2, csv=("folds.csv", head, raw))

@@ -86,8 +86,10 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
             "confidence is too high\nexpected a validation split with some mistakes, for example a larger one"
         )
     if _total(_slopes, logits, labels) >= 0:
+        equal = "probabilities of 1/2" if labels.ndim == 2 else "equal probabilities"
         raise UserError(
-            f"no temperature can be fitted: the logits predict the {len(labels):,} images no better than chance"
+            f"no temperature can be fitted: on the {len(labels):,} images {equal} have a lower loss "
+            "than the logits at any temperature"
         )
     centred = logits if labels.ndim == 2 else logits - logits.mean(axis=-1, keepdims=True)
     scale = math.log(float(np.sqrt(np.mean(np.square(centred, dtype=np.float64)))))

@@ -12,6 +12,8 @@ from tests.helpers.fake_runs import write_run
 
 
 def test_folds_are_pooled(tmp_path):
+    from sklearn.metrics import balanced_accuracy_score, f1_score
+
     for i in (1, 2, 3):
         write_run(tmp_path / f"f{i}", n=40 + 4 * (i == 3), skill=float(i), data__fold=f"{i}/3")
         with np.load(tmp_path / f"f{i}" / "predictions.npz") as found:
@@ -28,6 +30,9 @@ def test_folds_are_pooled(tmp_path):
     with open(tmp_path / "out" / "folds.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert float(row["all_images"]) == pytest.approx(np.concatenate(hits).mean())
+    labels, said = (np.concatenate(x) for x in zip(*((run.labels, run.logits.argmax(-1)) for run in read), strict=True))
+    assert float(row["balanced_accuracy"]) == pytest.approx(balanced_accuracy_score(labels, said))
+    assert float(row["macro_f1"]) == pytest.approx(f1_score(labels, said, average="macro"))
     assert float(row["mean"]) == pytest.approx(np.mean([h.mean() for h in hits]))
     assert float(row["sd"]) == pytest.approx(np.std([h.mean() for h in hits], ddof=1))
     assert folds.table(folds.recipes(read[:1])) is None
