@@ -104,6 +104,8 @@ def _weights_data_config(config: Config) -> dict[str, Any] | None:
         return None
     if parts.pretrained_name(config.pretrained) is not None:
         return models.data_config(config.pretrained)
+    if pretrained.is_repository(config.pretrained):
+        pretrained.check_name(config.pretrained, config.model.name)
     return pretrained.stored_data_config(config.model.name, config.pretrained)
 
 

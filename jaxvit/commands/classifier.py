@@ -24,7 +24,7 @@ def add_options(parser: Parser) -> None:
         "--workdir", metavar="DIR", action=_Runs, help="a run: its best checkpoint and its preprocessing; several: "
         "the mean of their probabilities",
     )  # fmt: skip
-    parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
+    parser.add_argument("--model", metavar="NAME", help="or a timm name, or hf_hub:user/name@revision")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights (.safetensors, .npz); default: the hub")
     add_weights(parser)
     add_temperature(parser)

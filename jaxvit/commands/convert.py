@@ -25,7 +25,7 @@ def run(argv: list[str]) -> int:
     """Runs the command; returns the exit code."""
     parser = make_parser("convert", DESCRIPTION)
     parser.add_argument("--from", dest="workdir", metavar="WORKDIR", help="a run: its best checkpoint")
-    parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
+    parser.add_argument("--model", metavar="NAME", help="or a timm name, or hf_hub:user/name@revision")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights: a file or a directory; default: the hub")
     add_weights(parser)
     parser.add_argument(

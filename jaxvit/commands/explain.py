@@ -52,7 +52,7 @@ def run(argv: Sequence[str]) -> int:
 def _arguments(argv: list[str]) -> argparse.Namespace:
     parser = make_parser("explain", "Overlays that show what models look at: one figure per image, and grids of all.")
     parser.add_argument("--workdir", metavar="DIR", action="append", default=[], help="a run; may be given repeatedly")
-    parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
+    parser.add_argument("--model", metavar="NAME", help="or a timm name, or hf_hub:user/name@revision")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights (.safetensors, .npz); default: the hub")
     add_weights(parser)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="files or folders")

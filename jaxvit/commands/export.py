@@ -60,7 +60,7 @@ def run(argv: list[str]) -> int:
     parser = make_parser("export", DESCRIPTION)
     parser.add_argument("--format", choices=tuple(FILES), default="stablehlo", help="default: stablehlo")
     parser.add_argument("--workdir", metavar="DIR", help="a run: its best checkpoint")
-    parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag")
+    parser.add_argument("--model", metavar="NAME", help="or a timm name, or hf_hub:user/name@revision")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights: a file or a directory; default: the hub")
     add_weights(parser)
     add_temperature(parser)

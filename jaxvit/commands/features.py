@@ -24,7 +24,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--workdir", action="append", metavar="DIR", help="a run: its best checkpoint and preprocessing"
     )
-    parser.add_argument("--model", metavar="NAME", help="or a timm name, with or without tag; it needs no classifier")
+    parser.add_argument("--model", metavar="NAME", help="or a timm name, or hf_hub:user/name; no classifier needed")
     parser.add_argument("--checkpoint", metavar="FILE", help="its weights (.safetensors, .npz); default: the hub")
     add_weights(parser)
     parser.set_defaults(temperature=None)

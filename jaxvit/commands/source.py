@@ -65,7 +65,7 @@ def divided(temperature: float) -> list[tuple[str, str]]:
 def from_file(
     name: str | None, checkpoint: str | None, temperature: str | float | None = None, **changes: Any
 ) -> Source:
-    """A weight file, or the hub's where `checkpoint` is None; `changes` go to `pretrained.load`."""
+    """A weight file or a repository, or the hub's where `checkpoint` is None; `changes` go to `pretrained.load`."""
     by = 1.0 if temperature is None else confidence.requested(temperature, None)
     loaded = pretrained.load(name, checkpoint, **changes)
     variables = confidence.divide_logits(loaded.model, loaded.variables, by) if by != 1 else loaded.variables
@@ -77,7 +77,8 @@ def from_file(
     thresholds = inference.thresholds(loaded)
     if thresholds is not None:
         thresholds = at_temperature(thresholds, by)
-    return Source(loaded.name, loaded.model, variables, names, loaded.data_config, facts, None, thresholds, by)
+    licence = loaded.licence if any(map(pretrained.is_repository, (name, checkpoint))) else None
+    return Source(loaded.name, loaded.model, variables, names, loaded.data_config, facts, licence, thresholds, by)
 
 
 def check_choice(workdir: str | None, model: str | None, checkpoint: str | None, word: str) -> None:

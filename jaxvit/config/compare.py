@@ -19,10 +19,11 @@ def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
     """Returns the options whose values differ between a config and a run's resolved one, as "option: old -> new".
 
     The ranges of a search are not a property of a run, nor are the modules that register its parts. Weights
-    on the disk may bring model fields that are not given.
+    on the disk or in a repository may bring model fields that are not given.
     """
     new, old = flatten(to_dict(given)), flatten(to_dict(default())) | flatten(dict(resolved))  # words of later versions
-    brings = bool(new.get("pretrained")) and expand(new["pretrained"]).exists()
+    start = new.get("pretrained") or ""
+    brings = bool(start) and (start.startswith(("hf_hub:", "hf-hub:")) or expand(start).exists())
     out = []
     for word in sorted(new.keys() | old.keys()):
         left_open = word in DERIVED or word.startswith("model.") and brings

@@ -41,7 +41,8 @@ def default() -> Config:
     c.steps_per_dispatch = optional(int)
     # type of the computation: "float32", "bfloat16" (parameters stay float32) or "float64" (parameters too)
     c.dtype = "float32"
-    c.pretrained = optional(str)  # a timm name with its tag ("deit_tiny_patch16_224.fb_in1k") or a weight file
+    # a timm name with its tag ("deit_tiny_patch16_224.fb_in1k"), a repository (hf_hub:user/name) or a weight file
+    c.pretrained = optional(str)
     c.deterministic = False  # the same bits on every run on a GPU, by XLA's flags; a CPU or a TPU gives them anyway
     c.fast_dev_run = False  # two steps of everything, to see that all of it works
     c.lr_find = False  # a short run over rising learning rates instead of training: draws a curve and suggests a rate
@@ -129,7 +130,8 @@ def default() -> Config:
     c.loss.on_nan = "stop"
 
     c.distill = Options()
-    c.distill.teacher = optional(str)  # workdir of a run, a timm name or a weight file; None: no distillation
+    # workdir of a run, a timm name, a repository (hf_hub:user/name) or a weight file; None: no distillation
+    c.distill.teacher = optional(str)
     c.distill.model = optional(str)  # timm name of the teacher where the teacher is a weight file
     # "soft"; "hard" (the teacher's first choice); or "token" (hard, on DeiT's distillation token)
     c.distill.mode = "soft"

@@ -17,6 +17,7 @@ from jaxvit.build import checks, parts, resolve
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.inference.batches import probabilities
+from jaxvit.pretrained import timm_config
 from jaxvit.pretrained.saving import THRESHOLDS
 from jaxvit.runtime.paths import check_utf8, expand
 from jaxvit.workdir import run_files
@@ -96,23 +97,23 @@ def from_name(
 ) -> Classifier:
     """Returns a pretrained model by its timm name, with the weights of `checkpoint` (None: of the hub).
 
-    `weights` is "ema" or "raw" where the file holds both. With `features` a model without a classifier will do; it
-    has no class names then.
+    The name may be a repository, "hf_hub:user/name@revision". `weights` is "ema" or "raw" where the file holds both.
+    With `features` a model without a classifier will do; it has no class names then.
     """
     loaded = pretrained.load(name, checkpoint, weights=weights)
     model: Any = loaded.model
     if model.num_classes < 1 and not features:
         raise UserError(f"{name} from {loaded.checkpoint.path} has no classifier, only features")
     names = class_names(loaded) or [f"class {i}" for i in range(model.num_classes)]
-    return Classifier(name, model, loaded.variables, names, loaded.data_config, None, thresholds(loaded))
+    return Classifier(loaded.name, model, loaded.variables, names, loaded.data_config, None, thresholds(loaded))
 
 
 def class_names(loaded: pretrained.Loaded) -> list[str] | None:
     """Returns the names that a weight file records, else ImageNet's where there are 1,000 classes, else None."""
     count: int = getattr(loaded.model, "num_classes", 0)
-    names = loaded.checkpoint.config.get("label_names")
-    if isinstance(names, list) and len(names) == count > 0 and all(isinstance(name, str) for name in names):
-        return list(names)
+    names = timm_config.label_names(loaded.checkpoint.config)
+    if names is not None and len(names) == count > 0:
+        return names
     imagenet = [label for _, label in imagenet_classes()]
     return imagenet if count == len(imagenet) else None
 

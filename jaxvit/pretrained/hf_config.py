@@ -51,11 +51,14 @@ def fields(family: Family, config: Config, tensors: Mapping[str, np.ndarray]) ->
 def _value(word: str, value: Any) -> Any:
     if word != "hidden_act":
         return tuple(value) if isinstance(value, list) else value
-    if value not in ACTIVATIONS:
-        raise UserError(
-            f"config.json: hidden_act={value!r} is not supported; expected one of {', '.join(ACTIVATIONS)}."
-        )
-    return ACTIVATIONS[value]
+    return activation(value)
+
+
+def activation(word: Any) -> str:
+    """Our name of one of Transformers' activations. Raises UserError for one that is not here."""
+    if not isinstance(word, str) or word not in ACTIVATIONS:
+        raise UserError(f"config.json: hidden_act={word!r} is not supported; expected one of {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[word]
 
 
 def check_windows(family: Family, model: Any, tensors: Mapping[str, np.ndarray]) -> None:

@@ -5,6 +5,7 @@ import re
 import socket
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,19 +34,17 @@ def fetch(name: str, *, revision: str | None = None, cache_dir: str | Path | Non
     with contextlib.suppress(UserError):  # old repositories have none; our own table says the same
         download(info["hub"], "config.json", full, path.parent.name, cache_dir)
     found = files.read(path, source=f"{info['hub']}@{path.parent.name}")
-    _check(path, found.sha256)
+    check(path, found.sha256)
     return found
 
 
 def download(repo: str, filename: str, name: str, revision: str | None, cache_dir: str | Path | None) -> Path:
     """Returns the cached path of one file of a repository, `.../snapshots/COMMIT/FILE`."""
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.utils import logging
+    from huggingface_hub import constants
 
-    logging.set_verbosity_error()  # its warnings of every retry would bury the two lines below
     known = _is_known(constants.ENDPOINT)
     try:
-        return Path(hf_hub_download(repo, filename, revision=revision, cache_dir=cache_dir, local_files_only=not known))
+        return cached(repo, filename, revision, cache_dir)
     except Exception as error:  # the hub's client, its HTTP library and the disk each have their own exceptions
         address = f"{constants.ENDPOINT}/{repo}/resolve/{revision or 'main'}/{filename}"
         reason = (
@@ -57,7 +56,62 @@ def download(repo: str, filename: str, name: str, revision: str | None, cache_di
         ) from None
 
 
-def _check(path: Path, sha256: str) -> None:
+def cached(repo: str, filename: str, revision: str | None, cache_dir: str | Path | None) -> Path:
+    """As `download`, with the errors of the hub's client."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.utils import logging
+
+    logging.set_verbosity_error()  # its warnings of every retry would bury the two lines of an error
+    known = _is_known(constants.ENDPOINT)
+    return Path(hf_hub_download(repo, filename, revision=revision, cache_dir=cache_dir, local_files_only=not known))
+
+
+def is_offline() -> bool:
+    """Whether only the cache can be asked."""
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE or not _is_known(constants.ENDPOINT)
+
+
+@contextlib.contextmanager
+def plain_errors(place: str, revision: str | None) -> Iterator[None]:
+    """The errors of the hub's client about a repository as UserError; that a file is not in it stays the client's."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    login = "`hf auth login`"
+    try:
+        yield
+    except (UserError, EntryNotFoundError):
+        raise
+    except GatedRepoError:
+        repo = place.partition(":")[2]
+        raise UserError(
+            f"{place} is gated: its owner gives access on request.\nAsk at {constants.ENDPOINT}/{repo}, then {login}."
+        ) from None
+    except RepositoryNotFoundError:
+        raise UserError(
+            f"no repository {place} on {constants.ENDPOINT}, or it is private.\n"
+            f"Check the name; for a private one, log in first: {login}."
+        ) from None
+    except RevisionNotFoundError:
+        raise UserError(f"{place} has no revision {revision!r}; expected a branch, a tag or a commit of it.") from None
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code in (401, 403):
+            said = escape.message(str(error.server_message or error), 160)
+            raise UserError(f"the hub refuses {place}: {said}\nLog in with a token that may: {login}.") from None
+        raise UserError(f"{place}: {_reason(error)}") from None
+    except Exception as error:  # the hub's client, its HTTP library and the disk each have exceptions of their own
+        raise UserError(f"{place}: {_reason(error)}\nPass a local file instead: {HOW}") from None
+
+
+def check(path: Path, sha256: str) -> None:
     """Raises UserError where a cached file is not what the hub announced: large ones are stored under their SHA-256."""
     announced = path.resolve().name
     if re.fullmatch(r"[0-9a-f]{64}", announced) and announced != sha256:

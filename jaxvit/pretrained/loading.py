@@ -4,7 +4,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,28 @@ import flax.linen as nn
 import jax
 
 from jaxvit.errors import UserError
-from jaxvit.models.family import Family
+from jaxvit.models.family import Family, num_blocks
 from jaxvit.models.layouts import Layout
 from jaxvit.models.registry import create_model, family_of, model_fields, split_tag, tag_info
-from jaxvit.pretrained import adapt, files, foreign, hf_config, hub, identify, rules, timm_config, wrappers
+from jaxvit.pretrained import (
+    adapt,
+    files,
+    foreign,
+    hf_architecture,
+    hf_config,
+    hub,
+    identify,
+    repository,
+    rules,
+    timm_config,
+    wrappers,
+)
 from jaxvit.pretrained.convert import assemble, leave_out
 from jaxvit.runtime.paths import expand
 
 log = logging.getLogger("jaxvit")
 
+MAX_BLOCKS = 200  # of a repository's model; the deepest of timm's ResNets has 139
 METHODS = {"corners": adapt.CORNERS, "bilinear": adapt.BILINEAR}
 
 
@@ -52,11 +65,12 @@ def load_pretrained(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Returns (model, variables) of a timm name, from a local file or directory, or from the hub if None.
 
-    None means the checkpoint's own; another `num_classes` gives a fresh classifier, zero or "normal" (std 0.02) by
-    `head_init`, and 0 the pooled features; another `image_size` resamples position and bias tables, another
-    `in_channels` the first convolution. `weights` is "ema" (averaged) or "raw" where a file holds both; None takes the
-    averaged ones. Any other field of the model can be given. Changes are logged; `load` returns them. Raises UserError
-    when the file cannot be read or does not fit the model.
+    "hf_hub:user/name@revision", as name or checkpoint, is a repository in timm's or Transformers' layout. None means
+    the checkpoint's own; another `num_classes` gives a fresh classifier, zero or "normal" (std 0.02) by `head_init`,
+    and 0 the pooled features; another `image_size` resamples position and bias tables, another `in_channels` the first
+    convolution. `weights` is "ema" (averaged) or "raw" where a file holds both; None takes the averaged ones. Any other
+    field of the model can be given. Changes are logged; `load` returns them. Raises UserError when the file cannot be
+    read or does not fit the model.
     """
     loaded = load(
         name,
@@ -90,15 +104,15 @@ def load(
     if checkpoint is None and name is None:
         raise UserError("load_pretrained needs a model name, a checkpoint, or both.")
     wrappers.check(weights)
+    if repository.is_repository(name):
+        if checkpoint is not None:
+            raise UserError(f"{name!r} has weights of its own; a checkpoint goes with a timm name.")
+        name, checkpoint = None, name
     if name is not None:
         _check_words(name, fields, checkpoint_image_size)
     asked = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
     asked = {field: value for field, value in asked.items() if value is not None}
-    if checkpoint is None:
-        file = hub.fetch(str(name), revision=revision)
-    else:
-        room = partial(_most_bytes, name, checkpoint, asked | fields)
-        file = files.read(checkpoint, weights=weights, most_bytes=room)
+    file = _read(name, checkpoint, revision, weights, asked | fields)
     name = _agree(name, file)
     saved = timm_config.saved_fields(name, file.config)
     base = create_model(name, **(saved | fields | asked))
@@ -131,10 +145,35 @@ def load(
     hf_config.check_windows(family, model, file.tensors)
     for note in (notes := [*file.notes, *dropped, *notes]):
         log.info("%s: %s", name, note)
-    licence = tag_info(name).get("license") or ""
+    if repository.is_repository(checkpoint):  # a stranger's weights are not under the licence of the name's own
+        licence = timm_config.licence(file.config)
+    else:
+        licence = tag_info(name).get("license") or ""
     return Loaded(
         name, model, variables, file, timm_config.own_data_config(name, model, file.config), tuple(notes), licence
     )
+
+
+def _read(
+    name: str | None, checkpoint: Any, revision: str | None, weights: str | None, fields: dict[str, Any]
+) -> files.Checkpoint:
+    """The file that is asked for, with its config in timm's words."""
+    if checkpoint is None:
+        return hub.fetch(str(name), revision=revision)
+    if repository.is_repository(checkpoint):
+        return repository.read(checkpoint, name, revision=revision, weights=weights, most_bytes=_room)
+    room = partial(_most_bytes, name, checkpoint, fields)
+    file = files.read(checkpoint, weights=weights, most_bytes=room)
+    return replace(file, config=hf_architecture.complete(file.config, file.path.parent, name))
+
+
+def _room(name: str, config: Mapping[str, Any]) -> int:
+    """As `_most_bytes`, of a model and a stranger's config, for which no model without end is traced."""
+    model = create_model(name, **timm_config.saved_fields(name, config))
+    family = family_of(model)
+    if family.depth_field is not None and (blocks := num_blocks(family, model)) > MAX_BLOCKS:
+        raise UserError(f"config.json describes a {name} of {blocks} blocks; expected at most {MAX_BLOCKS}.")
+    return 4 * 8 * _count(rule.shape for rule in rules.rules_of(model))
 
 
 def _most_bytes(name: str | None, checkpoint: str | Path, fields: dict[str, Any]) -> int | None:
@@ -232,6 +271,10 @@ def _method(name: str, family: Family, layouts: Iterable[Layout]) -> tuple[str, 
 
 
 def stored_data_config(name: str, checkpoint: str | Path) -> dict[str, Any]:
-    """The preprocessing that local weights of the named model expect, without reading the weights."""
-    config = files.config_of(expand(checkpoint))
+    """The preprocessing that weights of the named model, local or in a repository, expect; they are not read."""
+    if repository.is_repository(checkpoint):
+        config = repository.read_config(str(checkpoint), name)
+    else:
+        path = expand(checkpoint)
+        config = hf_architecture.complete(files.config_of(path), path if path.is_dir() else path.parent, name)
     return timm_config.own_data_config(name, create_model(name, **timm_config.saved_fields(name, config)), config)

@@ -44,6 +44,24 @@ def own_sizes(config: Mapping[str, Any]) -> list[Any]:
     return [s[0] if isinstance(s, tuple) and s[0] == s[1] else s for s in good]
 
 
+def label_names(config: Mapping[str, Any]) -> list[str] | None:
+    """The names of the classes in order, from a list or a table of all numbers; None where there are none."""
+    cfg = config.get("pretrained_cfg")
+    found = config.get("label_names", cfg.get("label_names") if isinstance(cfg, Mapping) else None)
+    if isinstance(found, Mapping):
+        found = [found.get(str(i)) for i in range(len(found))]
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        return None
+    return [str(name) for name in found]
+
+
+def licence(config: Mapping[str, Any]) -> str:
+    """The licence that a config records of its weights, or ""."""
+    cfg = config.get("pretrained_cfg")
+    said = cfg.get("license") if isinstance(cfg, Mapping) else None
+    return said if isinstance(said, str) else ""
+
+
 def is_size(size: Any) -> bool:
     sides = size if isinstance(size, tuple) and len(size) == 2 else (size,)
     return all(type(side) is int and side > 0 for side in sides)

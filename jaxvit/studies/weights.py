@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from jaxvit import models
+from jaxvit import models, pretrained
 from jaxvit.build import parts
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
@@ -32,6 +32,9 @@ def place(config: Config, directory: str | None) -> None:
     """Lets `config.pretrained` name weights that are there; raises Missing, never leaves a row without them."""
     name = config.pretrained
     if name is None:
+        return
+    if pretrained.is_repository(name):
+        pretrained.stored_data_config(config.model.name, name)  # refuses one that is not there
         return
     if parts.pretrained_name(name) is None:  # a path
         if not expand(name).exists():

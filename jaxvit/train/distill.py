@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxvit import inference
+from jaxvit import inference, pretrained
 from jaxvit.build import parts
 from jaxvit.build.teacher import Teacher
 from jaxvit.errors import UserError
@@ -18,7 +18,7 @@ def load_teacher(teacher: str, model: str | None, class_names: list[str]) -> Tea
     """Loads a teacher for data with these classes.
 
     Args:
-      teacher: a run's workdir, a timm name with or without tag, or a weight file.
+      teacher: a run's workdir, a timm name with or without tag, a repository (hf_hub:user/name) or a weight file.
       model: the timm name where `teacher` is a weight file.
       class_names: of the student's data.
 
@@ -33,7 +33,7 @@ def load_teacher(teacher: str, model: str | None, class_names: list[str]) -> Tea
             wanted = "if it holds weights, set distill.model to their timm name"
             raise UserError(f"distill.teacher {teacher!r} is not a run's workdir; {wanted}")
         classifier = inference.from_name(model, teacher)
-    elif parts.pretrained_name(teacher) is not None:
+    elif parts.pretrained_name(teacher) is not None or pretrained.is_repository(teacher):
         classifier = inference.from_name(teacher)
     else:
         raise UserError(

@@ -146,7 +146,9 @@ def _check_without_data(config: Config) -> None:
     check_names(config, entries)
 
     def absent(value: str) -> bool:
-        return parts.pretrained_name(value) is None and not expand(value).exists()
+        return (
+            not pretrained.is_repository(value) and parts.pretrained_name(value) is None and not expand(value).exists()
+        )
 
     start, teacher = config.pretrained, config.distill.teacher
     if start is not None and absent(start):
