@@ -21,7 +21,7 @@ def test_without_a_network_the_answer_comes_at_once(tmp_path, monkeypatch):
         raise OSError(f"{host} not known")
 
     monkeypatch.setattr("socket.getaddrinfo", unknown)
-    with pytest.raises(UserError, match="no network, huggingface.co is unknown here\nPass a local file instead"):
+    with pytest.raises(UserError, match="no network, huggingface.co cannot be resolved\nPass a local file instead"):
         hub.fetch("resnet18.a1_in1k", cache_dir=tmp_path)
 
 
