@@ -199,6 +199,7 @@ COMMANDS = {
         "embeddings of images as a file; kNN, linear probe, the images nearest to a photo",
     ),
     "convert": (_module("convert"), "weights of any layout, or of a run, as the files that timm loads"),
+    "push": (_module("push"), "a run on the Hugging Face hub: weights, config and a model card"),
     "export": (_module("export"), "a model as StableHLO or safetensors, with its preprocessing"),
     "explain": (_module("explain"), "overlays that show what models look at, on files or a run's test images"),
     "plan": (_module("plan"), "compile a config for hardware that this machine does not have: memory, FLOPs, time"),

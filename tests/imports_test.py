@@ -116,6 +116,7 @@ TESTED_BY = {
     "ops/attention": "ops/cudnn_attention_test.py",
     "ops/macs": "models/macs_test.py",
     "reports/blocks": "reports/page_test.py",
+    "reports/card": "commands/push_test.py",
     "reports/confidence": "commands/trust_test.py",
     "reports/neighbours": "reports/deep_test.py",
     "reports/several": "train/several_test.py",

@@ -98,7 +98,7 @@ def _markdown_block(block: Block) -> str:
             return escape.markdown_code(block.text)
         return f"> {escape.markdown(block.text)}" if block.kind == "note" else escape.markdown(block.text)
     if isinstance(block, Table):
-        return _markdown_table(block)
+        return markdown_table(block)
     if isinstance(block, Figure):
         return f"![{escape.markdown(block.caption)}](figures/{block.name}.svg)"
     cells = [
@@ -113,7 +113,8 @@ def _markdown_block(block: Block) -> str:
     return "\n".join([f"{escape.markdown(block.caption)}\n", *("| " + " | ".join(row) + " |" for row in table)])
 
 
-def _markdown_table(table: Table) -> str:
+def markdown_table(table: Table) -> str:
+    """One table in Markdown, its cells escaped."""
     if not table.rows:  # for its CSV alone
         return ""
     rules = [":---" if i < table.left else "---:" for i in range(len(table.columns))]

@@ -5,7 +5,8 @@ Emulated, as the client of huggingface_hub calls it:
   the header X-Error-Code: RepoNotFound (with 401, as the hub says it of private ones too), RevisionNotFound,
   EntryNotFound, GatedRepo.
 - GET /api/models/USER/NAME/tree/REVISION and /api/models/USER/NAME: the files.
-- POST /api/repos/create, POST .../preupload/main ("lfs" for safetensors), POST .git/info/lfs/objects/batch,
+- POST /api/validate-yaml (accepted),
+  POST /api/repos/create, POST .../preupload/main ("lfs" for safetensors), POST .git/info/lfs/objects/batch,
   PUT of the content, POST .../commit/main (lines of JSON).
 """
 
@@ -114,6 +115,8 @@ class Handler(BaseHTTPRequestHandler):
         server.requests.append((self.command, path))
         if self.headers.get("Authorization") != f"Bearer {TOKEN}":
             return self.answer(401, {"error": "Invalid username or password."})
+        if path == "/api/validate-yaml":  # of the model card
+            return self.answer(200, {"errors": [], "warnings": []})
         if path == "/api/repos/create":
             said = json.loads(body)
             repo = f"{said.get('organization') or 'me'}/{said['name']}"

@@ -131,8 +131,8 @@ def test_a_download_that_is_not_what_the_hub_announced_is_refused(tmp_path):
     blob.write_bytes(b"weights")
     (tmp_path / "model.safetensors").symlink_to(blob)
     with pytest.raises(UserError, match="SHA-256"):
-        hub._check(tmp_path / "model.safetensors", files.sha256(blob))
+        hub.check(tmp_path / "model.safetensors", files.sha256(blob))
     right = blob.rename(blob.with_name(files.sha256(blob)))
     (tmp_path / "model.safetensors").unlink()
     (tmp_path / "model.safetensors").symlink_to(right)
-    hub._check(tmp_path / "model.safetensors", files.sha256(right))
+    hub.check(tmp_path / "model.safetensors", files.sha256(right))
