@@ -10,12 +10,15 @@ import numpy as np
 import optax
 import pytest
 
-from jaxvit import cli, data, inference, models, plugins
+import jaxvit
+from jaxvit import cli, data, inference, models, plugins, pretrained
 from jaxvit import config as config_lib
 from jaxvit.build import checks
 from jaxvit.build import parts as build_parts
 from jaxvit.data.augment import make_augment
 from jaxvit.errors import UserError
+from jaxvit.plan import facts
+from jaxvit.reports import pictures, runs
 from jaxvit.step.losses import make_loss
 from jaxvit.train import train_and_evaluate
 from jaxvit.workdir import resume
@@ -71,9 +74,19 @@ def test_seven_examples_train_and_are_found_again(tmp_path, parts, capsys):
     with forgotten():  # as in another process
         with pytest.raises(UserError, match="unknown model 'tiny_cnn'"):
             models.create_model("tiny_cnn")
+        (picture,) = pictures.augmented(runs.read_runs([run])[0])  # imports the modules by itself
+        assert "as the training step would change them" in picture.caption
         classifier = inference.from_run(run)
         assert inference.evaluate_split(classifier).metrics["calibration_error"] == pytest.approx(sum(gaps), abs=1e-6)
         assert "as the run in" in capsys.readouterr().err
+        assert facts.find(classifier.config).num_train == 54  # of a plan: the function is asked
+        with pytest.warns(UserWarning, match="timm has no field for 'tiny_cnn'"):
+            pretrained.save(
+                classifier.model, classifier.variables, tmp_path / "weights", label_names=classifier.class_names
+            )
+        model, variables = jaxvit.load_pretrained(None, tmp_path / "weights")
+        assert model == classifier.model.clone(dtype=model.dtype)
+        jax.tree.map(np.testing.assert_array_equal, variables, dict(classifier.variables))
     with forgotten():  # the same command without --import
         given = write_module(tmp_path, "given", "from jaxvit.config import default\nget_config = default\n")
         words = ["model.name=tiny_cnn", "data.name=stripes:120", "batch_size=20"]
@@ -185,7 +198,7 @@ def test_a_cell_may_be_run_again(parts):
         ({"loss__class_weights": "balanced"}, "the loss 'poly1' has no argument class_weights"),
         ({"augment__options__gama": 1.0}, "no augmentation 'gama' for augment.options; registered are gamma"),
         ({"early_stopping__metric": "calibration"}, "Did you mean 'calibration_error'"),
-        ({"optim__schedule__options__gamma": 1.0}, "optim.schedule.options.gamma is not read"),
+        ({"optim__schedule__options__gamma": 1.0}, "optim.schedule.options.gamma is ignored"),
         ({"optim__schedule__options__knees": 1.0}, "the schedule 'inverse_sqrt' has no option 'knees'"),
         ({"model__name": "tiny_cn"}, "Did you mean 'tiny_cnn'"),
         ({"data__name": "stripe"}, "Did you mean 'stripes'"),
@@ -274,5 +287,5 @@ def test_what_is_registered_in_a_script_is_said(tmp_path):
     assert config.imports == ("__main__",)
     (tmp_path / "config.json").write_text(json.dumps(config_lib.to_dict(config)))
     (tmp_path / "classes.json").write_text("[]")
-    with pytest.raises(UserError, match="parts that a script or notebook had registered: loss.name is 'poly1'"):
+    with pytest.raises(UserError, match="parts that a script or notebook registered: loss.name is 'poly1'"):
         inference.from_run(tmp_path)

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jaxvit import plugins
 from jaxvit.commands import export_onnx
 from jaxvit.commands.parser import add_target, add_temperature, add_weights, check_target, make_parser
 from jaxvit.errors import RunError, UserError
@@ -205,12 +206,13 @@ def check(
         warnings.warn(
             "the model's outputs are all zero (a fresh classifier?), so comparing them shows little", stacklevel=2
         )
-    made = _reload(form, directory, {n: batch for n, (batch, _) in inputs.items()})
+    own = plugins.modules_of([("model", given.name)]) if form == "safetensors" else ()  # the others need no class
+    made = _reload(form, directory, {n: batch for n, (batch, _) in inputs.items()}, own)
     worst = {n: float(np.abs(made[n] - wanted[n]).max() / (np.abs(wanted[n]).max() or 1)) for n in wanted}
     return worst, np.concatenate(list(made.values()))
 
 
-def _reload(form: str, directory: Path, images: dict[int, Any]) -> dict[int, Any]:
+def _reload(form: str, directory: Path, images: dict[int, Any], modules: tuple[str, ...] = ()) -> dict[int, Any]:
     import numpy as np
 
     given, made = directory.parent / "given.npz", directory.parent / "made.npz"
@@ -218,7 +220,8 @@ def _reload(form: str, directory: Path, images: dict[int, Any]) -> dict[int, Any
     # The package may have been found through the current directory alone.
     places = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": os.pathsep.join(filter(None, places))}
-    command = [sys.executable, "-c", RELOAD[form] + CALL, str(directory), str(given), str(made)]
+    code = f"from jaxvit import plugins\nplugins.use({modules!r})\n" if modules else ""
+    command = [sys.executable, "-c", code + RELOAD[form] + CALL, str(directory), str(given), str(made)]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]

@@ -69,9 +69,9 @@ def register_model(what: Any, *, variants: Mapping[str, Mapping[str, Any]] | Non
     return plugins.decorator(register, what, '@register_model("name")')
 
 
-_NEVER = r"(?!)"  # matches nothing
+_NEVER = r"(?!)"  # matches nothing; and no tensor is called "-"
 _NOTHING: dict[str, Any] = {
-    "stem": _NEVER, "blocks": (), "mark": _NEVER, "classifiers": {}, "first_conv": (), "small": lambda fields: {},
+    "stem": _NEVER, "blocks": (), "mark": _NEVER, "classifiers": {}, "first_conv": ("-",), "small": lambda fields: {},
 }  # fmt: skip
 _FIELDS = ("num_classes", "image_size", "in_channels", "dtype")
 

@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit.build.facts import Facts
+from jaxvit import plugins
+from jaxvit.build import parts
+from jaxvit.build.facts import Facts, of_dataset
 from jaxvit.config.default import Config
 from jaxvit.data.files import image_files
 from jaxvit.data.layout import read_layout, subfolders
@@ -45,6 +47,9 @@ def find(config: Config, num_classes: int | None = None, num_train: int | None =
     For data that are not on this machine and not known, the plan assumes those of ImageNet; the note says so.
     """
     kind, _, argument = str(config.data.name).partition(":")
+    if plugins.is_registered("data set", kind):  # only its function knows
+        found = of_dataset(parts.load_data(config))
+        return dataclasses.replace(found, num_train=num_train or found.num_train)
     several, why = False, "is not on this machine"
     known = KNOWN.get(argument.partition("/")[0] if kind == "tfds" else kind)
     if kind == "npz" and (expand(argument) / "train.npz").is_file():

@@ -96,8 +96,8 @@ def make_config(
         "fixed_input_size": family.fixed_input_size,
         **{field: _channels(value, model) if field in ("mean", "std") else value for field, value in data.items()},
         "num_classes": model.num_classes,
-        "first_conv": _there(model, family.first_conv)[0],
-        "classifier": heads if len(heads := _there(with_head, family.classifiers)) > 1 else heads[0],
+        "first_conv": next(iter(_there(model, family.first_conv)), None),
+        "classifier": heads if len(heads := _there(with_head, family.classifiers)) > 1 else next(iter(heads), None),
         "license": info.get("license") if licence is None else licence or None,
     }
     config: dict[str, Any] = {"architecture": split_tag(name)[0], "num_classes": model.num_classes}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxvit import plugins
 from jaxvit.errors import UserError
 from jaxvit.reports import numbers
 from jaxvit.reports.blocks import Block, Picture, Pictures, Table, Text
@@ -224,9 +225,16 @@ def augmented(run: RunFiles) -> list[Block]:
     if run.samples is None:
         return [Text(f"{run.label}: no samples.npz, so there are no augmented images to show.", "note")]
     words = {w.removeprefix("augment."): v for w, v in run.config.items() if w.startswith("augment.")}
+    own = {w.removeprefix("options."): words.pop(w) for w in list(words) if w.startswith("options.")}
+    try:
+        plugins.use_recorded(run.config.get("imports") or (), run.path)
+        operation = augment.make_augment({**words, "options": own})
+    except UserError as error:
+        said = str(error).splitlines()[0]
+        return [Text(f"{run.label}: its augmented images cannot be shown, because {said}", "note")]
     images = run.fixed_samples["image"]
     chosen = np.unique(np.linspace(0, len(images) - 1, 5).astype(int))
-    cells = augment.picture_grid(augment.make_augment(words), jax.random.key(0), images[chosen], DRAWS)
+    cells = augment.picture_grid(operation, jax.random.key(0), images[chosen], DRAWS)
     pictures = [Picture(to_png(cell)) for row in cells for cell in row]
     heads = ["image", *(f"draw {i + 1}" for i in range(DRAWS))]
     caption = f"{run.label}: test images as the training step would change them; images are mixed with each other."

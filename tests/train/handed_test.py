@@ -55,7 +55,7 @@ def test_the_page_trains_and_opens_its_run(tmp_path, monkeypatch, capsys):
         return train_and_evaluate(there["config"], workdir, given, there["model"], [there["StopWhenGood"]()])
 
     assert again() == final  # finished: nothing is done
-    with pytest.raises(UserError, match="another config .model.depth: 1 -> 2"):
+    with pytest.raises(UserError, match="model.depth: 1 -> 2"):
         train_and_evaluate(there["config"], workdir, {}, there["model"].clone(depth=2))
     (workdir / "summary.json").unlink()
     with pytest.raises(UserError, match="arrays has changed since the run"):
