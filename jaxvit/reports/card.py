@@ -48,7 +48,7 @@ def _text(
     classes = ", ".join(run.class_names[:100]) + (", ..." if len(run.class_names) > 100 else "")
     cfg = config["pretrained_cfg"]
     words = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation")
-    recipe = [[word, str(run.config[word])] for word in RECIPE if run.config.get(word) is not None]
+    recipe = [[word, _public(str(run.config[word]))] for word in RECIPE if run.config.get(word) is not None]
     parts = [
         "---\n" + yaml.safe_dump(head, sort_keys=False) + "---",
         f"# {escape.markdown(repo.rpartition('/')[2])}",
@@ -73,3 +73,10 @@ def _text(
         escape.markdown(licence or "Not stated by who published it; that of the data and of earlier weights applies."),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _public(value: str) -> str:
+    """A value without the directories of who trained: of a path the last part."""
+    return (
+        value if value.startswith(("hf_hub:", "hf-hub:")) else value.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    )

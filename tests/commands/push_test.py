@@ -10,6 +10,7 @@ import yaml
 from jaxvit import cli, train
 from jaxvit.inference import from_run
 from jaxvit.pretrained import export, load
+from jaxvit.reports import card
 from jaxvit.reports.numbers import wilson
 from tests.helpers import pretrained as helpers
 from tests.helpers import tiny_config, write_npz
@@ -29,14 +30,14 @@ def test_push(run, tmp_path, monkeypatch, capsys):
     dry = tmp_path / "dry"
     assert cli.main(["push", "--workdir", str(run), "--to", str(dry), "--dry-run"]) == 0
     assert {path.name for path in dry.iterdir()} == FILES
-    card = (dry / "README.md").read_text()
-    head = yaml.safe_load(card.split("---")[1])
+    text = (dry / "README.md").read_text()
+    head = yaml.safe_load(text.split("---")[1])
     assert head["pipeline_tag"] == "image-classification" and "license" not in head
     arrays = np.load(run / "predictions.npz")
     hits, count = int((arrays["logits"].argmax(-1) == arrays["labels"]).sum()), len(arrays["labels"])
     low, high = wilson(hits, count)
-    assert f"{100 * hits / count:.2f} % ({100 * low:.1f}–{100 * high:.1f})" in card
-    assert set(re.findall(r"\]\((\w+\.svg)\)", card)) == {"curves.svg", "confusion.svg"}
+    assert f"{100 * hits / count:.2f} % ({100 * low:.1f}–{100 * high:.1f})" in text
+    assert set(re.findall(r"\]\((\w+\.svg)\)", text)) == {"curves.svg", "confusion.svg"}
     with serving(tmp_path) as server:
         push = ["push", "--workdir", str(run), "--to", "me/mine"]
         assert cli.main(push) == 2 and "not logged in" in capsys.readouterr().err
@@ -55,6 +56,11 @@ def test_push(run, tmp_path, monkeypatch, capsys):
         loaded, ours = load("hf_hub:me/mine"), from_run(run)
         helpers.assert_same(export(loaded.model, loaded.variables), export(ours.model, ours.variables))
         assert json.loads(there["config.json"])["label_names"] == ours.class_names
+
+
+def test_no_path_of_the_machine_is_published():
+    assert card._public("/home/me/secret/w.safetensors") == "w.safetensors"
+    assert card._public("hf_hub:me/vit@v1") == "hf_hub:me/vit@v1" and card._public("0.001") == "0.001"
 
 
 @pytest.mark.parametrize(
