@@ -117,9 +117,10 @@ def load(
     saved = timm_config.saved_fields(name, file.config)
     base = create_model(name, **(saved | fields | asked))
     family = family_of(base)
+    told = hf_config.fields(family, file.config, file.tensors)
     _check_depth(family.depth_field, saved, file)
     _check_size(base, file, saved)
-    saved |= hf_config.fields(family, file.config, file.tensors)
+    saved |= told
     tensors, dropped = _timm_tensors(name, create_model(name, **(saved | fields | asked)), file, weights)
     own = adapt.facts(family, tensors)
     usual = saved.get("image_size", model_fields(name)["image_size"])

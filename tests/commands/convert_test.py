@@ -200,7 +200,7 @@ def test_a_pickle_is_never_run(tmp_path, capsys, monkeypatch, suffix, torch):
         (["--model", "resnet1", "--checkpoint", "GONE", "--to", "NEW"], "resnet18"),
         (["--model", "resnet18", "--checkpoint", "GONE", "--to", "NEW"], "no such weight file"),
         (["--checkpoint", "VIT", "--to", "FILE"], "is a file"),
-        (["--checkpoint", "VIT", "--to", ""], "no directory"),
+        (["--checkpoint", "VIT", "--to", ""], "argument --to"),
         (["--checkpoint", "VIT", "--to", "NEW", "--num-classes", "-1"], "whole number"),
         (["--checkpoint", "VIT", "--to", "NEW", "--image-size", "8x8x8"], "expected for example 224"),
         (["--checkpoint", "VIT", "--to", "NEW", "--image-size", "30"], "not divisible"),

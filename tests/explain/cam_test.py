@@ -189,7 +189,7 @@ def test_the_variables_get_no_new_collections():
     [
         ({"class_index": 5}, "class_index 5 is out of range; the model's classes are 0 to 4"),
         ({"class_index": -1}, "class_index -1 is out of range"),
-        ({"class_index": [0, 1]}, r"class_index is int64 \[2\]; expected an int or 3 of them"),
+        ({"class_index": [0, 1]}, r"class_index is int64 \[2\]; expected an int or 3"),
         ({"class_index": 1.5}, "class_index is float64"),
         ({"method": "grad-cam"}, "no method 'grad-cam'.*Did you mean 'gradcam'"),
         ({"layer": "blocks_1/norm3"}, "no layer 'blocks_1/norm3'.*'blocks_1/norm1'.*Did you mean"),
