@@ -23,7 +23,7 @@ def test_facts_come_from_headers_names_and_arguments(tmp_path):
     assert facts.find(config, num_classes=7).num_classes == 7
     unknown = facts.find(config)
     assert unknown.num_classes == 1000 and unknown.shape is None
-    assert unknown.note is not None and "folder:/nowhere is not here; assumed are photos, 1,000 classes" in unknown.note
+    assert unknown.note is not None and "the plan assumes photos, 1,000 classes" in unknown.note
 
 
 def test_facts_of_parquet_and_shards_come_from_their_labels(tmp_path):
