@@ -56,9 +56,9 @@ def prepare_runs(scratch: Path) -> tuple[Any, dict[str, Path], dict[str, Any]]:
     config = config_lib.from_mapping(words)
     prepare, ready = train.prepare, {}
 
-    def prepare_once(given: Any, workdir: Path) -> Any:
+    def prepare_once(given: Any, workdir: Path, **words: Any) -> Any:
         if not ready:
-            run, state = prepare(given, workdir)
+            run, state = prepare(given, workdir, **words)
             run.checkpoints.close()
             ready.update(run=run, state=jax.device_get(state), place=jax.tree.map(lambda x: x.sharding, state))
         state = jax.tree.map(lambda x, place: jnp.copy(jax.device_put(x, place)), ready["state"], ready["place"])

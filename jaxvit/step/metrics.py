@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit import plugins
-from jaxvit.config.checks import METRICS
 from jaxvit.errors import UserError
 from jaxvit.precision import full_float
 from jaxvit.step.losses import one_hot, softmax_cross_entropy
@@ -97,6 +96,8 @@ def register_metric(name: str, *, better: str = "max", several_labels: bool = Fa
         raise UserError(f"register_metric: better is {better!r}; expected 'max' or 'min'")
 
     def register(name: str, compute: Callable[..., Any]) -> None:
+        from jaxvit.config.checks import METRICS  # ml_collections, which a machine for benchmarks alone may lack
+
         plugins.options("metric", name, compute, 2, "(logits, labels) -> number")
         plugins.claim("metric", name, {*METRICS, *_USED}, compute)
         METRICS[name], OWN[name] = better, Own(compute, several_labels)

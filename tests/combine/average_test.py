@@ -129,7 +129,7 @@ class TestCommand:
             (["--average", "run0", "other"], "were trained on different data"),
             (["--average", "run0", "data"], "weight files need --model NAME"),
             (["--average", "run0", "gone"], "no run or weight file"),
-            (["--average", "run0", "near", "--num-classes", "2"], "--num-classes does not go with --average"),
+            (["--average", "run0", "near", "--num-classes", "2"], "--num-classes cannot be combined with --average"),
             (["--average", "run0", "near", "--soup", "run0", "near"], "one of --average and --soup"),
             (["--from", "run0", "--data", "digits"], "--data needs --average or --soup"),
         ],

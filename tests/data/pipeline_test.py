@@ -169,7 +169,7 @@ def test_data_that_went_away_end_the_run_and_a_few_do_not(kind):
     feed = make(split)
     assert sum(int(b["mask"].sum()) for b in feed.batches(np.arange(100), 10)) == 90
     gone |= {91, 92}
-    with pytest.raises(RunError, match="12 of 100 train images cannot be read any more, among them 0.jpg"):
+    with pytest.raises(RunError, match=r"12 of 100 train images .* 0\.jpg"):
         list(make(split).batches(np.arange(100), 10))
     allowed = make(split, max_unreadable=0.12)  # data.max_bad_fraction
     assert sum(int(b["mask"].sum()) for b in allowed.batches(np.arange(100), 10)) == 88

@@ -30,7 +30,7 @@ def test_odd_and_non_square_sizes(variables, size):
 
 
 def test_too_small_images_are_answered():
-    with pytest.raises(UserError, match="image 62x80 is too small for AlexNet; the least size is 63x63"):
+    with pytest.raises(UserError, match="62x80 .* 63x63"):
         jax.eval_shape(tiny().init, jax.random.key(0), images_of(62, 80))
 
 

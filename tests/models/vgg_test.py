@@ -120,7 +120,7 @@ def test_the_table_uses_fields_of_the_class():
 
 
 def test_too_small_images_are_answered():
-    with pytest.raises(UserError, match="image 3x16 is too small for VGG; the least size is 4x4"):
+    with pytest.raises(UserError, match="3x16 .* 4x4"):
         jax.eval_shape(tiny().init, jax.random.key(0), images_of(3, 16))
 
 

@@ -53,5 +53,5 @@ def test_plateau_scales_the_rate():
 
 
 def test_a_mode_against_the_metric_is_refused():
-    with pytest.raises(UserError, match="loss gets better towards its minimum"):
+    with pytest.raises(UserError, match=r"optim\.schedule\.mode is 'max'; loss .*minimum"):
         rules(schedule={"name": "plateau", "metric": "loss", "mode": "max"})

@@ -25,7 +25,7 @@ def test_a_short_run_reports_its_raw_weights_beside_the_average(tmp_path, capsys
     data = write_npz(tmp_path / "data", num_train=96)
     final = train.train_and_evaluate(tiny_config(data, ema__warmup=False, **words), tmp_path / "constant")
     said = capsys.readouterr().err
-    assert "ema.decay 0.9998 averages over 5,000 steps, training has 60" in said
+    assert "ema.decay 0.9998 averages over 5,000 steps, but training has 60" in said
     assert final["weights"] == "raw" and final["test/accuracy"] > 0.9
     assert final["test_raw/accuracy"] > final["test_average/accuracy"] + 0.3
     assert f"last weights: raw {final['test_raw/accuracy']:.2%}" in said

@@ -33,7 +33,7 @@ def test_a_resumed_run_draws_the_same_images(tmp_path, capsys):
     chex.assert_trees_all_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "cut"))
     assert again == whole and {"test/macro_f1", "test/balanced_accuracy", "test/nll"} <= whole.keys()
     said = capsys.readouterr().err
-    assert "classes are 12:1 apart" in said and "  balanced accuracy " in said and "macro F1" in said
+    assert "class sizes differ by 12:1" in said and "  balanced accuracy " in said and "macro F1" in said
     epochs = [line for line in lines(tmp_path / "whole") if "val/nll" in line]
     best = json.loads((tmp_path / "whole" / "summary.json").read_text())["best"]
     assert best["val/balanced_accuracy"] == max(line["val/balanced_accuracy"] for line in epochs)

@@ -186,7 +186,7 @@ class _Linear:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ({"loss__name": "cross_entropy"}, "has several labels per image, loss.name=cross_entropy takes one"),
+        ({"loss__name": "cross_entropy"}, "has several labels per image, loss.name=cross_entropy "),
         ({"loss__class_weights": "balanced"}, "loss.class_weights is set"),
         ({"data__sampling": "balanced"}, "data.sampling is set"),
         ({"loss__pos_weight": (1.0, 2.0)}, "loss.pos_weight has 2 numbers; "),

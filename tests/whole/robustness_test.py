@@ -84,7 +84,7 @@ def test_a_full_disk_ends_the_run_and_costs_nothing(tmp_path, data_name, no_new_
 
 def test_a_second_run_in_the_same_workdir_is_refused(tmp_path, data_name):
     (tmp_path / "run").mkdir()
-    with run_files.locked(tmp_path / "run"), pytest.raises(UserError, match="a run is under way"):
+    with run_files.locked(tmp_path / "run"), pytest.raises(UserError, match="another process .*choose another workdir"):
         train.train_and_evaluate(tiny_config(data_name), tmp_path / "run")
 
 

@@ -134,7 +134,7 @@ def test_nothing_intact_is_one_error(saved):
 def test_another_model_is_named(saved):
     checkpoints = Checkpoints(saved)
     other = {"params": {"b": {"kernel": np.zeros((4, 3), np.float32)}}, "step": jnp.int32(0)}
-    with pytest.raises(UserError, match="of another model: params/a/kernel"):
+    with pytest.raises(UserError, match="another model: params/a/kernel"):
         checkpoints.restore("last", other)
     checkpoints.close()
 
