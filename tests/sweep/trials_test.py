@@ -17,6 +17,7 @@ def given(tmp_path):
     return tiny_config(write_npz(tmp_path / "data"), sweep__ranges=(RATE, DECAY), num_epochs=3)
 
 
+@pytest.mark.slow
 def test_no_trial_is_stopped_in_its_warm_up(monkeypatch, given, tmp_path):
     pytest.importorskip("optuna")
     given.num_epochs, given.optim.schedule.warmup_epochs = 6, 2.5

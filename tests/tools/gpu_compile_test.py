@@ -4,12 +4,15 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from tests.helpers import ROOT
 
 WORDS = ["--model", "vit_tiny_patch16_224", "--field", "depth=1", "--field", "embed_dim=16", "--field", "num_heads=2",
          "--image-size", "32", "--batch-size", "2", "--compile-times", "none", "--seconds", "0.01"]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_bench_compiles_nothing_that_was_compiled_ahead(tmp_path):
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "",
                    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # fmt: skip

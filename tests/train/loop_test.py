@@ -52,7 +52,7 @@ def test_it_learns(tmp_path, data_name):
     assert final["test/accuracy"] > 0.9
 
 
-@pytest.mark.parametrize("after", [1, 4])
+@pytest.mark.parametrize("after", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_resume_equals_uninterrupted(tmp_path, data_name, after, monkeypatch):
     config = tiny_config(
         data_name, num_epochs=3, optim__learning_rate=1e-2, model__drop_path_rate=0.2, ema__decay=0.5,
