@@ -8,34 +8,19 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from jaxvit import cli
-from tests.helpers import write_npz
+from tests.helpers.cli_files import make_files
 from tests.helpers.commands import failed
 
 ROOT = Path(__file__).parents[1]
-TINY = """
-num_epochs: 1
-batch_size: 16
-model: {name: vit_tiny_patch16_224, patch_size: 4, embed_dim: 16, depth: 1, num_heads: 2}
-parallel: {num_devices: 1}
-"""
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """A directory with data, a config, a finished run, and files that are not what they should be."""
-    root = tmp_path_factory.mktemp("cli")
-    name = write_npz(root / "data")
-    (root / "run.yaml").write_text(TINY + f"data: {{name: 'npz:{root / 'data'}'}}\n")
-    assert name == f"npz:{root / 'data'}"
-    assert cli.main(["--config", str(root / "run.yaml"), "--workdir", str(root / "run")]) == 0
-    Image.fromarray(np.full((9, 12, 3), 200, np.uint8)).save(root / "photo.png")
-    (root / "text.jpg").write_text("no image")
-    (root / "nothing").mkdir()
+    root = make_files(tmp_path_factory.mktemp("cli"))
     for bad, text in {
         "unknown.yaml": "batchsize: 3", "broken.yaml": "model: [1,", "null.json": '{"seed": null}',
         "section.yaml": "optim: 3", "number.yaml": "model: {name: 3}", "list.yaml": "[1]", "broken.json": "{",

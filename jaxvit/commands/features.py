@@ -14,7 +14,7 @@ DESCRIPTION = """Pooled features (what the classifier reads) of a data set's ima
   %(prog)s --workdir runs/photos --out features.npz
   %(prog)s --model NAME --data folder:photos --out features.npz --knn 5 --probe --similar cat.jpg
 
-Started again after it was stopped, it goes on; where the file is whole, it is read in place of computing it."""
+Started again after a stop, it resumes; a complete file is read instead of computed again."""
 COLUMNS = ("method", "accuracy", "95 % interval", "training images", "test images", "features")
 
 
@@ -47,7 +47,7 @@ def run(argv: list[str]) -> int:
         metavar="PHOTO",
         help="the images nearest to it, as a PNG too",
     )
-    parser.add_argument("--top", type=positive, default=8, metavar="K", help="of them so many; default 8")
+    parser.add_argument("--top", type=positive, default=8, metavar="K", help="how many of them; default 8")
     args = parser.parse_args(argv)
     _check(args)
     from jaxvit import data
@@ -67,7 +67,7 @@ def run(argv: list[str]) -> int:
     if whole and feature_file.about(args.out) != {"key": key, "split": args.split}:
         raise UserError(f"{str(args.out)!r} holds something else than these features; another --out, or --force")
     with (
-        interrupt.owned(f"stopped; the same command goes on with {args.out}"),
+        interrupt.owned(f"stopped; the same command resumes with {args.out}"),
         feature_file.store(args.out, key) as store,
     ):
         if not whole:

@@ -112,7 +112,7 @@ def extract(classifier: Classifier, opened: OpenSplit, store: Store, batch_size:
         return table
     start = table.done // size
     if start:
-        err.print(f"{opened.name}: goes on after {start * size:,} of {n:,} images")
+        err.print(f"{opened.name}: resumes after {start * size:,} of {n:,} images")
     for i, (values, mask) in enumerate(compute(classifier, opened, size, start), start):
         table.put(i * size, values, mask)
     return table

@@ -81,3 +81,26 @@ def products(jaxpr):
             inner = getattr(value, "jaxpr", value)
             total += products(inner) if hasattr(inner, "eqns") else 0
     return total
+
+
+RESNET = {"layers": (1, 1), "channels": (4, 4), "block": "basic", "stem": "cifar", "drop_rate": 0.5}
+
+
+def resnet(freeze="none", remat=False, **gradient):
+    """State, compiled step and model of a ResNet with BatchNorm and dropout."""
+    model = create_model("resnet18", num_classes=3, image_size=8, remat=remat, **RESNET)
+    variables = init_variables(model, jax.random.key(0), (8, 8, 3))
+    trainable = optim.freeze_mask(variables["params"], freeze)
+    tx = optim.make_optimizer(variables["params"], name="sgd", schedule=0.1, trainable=trainable)
+    step = steps.make_train_step(
+        model=model,
+        pixels=steps.Pixels(to_float=make_to_float(3), normalise=lambda x: x, augment=make_augment({"flip": True})),
+        task=steps.Task(num_classes=3),
+        update=steps.Update(
+            tx=tx,
+            schedule=lambda step: jnp.float32(0.1),
+            trainable=trainable,
+            gradient=gradients.make_gradient(**gradient),
+        ),
+    )
+    return create_state(variables, tx, trainable, jax.random.key(1)), jax.jit(step), model

@@ -5,16 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxvit import inference, train
+from jaxvit import inference
 from jaxvit.errors import UserError
-from tests.helpers import tiny_config, write_npz
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    root = tmp_path_factory.mktemp("inference")
-    train.train_and_evaluate(tiny_config(write_npz(root / "data"), num_epochs=1), root / "run")
-    return root / "run"
 
 
 def write_images(folder, n=5):

@@ -5,13 +5,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxvit import create_model, optim
-from jaxvit.build.parts import make_to_float
-from jaxvit.data.augment.compose import make_augment
 from jaxvit.errors import UserError
-from jaxvit.step import gradients, steps
-from jaxvit.step.state import create_state, init_variables
-from tests.helpers.tiny_steps import batch, build
+from jaxvit.step import gradients
+from tests.helpers.tiny_steps import batch, build, resnet
 
 
 @pytest.mark.parametrize(
@@ -50,28 +46,6 @@ def test_m_sharpness_perturbs_each_part_alone():
     chex.assert_trees_all_close(jax.jit(step)(state, images)[0].params, got.params, atol=1e-6)
     with pytest.raises(UserError, match="do not divide"):
         gradients.make_gradient(accum_steps=2, perturbations=3, rho=0.1)
-
-
-RESNET = {"layers": (1, 1), "channels": (4, 4), "block": "basic", "stem": "cifar", "drop_rate": 0.5}
-
-
-def resnet(freeze="none", remat=False, **gradient):
-    model = create_model("resnet18", num_classes=3, image_size=8, remat=remat, **RESNET)
-    variables = init_variables(model, jax.random.key(0), (8, 8, 3))
-    trainable = optim.freeze_mask(variables["params"], freeze)
-    tx = optim.make_optimizer(variables["params"], name="sgd", schedule=0.1, trainable=trainable)
-    step = steps.make_train_step(
-        model=model,
-        pixels=steps.Pixels(to_float=make_to_float(3), normalise=lambda x: x, augment=make_augment({"flip": True})),
-        task=steps.Task(num_classes=3),
-        update=steps.Update(
-            tx=tx,
-            schedule=lambda step: jnp.float32(0.1),
-            trainable=trainable,
-            gradient=gradients.make_gradient(**gradient),
-        ),
-    )
-    return create_state(variables, tx, trainable, jax.random.key(1)), jax.jit(step), model
 
 
 def test_statistics_and_metrics_of_sam_come_from_the_clean_pass():

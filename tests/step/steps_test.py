@@ -7,13 +7,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxvit import create_model, optim
-from jaxvit.build.parts import make_to_float
 from jaxvit.data.augment.compose import make_augment
 from jaxvit.runtime import sharding
-from jaxvit.step import gradients, steps
-from jaxvit.step.state import create_state, init_variables
-from tests.helpers.tiny_steps import batch, build, products
+from jaxvit.step import steps
+from tests.helpers.tiny_steps import batch, build, products, resnet
 
 
 def test_golden_step():
@@ -66,28 +63,6 @@ def test_masked_examples_change_nothing():
     two, two_metrics = jax.jit(step)(state, big)
     chex.assert_trees_all_close(one.params, two.params, atol=1e-6)
     chex.assert_trees_all_close(one_metrics, two_metrics, rtol=1e-5)
-
-
-RESNET = {"layers": (1, 1), "channels": (4, 4), "block": "basic", "stem": "cifar", "drop_rate": 0.5}
-
-
-def resnet(freeze="none", remat=False, **gradient):
-    model = create_model("resnet18", num_classes=3, image_size=8, remat=remat, **RESNET)
-    variables = init_variables(model, jax.random.key(0), (8, 8, 3))
-    trainable = optim.freeze_mask(variables["params"], freeze)
-    tx = optim.make_optimizer(variables["params"], name="sgd", schedule=0.1, trainable=trainable)
-    step = steps.make_train_step(
-        model=model,
-        pixels=steps.Pixels(to_float=make_to_float(3), normalise=lambda x: x, augment=make_augment({"flip": True})),
-        task=steps.Task(num_classes=3),
-        update=steps.Update(
-            tx=tx,
-            schedule=lambda step: jnp.float32(0.1),
-            trainable=trainable,
-            gradient=gradients.make_gradient(**gradient),
-        ),
-    )
-    return create_state(variables, tx, trainable, jax.random.key(1)), jax.jit(step), model
 
 
 def test_frozen_norms_rest():
