@@ -109,6 +109,7 @@ TESTED_BY = {
     "confidence/unknown_images": "commands/trust_test.py",
     "data/files": "data/formats_test.py",
     "models/conv_checks": "models/resnet_test.py",
+    "models/hf_model": "pretrained/hf_architecture_test.py",
     "models/resnet_variants": "models/registry_test.py",
     "models/swin_variants": "models/registry_test.py",
     "models/vit_family": "optim/masks_test.py",

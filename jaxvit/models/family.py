@@ -13,6 +13,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
+from jaxvit.models.hf_model import HfModel
 from jaxvit.models.layers import to_pair
 from jaxvit.models.layouts import Layout
 from jaxvit.models.names import module_path
@@ -89,7 +90,8 @@ class Family:
     optional: tuple[tuple[str, str], ...] = ()  # variants whose files have a module that another pooling leaves out
     resampling: tuple[tuple[str, str], ...] = ()  # variants whose tables timm resamples "bilinear", or by "corners"
     branch_ends: str | None = None  # scales at the end of a residual branch: small in random weights
-    transformers_fields: Mapping[str, str] = field(default_factory=dict)  # word of Transformers' config.json -> field
+    transformers: Mapping[str, HfModel] = field(default_factory=dict)  # by `model_type` of Transformers' config.json
+    transformers_fields: Mapping[str, str] = field(default_factory=dict)  # word of that config -> field
     transformers_only: Fields = field(default_factory=dict)  # word -> the one value that gives timm's network
     timm_args: tuple[str, ...] = ()  # fields that timm's entry points take as arguments, with values JSON can hold
     takes_image_size: bool = False  # timm's `img_size`: patches or windows must fit it

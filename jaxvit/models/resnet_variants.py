@@ -11,6 +11,7 @@ from typing import Any
 from jaxvit.models.conv_checks import check_resnet
 from jaxvit.models.conv_layers import ANTI_ALIAS, NORMS
 from jaxvit.models.family import Family, Fields, Tap, Tensors
+from jaxvit.models.hf_model import Config, HfModel, wholes
 from jaxvit.models.layers import REMAT_CHOICES
 from jaxvit.models.layouts import Layout, Table
 from jaxvit.models.resnet import ATTENTIONS, BLOCKS, STEMS, ResNet
@@ -196,6 +197,13 @@ def _taps(model: ResNet) -> tuple[Tap, ...]:
     )
 
 
+def _transformers(config: Config) -> dict[str, Any]:
+    block = config.get("layer_type", "bottleneck")
+    widths = wholes(config, "hidden_sizes", [256, 512, 1024, 2048])
+    widths = [width // 4 if block == "bottleneck" else width for width in widths]
+    return {"block": block, "layers": config.get("depths", [3, 4, 6, 3]), "channels": widths}
+
+
 FAMILY = Family(
     name="resnet",
     model=ResNet,
@@ -227,6 +235,7 @@ FAMILY = Family(
     cifar_stem=("conv1", "maxpool"),
     taps=_taps,
     branch_ends=r"bn3\.weight$",
+    transformers={"resnet": HfModel("resnet50", _transformers, image_size=None)},
     transformers_only={"downsample_in_bottleneck": False, "downsample_in_first_stage": False, "hidden_act": "relu"},
     timm_args=(
         "layers",

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from jaxvit.models.family import MEGATRON, Family, Fields, Tap, patches_fit
+from jaxvit.models.hf_model import Config, HfModel
 from jaxvit.models.layers import REMAT_CHOICES, to_pair
 from jaxvit.models.layouts import HF_TRANSFORMER, Layout, Tensors, fuse_qkv
 from jaxvit.models.swin import CHOICES, NORM_EPS, SwinTransformer, check_fields
@@ -48,6 +49,18 @@ def _taps(model: SwinTransformer) -> tuple[Tap, ...]:
     return tuple(Tap(f"layers.{i}", d * 2**i, stride * 2**i, f"layers_{i}") for i in range(len(model.depths)))
 
 
+def _transformers(config: Config) -> dict[str, Any]:
+    return {
+        "patch_size": config.get("patch_size", 4),
+        "embed_dim": config.get("embed_dim", 96),
+        "depths": config.get("depths", [2, 2, 6, 2]),
+        "num_heads": config.get("num_heads", [3, 6, 12, 24]),
+        "window_size": config.get("window_size", 7),
+        "mlp_ratio": config.get("mlp_ratio", 4.0),
+        "qkv_bias": config.get("qkv_bias", True),
+    }
+
+
 FAMILY = Family(
     name="swin",
     model=SwinTransformer,
@@ -73,6 +86,7 @@ FAMILY = Family(
     ),
     fits=lambda tensors, fields: patches_fit(tensors.get("patch_embed.proj.weight"), fields),
     window_tables=r"^layers\.(\d+)\..*relative_position_bias_table$",
+    transformers={"swin": HfModel("swin_base_patch4_window7_224", _transformers)},
     transformers_fields={"num_heads": "num_heads"},
     transformers_only={"hidden_act": "gelu", "layer_norm_eps": NORM_EPS},
     timm_args=("patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "qkv_bias"),

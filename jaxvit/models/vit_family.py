@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxvit.models.family import MEGATRON, Family, Fields, Tap, Tensors, patches_fit
+from jaxvit.models.hf_model import Config, HfModel, mlp_ratio, transformer, whole
 from jaxvit.models.layers import REMAT_CHOICES, to_pair
 from jaxvit.models.vit import CHOICES, POOLS, VisionTransformer, check_fields
 from jaxvit.models.vit_layouts import LAYOUTS
-from jaxvit.models.vit_variants import VARIANTS
+from jaxvit.models.vit_variants import SWIGLU, VARIANTS
 from jaxvit.ops import attention
 
 # The norm through which all tokens enter the attention of a block; where it comes after the branches there is none.
@@ -72,6 +73,35 @@ def attention_runs(model: VisionTransformer, train: bool) -> str:
     return attention.chosen(q, q, q, model.attn_implementation)
 
 
+def _vit(config: Config) -> dict[str, Any]:
+    size, hidden = whole(config, "hidden_size", 768), whole(config, "intermediate_size", 3072)
+    return {**transformer(config), "patch_size": config.get("patch_size", 16), "mlp_ratio": mlp_ratio(size, hidden)}
+
+
+def _dinov2(config: Config) -> dict[str, Any]:
+    found = {**transformer(config), "norm_eps": config.get("layer_norm_eps", 1e-6)}
+    if config.get("use_swiglu_ffn"):  # as the giant has it, whatever hidden_act says
+        found |= SWIGLU
+    else:
+        found["mlp_ratio"] = float(whole(config, "mlp_ratio", 4))
+    return {**found, "patch_size": config.get("patch_size", 14)}
+
+
+NO_MEAN = {
+    "ForImageClassification": "classifies the class token joined to the mean of the patches, which no model here does; "
+    "expected the features alone (Dinov2Model)."
+}
+NO_TOKEN = {
+    "DeiTForImageClassification": "has a distillation token that no classifier reads, as no model here; "
+    "expected DeiTForImageClassificationWithTeacher."
+}
+TRANSFORMERS = {
+    "vit": HfModel("vit_base_patch16_224", _vit),
+    "deit": HfModel("deit_base_distilled_patch16_224", _vit, refused=NO_TOKEN),
+    "dinov2": HfModel("vit_base_patch14_dinov2", _dinov2, refused=NO_MEAN),
+    "dinov2_with_registers": HfModel("vit_base_patch14_reg4_dinov2", _dinov2, refused=NO_MEAN),
+}
+
 FAMILY = Family(
     name="vit",
     model=VisionTransformer,
@@ -97,6 +127,7 @@ FAMILY = Family(
     # The first releases of two RADIO models, timm says, were resized with their corners kept.
     resampling=((r"(base|huge)_patch16_radio_v3", "corners"), (r"^flexivit|_radio_", "bilinear")),
     branch_ends=r"\bgamma$",
+    transformers=TRANSFORMERS,
     transformers_fields={
         "hidden_act": "act_layer", "num_attention_heads": "num_heads", "layer_norm_eps": "norm_eps",
     },

@@ -51,7 +51,7 @@ _XP: Fields = {
     "qkv_bias": False,
     "qk_norm": True,
 }
-_SWIGLU: Fields = {"mlp_ratio": 5.33334, "mlp_layer": "swiglu_packed", "act_layer": "silu"}
+SWIGLU: Fields = {"mlp_ratio": 5.33334, "mlp_layer": "swiglu_packed", "act_layer": "silu"}
 _DINOV2_REG: Fields = {"init_values": 1e-5, "reg_tokens": 4, "no_embed_class": True}
 _TIPS: Fields = {"init_values": 1.0, "reg_tokens": 1, "no_embed_class": True}
 _AIM: Fields = {
@@ -159,19 +159,19 @@ VARIANTS: dict[str, Fields] = {
     "vit_small_patch14_dinov2": _vit(_SMALL, 14, 518, 0, init_values=1e-5),
     "vit_base_patch14_dinov2": _vit(_BASE, 14, 518, 0, init_values=1e-5),
     "vit_large_patch14_dinov2": _vit(_LARGE, 14, 518, 0, init_values=1e-5),
-    "vit_giant_patch14_dinov2": _vit(_GIANT2, 14, 518, 0, **_SWIGLU, init_values=1e-5),
+    "vit_giant_patch14_dinov2": _vit(_GIANT2, 14, 518, 0, **SWIGLU, init_values=1e-5),
     "vit_small_patch14_reg4_dinov2": _vit(_SMALL, 14, 518, 0, **_DINOV2_REG),
     "vit_base_patch14_reg4_dinov2": _vit(_BASE, 14, 518, 0, **_DINOV2_REG),
     "vit_large_patch14_reg4_dinov2": _vit(_LARGE, 14, 518, 0, **_DINOV2_REG),
     "vit_giant_patch14_reg4_dinov2": _vit(
-        _GIANT2, 14, 518, 0, **_SWIGLU, init_values=1e-5, reg_tokens=4, no_embed_class=True
+        _GIANT2, 14, 518, 0, **SWIGLU, init_values=1e-5, reg_tokens=4, no_embed_class=True
     ),
     # TIPS: Maninis et al., 2024
     "vit_base_patch14_reg1_tipsv2": _vit(_BASE, 14, 448, 0, **_TIPS),
     "vit_large_patch14_reg1_tipsv2": _vit(_LARGE, 14, 448, 0, **_TIPS),
     "vit_so400m_patch14_reg1_tipsv2": _vit(_SO400M, 14, 448, 0, **_TIPS, mlp_ratio=4304 / 1152),
     "vit_giant_patch14_reg1_tipsv2": _vit(
-        _GIANT2, 14, 448, 0, **_SWIGLU, init_values=1.0, reg_tokens=1, no_embed_class=True
+        _GIANT2, 14, 448, 0, **SWIGLU, init_values=1.0, reg_tokens=1, no_embed_class=True
     ),
     # Zhai et al., 2023; Tschannen et al., 2025; so400m: Alabdulmohsin et al., 2023
     "vit_base_patch32_siglip_256": _vit(_BASE, 32, 256, 0, **_SIGLIP, act_layer="gelu_tanh"),

@@ -7,21 +7,9 @@ import numpy as np
 
 from jaxvit.errors import UserError
 from jaxvit.models.family import Family
+from jaxvit.models.hf_model import Config, activation
 from jaxvit.models.layers import to_pair
 from jaxvit.models.windows import stage_windows
-
-Config = Mapping[str, Any]
-
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
 
 
 def is_layout(tensors: Mapping[str, Any]) -> bool:
@@ -52,13 +40,6 @@ def _value(word: str, value: Any) -> Any:
     if word != "hidden_act":
         return tuple(value) if isinstance(value, list) else value
     return activation(value)
-
-
-def activation(word: Any) -> str:
-    """Our name of one of Transformers' activations. Raises UserError for one that is not here."""
-    if not isinstance(word, str) or word not in ACTIVATIONS:
-        raise UserError(f"config.json: hidden_act={word!r} is not supported; expected one of {', '.join(ACTIVATIONS)}.")
-    return ACTIVATIONS[word]
 
 
 def check_windows(family: Family, model: Any, tensors: Mapping[str, np.ndarray]) -> None:
