@@ -1,5 +1,6 @@
-"""Data sets as arrays: a directory with `train.npz`, `test.npz` and, if wanted, `val.npz`."""
+"""Data sets as arrays: a directory with `train.npz`, `test.npz` and, if wanted, `val.npz` and `classes.txt`."""
 
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,15 +15,16 @@ from jaxvit.runtime.paths import expand
 MAX_CLASSES = 100_000  # a larger label is a mistake; its classifier would not fit the memory
 MAX_CHANNELS = 16  # more in the last place means [n, c, h, w]
 NAMES = ("class_names", "classes")  # arrays that may name the classes
+NAMES_FILES = ("classes.txt", "classes.json")  # and files next to them: a name a line, or a list of strings
 
 
 def load(path: str, to_train: bool = True) -> Source:
     """Reads `image` ([n, h, w, c] or [n, h, w]; uint8, or float in [0, 1]) and `label` of each split.
 
     `label` is int [n], or of several labels per image 0 or 1 for each class, [n, num_classes]. `classes` or
-    `class_names` (different strings [num_classes]) in train.npz names the classes; otherwise they are numbers: of one
-    label up to the largest train label, and some split must have the label 0. Classes without a training image are
-    noted.
+    `class_names` (different strings [num_classes]) in train.npz names the classes, or the file classes.txt or
+    classes.json in the directory; otherwise they are numbers: of one label up to the largest train label, and some
+    split must have the label 0. Classes without a training image are noted.
     """
     root = expand(path)
     if not root.is_dir():
@@ -31,7 +33,36 @@ def load(path: str, to_train: bool = True) -> Source:
     for name in ("train", "test"):
         if name not in files:
             raise UserError(f"npz:{path}: {name}.npz is missing; expected train.npz and test.npz.")
-    return _source({name: _read(file) for name, file in files.items()}, files, to_train)
+    arrays = {name: _read(file) for name, file in files.items()}
+    names = _names_file(root)
+    if names is not None:
+        stored = next((arrays["train"][key] for key in NAMES if key in arrays["train"]), None)
+        if stored is not None and stored.tolist() != names[1]:
+            raise UserError(f"{names[0]} and train.npz name different classes; expected one of the two, or the same.")
+        arrays["train"]["classes"] = np.asarray(names[1], np.str_)
+    return _source(arrays, files, to_train)
+
+
+def _names_file(root: Path) -> tuple[Path, list[str]] | None:
+    """(file, names) of the file that names the classes, if there is one."""
+    found = [root / name for name in NAMES_FILES if (root / name).is_file()]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise UserError(f"{root} has both {' and '.join(NAMES_FILES)}; expected one of them.")
+    file = found[0]
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        names = json.loads(text) if file.suffix == ".json" else [line.strip() for line in text.rstrip().splitlines()]
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{file}: cannot be read ({_first_line(error)}).") from None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and name.strip() for name in names):
+        expected = "a JSON list of strings" if file.suffix == ".json" else "a name on every line"
+        raise UserError(f"{file}: expected {expected}, the classes in the order of their labels.")
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise UserError(f"{file}: the class {twice!r} is named twice; expected different names.")
+    return file, names
 
 
 def of_arrays(given: Any, name: str, to_train: bool = True) -> Source:
@@ -218,7 +249,7 @@ def _check_against_train(file: Path, split: Split, train: Split, num_classes: in
         raise UserError(f"{file}: label has shape {list(split.labels.shape)}; expected [n] as in train.npz.")
     if split.labels.max() >= num_classes and split.labels.ndim == 1:
         raise UserError(
-            f"{file}: label {split.labels.max()}; expected 0 to {num_classes - 1} ({num_classes} classes by train.npz)."
+            f"{file}: label {split.labels.max()}; expected 0 to {num_classes - 1} ({num_classes} classes)."
             + (" The labels may begin at 1." if split.labels.max() == num_classes and split.labels.min() > 0 else "")
         )
     have, want = list(split.images.shape[1:]), list(train.images.shape[1:])

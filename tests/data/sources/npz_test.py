@@ -24,6 +24,50 @@ def test_npz_names_its_classes(tmp_path, key):
     assert data.class_names == ["cat", "dog", "emu"] and not data.several
 
 
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [("classes.txt", "\ufeffcat\r\nsea  dog\r\nému\r\n\r\n"), ("classes.json", '["cat", "sea  dog", "ému"]')],
+)
+def test_a_file_names_the_classes(tmp_path, file, text):
+    (tmp_path / file).write_bytes(text.encode())
+    name = _write(tmp_path)
+    assert load_dataset(name, val_fraction=0).class_names == ["cat", "sea  dog", "ému"]
+    assert load_dataset(name, val_fraction=0).fingerprint() != load_dataset(_write(_other(tmp_path))).fingerprint()
+    _write(tmp_path, {**_arrays(30), "class_names": np.array(["cat", "sea  dog", "ému"])})
+    assert load_dataset(name, val_fraction=0).class_names[2] == "ému"  # both, and both say the same
+    _write(tmp_path, {**_arrays(30), "class_names": np.array(["dog", "cat", "emu"])})
+    with pytest.raises(UserError, match=f"{file} and train.npz name different classes"):
+        load_dataset(name)
+
+
+def _other(directory):
+    (directory / "other").mkdir()
+    return directory / "other"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("classes.txt", b"cat\n\ndog\n", "a name on every line"),
+        ("classes.txt", b"", "a name on every line"),
+        ("classes.txt", b"cat\ndog\ncat\n", "'cat' is named twice"),
+        ("classes.txt", b"cat\ndog\n", "label 2; expected 0 to 1"),
+        ("classes.txt", b"\xff\xfe\n", "cannot be read"),
+        ("classes.json", b'{"0": "cat"}', "a JSON list of strings"),
+        ("classes.json", b"[0, 1, 2]", "a JSON list of strings"),
+        ("classes.json", b"[" * 100_000, "cannot be read"),
+    ],
+)
+def test_a_file_that_does_not_name_the_classes_is_refused(tmp_path, file, content, said):
+    (tmp_path / file).write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        load_dataset(_write(tmp_path))
+    (tmp_path / "classes.json").write_text('["a", "b", "c"]')
+    (tmp_path / "classes.txt").write_text("a\nb\nc")
+    with pytest.raises(UserError, match="has both classes.txt and classes.json"):
+        load_dataset(f"npz:{tmp_path}")
+
+
 def test_npz_is_read_as_stored(tmp_path):
     train, test = _arrays(30), _arrays()
     data = load_dataset(_write(tmp_path, train, test), val_fraction=0.2)
