@@ -144,10 +144,12 @@ def draw(
     parts.record_fields(config, model)
     shapes = _shapes(config, model) if variables is None else jax.tree.map(_shape, variables)
 
-    resident = frozenset(n for n, of in _bytes(config, facts).items() if of <= config.data.resident_mb * 2**20)
+    most, cropped = config.data.resident_mb * 2**20, facts.shape is None and parts.make_crop(config) is not None
+    kept = {name for name, size in _bytes(config, facts).items() if size <= most}
+    resident = frozenset(kept - {"train"} if cropped else kept)  # photos are cut anew in every epoch
     plain = config.augment.to_dict() == default().augment.to_dict()
     cached = teacher is not None and alone and plain and "train" in resident
-    pixels, task = _make_pixels(asked), _make_task(asked, facts, teacher, cached)
+    pixels, task = _make_pixels(asked, cropped), _make_task(asked, facts, teacher, cached)
     image_shape = (*config.data.image_size, config.model.in_channels)
     per_dispatch = batches.steps_per_dispatch(
         config.steps_per_dispatch,
@@ -184,12 +186,14 @@ def draw(
     )
 
 
-def _make_pixels(config: Config) -> steps.Pixels:
-    d = config.data
+def _make_pixels(config: Config, cropped: bool) -> steps.Pixels:
+    d, options = config.data, config.augment.to_dict()
+    if cropped:  # on the host
+        options |= {"random_resized_crop": None, "train_crop_mode": None}
     return steps.Pixels(
         to_float=parts.make_to_float(config.model.in_channels),
         normalise=parts.make_normalise(d.image_size, d.interpolation, d.mean, d.std),
-        augment=make_augment(config.augment.to_dict()),
+        augment=make_augment(options),
     )
 
 

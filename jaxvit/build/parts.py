@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxvit import data, models, plugins
 from jaxvit.config.default import Config
-from jaxvit.data import augment
+from jaxvit.data import augment, crops
 from jaxvit.errors import UserError
 from jaxvit.precision import full_float
 
@@ -96,8 +96,22 @@ def make_normalise(
     return normalise
 
 
-def make_feed(config: Config, split: data.Split, sharding: Any = None, crop_mode: str = "center") -> Any:
-    """Returns the batches of one split: on the device where it is small enough, else streamed."""
+def make_crop(config: Config) -> data.Crop | None:
+    """Returns what cuts photos to training images; None where their centre is resized once, and the device crops."""
+    options, size = config.augment.to_dict(), tuple(config.data.image_size)
+    draw = crops.make_draw(options, size, config.data.interpolation)
+    if draw is None or options["crop_from"] == "resized":
+        return None
+    return data.Crop(draw, size, len(config.data.mean))
+
+
+def make_feed(
+    config: Config, split: data.Split, sharding: Any = None, crop_mode: str = "center", *, to_train: bool = False
+) -> Any:
+    """Returns the batches of one split: on the device where it is small enough, else streamed.
+
+    `to_train`: photos are cropped at random where batches are asked for with draws.
+    """
     d = config.data
     transform = None
     if split.images is None:  # images of any size: to the model's on the host, as timm's evaluation does
@@ -114,6 +128,7 @@ def make_feed(config: Config, split: data.Split, sharding: Any = None, crop_mode
         sharding=sharding,
         resident_bytes=d.resident_mb * 2**20,
         max_unreadable=max(d.max_bad_fraction, data.MAX_UNREADABLE),
+        crop=make_crop(config) if to_train and split.images is None else None,
     )
 
 

@@ -51,6 +51,13 @@ def complete(config: Config, facts: Facts) -> Config:
     if config.augment.crop_padding >= min(size):
         raise UserError(f"augment.crop_padding is {config.augment.crop_padding}; images are {size[0]}x{size[1]} pixels")
 
+    mode = config.augment.train_crop_mode
+    if facts.shape is not None and mode not in (None, "rrc"):
+        raise UserError(
+            f"augment.train_crop_mode is {mode!r}, which crops photos; {d.name} has arrays of one size. "
+            "Expected rrc, or augment.crop_padding."
+        )
+
     mean, std = (d.mean, d.std) if d.mean is not None else (None, None)
     if (d.mean is None) != (d.std is None):
         raise UserError("data.mean and data.std must be set together; only one of them is set")

@@ -92,6 +92,15 @@ def default() -> Config:
     # (least, greatest) share of the area that a random crop keeps, as (0.08, 1.0)
     c.augment.random_resized_crop = optional(tuple)
     c.augment.crop_ratio = (3 / 4, 4 / 3)  # (least, greatest) width over height of random_resized_crop
+    # photos: how training images are cut from the original: "rrc" (random_resized_crop), "rkrc" or "rkrr" (timm's,
+    # which keep most of the photo) or "src" (DeiT III's: resize, pad by four pixels, random crop); None: rrc if
+    # augment.random_resized_crop is set, else the centre
+    c.augment.train_crop_mode = optional(str)
+    # photos: "random" (bilinear or bicubic for each image), or one method; None: data.interpolation
+    c.augment.train_interpolation = optional(str)
+    # photos: "original" crops on the host, from all of the pixels; "resized" crops on the device, from images of the
+    # model's size, which is coarser, and fast where the data set fits onto it
+    c.augment.crop_from = "original"
     c.augment.affine_degrees = 0.0  # rotates by at most this many degrees
     c.augment.affine_translate = 0.0  # shifts by at most this share of the side
     c.augment.affine_scale = (1.0, 1.0)  # (least, greatest) factor of a random change of size

@@ -108,6 +108,34 @@ def decode(path: str | Path | IO[bytes]) -> Image.Image:
         return to_rgb(upright(image, in_place=True))
 
 
+def decode_reduced(path: str | Path | IO[bytes], spare: Callable[[tuple[int, int]], float]) -> tuple[Image.Image, int]:
+    """As `decode`, but a JPEG at a half, a quarter or an eighth of its size where that is enough; and the divisor.
+
+    `spare` gets (h, w) of the upright image, once, and returns by how much it may shrink. The decoder of a JPEG then
+    computes fewer coefficients of each block. Raises one of DECODE_ERRORS.
+    """
+    with _opened(path) as image:
+        known, divisor = image.format in ("JPEG", "MPO"), 1
+        if known:
+            w, h = image.size
+            most = spare((w, h) if _orientation(image) in (5, 6, 7, 8) else (h, w))
+            wanted = next((d for d in (8, 4, 2) if d <= most), 1)
+            drafted = image.draft(None, (max(w // wanted, 1), max(h // wanted, 1))) if wanted > 1 else None
+            if drafted is not None:
+                divisor = round(w / drafted[1][2])
+        image.load()
+        image = to_rgb(upright(image, in_place=True))
+    if not known:
+        spare((image.height, image.width))
+    return image, divisor
+
+
+def _orientation(image: Image.Image) -> int:
+    with contextlib.suppress(*DECODE_ERRORS):
+        return image.getexif().get(ORIENTATION, 1)
+    return 1
+
+
 def check(path: str | Path | IO[bytes], *, full: bool) -> tuple[int, int]:
     """Returns (h, w) as stored; raises one of DECODE_ERRORS where the file would not decode.
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxvit.data.crops import Crop, Draws, generator
 from jaxvit.data.images import DECODE_ERRORS, in_threads
 from jaxvit.data.preprocess import make_transform
 from jaxvit.data.sampling import draw_images
@@ -99,12 +100,16 @@ class Resident:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def batches(self, order: np.ndarray, batch_size: int, *, start: int = 0, pad: bool = False) -> Iterator[Batch]:
+    def batches(
+        self, order: np.ndarray, batch_size: int, *, start: int = 0, pad: bool = False, draws: Draws | None = None
+    ) -> Iterator[Batch]:
         """Yields {"image": uint8 [b, h, w, c], "label", "mask": bool [b]} from batch `start` on.
 
         "label" is int32 [b], or of several labels per image uint8 [b, num_classes], 0 or 1.
-        `pad=True` fills the last batch up with mask False; `pad=False` drops it.
+        `pad=True` fills the last batch up with mask False; `pad=False` drops it. `draws` are not needed: what lies on
+        the device is cropped there.
         """
+        del draws
         for slots in self.slots(order, batch_size, start=start, pad=pad):
             yield self.batch(slots)
 
@@ -132,7 +137,8 @@ class Streamed:
     The order of the batches comes from `order` alone, so that a start at any batch continues as if uninterrupted.
     An example that cannot be read is tried once more and then masked; `unreadable` collects their positions. More than
     1 % of them is a RunError, before the batch that they are in: a drive that went away must not train on nothing.
-    Where the mesh of `sharding` spans several processes, each reads its own rows of every batch.
+    Where the mesh of `sharding` spans several processes, each reads its own rows of every batch. With `crop`, batches
+    that are asked for with draws are cut from the photos themselves; without draws, `transform` is applied.
     """
 
     kind = "streamed"
@@ -145,9 +151,10 @@ class Streamed:
         num_threads: int = 8,
         prefetch: int = 2,
         max_unreadable: float = MAX_UNREADABLE,
+        crop: Crop | None = None,
     ):
         self._max_unreadable = max_unreadable
-        self._split, self._transform, self._sharding = split, transform, sharding
+        self._split, self._transform, self._sharding, self._crop = split, transform, sharding, crop
         self._num_threads, self._prefetch = num_threads, prefetch
         self.unreadable: set[int] = set()
         self.image_shape = _first_readable(split, transform).shape
@@ -155,18 +162,27 @@ class Streamed:
     def __len__(self) -> int:
         return len(self._split)
 
-    def batches(self, order: np.ndarray, batch_size: int, *, start: int = 0, pad: bool = False) -> Iterator[Batch]:
-        """Yields the same batches as `Resident.batches`, placed on the device `prefetch` batches ahead."""
+    def batches(
+        self, order: np.ndarray, batch_size: int, *, start: int = 0, pad: bool = False, draws: Draws | None = None
+    ) -> Iterator[Batch]:
+        """Yields the same batches as `Resident.batches`, placed on the device `prefetch` batches ahead.
+
+        Where the feed crops, `draws` fix the crops; their positions are those of `order`.
+        """
         import grain.python as grain
 
         slots = _slots(order, batch_size, start, pad)
         if not len(slots):
             return
+        places, drawn = slots, None
+        if self._crop is not None and draws is not None:
+            places, drawn = _slots(draws.positions, batch_size, start, pad), (draws.seed, draws.epoch)
         if self._sharding is not None:  # what the devices of this process hold
-            slots = slots[:, local_rows(self._sharding, batch_size)]
+            own = local_rows(self._sharding, batch_size)
+            slots, places = slots[:, own], places[:, own]
         options = grain.ReadOptions(num_threads=self._num_threads, prefetch_buffer_size=4 * slots.shape[1])
-        source: Any = _Rows(slots.ravel())
-        examples = grain.MapDataset.source(source).map(self._example)
+        source: Any = _Rows(slots.ravel(), places.ravel())
+        examples = grain.MapDataset.source(source).map(partial(self._example, drawn=drawn))
         host = iter(examples.to_iter_dataset(options).batch(slots.shape[1], drop_remainder=True))
         ahead = collections.deque()
         for batch in host:
@@ -176,13 +192,17 @@ class Streamed:
                 yield ahead.popleft()
         yield from ahead
 
-    def _example(self, slot: int) -> dict[str, Any]:
+    def _example(self, row: tuple[int, int], drawn: tuple[int, int] | None) -> dict[str, Any]:
+        slot, place = row
         image = np.zeros(self.image_shape, np.uint8)
         if slot < 0:
             return {"image": image, "label": np.zeros_like(self._split.labels[0]), "mask": np.bool_(False)}
-        read = _read(self._split, self._transform, int(slot))
+        if drawn is None or self._crop is None:
+            read = _read(self._split, self._transform, slot)
+        else:
+            read = _cropped(self._split, self._crop, slot, (*drawn, place))
         if read is None:
-            self.unreadable.add(int(slot))
+            self.unreadable.add(slot)
         else:
             image = read
         return {"image": image, "label": self._split.labels[slot], "mask": np.bool_(read is not None)}
@@ -190,15 +210,16 @@ class Streamed:
 
 @dataclasses.dataclass(frozen=True)
 class _Rows:
-    """The slots as a source that grain can index."""
+    """The slots, and their places in the epoch, as a source that grain can index."""
 
     slots: np.ndarray
+    places: np.ndarray
 
     def __len__(self) -> int:
         return len(self.slots)
 
-    def __getitem__(self, i: int) -> int:
-        return int(self.slots[i])
+    def __getitem__(self, i: int) -> tuple[int, int]:
+        return int(self.slots[i]), int(self.places[i])
 
 
 def make_feed(
@@ -209,20 +230,22 @@ def make_feed(
     resident_bytes: int = 2**30,
     num_threads: int = 8,
     max_unreadable: float = MAX_UNREADABLE,
+    crop: Crop | None = None,
 ) -> Resident | Streamed:
     """Returns a feed over the split: Resident up to `resident_bytes` of uint8 images, else Streamed.
 
     `transform` is applied only if the split is not yet an array. `feed.kind` says which was chosen. A larger share
-    of images than `max_unreadable` that cannot be read is a RunError.
+    of images than `max_unreadable` that cannot be read is a RunError. A split that `crop` cuts anew in every epoch is
+    Streamed.
     """
     if split.images is not None:
         transform = None
         size = split.images.nbytes
     else:
         size = len(split) * math.prod(_first_readable(split, transform).shape) if len(split) else 0
-    if size <= resident_bytes:
+    if size <= resident_bytes and (crop is None or split.images is not None):
         return Resident(split, transform, sharding, max_unreadable)
-    return Streamed(split, transform, sharding, num_threads=num_threads, max_unreadable=max_unreadable)
+    return Streamed(split, transform, sharding, num_threads=num_threads, max_unreadable=max_unreadable, crop=crop)
 
 
 def _read(split: Split, transform: Callable | None, i: int) -> np.ndarray | None:
@@ -233,6 +256,18 @@ def _read(split: Split, transform: Callable | None, i: int) -> np.ndarray | None
         except DECODE_ERRORS:
             continue
         return np.asarray(example if transform is None else transform(example), np.uint8)
+    return None
+
+
+def _cropped(split: Split, crop: Crop, i: int, draw: tuple[int, int, int]) -> np.ndarray | None:
+    """As `_read`, a crop uint8 [h, w, c] that is fixed by (seed, epoch, position)."""
+    for _ in range(2):
+        try:
+            if split.file is not None:
+                return crop.of_file(generator(*draw), split.file(i))
+            return crop(generator(*draw), split.read(i))
+        except DECODE_ERRORS:
+            continue
     return None
 
 

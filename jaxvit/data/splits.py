@@ -26,6 +26,7 @@ class Split:
       images: uint8 [n, h, w, c] where the split already is an array.
       names: file names, or a data set's own identifiers, if there are any.
       stored: what `index` counts in: the split or file that the data set stores the examples in.
+      file: i -> the path, or the open file, that holds the i-th example, where it is an image file.
       groups: int64 [n], examples that belong together and are never divided over splits, where the data say so.
     """
 
@@ -37,6 +38,7 @@ class Split:
     names: list[str] | None = None
     stored: str = ""
     groups: np.ndarray | None = None
+    file: Callable[[int], Any] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,8 +60,14 @@ class Split:
         known = {"index": self.index[positions], "names": names, "stored": self.stored or self.name, "groups": groups}
         if self.images is not None:
             return from_arrays(name or self.name, self.images[positions], self.labels[positions], **known)
-        read = self.read
-        return Split(name or self.name, self.labels[positions], read=lambda i: read(int(positions[i])), **known)
+        read, file = self.read, self.file
+        return Split(
+            name or self.name,
+            self.labels[positions],
+            read=lambda i: read(int(positions[i])),
+            file=None if file is None else lambda i: file(int(positions[i])),
+            **known,
+        )
 
     def image_names(self, positions: Iterable[int] | None = None) -> np.ndarray:
         """Returns what each example is found by, str [k]: its file's name, or its place as "test.npz[30]"."""

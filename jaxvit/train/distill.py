@@ -58,8 +58,11 @@ class TaughtFeed:
     def __len__(self) -> int:
         return len(self._feed)
 
-    def batches(self, order: np.ndarray, batch_size: int, *, start: int = 0, pad: bool = False) -> Iterator[dict]:
+    def batches(
+        self, order: np.ndarray, batch_size: int, *, start: int = 0, pad: bool = False, draws: Any = None
+    ) -> Iterator[dict]:
         """As those of the feed; no padding."""
+        del draws  # the teacher has answered for images as they are
         if pad:
             raise ValueError("a feed with teacher logits is for training, which does not pad")
         for i, batch in enumerate(self._feed.batches(order, batch_size, start=start), start):

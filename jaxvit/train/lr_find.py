@@ -46,7 +46,7 @@ def find(config: Config, workdir: Path, dataset: Any = None) -> dict[str, Any]:
     try:
         with bar("learning rates", STEPS) as meter:
             for epoch in range(epochs):
-                for batch in run.feeds["train"].batches(run.order(epoch), run.batches.size):
+                for batch in run.batches_of(epoch):
                     state, found = run.take_step(len(rates), state, batch)
                     rates.append(float(found["learning_rate"]))
                     losses.append(float(found["loss"]))

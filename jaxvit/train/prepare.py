@@ -69,7 +69,7 @@ def prepare(
         variables = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
     variables = jax.device_get(variables)
     feeds = {
-        split.name: parts.make_feed(blueprint.config, split, blueprint.placed)
+        split.name: parts.make_feed(blueprint.config, split, blueprint.placed, to_train=split.name == "train")
         for split in (dataset.train, dataset.val, dataset.test)
         if len(split)
     }

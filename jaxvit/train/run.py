@@ -94,14 +94,21 @@ class Run:
         )
         return order[: batches.steps_per_epoch * batches.size]
 
+    def batches_of(self, epoch: int, order: np.ndarray | None = None, start: int = 0) -> Iterator[Any]:
+        """The batches of an epoch from its step `start` on; `order` is that of the epoch where None."""
+        order = self.order(epoch) if order is None else order
+        positions, size = np.arange(len(order)), self.batches.size
+        if self.blueprint.mapped:
+            order, positions = (sharding.dealt(x, size, self.blueprint.mesh) for x in (order, positions))
+        draws = data.Draws(self.options.seed, epoch, positions)
+        return self.feeds["train"].batches(order, size, start=start, draws=draws)
+
     def dispatches(self, order: np.ndarray, epoch: int, start: int) -> Iterator[tuple[int, Any]]:
         """Yields (number of steps, what `take_step` takes) for the rest of an epoch, from its step `start` on."""
-        feed, size, first = self.feeds["train"], self.batches.size, epoch * self.batches.steps_per_epoch
-        if self.blueprint.mapped:
-            order = sharding.dealt(order, size, self.blueprint.mesh)
         if self.batches.per_dispatch == 1:
-            yield from ((1, batch) for batch in feed.batches(order, size, start=start))
+            yield from ((1, batch) for batch in self.batches_of(epoch, order, start))
             return
+        feed, size, first = self.feeds["train"], self.batches.size, epoch * self.batches.steps_per_epoch
         last, every = first + len(order) // size, self.options.saving.every_steps
         counts = multi_step.plan(first + start, last, self.batches.per_dispatch, every, self.blueprint.is_sharp)
         yield from multi_step.batches(feed, order, size, start, counts)

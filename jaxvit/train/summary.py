@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from jaxvit import optim, tree
-from jaxvit.build import class_balance
+from jaxvit.build import class_balance, parts
 from jaxvit.config import checks
 from jaxvit.models.macs import count_macs
 from jaxvit.runtime import console, machine, sharding, streams
@@ -46,6 +46,8 @@ def print_header(run: Run, state: TrainState) -> None:
     facts, resident = run.blueprint.facts, run.blueprint.resident
     kinds = {"resident" if name in resident else "streamed" for name in facts.sizes()}
     err.print(f"data   {config.data.name}: {sizes}; {len(dataset.class_names)} classes ({' and '.join(sorted(kinds))})")
+    if facts.shape is None and parts.make_crop(config) is not None:
+        err.print(f"       training crops are cut from the original photos ({config.augment.train_crop_mode or 'rrc'})")
     for line in [] if facts.several else class_balance.describe(config, facts, dataset.class_names):
         err.print(f"       {line}")
     macs = count_macs(run.blueprint.model, (h, w, channels))

@@ -3,10 +3,14 @@
 import json
 import re
 
+import jax
 import numpy as np
 import pytest
+from PIL import Image
 
+from jaxvit.data import crops
 from jaxvit.errors import UserError
+from jaxvit.runtime import sharding
 from jaxvit.train import loop as train
 from jaxvit.train.prepare import prepare
 from tests.helpers import tiny_config, write_npz
@@ -27,6 +31,44 @@ def test_one_program_for_training_and_one_for_evaluation(tmp_path, data_name):
     run.checkpoints.close()
     assert run.phase.train_steps[False]._cache_size() == run.blueprint.eval_step._cache_size() == 1
     json.dumps(run.compile_seconds)
+
+
+def folder(path):
+    """Photos of two classes, 24 x 32 pixels."""
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        file = path / ("train", "train", "test")[i % 3] / "ab"[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (24, 32, 3), np.uint8)).save(file)
+    return f"folder:{path}"
+
+
+def test_photos_are_cut_from_the_original_and_alike_on_any_devices(tmp_path):
+    photos = folder(tmp_path / "photos")
+    known = {
+        "batch_size": 4, "data__image_size": 8, "data__val_fraction": 0.0, "augment__random_resized_crop": (0.1, 0.3),
+        "augment__flip": False, "augment__crop_padding": 0,
+    }  # fmt: skip
+
+    def epoch(**options):
+        run, _ = prepare(tiny_config(photos, **known | options), tmp_path)
+        run.checkpoints.close()
+        found = [jax.tree.map(np.asarray, dict(batch)) for _, batch in run.dispatches(run.order(1), 1, 0)]
+        return run, np.concatenate([batch["image"] for batch in found])
+
+    run, one = epoch(parallel__num_devices=1)
+    assert run.feeds["train"].kind == "streamed" and run.feeds["test"].kind == "resident"
+    targets = np.zeros((16, 2))
+    assert run.blueprint.pixels.augment(jax.random.key(0), one, targets)[0] is one  # nothing is left for the device
+    photo = run.dataset.train.read(int(run.order(1)[5]))
+    cut, *_ = crops.resized_crop(crops.generator(run.options.seed, 1, 5), (24, 32), (8, 8), (0.1, 0.3), (3 / 4, 4 / 3))
+    top, left, h, w = cut
+    expected = photo.crop((left, top, left + w, top + h)).resize((8, 8), 3)  # bicubic
+    np.testing.assert_array_equal(one[5], np.asarray(expected))
+    np.testing.assert_array_equal(epoch(parallel__num_devices=2)[1], one)
+    mapped, pmap = epoch(parallel__num_devices=2, parallel__mode="pmap")
+    np.testing.assert_array_equal(pmap, one[sharding.dealt(np.arange(16), 4, mapped.blueprint.mesh)])
+    assert epoch(augment__crop_from="resized")[0].feeds["train"].kind == "resident"
 
 
 BAD = [
@@ -57,6 +99,8 @@ BAD = [
     ({"optim__mu_dtype": "int8"}, "mu_dtype is 'int8'"),
     ({"augment__mixup_alpha": -1.0}, "augment.mixup_alpha is -1.0"),
     ({"augment__repeated": 17}, "augment.repeated is 17; a batch has 16 images"),
+    ({"augment__train_crop_mode": "src"}, "which crops photos"),
+    ({"augment__train_crop_mode": "crop"}, "expected one of rrc"),
     ({"augment__policy": "randaugmnt"}, "augment.policy is 'randaugmnt'"),
     ({"distill__alpha": -0.5}, "distill.alpha is -0.5"),
     ({"loss__on_nan": "ignore"}, "loss.on_nan is 'ignore'"),

@@ -18,6 +18,7 @@ from jaxvit.data.augment.colour import luma, random_jitter
 from jaxvit.data.augment.geometry import random_affine, random_crop, random_flip, random_resized_crop
 from jaxvit.data.augment.mix import mix, random_erasing
 from jaxvit.data.augment.policies import POLICIES
+from jaxvit.data.crops import MODES
 from jaxvit.errors import UserError, suggest
 
 # timm's words -> jax.image's. Bicubic: Keys' a is -0.5 in both Pillow and jax.image.
@@ -108,6 +109,11 @@ WORDS: dict[str, Word] = {
     "crop_padding": Word(0, _whole(0), "a whole number of pixels, 0 for none"),
     "random_resized_crop": Word(None, _pair(0, 1), "the least and greatest share of the area, such as (0.08, 1.0)"),
     "crop_ratio": Word((3 / 4, 4 / 3), _pair(0, _INF), "the least and greatest width / height, such as (0.75, 1.333)"),
+    "train_crop_mode": Word(None, lambda v: v is None or v in MODES, f"one of {', '.join(MODES)}"),
+    "train_interpolation": Word(
+        None, lambda v: v is None or v in ("random", *RESIZE_METHODS), f"one of random, {', '.join(RESIZE_METHODS)}"
+    ),
+    "crop_from": Word("original", lambda v: v in ("original", "resized"), "original or resized"),
     "affine_degrees": _number_word(0.0, 0, 180, "0 to 180 degrees"),
     "affine_translate": _number_word(0.0, 0, 1, "0 to 1, a share of the side"),
     "affine_scale": Word((1.0, 1.0), _pair(0, _INF), "the least and greatest factor, such as (0.9, 1.1)"),
@@ -168,8 +174,9 @@ def _flip(o: dict) -> Operation | None:
 
 
 def _resized_crop(o: dict) -> Operation | None:
-    scale = o["random_resized_crop"]
-    return _of_images(scale, lambda key, images: random_resized_crop(key, images, scale, o["crop_ratio"]))
+    scale = o["random_resized_crop"] or (0.08, 1.0)
+    on = o["random_resized_crop"] or o["train_crop_mode"] == "rrc"
+    return _of_images(on, lambda key, images: random_resized_crop(key, images, scale, o["crop_ratio"]))
 
 
 def _affine(o: dict) -> Operation | None:

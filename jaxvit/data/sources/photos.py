@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image
 
 from jaxvit.data.files import MAX_BAD, few, write_skipped
 from jaxvit.data.images import DECODE_ERRORS, check, decode, in_threads, reason
@@ -78,11 +77,13 @@ def as_split(name: str, photos: Sequence[Photo], num_classes: int, *, several: b
     groups = None
     if any(p.group is not None for p in photos):
         groups = np.unique(np.array([p.group for p in photos], np.str_), return_inverse=True)[1].astype(np.int64)
-    return Split(name, labels, index, lambda i: _decoded(paths[i]), names=[p.name for p in photos], groups=groups)
 
+    def file(i: int) -> Path | IO[bytes]:
+        path = paths[i]
+        return path if isinstance(path, Path) else path()
 
-def _decoded(path: Path | Callable[[], IO[bytes]]) -> Image.Image:
-    return decode(path if isinstance(path, Path) else path())
+    names = [p.name for p in photos]
+    return Split(name, labels, index, lambda i: decode(file(i)), names=names, groups=groups, file=file)
 
 
 def collect(

@@ -197,7 +197,10 @@ def _read_split(
     def read(i: int) -> Image.Image:
         return decode(source[int(order[i])])
 
-    return Split(role, labels[order], np.arange(n, dtype=np.int64), read, names=names, stored=stored)
+    def file(i: int) -> io.BytesIO:
+        return io.BytesIO(source[int(order[i])][image_key])
+
+    return Split(role, labels[order], np.arange(n, dtype=np.int64), read, names=names, stored=stored, file=file)
 
 
 def _text(identifier: Any) -> str:
