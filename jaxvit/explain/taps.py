@@ -89,7 +89,7 @@ def _is_map(model: Any, name: str, shape: tuple[int, ...], size: Pair) -> bool:
 def grid(model: Any, size: Pair) -> Pair:
     """Patches (down, across) that a transformer cuts an image of `size` into."""
     (h, w), (ph, pw) = size, to_pair(model.patch_size)
-    return h // ph, w // pw
+    return (-(-h // ph), -(-w // pw)) if getattr(model, "dynamic_img_pad", False) else (h // ph, w // pw)
 
 
 def default_layer(model: nn.Module, image_size: int | Pair | None = None) -> str:

@@ -11,7 +11,7 @@ import flax.linen as nn
 
 from jaxvit import plugins
 from jaxvit.errors import UserError
-from jaxvit.models import alexnet, fields, resnet_variants, swin_variants, tags, vgg, vit_family
+from jaxvit.models import alexnet, eva_family, fields, resnet_variants, swin_variants, tags, vgg, vit_family
 from jaxvit.models.family import MEGATRON, Family, ShardingRules
 from jaxvit.models.names import timm_name
 from jaxvit.models.tags import split_tag, tag_tables, unknown_name
@@ -28,6 +28,7 @@ FAMILIES: dict[str, Family] = {
         alexnet.FAMILY,
         vgg.FAMILY,
         resnet_variants.FAMILY,
+        eva_family.FAMILY,
         vit_family.FAMILY,
         swin_variants.FAMILY,
     )

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from jaxvit.errors import UserError, suggest
@@ -32,10 +31,13 @@ from jaxvit.models.vit_layers import (
     LayerScale,
     Norm,
     PatchEmbed,
+    check_images,
+    draw_patches,
     make_norm,
-    patch_dropout,
+    pad_to_patches,
     refine,
     resample_pos_embed,
+    take_patches,
     tiny_normal,
 )
 from jaxvit.ops.activations import ACTIVATIONS
@@ -97,6 +99,7 @@ class VisionTransformer(nn.Module):
     fc_norm: bool | None = None  # the final norm after pooling; None: when pooling over tokens
     pool_include_prefix: bool = False
     dynamic_img_size: bool = False  # resample the position table for images of another size
+    dynamic_img_pad: bool = False  # and put zeros below and right of images that fill no whole patches
     crop_to_patches: bool = False  # cut off pixels that fill no patch, instead of refusing
     head_hidden_size: int | None = None  # of a hidden layer before the classifier; not in timm
     drop_rate: float = 0.0
@@ -141,7 +144,7 @@ class VisionTransformer(nn.Module):
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Any:
         check_fields(self)
-        _check_images(self, images)
+        check_images(self, images)
         norm = make_norm(self.norm_layer, self.norm_eps, self.dtype)
         norm_last = self.global_pool in POOLS if self.fc_norm is None else self.fc_norm
         x = self.embed(images, train=train)
@@ -168,7 +171,7 @@ class VisionTransformer(nn.Module):
             norm=norm,
             dtype=self.dtype,
             name="patch_embed",
-        )(images)
+        )(pad_to_patches(images, to_pair(self.patch_size)) if self.dynamic_img_pad else images)
         b, *grid, _ = x.shape
         x = x.reshape(b, -1, d)
 
@@ -186,7 +189,9 @@ class VisionTransformer(nn.Module):
             x = jnp.concatenate([*tokens, x], axis=1) if self.no_embed_class else x
             x = nn.Dropout(self.pos_drop_rate)(x, deterministic=not train)
         if train and self.patch_drop_rate > 0:
-            x = patch_dropout(x, self.make_rng("dropout"), self.patch_drop_rate, self.num_prefix_tokens)
+            num_patches = x.shape[1] - self.num_prefix_tokens
+            kept = draw_patches(self.make_rng("dropout"), (b, num_patches), self.patch_drop_rate)
+            x = take_patches(x, kept, self.num_prefix_tokens)
         return x
 
     def position_table(self, grid: tuple[int, int]) -> Array:
@@ -315,6 +320,8 @@ def check_fields(model: VisionTransformer) -> None:
             "attn_implementation='cudnn' does not expose the attention weights that attn_drop_rate and differential "
             "attention change; expected None or 'xla'."
         )
+    if model.dynamic_img_pad and (not model.dynamic_img_size or model.crop_to_patches):
+        raise UserError("dynamic_img_pad=True needs dynamic_img_size=True and crop_to_patches=False.")
     if model.global_pool == "token" and not model.class_token:
         raise UserError("global_pool='token' needs class_token=True; expected e.g. global_pool='avg'.")
     if model.distilled and not (model.global_pool == "token" and model.reg_tokens == 0):
@@ -323,18 +330,3 @@ def check_fields(model: VisionTransformer) -> None:
 
 def _near(value: object, choices: tuple[str | None, ...]) -> str:
     return suggest(str(value), [c for c in choices if c])
-
-
-def _check_images(model: VisionTransformer, images: jax.Array) -> None:
-    if images.ndim != 4 or images.shape[-1] != model.in_channels:
-        raise UserError(f"images have shape {images.shape}; expected [b, h, w, {model.in_channels}].")
-    (h, w), (ph, pw) = images.shape[1:3], to_pair(model.patch_size)
-    want = to_pair(model.image_size)
-    for side in ((h, w), want):
-        if (side[0] % ph or side[1] % pw) and not model.crop_to_patches or side[0] < ph or side[1] < pw:
-            raise UserError(f"image {side[0]}x{side[1]} is not divisible by patch size {ph}x{pw}.")
-    if (h, w) != want and not model.dynamic_img_size:
-        raise UserError(
-            f"image {h}x{w} does not fit the model's image_size {want[0]}x{want[1]}; "
-            f"expected that size, image_size=({h}, {w}) or dynamic_img_size=True."
-        )

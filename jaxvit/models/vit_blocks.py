@@ -113,10 +113,11 @@ class DiffParallelScalingBlock(ParallelScalingBlock, kw_only=True):
         return dense(name="out_proj")(jnp.concatenate([heads, hidden], axis=-1))
 
 
-def scan_blocks(model: Any, block: Callable[..., nn.Module], x: Array, *, train: bool) -> Array:
+def scan_blocks(model: Any, block: Callable[..., nn.Module], x: Array, *rest: Any, train: bool) -> Array:
     """The blocks of `model` as one compiled loop over their parameters, which stay `blocks_0` ... in its variables.
 
-    `block` makes a block from its own fields. Dropout and stochastic depth draw other numbers than block by block.
+    Every block is called with `x` and `rest`. `block` makes a block from its own fields. Dropout and stochastic depth
+    draw other numbers than block by block.
     """
     params = model.variables["params"]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[f"blocks_{i}"] for i in range(model.depth)))
@@ -125,7 +126,7 @@ def scan_blocks(model: Any, block: Callable[..., nn.Module], x: Array, *, train:
 
     def run(x: Array, params: Any, rate: Array, key: Any) -> Any:
         module = block(drop_path=rate if model.drop_path_rate else 0.0, parent=None)
-        return module.apply({"params": params}, x, train=train, rngs=None if key is None else {"dropout": key})
+        return module.apply({"params": params}, x, *rest, train=train, rngs=None if key is None else {"dropout": key})
 
     if model.remat in REMAT:
         run = jax.checkpoint(run, policy=REMAT[model.remat])

@@ -3,12 +3,25 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvit.models.layers import Array, Conv, Dense, Dtype, Layer, LayerNorm, Mlp, trunc_normal, watch_or_drop
+from jaxvit.errors import UserError
+from jaxvit.models.layers import (
+    Array,
+    Conv,
+    Dense,
+    Dtype,
+    Layer,
+    LayerNorm,
+    Mlp,
+    to_pair,
+    trunc_normal,
+    watch_or_drop,
+)
 from jaxvit.ops.activations import ACTIVATIONS
 from jaxvit.ops.attention import attention, attention_weights, weighted_sum
 
@@ -237,12 +250,38 @@ def refine(x: Array, num_heads: int) -> Array:
     return jnp.reshape(jax.nn.dot_product_attention(heads, heads, heads), x.shape)
 
 
-def patch_dropout(x: Array, key: Array, rate: float, num_prefix: int) -> Array:
-    """Keeps a random (1 - rate) of each image's patch tokens, and all prefix tokens (Liu et al., 2022)."""
+def draw_patches(key: Array, shape: tuple[int, int], rate: float) -> Array:
+    """Which patches of each image are kept, a random (1 - rate) (Liu et al., 2022): (b, n) -> [b, kept]."""
+    keep = max(1, int(shape[1] * (1 - rate)))
+    return jnp.argsort(jax.random.uniform(key, shape), axis=1)[:, :keep]
+
+
+def take_patches(x: Array, kept: Array, num_prefix: int) -> Array:
+    """Those patch tokens and all prefix tokens: [b, prefix + n, d], [b, kept] -> [b, prefix + kept, d]."""
     prefix, patches = x[:, :num_prefix], x[:, num_prefix:]
-    keep = max(1, int(patches.shape[1] * (1 - rate)))
-    order = jnp.argsort(jax.random.uniform(key, patches.shape[:2]), axis=1)[:, :keep]
-    return jnp.concatenate([prefix, jnp.take_along_axis(patches, order[:, :, None], axis=1)], axis=1)
+    return jnp.concatenate([prefix, jnp.take_along_axis(patches, kept[:, :, None], axis=1)], axis=1)
+
+
+def pad_to_patches(images: Array, patch_size: tuple[int, int]) -> Array:
+    """Zeros below and right of images that fill no whole patches: [b, h, w, c] -> [b, h', w', c]."""
+    down, across = (-side % patch for side, patch in zip(images.shape[1:3], patch_size, strict=True))
+    return jnp.pad(images, ((0, 0), (0, down), (0, across), (0, 0)))
+
+
+def check_images(model: Any, images: Array) -> None:
+    """Raises UserError for images that a model of patches does not take."""
+    if images.ndim != 4 or images.shape[-1] != model.in_channels:
+        raise UserError(f"images have shape {images.shape}; expected [b, h, w, {model.in_channels}].")
+    (h, w), (ph, pw) = images.shape[1:3], to_pair(model.patch_size)
+    want, crops = to_pair(model.image_size), getattr(model, "crop_to_patches", False)
+    for height, width in (want,) if model.dynamic_img_pad else ((h, w), want):
+        if height < ph or width < pw or ((height % ph or width % pw) and not crops):
+            raise UserError(f"image {height}x{width} is not divisible by patch size {ph}x{pw}.")
+    if (h, w) != want and not model.dynamic_img_size:
+        raise UserError(
+            f"image {h}x{w} does not fit the model's image_size {want[0]}x{want[1]}; "
+            f"expected that size, image_size=({h}, {w}) or dynamic_img_size=True."
+        )
 
 
 def resample_pos_embed(table: Array, grid: tuple[int, int], new_grid: tuple[int, int], num_prefix: int) -> Array:

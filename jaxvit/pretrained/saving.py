@@ -19,7 +19,10 @@ from jaxvit.runtime import files
 from jaxvit.runtime.paths import expand
 
 # Fields that say how to run or train a model, not what it is.
-RUNTIME = ("dtype", "remat", "scan", "attn_implementation", "distilled_training", "zero_init_last", "dynamic_img_size")
+RUNTIME = (
+    "dtype", "remat", "scan", "attn_implementation", "distilled_training", "zero_init_last", "dynamic_img_size",
+    "dynamic_img_pad",
+)  # fmt: skip
 SIZES = ("num_classes", "in_channels", "image_size")
 THRESHOLDS = "thresholds"  # in config.json: of several labels per image, the probability that says each class
 

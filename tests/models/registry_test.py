@@ -43,14 +43,27 @@ def param_count(model):
     if field is None or getattr(model, "pruned", None):
         return sum(traced_sizes(model).values())
     depths = getattr(model, field)
+    if isinstance(getattr(model, "num_kv_heads", None), tuple):  # its blocks are of two kinds
+        return sum_of_kinds(model)
     kept = 1 if field == "depth" else 2  # the first block of a stage is not like the others
     shallow = kept if field == "depth" else tuple(min(d, kept) for d in depths)
     sizes = traced_sizes(model.clone(**{field: shallow}))
     count = sum(sizes.values())
     for index, depth in enumerate((depths,) if field == "depth" else depths):
         last = LAST_BLOCK[field].format(index=index, number=index + 1)
-        count += max(depth - kept, 0) * sum(size for path, size in sizes.items() if path.startswith(last))
+        block = (last, "rope/freqs")  # learnt frequencies of all blocks lie in one tensor
+        count += max(depth - kept, 0) * sum(size for path, size in sizes.items() if path.startswith(block))
     return count
+
+
+def sum_of_kinds(model):
+    """Counts one block of each kind of attention in a model of that block, and the rest once."""
+    rest, count = 0, 0
+    for heads in set(model.num_kv_heads):
+        sizes = traced_sizes(model.clone(depth=1, num_kv_heads=(heads,)))
+        block = sum(size for path, size in sizes.items() if path.startswith("blocks_0/"))
+        rest, count = sum(sizes.values()) - block, count + block * model.num_kv_heads.count(heads)
+    return rest + count
 
 
 def test_every_name_has_a_pin_and_every_pin_a_name():
@@ -69,6 +82,7 @@ def test_parameter_counts_equal_the_pins(family):
         ("vit_tiny_patch16_224", {"depth": 4}),
         ("resnet50", {"layers": (1, 3, 2, 4)}),
         ("swin_tiny_patch4_window7_224", {"depths": (3, 1, 2, 4)}),
+        ("vit_base_patch16_sapiens2", {"depth": 3, "num_kv_heads": (12, 6, 12)}),
     ],
 )
 def test_shallow_traces_say_what_full_ones_do(name, fields):
@@ -113,6 +127,8 @@ CONFIGS = {
     "vit_base_patch32_clip_224.openai": (CLIP, 224, 0.9, "bicubic", "center", 512),
     "vit_base_patch16_siglip_384.webli": (HALF, 384, 0.9, "bicubic", "center", 0),
     "eva_large_patch14_336.in22k_ft_in1k": (CLIP, 336, 1.0, "bicubic", "squash", 1000),
+    "vit_small_patch16_dinov3.lvd1689m": (IMAGENET, 256, 1.0, "bicubic", "center", 0),
+    "eva02_large_patch14_448.mim_m38m_ft_in1k": (CLIP, 448, 1.0, "bicubic", "center", 1000),
     "deit_tiny_patch16_224.fb_in1k": (IMAGENET, 224, 0.9, "bicubic", "center", 1000),
     "swin_tiny_patch4_window7_224.ms_in22k": (IMAGENET, 224, 0.9, "bicubic", "center", 21841),
     "swin_base_patch4_window12_384": (IMAGENET, 384, 1.0, "bicubic", "center", 1000),
@@ -135,7 +151,7 @@ def test_data_config(name):
 @pytest.mark.torch
 def test_names_tags_and_defaults_equal_timms():
     timm = pytest.importorskip("timm")
-    modules = ("resnet", "vgg", "vision_transformer", "deit", "swin_transformer")
+    modules = [module for family in registry.FAMILIES.values() for module in family.timm_modules]
     names = {name for module in modules for name in timm.list_models(module=module)}
     assert set(registry.list_models()) | {n for f in registry.FAMILIES.values() for n in f.unsupported} == {
         *names, "alexnet",

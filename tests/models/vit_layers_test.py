@@ -59,9 +59,11 @@ def test_parts_alone():
     scale = LayerScale(0.5)
     chex.assert_trees_all_close(scale.apply(scale.init(jax.random.key(0), x), x), 0.5 * x)
     chex.assert_shape(vit_layers.refine(x, 3), (2, 7, 24))
-    kept = vit_layers.patch_dropout(x, jax.random.key(0), 0.5, num_prefix=1)
+    chosen = vit_layers.draw_patches(jax.random.key(0), (2, 6), 0.5)
+    kept = vit_layers.take_patches(x, chosen, num_prefix=1)
     chex.assert_shape(kept, (2, 4, 24))
     chex.assert_trees_all_equal(kept[:, 0], x[:, 0])
+    chex.assert_trees_all_equal(kept[1, 2], x[1, 1 + chosen[1, 1]])
 
 
 def test_attention_by_hand():

@@ -1,0 +1,127 @@
+"""The record of EVA and its relatives: what optimisers, weight files and explanations have to know of their names."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxvit.models.eva import CHOICES, Eva, check_fields
+from jaxvit.models.eva_layouts import LAYOUTS
+from jaxvit.models.eva_variants import VARIANTS
+from jaxvit.models.family import MEGATRON, Family, Fields, Tap, Tensors, patches_fit
+from jaxvit.models.layers import REMAT_CHOICES, to_pair
+from jaxvit.ops import attention
+
+
+def small(fields: Fields) -> dict[str, Any]:
+    """One to three blocks of width 16 to 48, by the shape of the large model."""
+    depth = 1 if fields["depth"] < 4 else 2 if fields["depth"] < 16 else 3
+    heads = 4 if fields["num_heads"] > 4 else 2
+    width = min(48, max(16, fields["embed_dim"] // 16))
+    sizes: dict[str, Any] = {
+        "depth": depth,
+        "num_heads": heads,
+        "embed_dim": heads * 4 * max(1, round(width / heads / 4)),
+    }
+    if fields["num_kv_heads"] is not None:
+        sizes["num_kv_heads"] = (heads, heads // 2, heads)[:depth]
+    if fields["attn_pool_num_heads"] is not None:
+        sizes["attn_pool_num_heads"] = 2
+    return {"image_size": 16, "patch_size": 4, **sizes}
+
+
+def fits(tensors: Tensors, fields: Fields) -> bool:
+    """Whether a file shows a variant's patches, tokens, positions and biases."""
+    shown = {
+        "cls_token": fields["class_token"],
+        "reg_token": fields["num_reg_tokens"] > 0,
+        "pos_embed": fields["use_abs_pos_emb"],
+        "rope.freqs": fields["rope_type"] == "mixed",
+        "attn_pool.latent": fields["global_pool"] == "map",
+        "norm_pre.weight": fields["use_pre_transformer_norm"],
+        "blocks.0.attn.q_bias": fields["qkv_fused"] and fields["qkv_bias"] and fields["attn_type"] == "eva",
+        "blocks.0.attn.qkv.weight": fields["qkv_fused"],
+        "blocks.0.attn.q_norm.weight": fields["qk_norm"],
+        "blocks.0.attn.norm.weight": fields["scale_attn_inner"],
+        "blocks.0.mlp.norm.weight": fields["scale_mlp"],
+        "blocks.0.gamma_1": fields["init_values"] is not None,
+    }
+    alike = patches_fit(tensors.get("patch_embed.proj.weight"), fields)
+    return alike and all((name in tensors) == there for name, there in shown.items())
+
+
+def default_layer(model: Eva) -> str:
+    """As of a ViT: the last norm before the mean or the attention over tokens; with a class token, which the patches
+    reach by attention alone, the norm before the last attention: after it they have no gradient.
+    """
+    last = model.depth - 1
+    if model.global_pool == "token":
+        entrance = f"blocks_{last - 1}" if last > 0 else "patch_embed"
+        return entrance if model.use_post_norm else f"blocks_{last}/norm1"
+    return "norm" if model.has_norm else f"blocks_{last}"
+
+
+def taps(model: Eva) -> tuple[Tap, ...]:
+    """The output of every block."""
+    stride = max(to_pair(model.patch_size))
+    return tuple(Tap(f"blocks.{i}", model.embed_dim, stride, f"blocks_{i}") for i in range(model.depth))
+
+
+def tokens_read(model: Eva) -> slice:
+    """The class token, or the patches."""
+    return slice(0, 1) if model.global_pool == "token" else slice(model.num_prefix_tokens, None)
+
+
+def attention_runs(model: Eva, train: bool) -> str:
+    """The formula where weights are dropped, else what the operation chooses for the model's heads."""
+    if train and model.attn_drop_rate:
+        return "xla"
+    shape = (1, 8, model.num_heads, model.embed_dim // model.num_heads)
+    q = jax.ShapeDtypeStruct(shape, model.dtype or jnp.float32)
+    return attention.chosen(q, q, q, model.attn_implementation)
+
+
+FAMILY = Family(
+    name="eva",
+    model=Eva,
+    variants=VARIANTS,
+    timm_modules=("eva",),
+    choices={**CHOICES, "remat": REMAT_CHOICES},
+    check=check_fields,
+    depth_field="depth",
+    small=small,
+    stem=r"cls_token|reg_token|pos_embed|patch_embed|norm_pre",
+    blocks=((r"blocks_(\d+)/", ()),),
+    last_norm=r"norm",
+    sharding=(
+        (r"\b([qkv]_proj|gate|fc1_[gx])/kernel$", ("fsdp", "tensor")),
+        (r"\b([qv]_proj|fc1_[gx])/bias$|\b[qv]_bias$", ("tensor",)),
+        *MEGATRON,
+    ),
+    mark=r"^blocks\.0\.(gamma_1|attn\.(q_bias|q_proj\.weight))$",
+    first_conv=("patch_embed.proj",),
+    classifiers={"head": "head_hidden"},
+    buffers=(r"^mask_token$", r"^(?!rope\.freqs$).*\brope"),  # of pretraining; angles, which are computed
+    layouts=LAYOUTS,
+    fits=fits,
+    position_table="pos_embed",
+    optional=((r"pe_core", "attn_pool"),),
+    branch_ends=r"\bgamma_[12]$",
+    timm_args=(
+        "patch_size", "embed_dim", "depth", "num_heads", "num_kv_heads", "mlp_ratio", "global_pool", "qkv_bias",
+        "qkv_fused", "qk_norm", "swiglu_mlp", "swiglu_align_to", "scale_mlp", "scale_attn_inner", "attn_type",
+        "init_values", "attn_only_layer_scale", "class_token", "num_reg_tokens", "no_embed_class", "use_abs_pos_emb",
+        "use_rot_pos_emb", "rope_type", "rope_grid_offset", "rope_grid_indexing", "rope_temperature",
+        "rope_rotate_half", "rope_shift_coords", "rope_jitter_coords", "rope_rescale_coords", "ref_feat_shape",
+        "use_post_norm", "use_pre_transformer_norm", "use_post_transformer_norm", "use_fc_norm",
+        "attn_pool_num_heads", "attn_pool_mlp_ratio", "head_init_scale",
+    ),
+    takes_image_size=True,
+    fixed_input_size=True,
+    default_layer=default_layer,
+    taps=taps,
+    not_maps=frozenset({"q_norm", "k_norm", "rope"}),  # heads; angles
+    attention="tokens",
+    attention_runs=attention_runs,
+    tokens_read=tokens_read,
+)  # fmt: skip
