@@ -110,7 +110,7 @@ TESTED_BY = {
     "data/files": "data/formats_test.py",
     "models/conv_checks": "models/resnet_test.py",
     "models/eva_blocks": "models/eva_test.py",
-    "models/eva_layouts": "models/eva_test.py",
+    "models/eva_layouts": "pretrained/eva_files_test.py",
     "models/eva_family": "models/registry_test.py",
     "models/eva_variants": "models/registry_test.py",
     "models/hf_model": "pretrained/hf_architecture_test.py",

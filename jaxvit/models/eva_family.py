@@ -5,10 +5,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxvit.errors import UserError
 from jaxvit.models.eva import CHOICES, Eva, check_fields
 from jaxvit.models.eva_layouts import LAYOUTS
 from jaxvit.models.eva_variants import VARIANTS
 from jaxvit.models.family import MEGATRON, Family, Fields, Tap, Tensors, patches_fit
+from jaxvit.models.hf_model import Config, HfModel, mlp_ratio, whole
 from jaxvit.models.layers import REMAT_CHOICES, to_pair
 from jaxvit.ops import attention
 
@@ -32,7 +34,11 @@ def small(fields: Fields) -> dict[str, Any]:
 
 def fits(tensors: Tensors, fields: Fields) -> bool:
     """Whether a file shows a variant's patches, tokens, positions and biases."""
+    fc_norm = fields["use_fc_norm"] if fields["use_fc_norm"] is not None else fields["global_pool"] == "avg"
+    apart = fields["swiglu_mlp"] and (fields["scale_mlp"] or fields["swiglu_align_to"] > 0)
     shown = {
+        "fc_norm.weight": fc_norm,
+        "blocks.0.mlp.fc1_g.weight": apart,
         "cls_token": fields["class_token"],
         "reg_token": fields["num_reg_tokens"] > 0,
         "pos_embed": fields["use_abs_pos_emb"],
@@ -81,6 +87,35 @@ def attention_runs(model: Eva, train: bool) -> str:
     return attention.chosen(q, q, q, model.attn_implementation)
 
 
+def _dinov3(config: Config) -> dict[str, Any]:
+    """DINOv3 in Transformers, which pools by the class token."""
+    gated, biases = bool(config.get("use_gated_mlp", False)), config.get("query_bias", True)
+    usual = {"hidden_act": "gelu", "key_bias": False, "value_bias": True, "proj_bias": True, "mlp_bias": True}
+    wanted = usual | {"hidden_act": "silu" if gated else "gelu", "value_bias": biases}
+    for word, value in wanted.items():
+        if (said := config.get(word, usual[word])) != value:
+            raise UserError(f"config.json: {word}={str(said)[:60]}; expected {value!r}.")
+    size, hidden = whole(config, "hidden_size", 384), whole(config, "intermediate_size", 1536)
+    return {
+        "patch_size": config.get("patch_size", 16),
+        "embed_dim": size,
+        "depth": whole(config, "num_hidden_layers", 12),
+        "num_heads": whole(config, "num_attention_heads", 6),
+        "mlp_ratio": mlp_ratio(size, hidden),
+        "swiglu_mlp": gated,
+        "swiglu_align_to": 0 if not gated else 8 if hidden % 8 == 0 else 1,
+        "qkv_bias": biases,
+        "norm_eps": config.get("layer_norm_eps", 1e-5),
+        "rope_temperature": config.get("rope_theta", 100.0),
+        "rope_shift_coords": config.get("pos_embed_shift"),
+        "rope_jitter_coords": config.get("pos_embed_jitter"),
+        "rope_rescale_coords": config.get("pos_embed_rescale", 2.0),
+        "num_reg_tokens": config.get("num_register_tokens", 0),
+        "init_values": config.get("layerscale_value", 1.0),
+        "global_pool": "token",
+    }
+
+
 FAMILY = Family(
     name="eva",
     model=Eva,
@@ -106,6 +141,12 @@ FAMILY = Family(
     fits=fits,
     position_table="pos_embed",
     optional=((r"pe_core", "attn_pool"),),
+    zeros=r"\.attn\.[qv]_bias$",  # of most of Meta's DINOv3
+    transformers={"dinov3_vit": HfModel("vit_small_patch16_dinov3_qkvb", _dinov3, among="dinov3")},
+    transformers_fields={
+        "num_attention_heads": "num_heads", "layer_norm_eps": "norm_eps", "rope_theta": "rope_temperature",
+    },
+    transformers_only={"key_bias": False, "proj_bias": True, "mlp_bias": True},
     branch_ends=r"\bgamma_[12]$",
     timm_args=(
         "patch_size", "embed_dim", "depth", "num_heads", "num_kv_heads", "mlp_ratio", "global_pool", "qkv_bias",

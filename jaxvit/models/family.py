@@ -86,6 +86,7 @@ class Family:
     position_table: str | None = None  # [1, prefix + patches, d], resampled for other grids
     window_tables: str | None = None  # Swin's tables [(2wh-1)*(2ww-1), heads] with the number of their stage
     cifar_stem: tuple[str, ...] = ()  # modules without weights in any file where `stem="cifar"`
+    zeros: str | None = None  # biases that a model may lack where a file has them as zeros
     lost_hidden: str | None = None  # a hidden layer of old files that neither timm nor the model has
     optional: tuple[tuple[str, str], ...] = ()  # variants whose files have a module that another pooling leaves out
     resampling: tuple[tuple[str, str], ...] = ()  # variants whose tables timm resamples "bilinear", or by "corners"

@@ -31,6 +31,7 @@ class HfModel:
     entry: str  # timm's name
     fields: Callable[[Config], dict[str, Any]]
     image_size: int | None = 224  # pixels, where the config gives none; None: the network takes any size
+    among: str = ""  # pattern of the names that it may have, where other weights of the same network have others
     refused: Mapping[str, str] = field(default_factory=dict)  # end of a class's name -> why no model here is it
 
 

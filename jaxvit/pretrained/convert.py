@@ -41,16 +41,23 @@ def convert(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
 def leave_out(
     family: Family, known: Collection[str], tensors: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The tensors without buffers, and a note that names those that no file of the family usually has."""
+    """The tensors without buffers, and notes that name what no file of the family usually has, and biases of zeros."""
     rest = {name: array for name, array in tensors.items() if not rules.is_buffer(family, name)}
     left = [
         name
         for name, array in rest.items()
         if name not in known and (array.dtype.kind in "biu" or re.search(rules.EMPTY, name))
     ]
-    for name in left:
-        del rest[name]
-    return rest, [f"not loaded, as they hold no weights: {wrappers.some(left)}"] if left else []
+    zeros = [
+        name
+        for name, array in rest.items()
+        if family.zeros and name not in known and re.search(family.zeros, name) and not array.any()
+    ]
+    for name in (*left, *zeros):
+        rest.pop(name, None)
+    notes = [f"not loaded, as they hold no weights: {wrappers.some(left)}"] if left else []
+    notes += [f"not loaded, as they are zero: {wrappers.some(zeros)}"] if zeros else []
+    return rest, notes
 
 
 def assemble(model: nn.Module, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

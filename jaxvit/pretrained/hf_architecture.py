@@ -74,7 +74,7 @@ def resolve(config: Config) -> tuple[str, dict[str, Any]]:
     if model.image_size is not None:
         fields["image_size"] = config.get("image_size", model.image_size)
     fields = {word: tuple(value) if isinstance(value, list) else value for word, value in fields.items()}
-    return nearest_entry(create_model(model.entry, **fields)), fields
+    return nearest_entry(create_model(model.entry, **fields), model.among), fields
 
 
 def label_names(config: Config) -> list[str] | None:

@@ -1,7 +1,7 @@
 """Which model a file of weights is for: the part of an error message that helps most."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,23 +23,31 @@ def _depth(family: Family, tensors: Tensors) -> int | tuple[int, ...]:
 
 
 def identify(tensors: Tensors) -> list[str]:
-    """The timm names whose depth, widths and options the tensors show, shortest name first; [] if none."""
-    for prefix in ("", *wrappers.candidates(tensors)):
-        inside = {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+    """The timm names whose depth, widths and options the tensors show, shortest name first; [] if none.
+
+    They are of the first family of which one fits.
+    """
+    for inside in _insides(tensors):
         for family in FAMILIES.values():
-            if (names := _variants(family, inside)) is not None:
+            if names := _variants(family, inside):
                 return sorted(names, key=lambda name: (len(name), name))
     return []
 
 
-def _variants(family: Family, tensors: Tensors) -> list[str] | None:
-    """The family's variants that fit; None where its mark is missing."""
+def _insides(tensors: Tensors) -> Iterator[Tensors]:
+    """The tensors as they are, then those below each prefix that many names have."""
+    for prefix in ("", *wrappers.candidates(tensors)):
+        yield {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
+
+
+def _variants(family: Family, tensors: Tensors) -> list[str]:
+    """The family's variants that fit; none where its mark is missing."""
     try:
         named = foreign.to_timm(family, tensors)
     except ValueError:
-        return None
+        return []
     if not any(re.search(family.mark, name) for name in named):
-        return None
+        return []
 
     def fits(fields: dict[str, Any]) -> bool:
         depth = family.depth_field
@@ -50,7 +58,10 @@ def _variants(family: Family, tensors: Tensors) -> list[str] | None:
 
 def hint(name: str, tensors: Tensors) -> str:
     """A line naming what the file looks like, or "" where it looks like nothing else than `name`."""
-    names = identify(tensors)
-    if not names or split_tag(name)[0] in names:
+    base = split_tag(name)[0]
+    own = next(family for family in FAMILIES.values() if base in family.variants)
+    if any(base in _variants(own, inside) for inside in _insides(tensors)):
+        return ""  # though a model of another family may have the same names
+    if not (names := identify(tensors)):
         return ""
     return "\nThe file looks like " + " or ".join(repr(n) for n in names[:3]) + "."

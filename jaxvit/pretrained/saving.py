@@ -1,6 +1,7 @@
 """The way back: a directory that timm's `checkpoint_path=` and `local-dir:` load."""
 
 import json
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -138,8 +139,11 @@ def _plain(value: Any) -> Any:
     return tuple(_plain(v) for v in value) if isinstance(value, list | tuple) else value
 
 
-def nearest_entry(model: Any) -> str:
-    """The entry point from which the model's fields differ least; ties go to equal image size, then to order."""
+def nearest_entry(model: Any, among: str = "") -> str:
+    """The entry point (with the pattern `among` in its name) from which the fields differ least.
+
+    Ties go to equal image size, then to order.
+    """
     family = family_of(model)
     size = to_pair(model.image_size)
 
@@ -148,4 +152,4 @@ def nearest_entry(model: Any) -> str:
         strange = sum(field not in family.timm_args for field in changed)
         return strange, len(changed), to_pair(model_fields(entry)["image_size"]) != size
 
-    return min(family.variants, key=distance)
+    return min((name for name in family.variants if re.search(among, name)), key=distance)

@@ -1,10 +1,13 @@
 """Whose weights a file holds."""
 
+import re
+
+import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from jaxvit.errors import UserError
-from jaxvit.pretrained import load, load_pretrained
+from jaxvit.pretrained import identify, load, load_pretrained
 from tests.helpers import pretrained as helpers
 
 
@@ -24,6 +27,16 @@ def test_the_file_of_another_model_is_recognised(tmp_path, name, other, fields):
     with pytest.raises(UserError, match=f"The file looks like .*'{other}'") as error:
         load_pretrained(name, tmp_path / "x.safetensors")
     assert len(str(error.value).splitlines()) <= 23
+
+
+@pytest.mark.parametrize(("name", "found"), [("deit3_medium_patch16_224", True), ("deit3_small_patch16_224", False)])
+def test_names_that_two_families_have_mislead_nobody(name, found):
+    """DeiT III was released with names of layer scales that RoPE ViTs have, of the same small and base networks."""
+    zero = np.zeros(1, np.float32)
+    shapes = {rule.name: rule.shape for rule in helpers.rules.rules_of(helpers.make((name, {})))}
+    state = {re.sub(r"ls(\d)\.gamma", r"gamma_\1", n): np.broadcast_to(zero, shape) for n, shape in shapes.items()}
+    assert (name in identify.identify(state)) == found
+    assert identify.hint(name, state) == ""
 
 
 def test_a_file_of_another_model_is_recognised_under_its_prefix(tmp_path):
