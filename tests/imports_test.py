@@ -130,6 +130,7 @@ TESTED_BY = {
     "studies/costs": "studies/conduct_test.py",
     "studies/report": "studies/conduct_test.py",
     "studies/tables": "studies/conduct_test.py",
+    "train/epochs": "train/loop_test.py",
     "train/run": "train/loop_test.py",
     "workdir/orbax_quirks": "workdir/checkpoint_test.py",
 }

@@ -100,6 +100,7 @@ def draw(
     variables: Any = None,
     pieces: int | None = None,
     schedule: Callable[[Any], Any] | None = None,
+    task: steps.Task | None = None,
 ) -> Blueprint:
     """Draws the blueprint of a run.
 
@@ -112,6 +113,7 @@ def draw(
       variables: theirs, of which shapes and types are read; None: those that the model would draw.
       pieces: parts to compute a batch in, in place of the config's.
       schedule: goes before the config's.
+      task: goes before the config's, where `model` is another kind of model than a classifier.
 
     Raises:
       UserError: config, data and devices do not fit each other.
@@ -141,7 +143,8 @@ def draw(
     gradient = optimiser.make_gradient(asked, size // mesh.size if mapped else size, pieces)
 
     model = parts.make_model(config) if model is None else model
-    parts.record_fields(config, model)
+    if task is None:
+        parts.record_fields(config, model)
     shapes = _shapes(config, model) if variables is None else jax.tree.map(_shape, variables)
 
     most, cropped = config.data.resident_mb * 2**20, facts.shape is None and parts.make_crop(config) is not None
@@ -149,7 +152,7 @@ def draw(
     resident = frozenset(kept - {"train"} if cropped else kept)  # photos are cut anew in every epoch
     plain = config.augment.to_dict() == default().augment.to_dict()
     cached = teacher is not None and alone and plain and "train" in resident
-    pixels, task = _make_pixels(asked, cropped), _make_task(asked, facts, teacher, cached)
+    pixels, task = _make_pixels(asked, cropped), task or _make_task(asked, facts, teacher, cached)
     image_shape = (*config.data.image_size, config.model.in_channels)
     per_dispatch = batches.steps_per_dispatch(
         config.steps_per_dispatch,

@@ -18,17 +18,21 @@ _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps",
              "parallel.num_devices", "parallel.fsdp", "parallel.tensor",
              "optim.grad_clip_norm", "data.crop_pct", "optim.eps", "optim.sam.eta",
              "optim.sam.m", "optim.sam.every", "distill.temperature",
+             "pretrain.num_epochs", "pretrain.batch_size", "pretrain.decoder_depth", "pretrain.decoder_embed_dim",
+             "pretrain.decoder_num_heads", "pretrain.learning_rate",
              "checkpoint.keep_last", "checkpoint.keep_best", "checkpoint.keep_every_steps")  # fmt: skip
 _NOT_NEGATIVE = ("optim.weight_decay", "optim.sam.rho", "augment.crop_padding", "data.resident_mb",
                  "optim.schedule.warmup_epochs",
                  "optim.schedule.min_learning_rate", "early_stopping.min_delta", "seed", "optim.sam.alpha",
                  "optim.sam.rho_min", "optim.schedule.patience", "optim.schedule.cooldown",
                  "checkpoint.min_seconds", "loss.focal_gamma", "loss.logit_adjustment",
+                 "pretrain.weight_decay", "pretrain.warmup_epochs",
                  "sweep.startup_trials", "sweep.startup_epochs")  # fmt: skip
 _WHOLE = {"seed": 2**32, "batch_size": 2**31, "num_epochs": 2**31}  # and their limits, not included
 MAX_CROP = 2.0  # a crop of twice the image has a border; more is a percentage
 _UNIT = ("data.val_fraction", "loss.label_smoothing", "loss.class_weights_beta", "optim.b1", "optim.b2",
          "optim.momentum", "ema.decay", "optim.sam.start_fraction")  # fmt: skip
+_SHARE = ("data.fraction", "optim.layer_decay", "distill.alpha", "pretrain.min_crop")
 # of an evaluation -> its better way
 METRICS = {
     "accuracy": "max", "top5_accuracy": "max", "balanced_accuracy": "max", "macro_f1": "max", "loss": "min",
@@ -43,6 +47,7 @@ _CHOICES = {
     "loss.on_nan": ("stop", "skip", "rollback"),
     "wandb.mode": ("online", "offline"),
     "distill.mode": ("soft", "hard", "token"),
+    "pretrain.name": ("mae",),
     "optim.sam.method": ("sam", "gsam"),
     "data.sampling": ("balanced", "sqrt"),
     "early_stopping.metric": METRICS,
@@ -109,7 +114,8 @@ def _check_values(config: Config) -> None:
         (("data.imbalance",), lambda v: v >= 1, "largest class : smallest, a number of at least 1"),
         (("data.crop_pct",), lambda v: v <= MAX_CROP, "a share of the resized image, such as 0.875"),
         (("loss.bce_target_thresh",), lambda v: 0 <= v < 1, "at least 0 and below 1"),
-        (("data.fraction", "optim.layer_decay", "distill.alpha"), lambda v: 0 < v <= 1, "above 0 and at most 1"),
+        (("pretrain.mask_ratio",), lambda v: 0 < v < 1, "a share above 0 and below 1, such as 0.75"),
+        (_SHARE, lambda v: 0 < v <= 1, "above 0 and at most 1"),
     )
     for words, holds, wanted in checks:
         for word in words:
@@ -133,6 +139,11 @@ def _check_values(config: Config) -> None:
     for word, end in _WHOLE.items():
         if values[word] >= end:
             raise UserError(f"{word} is {values[word]}; expected less than {end}")
+    if config.lr_find and config.pretrain.name is not None:
+        raise UserError(
+            "lr_find trains from the weights that are there; with pretrain.name set, there are none yet\n"
+            "pretrain first, then search with --config.pretrain.name=None --config.pretrained=WORKDIR/pretrain"
+        )
     if config.data.drop_leaks and config.data.check is None:
         raise UserError("data.drop_leaks drops the images that data.check finds; set data.check=leaks too")
     if config.data.check == "leaks_deep" and config.pretrained is None:
@@ -183,7 +194,7 @@ def idle(config: Config) -> dict[str, str]:
     )
     return {word: switch for word, read, switch in lone if not read and values[word] != usual[word]} | {
         word: switch
-        for switch in ("optim.sam.rho", "ema.decay", "distill.teacher")
+        for switch in ("optim.sam.rho", "ema.decay", "distill.teacher", "pretrain.name")
         if not values[switch]
         for word in usual
         if word.startswith(switch.rpartition(".")[0] + ".") and word != switch and values[word] != usual[word]

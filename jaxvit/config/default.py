@@ -147,6 +147,21 @@ def default() -> Config:
     c.distill.alpha = 0.5  # share of the teacher in the loss
     c.distill.temperature = 3.0  # temperature of soft targets
 
+    c.pretrain = Options()
+    # "mae": a masked autoencoder learns from the training images, before their labels (docs/PRETRAINING.md); None: off
+    c.pretrain.name = optional(str)
+    c.pretrain.num_epochs = 200  # passes over the training images, before those of num_epochs
+    c.pretrain.batch_size = optional(int)  # images per step of pretraining; None: batch_size
+    c.pretrain.mask_ratio = 0.75  # share of the patches of an image that the encoder does not see
+    c.pretrain.norm_pix_loss = True  # predicts each patch less its mean, over its standard deviation
+    c.pretrain.decoder_depth = 2  # blocks of the decoder
+    c.pretrain.decoder_embed_dim = 256  # width of the decoder, a multiple of 4
+    c.pretrain.decoder_num_heads = optional(int)  # of the decoder; None: one for each 32 of its width
+    c.pretrain.learning_rate = optional(float)  # the peak of a cosine; None: 1.5e-4 for each 256 images of a batch
+    c.pretrain.weight_decay = 0.05  # applied to kernels only
+    c.pretrain.warmup_epochs = 10.0  # epochs of linear warm-up from 0, of those of pretraining
+    c.pretrain.min_crop = 0.2  # least share of the area that a random crop keeps; 1: no crop
+
     c.optim = Options()
     c.optim.name = "adamw"  # adamw, sgd, or another optimiser of optax by its name
     c.optim.learning_rate = 1e-3  # the peak of the schedule

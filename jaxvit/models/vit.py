@@ -70,6 +70,7 @@ class VisionTransformer(nn.Module):
 
     With `num_classes=0` the result is the pooled features [b, d]; with `global_pool=""` one row per token.
     With `distilled_training` and `train` it is the pair (logits, dist_logits) of the two heads.
+    Of each image's patches, counted row by row, only those at `keep` int [b, k] enter the blocks; None: all.
     Raises UserError, when traced, on fields or image sizes that do not fit each other.
     """
 
@@ -142,18 +143,20 @@ class VisionTransformer(nn.Module):
         return "diff" in (self.attn_layer, self.block_fn[:4])
 
     @nn.compact
-    def __call__(self, images: Array, *, train: bool = False) -> Any:
+    def __call__(self, images: Array, *, keep: Array | None = None, train: bool = False) -> Any:
         check_fields(self)
         check_images(self, images)
         norm = make_norm(self.norm_layer, self.norm_eps, self.dtype)
         norm_last = self.global_pool in POOLS if self.fc_norm is None else self.fc_norm
         x = self.embed(images, train=train)
+        if keep is not None:
+            x = take_patches(x, keep, self.num_prefix_tokens)
         if self.pre_norm:
             x = norm(name="norm_pre")(x)
         x = row_major(self.run_blocks(row_major(x), norm, train=train))
         if self.final_norm and not norm_last:
             x = norm(name="norm")(x)
-        if self.distilled:
+        if self.distilled and self.global_pool:
             return self.two_heads(x, train=train)
         x = self.pool(x, norm, train=train)
         if self.final_norm and norm_last:
@@ -324,8 +327,8 @@ def check_fields(model: VisionTransformer) -> None:
         raise UserError("dynamic_img_pad=True needs dynamic_img_size=True and crop_to_patches=False.")
     if model.global_pool == "token" and not model.class_token:
         raise UserError("global_pool='token' needs class_token=True; expected e.g. global_pool='avg'.")
-    if model.distilled and not (model.global_pool == "token" and model.reg_tokens == 0):
-        raise UserError("distilled=True needs global_pool='token' and reg_tokens=0.")
+    if model.distilled and not (model.global_pool in ("token", "") and model.reg_tokens == 0):
+        raise UserError("distilled=True needs global_pool='token' (or '', all tokens) and reg_tokens=0.")
 
 
 def _near(value: object, choices: tuple[str | None, ...]) -> str:

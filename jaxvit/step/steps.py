@@ -41,10 +41,16 @@ class Task:
     num_classes: int  # width of the targets
     label_smoothing: float = 0.0  # share of the target spread over all classes
     several: bool = False  # whether an image may have several labels, or none
-    # (what the model returns, {"targets": [b, k], ...}) -> (loss [b], logits [b, k])
+    labelled: bool = True  # whether there are logits to count hits of; without, the loss is the only metric
+    # (what the model returns, {"targets": [b, k], ...}) -> (loss [b], logits [b, k], or None where not labelled)
     objective: Callable[[Any, Batch], tuple[Array, Array]] = make_objective()
     # (teacher's variables, images [b, h, w, c] in [0, 1], batch) -> what the objective reads of the teacher
     teacher_inputs: Callable[[Any, Array, Batch], dict[str, Array]] = lambda teacher, images, batch: {}
+
+    @property
+    def hit(self) -> str | None:
+        """The metric that counts right answers."""
+        return None if not self.labelled else "exact_match" if self.several else "accuracy"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +74,7 @@ def make_train_step(
     With `axis_name`, the name of the devices that a mapped step runs on, gradients, batch statistics and metrics are
     averaged over them; what is drawn, what BatchNorm normalises by and the ascent of SAM are each device's own.
     """
-    norms, hit = frozen_norms(update.trainable), "exact_match" if task.several else "accuracy"
+    norms = frozen_norms(update.trainable)
 
     def loss_fn(params, frozen, batch_stats, batch, key):
         variables = {"params": optim.merge(params, frozen), "batch_stats": batch_stats}
@@ -81,13 +87,14 @@ def make_train_step(
                 mutable=["batch_stats"] if batch_stats else [],
             )
         losses, logits = task.objective(outputs, batch)
-        if task.several:
-            hits = multi_label.exact_match(logits, batch["targets"])
-        else:
-            hits = jnp.argmax(logits, axis=-1) == jnp.argmax(batch["targets"], axis=-1)
+        found = {"loss": losses}
+        if task.hit == "exact_match":
+            found[task.hit] = multi_label.exact_match(logits, batch["targets"])
+        elif task.hit is not None:
+            found[task.hit] = jnp.argmax(logits, axis=-1) == jnp.argmax(batch["targets"], axis=-1)
         # where, not a product: a masked example may have any value, and 0 * inf is NaN
-        loss, accuracy = (jnp.mean(jnp.where(batch["weight"] > 0, x * batch["weight"], 0.0)) for x in (losses, hits))
-        return loss, (updated.get("batch_stats", batch_stats), {"loss": loss, hit: accuracy})
+        means = {k: jnp.mean(jnp.where(batch["weight"] > 0, x * batch["weight"], 0.0)) for k, x in found.items()}
+        return means["loss"], (updated.get("batch_stats", batch_stats), means)
 
     def over_devices(values: Any) -> Any:
         return values if axis_name is None else jax.lax.pmean(values, axis_name)

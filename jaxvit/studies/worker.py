@@ -47,7 +47,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
     """Trains one run and measures what the study asks for; returns {"status", "reason", ...}."""
     from jaxvit import config as config_lib
     from jaxvit.runtime.interrupt import Interrupted
-    from jaxvit.train.loop import Diverged, train_and_evaluate
+    from jaxvit.train.loop import train_and_evaluate
+    from jaxvit.train.progress import Diverged
 
     try:
         config = config_lib.from_mapping(job["config"])

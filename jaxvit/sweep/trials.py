@@ -22,7 +22,8 @@ from jaxvit.sweep import outcome
 from jaxvit.sweep.ranges import Range, apply, check_model, label, read_ranges
 from jaxvit.train import summary
 from jaxvit.train.decisions import MODES, present
-from jaxvit.train.loop import Diverged, train_and_evaluate
+from jaxvit.train.loop import train_and_evaluate
+from jaxvit.train.progress import Diverged
 from jaxvit.workdir import run_files
 
 MOST_FAILED = 3  # trials at the start that may fail for a reason other than divergence

@@ -1,5 +1,6 @@
 """From a blueprint to a run: data, weights and checkpoints of a run."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from jaxvit.build.blueprint import Blueprint, draw
 from jaxvit.build.facts import Facts, of_dataset
 from jaxvit.build.phases import check_names, read_phases
 from jaxvit.build.resolve import check_student, complete
-from jaxvit.build.teacher import describe
+from jaxvit.build.teacher import Teacher, describe
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import compile_time, multihost, sharding
@@ -30,12 +31,23 @@ from jaxvit.workdir import resume
 from jaxvit.workdir.checkpoint import Checkpoints
 
 
-def prepare(
-    given: Config, workdir: Path, *, schedule: Callable[[Any], Any] | None = None, dataset: Any = None
-) -> tuple[Run, TrainState]:
-    """Returns a run and its state at step 0; `schedule` and `dataset` go before the config's."""
-    begun = compile_time.seconds()
-    rules = make_rules(given.early_stopping, given.optim.schedule)
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """What a run reads before it begins: its data, the weights that it starts from, its teacher."""
+
+    dataset: data.Dataset
+    facts: Facts
+    loaded: pretrained.Loaded | None
+    teacher: Teacher | None
+
+
+def gather(given: Config, workdir: Path, *, dataset: Any = None) -> Material:
+    """Reads data, weights and teacher; `dataset` goes before the config's.
+
+    Raises:
+      UserError: the config asks for what is not there, or for what does not fit.
+    """
+    make_rules(given.early_stopping, given.optim.schedule)
     _check_without_data(given)
     skipped_file = workdir / "skipped_files.txt" if multihost.is_main() else None
     class_names = multihost.by_main(lambda: resume.class_names(workdir))
@@ -53,6 +65,22 @@ def prepare(
         features = None if deep is None else functools.partial(_features, config, dataset, deep)
         dataset = leaks.check(config, dataset, workdir, features)
         facts = of_dataset(dataset)
+    return Material(dataset, facts, loaded, teacher)
+
+
+def prepare(
+    given: Config,
+    workdir: Path,
+    *,
+    schedule: Callable[[Any], Any] | None = None,
+    dataset: Any = None,
+    material: Material | None = None,
+) -> tuple[Run, TrainState]:
+    """Returns a run and its state at step 0; `schedule`, `dataset` and `material` go before the config's."""
+    begun = compile_time.seconds()
+    material = gather(given, workdir, dataset=dataset) if material is None else material
+    dataset, facts, loaded, teacher = material.dataset, material.facts, material.loaded, material.teacher
+    config = complete(given, facts)
 
     def drawn(pieces: int | None = None) -> Blueprint:
         known = {} if loaded is None else {"model": loaded.model, "variables": loaded.variables}
@@ -95,19 +123,21 @@ def prepare(
             keep_every_steps=c.keep_every_steps,
         ),
         options=make_options(blueprint.config),
-        rules=rules,
+        rules=make_rules(given.early_stopping, given.optim.schedule),
         origin=origin,
         teacher=asked,
         begun=begun,
+        safe=config.pretrain.name is not None,
     )
-    return run, _first_state(blueprint, variables)
+    return run, first_state(blueprint, variables)
 
 
 def _features(config: Config, dataset: data.Dataset, loaded: pretrained.Loaded) -> dict[str, np.ndarray]:
     return leaks.make_features(config, dataset, loaded.model, loaded.variables)
 
 
-def _first_state(blueprint: Blueprint, variables: Any) -> TrainState:
+def first_state(blueprint: Blueprint, variables: Any) -> TrainState:
+    """The state at step 0, in its place on the devices."""
     first = blueprint.phases[0]
     places = jax.tree.map(lambda x: x.sharding, first.template)
     # each leaf its own buffer

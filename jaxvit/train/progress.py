@@ -28,9 +28,9 @@ class Progress:
     seconds: float = 0.0  # spent in training steps
     data: dict[str, Any] = dataclasses.field(default_factory=dict)  # what was trained on: `Dataset.fingerprint`
 
-    def means(self) -> dict[str, float]:
+    def means(self, prefix: str = "train") -> dict[str, float]:
         """The metrics of the epoch's steps so far."""
-        return {f"train/{name}": total / max(self.counted, 1) for name, total in self.sums.items()}
+        return {f"{prefix}/{name}": total / max(self.counted, 1) for name, total in self.sums.items()}
 
     def count(self, step_metrics: dict[str, float]) -> None:
         """Adds the metrics of a step whose loss and gradient are finite."""

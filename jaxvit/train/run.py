@@ -46,7 +46,19 @@ class Run:
     taken: bool = False  # whether this process has taken a step
     at: int = 0  # the phase under way
     lost: int = 0  # training images that could not be read, as reported
+    pretrains: bool = False  # whether it is the first phase of a run, without labels
+    safe: bool = False  # whether a state lies on the disk, from which the same command resumes
     saved: tuple[int, float] | None = None  # the newest state of this process: its step, and when it was saved
+
+    @property
+    def prefix(self) -> str:
+        """Of the names of its metrics."""
+        return "pretrain" if self.pretrains else "train"
+
+    @property
+    def what(self) -> str:
+        """The word in front of what is said of it."""
+        return "pretraining " if self.pretrains else ""
 
     @property
     def batches(self) -> Batches:
@@ -129,7 +141,8 @@ class Run:
                 return program(state, *read)
         begun = time.monotonic()
         if not self.taken:  # nothing has been done that is not on disk
-            nothing_to_save("stopped while compiling; the same command starts from the beginning")
+            again = "resumes the run" if self.safe else "starts from the beginning"
+            nothing_to_save(f"stopped while compiling; the same command {again}")
         with err.status("compiling the training step"):
             result = jax.block_until_ready(program(state, *read))
         self.taken = True

@@ -52,6 +52,7 @@ def print_header(run: Run, state: TrainState) -> None:
         err.print(f"       {line}")
     macs = count_macs(run.blueprint.model, (h, w, channels))
     start = f"from {config.pretrained}" if config.pretrained else "from scratch"
+    start = f"from its {config.pretrain.name} pretraining" if config.pretrain.name else start
     err.print(
         f"model  {config.model.name} {start}: {tree.count(state.params):,} parameters, "
         f"{count(macs, 'MACs')} at {h}x{w}x{channels}, {config.dtype}"
@@ -82,9 +83,10 @@ def print_epoch(
     run: Run, progress: Progress, train: Mapping[str, float], found: Mapping[str, Mapping[str, float]], better: bool
 ) -> None:
     """Prints the line of an epoch and the notes on it."""
-    hit = "exact_match" if run.dataset.several else "accuracy"
-    loss, accuracy = (train.get(f"train/{name}", math.nan) for name in ("loss", hit))
-    line = f"epoch {progress.epoch}/{run.batches.num_epochs}  loss {loss:.3f}  {_words(hit)} {accuracy:.2%}"
+    hit = run.blueprint.task.hit
+    loss, right = (train.get(f"{run.prefix}/{name}", math.nan) for name in ("loss", hit))
+    line = f"{run.what}epoch {progress.epoch}/{run.batches.num_epochs}  loss {loss:.3f}"
+    line += f"  {_words(hit)} {right:.2%}" if hit else ""
     for prefix, metrics in found.items():
         shown = present("accuracy", metrics)
         line += f"  | {prefix} loss {metrics['loss']:.3f}  {shown} {metrics[shown]:.2%}"
@@ -108,11 +110,13 @@ def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
     whole = run.blueprint.variables["params"]
     trained = optim.split_trainable(whole, run.phase.trainable)[0]
     images = run.batches.steps_per_epoch * run.batches.size * progress.epoch
+    pretrained = run.workdir / run_files.PRETRAIN / "summary.json"
     return {
         "model": config.model.name,
         "fast_dev_run": config.fast_dev_run,
         "pretrained": config.pretrained,
         "weights": run.origin or None,
+        **({"pretrain": run_files.read_json(pretrained)} if pretrained.exists() else {}),
         "parameters": tree.count(whole),
         "trainable_parameters": tree.count(trained),
         "gmacs": count_macs(run.blueprint.model, (h, w, config.model.in_channels)) / 1e9,

@@ -74,6 +74,11 @@ class Checkpoints:
         if not read_only:
             self._agreed(self._tidy)
 
+    @property
+    def directory(self) -> Path:
+        """Where they are."""
+        return self._directory
+
     def steps(self, kind: str) -> list[int]:
         """The complete steps, oldest first; a save under way is waited for."""
         self._wait_for(kind)

@@ -1,6 +1,7 @@
 """What a run finds in its workdir: nothing, a run to resume, a finished run, a different run, or damage."""
 
 import copy
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +15,11 @@ from jaxvit.runtime.console import err
 from jaxvit.workdir import manifest, run_files
 from jaxvit.workdir.checkpoint import Checkpoints
 
-DIRECTORIES = ("checkpoints", *(f"checkpoints/{n}" for n in ("last", "best", "manifests", "damaged", "replaced")),
-               "events", "wandb", "unknown")  # fmt: skip
+CHECKPOINTS = ("checkpoints", f"checkpoints/{run_files.PRETRAIN}")
+DIRECTORIES = (
+    *(f"{home}{n}" for home in CHECKPOINTS for n in ("", "/last", "/best", "/manifests", "/damaged", "/replaced")),
+    "events", "wandb", "unknown", run_files.PRETRAIN, f"{run_files.PRETRAIN}/events", f"{run_files.PRETRAIN}/wandb",
+)  # fmt: skip
 SEALED = ("config.json", "classes.json", run_files.THRESHOLDS, run_files.CALIBRATION, "metrics.jsonl",
           "predictions.npz", "samples.npz", "summary.json")  # fmt: skip
 ARRAYS = {"predictions.npz": ("logits", "labels", "index"), "samples.npz": ("image", "label", "index")}
@@ -29,6 +33,7 @@ FILES = (
     "leaks.csv",
     "leaks.png",
     "wandb/id.json",
+    *(f"{run_files.PRETRAIN}/{name}" for name in (*run_files.PRETRAIN_FILES, manifest.NAME, "wandb/id.json")),
 )
 
 
@@ -39,14 +44,15 @@ def inspect(workdir: Path) -> None:
     """
     for name in DIRECTORIES:
         _inspect(workdir, workdir / name, True)
-    for kind in ("last", "best"):
-        steps = workdir / "checkpoints" / kind
+    for home, kind in itertools.product(CHECKPOINTS, ("last", "best")):
+        steps = workdir / home / kind
         for path in sorted(steps.iterdir()) if steps.is_dir() else []:
             if path.name.isdecimal():
                 _inspect(workdir, path, True)
                 _inspect(workdir, path / manifest.NAME, False)
-    for path in sorted((workdir / "checkpoints" / "manifests").glob("*.json")):
-        _inspect(workdir, path, False)
+    for home in CHECKPOINTS:
+        for path in sorted((workdir / home / "manifests").glob("*.json")):
+            _inspect(workdir, path, False)
     for name in FILES:
         _inspect(workdir, workdir / name, False)
 
@@ -188,8 +194,14 @@ def check_data(workdir: Path, name: str, before: Mapping[str, Any], now: Mapping
 
 
 def has_work(workdir: Path) -> bool:
-    """Whether a run got as far as a checkpoint: one that failed before it has nothing to protect."""
-    return (workdir / "summary.json").exists() or any((workdir / "checkpoints" / "last").glob("[0-9]*"))
+    """Whether a run or its pretraining got as far as a checkpoint: one that failed before has nothing to protect."""
+    places = ((workdir, "checkpoints"), (workdir / run_files.PRETRAIN, f"checkpoints/{run_files.PRETRAIN}"))
+    return any(has_begun(place, workdir / checkpoints) for place, checkpoints in places)
+
+
+def has_begun(place: Path, checkpoints: Path) -> bool:
+    """Whether a phase of a run has left a state or its summary in its own directories."""
+    return (place / "summary.json").exists() or any((checkpoints / "last").glob("[0-9]*"))
 
 
 def lines_of_metrics(workdir: Path) -> int:

@@ -99,7 +99,10 @@ def read_json(path: Path, kind: type = dict) -> Any:
 
 THRESHOLDS = "thresholds.json"  # of several labels per image: the probability that says each class
 CALIBRATION = "calibration.json"  # the temperature that was fitted on validation
-RUN_FILES = ("config.json", "classes.json", THRESHOLDS, CALIBRATION, "summary.json", "metrics.jsonl",
+PRETRAIN = "pretrain"  # the directory of the first phase of a run, and of its checkpoints below checkpoints/
+PRETRAIN_FILES = ("model.safetensors", "config.json", "metrics.jsonl", "reconstructions.npz", "reconstructions.png",
+                  "summary.json")  # fmt: skip
+RUN_FILES = (PRETRAIN, "config.json", "classes.json", THRESHOLDS, CALIBRATION, "summary.json", "metrics.jsonl",
              "predictions.npz", "samples.npz", "unknown", "skipped_files.txt", "leaks.json", "leaks.csv", "leaks.png",
              "checkpoints", "events", "wandb", manifest.NAME, streams.NAME)  # fmt: skip
 

@@ -45,7 +45,7 @@ def test_mistakes_end_with_two_lines(monkeypatch, capsys, tmp_path):
 def test_trials_that_all_fail_end_with_code_1_and_a_reason(monkeypatch, given, tmp_path, capsys):
     pytest.importorskip("optuna")
     (tmp_path / "c.json").write_text(json.dumps(config_lib.to_dict(given)))
-    ends = {n: train.loop.Diverged("loss is nan at step 3") for n in range(3)}
+    ends = {n: train.Diverged("loss is nan at step 3") for n in range(3)}
     monkeypatch.setattr("jaxvit.sweep.trials.train_and_evaluate", FakeRuns(ends))
     argv = ["sweep", "--config", str(tmp_path / "c.json"), "--trials", "3", "--workdir", str(tmp_path / "sweep")]
     assert cli.main(argv) == 1

@@ -13,6 +13,7 @@ import pytest
 from jaxvit import inference
 from jaxvit.runtime.interrupt import Interrupted
 from jaxvit.train import loop as train
+from jaxvit.train.progress import Diverged
 from jaxvit.workdir.checkpoint import Checkpoints
 from tests.helpers import tiny_config, write_npz
 from tests.helpers.workdirs import final_state, lines
@@ -189,12 +190,12 @@ def test_rollback_goes_on_from_the_last_checkpoint(tmp_path, data_name, monkeypa
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state["params"]))
     assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2, 3]
     config.loss.on_nan = "stop"
-    with pytest.raises(train.Diverged, match="loss is nan at step 5 .learning rate .*; last checkpoint: step 4"):
+    with pytest.raises(Diverged, match="loss is nan at step 5 .learning rate .*; last checkpoint: step 4"):
         train.train_and_evaluate(config, tmp_path / "stop")
 
 
 def test_weights_that_the_last_step_broke_are_no_best(tmp_path, data_name):
     config = tiny_config(data_name, num_epochs=1, batch_size=4096, optim__name="sgd", optim__learning_rate=1e38)
-    with pytest.raises(train.Diverged, match="validation loss is nan after step 1"):
+    with pytest.raises(Diverged, match="validation loss is nan after step 1"):
         train.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run" / "summary.json").exists()

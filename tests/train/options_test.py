@@ -40,7 +40,7 @@ def saves_of(monkeypatch, tmp_path, data_name, seconds_an_epoch, **words):
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", saved)
         patch.setattr(finish, "evaluate", evaluated)
-        patch.setattr(train, "time", clock)
+        patch.setattr("jaxvit.train.epochs.time", clock)
         patch.setattr("jaxvit.train.run.time", clock)
         train.train_and_evaluate(tiny_config(data_name, num_epochs=6, **words), tmp_path)
     return saves
