@@ -9,7 +9,7 @@ from jaxvit.errors import UserError
 from jaxvit.models.eva import CHOICES, Eva, check_fields
 from jaxvit.models.eva_layouts import LAYOUTS
 from jaxvit.models.eva_variants import VARIANTS
-from jaxvit.models.family import MEGATRON, Family, Fields, Tap, Tensors, patches_fit
+from jaxvit.models.family import DECAYS, MEGATRON, Family, Fields, Tap, Tensors, patches_fit
 from jaxvit.models.hf_model import Config, HfModel, mlp_ratio, whole
 from jaxvit.models.layers import REMAT_CHOICES, to_pair
 from jaxvit.ops import attention
@@ -128,6 +128,7 @@ FAMILY = Family(
     stem=r"cls_token|reg_token|pos_embed|patch_embed|norm_pre",
     blocks=((r"blocks_(\d+)/", ()),),
     last_norm=r"norm",
+    decays=rf"{DECAYS}|attn_pool/latent$",
     sharding=(
         (r"\b([qkv]_proj|gate|fc1_[gx])/kernel$", ("fsdp", "tensor")),
         (r"\b([qv]_proj|fc1_[gx])/bias$|\b[qv]_bias$", ("tensor",)),

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxvit.models.family import MEGATRON, Family, Fields, Tap, Tensors, patches_fit
+from jaxvit.models.family import DECAYS, MEGATRON, Family, Fields, Tap, Tensors, patches_fit
 from jaxvit.models.hf_model import Config, HfModel, mlp_ratio, transformer, whole
 from jaxvit.models.layers import REMAT_CHOICES, to_pair
 from jaxvit.models.vit import CHOICES, POOLS, VisionTransformer, check_fields
@@ -114,6 +114,7 @@ FAMILY = Family(
     stem=r"cls_token|dist_token|reg_token|pos_embed|patch_embed|norm_pre",
     blocks=((r"blocks_(\d+)/", ()),),
     last_norm=r"norm",
+    decays=rf"{DECAYS}|attn_pool/latent$",
     sharding=MEGATRON,
     mark=r"^blocks\.0\.(norm1|in_norm|attns\.0\.norm)\.weight$",
     first_conv=("patch_embed.proj",),

@@ -20,6 +20,7 @@ from tests.helpers import pretrained as helpers
 from tests.helpers.explained import DEIT, RESNET, SWIN, VIT, make
 
 TINY = {"depth": 3, "image_size": 32, "patch_size": 8, "embed_dim": 48, "num_heads": 3}
+EVA = {**TINY, "num_heads": 2}
 SMALL = {"image_size": 64}
 CASES = {
     "vit": ("vit_tiny_patch16_224", TINY),
@@ -34,6 +35,13 @@ CASES = {
     "no class token, no final norm": ("vit_intern300m_patch14_448", TINY),
     "parallel": ("vit_pwee_patch16_reg1_gap_256", TINY),
     "clip": ("vit_base_patch32_clip_224", TINY),
+    "eva": ("eva02_base_patch14_224", EVA),
+    "post-norm": ("eva02_enormous_patch14_clip_224", EVA),
+    "registers, rotary": ("vit_small_patch16_dinov3_qkvb", EVA),
+    "padded": ("vit_small_patch16_dinov3", {**EVA, "image_size": (32, 48), "dynamic_img_pad": True}),
+    "attention pool over all tokens": ("vit_pe_core_base_patch16_224", {**EVA, "attn_pool_num_heads": 2}),
+    "no norm after the blocks": ("vit_pe_lang_large_patch14_448", EVA),
+    "learnt frequencies": ("vit_small_patch16_rope_mixed_224", EVA),
     "resnet": ("resnet10t", SMALL),
     "bottleneck": ("resnet26d", SMALL),
     "groups": ("seresnext26d_32x4d", SMALL),

@@ -97,10 +97,16 @@ def test_mistakes(tmp_path):
 
 
 SMALL_SWIN = {"depths": (1, 2, 1, 1), "embed_dim": 24, "num_classes": 4}
+EVA = {"depth": 2, "embed_dim": 24, "num_heads": 2, "patch_size": 8, "image_size": 32, "num_classes": 4}
 CASES = {
     "vit": (helpers.VIT, {"image_size": (32, 48)}),
     "deit": (helpers.DEIT, {}),
     "deit3": (("deit3_small_patch16_224", {"depth": 1, "image_size": 32, "num_classes": 0}), {}),
+    "eva02": (("eva02_base_patch14_224", EVA), {}),
+    "rope": (("vit_small_patch16_rope_mixed_ape_224", EVA), {"image_size": (32, 48)}),
+    "pe": (("vit_pe_core_base_patch16_224", {**EVA, "attn_pool_num_heads": 2}), {}),
+    "dinov3": (("vit_small_patch16_dinov3_qkvb", {**EVA, "num_reg_tokens": 2}), {"image_size": (32, 48)}),
+    "sapiens2": (("vit_large_patch16_sapiens2", {**EVA, "num_kv_heads": (2, 1)}), {}),
     "swin": (("swin_tiny_patch4_window7_224", SMALL_SWIN), {"image_size": 64}),
     "resnet": (helpers.RESNET, {"in_channels": 1}),
     "resnet d": (("resnet18d", {"layers": (1, 1, 1, 1), "num_classes": 4, "image_size": 64}), {}),
@@ -135,6 +141,13 @@ CHANGES = [
     ("vit", {"patch_size": 8}, {"patch_size": 8}),
     ("deit", {"img_size": 80, "in_chans": 5}, {"image_size": 80, "in_channels": 5}),
     ("deit3", {"img_size": (48, 64)}, {"image_size": (48, 64)}),
+    ("eva02", {"img_size": (48, 64), "in_chans": 1}, {"image_size": (48, 64), "in_channels": 1}),
+    ("eva02", {"num_classes": 0}, {"num_classes": 0}),
+    ("rope", {"img_size": (48, 64)}, {"image_size": (48, 64)}),
+    ("rope", {"patch_size": 4, "num_classes": 0}, {"patch_size": 4, "num_classes": 0}),
+    ("pe", {"img_size": 48, "in_chans": 5, "num_classes": 0}, {"image_size": 48, "in_channels": 5, "num_classes": 0}),
+    ("dinov3", {"img_size": 64, "in_chans": 2}, {"image_size": 64, "in_channels": 2}),
+    ("sapiens2", {"img_size": (24, 40), "num_classes": 0}, {"image_size": (24, 40), "num_classes": 0}),
     ("swin", {"img_size": (96, 128)}, {"image_size": (96, 128)}),
     ("swin", {"window_size": 4, "in_chans": 4}, {"window_size": 4, "in_channels": 4}),
     ("swin", {"img_size": 128, "window_size": 12}, {"image_size": 128, "window_size": 12}),
