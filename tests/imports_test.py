@@ -114,6 +114,7 @@ TESTED_BY = {
     "models/eva_family": "models/registry_test.py",
     "models/eva_variants": "models/registry_test.py",
     "models/hf_model": "pretrained/hf_architecture_test.py",
+    "models/convnext_variants": "models/registry_test.py",
     "models/resnet_variants": "models/registry_test.py",
     "models/swin_variants": "models/registry_test.py",
     "models/vit_family": "optim/masks_test.py",

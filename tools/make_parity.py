@@ -49,6 +49,7 @@ TIMM_WORDS = {"image_size": "img_size", "in_channels": "in_chans"}
 SMALL_VIT = {"depth": 2, "image_size": (48, 64), "num_classes": 10}
 SMALL_EVA = {"depth": 2, "image_size": (48, 64), "patch_size": 16, "embed_dim": 32, "num_heads": 2, "num_classes": 10}
 SMALL_SWIN = {"depths": (1, 2, 2, 1), "embed_dim": 24, "image_size": 64, "num_classes": 10}
+SMALL_CONVNEXT = {"depths": (1, 1, 2, 1), "image_size": 64, "num_classes": 10}
 FIRST_TORCH = "2.13.0+cpu"  # of the rows that do not say
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("test_vit", {"num_classes": 10}),
@@ -72,6 +73,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("vit_small_patch16_rope_mixed_ape_224", {**SMALL_EVA, "in_channels": 1}),
     ("vit_small_plus_patch16_dinov3_qkvb", SMALL_EVA),
     ("vit_base_patch16_sapiens2", {**SMALL_EVA, "num_kv_heads": (2, 1)}),
+    ("convnext_atto_ols", {**SMALL_CONVNEXT, "in_channels": 1}),
+    ("convnextv2_atto", {**SMALL_CONVNEXT, "image_size": (64, 80)}),
+    ("test_convnext3", {"num_classes": 10, "image_size": 64}),
 ]
 
 

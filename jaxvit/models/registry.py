@@ -11,7 +11,17 @@ import flax.linen as nn
 
 from jaxvit import plugins
 from jaxvit.errors import UserError
-from jaxvit.models import alexnet, eva_family, fields, resnet_variants, swin_variants, tags, vgg, vit_family
+from jaxvit.models import (
+    alexnet,
+    convnext_variants,
+    eva_family,
+    fields,
+    resnet_variants,
+    swin_variants,
+    tags,
+    vgg,
+    vit_family,
+)
 from jaxvit.models.family import MEGATRON, Family, ShardingRules
 from jaxvit.models.names import timm_name
 from jaxvit.models.tags import split_tag, tag_tables, unknown_name
@@ -31,6 +41,7 @@ FAMILIES: dict[str, Family] = {
         eva_family.FAMILY,
         vit_family.FAMILY,
         swin_variants.FAMILY,
+        convnext_variants.FAMILY,
     )
 }
 

@@ -65,10 +65,21 @@ def assemble(model: nn.Module, tensors: Mapping[str, np.ndarray]) -> dict[str, A
     family = family_of(model)
     tensors = {name: array for name, array in tensors.items() if not rules.is_buffer(family, name)}
     todo = rules.rules_of(model)
+    tensors |= _of_one_pixel(todo, tensors)
     _check(todo, tensors, f"the weights do not fit {type(model).__name__}")
     _warn_non_finite(tensors)
     leaves = {rule.path: _leaf(rule.to_linen(tensors[rule.name])) for rule in todo}
     return traverse_util.unflatten_dict(leaves)
+
+
+def _of_one_pixel(todo: Iterable[rules.Rule], tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Linear layers [d, c] where the model has a 1x1 convolution [d, c, 1, 1], and the reverse: the same numbers."""
+    pairs = [(rule, tensors[rule.name]) for rule in todo if rule.name in tensors]
+    return {
+        rule.name: array.reshape(rule.shape)
+        for rule, array in pairs
+        if {array.ndim, len(rule.shape)} == {2, 4} and (*array.shape, 1, 1)[:4] == (*rule.shape, 1, 1)[:4]
+    }
 
 
 def export(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -14,7 +14,8 @@ from jaxvit.models.windows import stage_windows
 
 def is_layout(tensors: Mapping[str, Any]) -> bool:
     """Whether the tensors have Transformers' names."""
-    return any("embeddings.patch_embeddings." in name or "embedder.embedder." in name for name in tensors)
+    marks = ("embeddings.patch_embeddings.", "embedder.embedder.", "stages.0.downsample_layers.")
+    return any(mark in name for name in tensors for mark in marks)
 
 
 def fields(family: Family, config: Config, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from tests.helpers.commands import CASES, drawn
 # timm's `classifier` of these models
 CLASSIFIERS = {
     "vit": ("head",), "deit": ("head", "head_dist"), "swin": ("head.fc",), "resnet": ("fc",), "eca": ("fc",),
-    "vgg": ("head.fc",), "alexnet": ("classifier.6",),
+    "convnext": ("head.fc",), "vgg": ("head.fc",), "alexnet": ("classifier.6",),
 }  # fmt: skip
 
 

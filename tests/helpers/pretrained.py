@@ -15,7 +15,13 @@ RESNET = ("test_resnet", {"num_classes": 5, "image_size": 32})
 ECA = ("ecaresnet26t", {"layers": (1, 1, 1, 1), "channels": (16, 16, 32, 32), "num_classes": 5, "image_size": 32})
 VGG = ("vgg11_bn", {"cfg": (8, "M", 4, "M"), "head_hidden_size": 16, "num_classes": 5, "image_size": 32})
 ALEXNET = ("alexnet", {"head_hidden_size": 8, "num_classes": 5, "image_size": 64})
-ALL = {"vit": VIT, "deit": DEIT, "swin": SWIN, "resnet": RESNET, "eca": ECA, "vgg": VGG, "alexnet": ALEXNET}
+CONVNEXT = (
+    "convnextv2_atto", {"depths": (1, 2, 1, 1), "dims": (8, 8, 16, 16), "num_classes": 5, "image_size": 32},
+)  # fmt: skip
+ALL = {
+    "vit": VIT, "deit": DEIT, "swin": SWIN, "resnet": RESNET, "eca": ECA, "convnext": CONVNEXT, "vgg": VGG,
+    "alexnet": ALEXNET,
+}  # fmt: skip
 
 
 def make(case, **fields):

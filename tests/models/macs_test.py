@@ -16,6 +16,7 @@ PUBLISHED = {
     "vit_base_patch16_224": 17.58,
     "swin_tiny_patch4_window7_224": 4.51,
     "swin_base_patch4_window7_224": 15.47,
+    "convnext_tiny": 4.47,
 }
 
 

@@ -25,8 +25,14 @@ HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 
 
-# Field with the number of blocks -> path of the last block that a model of at most two per stage has.
-LAST_BLOCK = {"depth": "blocks_0/", "layers": "layer{number}_1/", "depths": "layers_{index}/blocks_1/"}
+# Family -> the blocks of a stage that a shallow model keeps, and the path of the last of them.
+SHALLOW = {
+    "vit": (1, "blocks_0/"),
+    "resnet": (2, "layer{number}_1/"),  # the first block of a stage is not like the others
+    "eva": (1, "blocks_0/"),
+    "swin": (1, "layers_{index}/blocks_0/"),
+    "convnext": (1, "stages_{index}/blocks_0/"),
+}
 
 
 @cache
@@ -39,20 +45,20 @@ def traced_sizes(model):
 
 def param_count(model):
     """Counts in a shallow model; the blocks that it leaves out of a stage are like the last that it has."""
-    field = next((f for f in LAST_BLOCK if hasattr(model, f)), None)
-    if field is None or getattr(model, "pruned", None):
+    family = registry.family_of(model)
+    if family.name not in SHALLOW or getattr(model, "pruned", None):
         return sum(traced_sizes(model).values())
-    depths = getattr(model, field)
     if isinstance(getattr(model, "num_kv_heads", None), tuple):  # its blocks are of two kinds
         return sum_of_kinds(model)
-    kept = 1 if field == "depth" else 2  # the first block of a stage is not like the others
-    shallow = kept if field == "depth" else tuple(min(d, kept) for d in depths)
-    sizes = traced_sizes(model.clone(**{field: shallow}))
+    (kept, last), depths = SHALLOW[family.name], getattr(model, str(family.depth_field))
+    stages = (depths,) if isinstance(depths, int) else depths
+    shallow = kept if isinstance(depths, int) else tuple(min(d, kept) for d in depths)
+    sizes = traced_sizes(model.clone(**{str(family.depth_field): shallow}))
     count = sum(sizes.values())
-    for index, depth in enumerate((depths,) if field == "depth" else depths):
-        last = LAST_BLOCK[field].format(index=index, number=index + 1)
-        block = (last, "rope/freqs")  # learnt frequencies of all blocks lie in one tensor
-        count += max(depth - kept, 0) * sum(size for path, size in sizes.items() if path.startswith(block))
+    for index, depth in enumerate(stages):
+        path = last.format(index=index, number=index + 1)
+        block = (path, "rope/freqs")  # learnt frequencies of all blocks lie in one tensor
+        count += max(depth - kept, 0) * sum(size for name, size in sizes.items() if name.startswith(block))
     return count
 
 
@@ -83,6 +89,7 @@ def test_parameter_counts_equal_the_pins(family):
         ("resnet50", {"layers": (1, 3, 2, 4)}),
         ("swin_tiny_patch4_window7_224", {"depths": (3, 1, 2, 4)}),
         ("vit_base_patch16_sapiens2", {"depth": 3, "num_kv_heads": (12, 6, 12)}),
+        ("convnextv2_atto", {"depths": (3, 1, 2, 4)}),
     ],
 )
 def test_shallow_traces_say_what_full_ones_do(name, fields):

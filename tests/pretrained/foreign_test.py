@@ -1,6 +1,8 @@
 """Other layouts of the same weights: names written out as their files have them, then compared tensor by tensor."""
 
 import argparse
+import re
+from functools import partial
 
 import jax
 import numpy as np
@@ -140,6 +142,79 @@ def test_swin_of_the_authors():
         return {"model": made}
 
     assert_reads(helpers.SWIN, layout)
+
+
+def convnext(state, stem, rest):
+    """Renames by a table for each kind of name; the layers of atto are linear everywhere but in timm."""
+    made = {}
+    for name, array in state.items():
+        for old, new in stem if name.startswith("stem") else rest:
+            name = re.sub(old, new, name)
+        array = array.reshape(1, 1, 1, -1) if "grn" in name else array
+        made[name] = array[..., 0, 0] if re.search(r"(pwconv|pointwise_conv|fc)\d\.weight", name) else array
+    return made
+
+
+BLOCKS = ((r"\.conv_dw\.", ".dwconv."), (r"\.mlp\.fc", ".pwconv"), (r"\.mlp\.grn", ".grn"))
+FACEBOOK = (
+    [(r"^stem\.", "downsample_layers.0.")],
+    [(r"^stages\.(\d)\.downsample\.", r"downsample_layers.\1."), (r"\.blocks\.", "."), *BLOCKS,
+     (r"\.grn\.weight", ".grn.gamma"), (r"\.grn\.bias", ".grn.beta"), (r"^head\.norm", "norm"), (r"\.fc\.", ".")],
+)  # fmt: skip
+HF_BLOCKS = [
+    (r"\.downsample\.", ".downsampling_layer."), (r"blocks\.(\d+)\.norm", r"blocks.\1.layernorm"),
+    (r"\.blocks\.", ".layers."), *BLOCKS, (r"gamma$", "layer_scale_parameter"),
+]  # fmt: skip
+HF_CONVNEXT = (
+    [(r"^stem\.0", "convnext.embeddings.patch_embeddings"), (r"^stem\.1", "convnext.embeddings.layernorm")],
+    [
+        *HF_BLOCKS,
+        ("^stages", "convnext.encoder.stages"),
+        ("^head.norm", "convnext.layernorm"),
+        ("^head.fc", "classifier"),
+    ],
+)
+HF_DINO = (
+    [(r"^stem", "stages.0.downsample_layers")],
+    [(r"\.downsample\.", ".downsample_layers."), (r"blocks\.(\d+)\.norm", r"blocks.\1.layer_norm"),
+     (r"\.blocks\.", ".layers."), (r"\.conv_dw\.", ".depthwise_conv."), (r"\.mlp\.fc", ".pointwise_conv"),
+     (r"^head\.norm", "layer_norm")],
+)  # fmt: skip
+CONVNEXT = {"depths": (1, 2, 1, 1), "dims": (8, 12, 16, 24), "image_size": 32}
+
+
+def openclip_convnext(state):
+    """OpenCLIP around a network of timm's, whose projection has no bias; the hidden layer is OpenCLIP's own."""
+    last = "head.mlp.fc2" if "head.pre_logits.fc.weight" in state else "head.proj"
+    layers = {"head.pre_logits.fc": "head.mlp.fc1", "head.fc": last}
+    made = {"logit_scale": np.ones((), np.float32), "transformer.resblocks.0.ln_1.weight": np.ones(3, np.float32)}
+    assert not state.pop("head.fc.bias").any()
+    for name, array in state.items():
+        module, leaf = name.rsplit(".", 1)
+        made[f"visual.{layers[module]}.{leaf}" if module in layers else f"visual.trunk.{name}"] = array
+    return made
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "fields"),
+    [
+        ("convnext_atto", partial(convnext, stem=FACEBOOK[0], rest=FACEBOOK[1]), {"num_classes": 5}),
+        ("convnextv2_atto", partial(convnext, stem=FACEBOOK[0], rest=FACEBOOK[1]), {"num_classes": 5}),
+        ("convnext_atto", partial(convnext, stem=HF_CONVNEXT[0], rest=HF_CONVNEXT[1]), {"num_classes": 5}),
+        ("convnextv2_atto", partial(convnext, stem=HF_CONVNEXT[0], rest=HF_CONVNEXT[1]), {"num_classes": 0}),
+        ("convnext_atto", partial(convnext, stem=HF_DINO[0], rest=HF_DINO[1]), {"num_classes": 0}),
+        ("convnext_base", openclip_convnext, {"num_classes": 5}),
+        ("convnext_large_mlp", openclip_convnext, {"num_classes": 5, "head_hidden_size": 20}),
+    ],
+)
+def test_convnexts(name, make, fields):
+    model = helpers.make((name, CONVNEXT), **fields)
+    wanted = helpers.weights(model)
+    if "head.fc.bias" in wanted and make is openclip_convnext:
+        wanted["head.fc.bias"][:] = 0
+    made = make(dict(wanted))
+    assert not {*made} & {n for n in wanted if n != "gamma"}
+    helpers.assert_same(export(model, convert(model, made)), wanted)
 
 
 def test_torchvision_vgg():

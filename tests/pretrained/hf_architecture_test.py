@@ -32,6 +32,15 @@ PUBLISHED = {
         "resnet18"),
     "microsoft/resnet-50": ({"model_type": "resnet"}, "resnet50"),
     "microsoft/resnet-152": ({"model_type": "resnet", "depths": [3, 8, 36, 3]}, "resnet152"),
+    "facebook/convnext-tiny-224": ({"model_type": "convnext"}, "convnext_tiny"),
+    "facebook/convnext-base-384": (
+        {"model_type": "convnext", "depths": [3, 3, 27, 3], "hidden_sizes": [128, 256, 512, 1024], "image_size": 384},
+        "convnext_base"),
+    "facebook/convnextv2-atto-1k-224": (
+        {"model_type": "convnextv2", "depths": [2, 2, 6, 2], "hidden_sizes": [40, 80, 160, 320]}, "convnextv2_atto"),
+    "facebook/dinov3-convnext-large-pretrain-lvd1689m": (
+        {"model_type": "dinov3_convnext", "depths": [3, 3, 27, 3], "hidden_sizes": [192, 384, 768, 1536]},
+        "convnext_large"),
     "facebook/dinov2-small": (DINO | {"hidden_size": 384, "num_attention_heads": 6}, "vit_small_patch14_dinov2"),
     "facebook/dinov2-giant": (DINO | GIANT, "vit_giant_patch14_dinov2"),
     "facebook/dinov2-with-registers-base": (

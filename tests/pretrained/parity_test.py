@@ -57,10 +57,19 @@ FAMILIES = {
     ),
     "resnet": ("resnet10t", {"num_classes": 5, "image_size": 64}),
     "seresnet": ("test_resnet", {"num_classes": 5, "image_size": 64}),
+    "convnext": ("test_convnext3", {"num_classes": 5, "image_size": 64}),
+    "convnextv2": ("convnextv2_atto", {"num_classes": 5, "image_size": 64, "depths": (1, 2, 1, 1)}),
     "vgg": ("vgg11_bn", {"num_classes": 5, "image_size": 64, "mlp_ratio": 1 / 64}),
     "alexnet": ("alexnet", {"num_classes": 5, "image_size": 64, "drop_rate": 0.0}),
 }
-CONVOLUTIONAL = ("resnet", "seresnet", "vgg", "alexnet")  # feature maps are [b, c, h, w] in torch
+CONVOLUTIONAL = (
+    "resnet",
+    "seresnet",
+    "convnext",
+    "convnextv2",
+    "vgg",
+    "alexnet",
+)  # feature maps are [b, c, h, w] in torch
 
 
 def pair(word):
@@ -130,6 +139,13 @@ PARTS = {
     ],
     "resnet": [("layer1.0", "layer1_0"), ("layer2.0", "layer2_0"), ("layer4.0", "layer4_0"), ("fc", "fc")],
     "seresnet": [("layer1.0", "layer1_0"), ("layer2.0", "layer2_0"), ("layer4.0", "layer4_0"), ("fc", "fc")],
+    "convnext": [
+        ("stem", "stem_1"), ("stages.0.blocks.0", "stages_0/blocks_0"), ("stages.3", "stages_3"), ("head", "head"),
+    ],
+    "convnextv2": [
+        ("stages.1.downsample", "stages_1/downsample_1"), ("stages.1.blocks.1.mlp.grn", "stages_1/blocks_1/mlp/grn"),
+        ("head.norm", "head/norm"), ("head", "head"),
+    ],
     "vgg": [("features.0", "features_0"), ("features.1", "features_1"), ("features.8", "features_8"), ("head", "head")],
     "alexnet": [("features.0", "features_0"), ("features.10", "features_10"), ("classifier.6", "classifier_6")],
 }  # fmt: skip
