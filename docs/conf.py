@@ -15,7 +15,7 @@ copyright = "The jaxvit authors, Apache-2.0"
 version = release = jaxvit.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
@@ -27,6 +27,8 @@ html_title = "jaxvit"
 
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
+nb_execution_mode = "off"  # the notebooks are shown with the outputs that are kept in them
+nb_output_stderr = "show"
 
 autodoc_typehints = "none"  # the docstrings have shapes and units, which the types do not say
 autodoc_member_order = "bysource"

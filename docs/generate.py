@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ def write(docs: Path) -> None:
         path.parent.mkdir(exist_ok=True)
         if not path.exists() or path.read_text(encoding="utf-8") != NOTE + text:
             path.write_text(NOTE + text, encoding="utf-8")
+    for notebook in (docs.parent / "notebooks").glob("*.ipynb"):  # Sphinx reads nothing outside docs/
+        shutil.copy2(notebook, docs / "generated" / notebook.name)
 
 
 def options() -> str:

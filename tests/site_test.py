@@ -32,6 +32,11 @@ def test_every_page_is_in_the_index():
     assert listed == there - {"index.md"} | {f"generated/{name}.md" for name in ("options", "commands", "models")}
 
 
+def test_every_notebook_is_in_the_index():
+    listed = re.findall(r"^generated/(\S+\.ipynb)$", (DOCS / "index.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(path.name for path in (DOCS.parent / "notebooks").glob("*.ipynb"))
+
+
 def test_generated_pages_are_complete(pages):
     assert all(f"| `{option.name}` |" in pages["options"] for option in reference.options())
     assert all(f"\n## {name}\n" in pages["commands"] for name in cli.COMMANDS)
