@@ -19,6 +19,7 @@ from jaxvit.config.default import Config
 from jaxvit.data import augment, crops
 from jaxvit.errors import UserError
 from jaxvit.precision import full_float
+from jaxvit.pretrained.files import WEIGHT_SUFFIXES
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float64": None}
 
@@ -158,4 +159,5 @@ def record_fields(config: Config, model: nn.Module) -> None:
 def pretrained_name(word: str) -> str | None:
     """Returns the timm name, without tag, that `config.pretrained` is, or None where it is a path."""
     name = models.split_tag(word)[0]
-    return name if name in models.list_models() else None
+    is_file = word.lower().endswith(WEIGHT_SUFFIXES)  # "resnet18.safetensors" is not a tag of resnet18
+    return name if name in models.list_models() and not is_file else None

@@ -18,6 +18,7 @@ from jaxvit.runtime.paths import expand
 
 Tensors = dict[str, np.ndarray]
 
+WEIGHT_SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".bin", ".pth.tar", ".ckpt")
 # What a directory may hold, best first: the names that savers give to whole weights, then what there is only one of.
 WEIGHT_FILES = (
     "model.safetensors",
@@ -25,7 +26,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
     "model_best.pth.tar",
-    *(f"*.{suffix}" for suffix in ("safetensors", "npz", "pth", "pt", "bin", "pth.tar", "ckpt")),
+    *(f"*{suffix}" for suffix in WEIGHT_SUFFIXES),
 )
 # What trainers save next to the weights (Transformers, Accelerate, DeepSpeed): never the weights themselves.
 BESIDE = r"(training_args|optimizer|scheduler|scaler|rng_state|random_states?|trainer_state)[\w.-]*\.(bin|pt|pth)$"

@@ -6,7 +6,7 @@ import pytest
 
 from jaxvit.build.blueprint import draw
 from jaxvit.build.facts import Facts, of_dataset
-from jaxvit.build.parts import load_data
+from jaxvit.build.parts import load_data, pretrained_name
 from jaxvit.train.prepare import prepare
 from tests.helpers import tiny_config, write_npz
 
@@ -59,3 +59,9 @@ def test_a_run_has_the_shapes_of_its_blueprint(tmp_path, words):
         k: (v.shape, v.dtype) for k, v in found.batch().items()
     }
     assert [found.is_sharp(step) for step in range(3)] == ([True, False, True] if words else [False] * 3)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "fb_in1k.safetensors", "npz", "pth", "pth.tar"])
+def test_a_file_that_is_called_like_a_model_is_a_path(ending):
+    assert pretrained_name(f"deit_tiny_patch16_224.{ending}") is None
+    assert pretrained_name("deit_tiny_patch16_224.fb_in1k") == "deit_tiny_patch16_224"
