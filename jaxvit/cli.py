@@ -13,7 +13,7 @@ from typing import Any
 from jaxvit import __version__
 from jaxvit.commands.parser import make_parser, positive
 from jaxvit.errors import RunError, UserError, is_out_of_memory, suggest
-from jaxvit.runtime import allocator, compile_cache, escape, files, interrupt, packages, streams
+from jaxvit.runtime import allocator, compile_cache, escape, files, interrupt, packages, streams, verbosity
 
 EPILOG = """without a command: train
   %(prog)s --config configs/digits_vit.py --workdir runs/digits [--config.optim.learning_rate=1e-3 ...]
@@ -27,7 +27,10 @@ COMMANDS
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 1 a failed run, 2 a mistake of the user, 130/143 interrupted."""
     with streams.guarded():
-        code = _guarded(argv)
+        try:
+            code = _guarded(argv)
+        finally:
+            verbosity.use()
         if "jaxvit.runtime.multihost" in sys.modules:
             sys.modules["jaxvit.runtime.multihost"].end(code)
         if "jaxvit.runtime.waiting" in sys.modules and sys.modules["jaxvit.runtime.waiting"].stuck:

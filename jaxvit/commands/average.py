@@ -101,7 +101,7 @@ def _say(found: Any, word: str) -> None:
     from jaxvit.runtime import console
 
     if found.gain is None:
-        console.err.print("no --data NAME: the gain of the average is not measured")
+        console.warn("no --data NAME: the gain of the average is not measured")
         return
     figure = "mAP" if "mAP" in found.tested else "accuracy"
     shown = "mAP" if figure == "mAP" else "top-1"

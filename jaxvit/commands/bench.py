@@ -33,7 +33,7 @@ def run(argv: list[str]) -> int:
     from jaxvit.bench import compare, report
     from jaxvit.bench.measure import Effort
     from jaxvit.runtime import console
-    from jaxvit.runtime.console import err
+    from jaxvit.runtime.console import err, warn, working
     from jaxvit.workdir import run_files
 
     baseline = compare.read_baseline(args.baseline) if args.baseline else None
@@ -49,27 +49,26 @@ def run(argv: list[str]) -> int:
             run_files.write_json(args.json, found)
 
     interrupt.something_to_save()  # the rows that there are
-    with err.status("") as status:
+    if jax.default_backend() == "cpu" and "bfloat16" in (s.dtype for s in wanted):
+        warn("bfloat16 on a CPU says little about accelerators")
+    try:
+        with working("measuring") as status:
 
-        def say(text: str) -> None:
-            status.update(text)
-            if not err.is_terminal:
-                err.print(text)
+            def say(text: str) -> None:
+                status.update(text)
+                if not err.moves:
+                    err.print(text)
 
-        if jax.default_backend() == "cpu" and "bfloat16" in (s.dtype for s in wanted):
-            err.print("bfloat16 on a CPU says little about accelerators")
-        try:
             report.run(found, wanted, modes, args.batch_size, effort, say, keep)
             if args.loop:
                 _add_loops(found, wanted, args, say, keep)
             if args.compare:
                 _add_timm(found, args, say, keep)
             found["complete"] = True
-        finally:  # what was measured before a model that does not fit, or before Ctrl-C, is kept
-            status.stop()
-            keep()
-            if found.get("results"):
-                report.print_tables(found)
+    finally:  # what was measured before a model that does not fit, or before Ctrl-C, is kept
+        keep()
+        if found.get("results"):
+            report.print_tables(found)
     worse: list[str] = []
     if baseline is not None:
         found["baseline"], worse = compare.regressions(found, baseline, args.tolerance)
@@ -77,7 +76,7 @@ def run(argv: list[str]) -> int:
         compared = f"{len(found['baseline'])} figures compared, {len(worse)} worse by more than {args.tolerance:.0%}"
         console.say(f"against {args.baseline}: {compared}")
     for line in worse:
-        err.print(f"error: {line}")
+        warn(f"error: {line}")
     return 1 if worse else 0
 
 

@@ -74,7 +74,7 @@ def write(given: "Source", words: dict[str, Any], directory: Path, opset: int | 
 def samples(given: "Source", args: argparse.Namespace) -> "Samples":
     """Real images: of `--data`, else of the run's test split, else of a photo or two that are always there."""
     from jaxvit.export import samples as real
-    from jaxvit.runtime.console import err
+    from jaxvit.runtime.console import warn
 
     if args.data is not None:
         return real.of_split(_classifier(given), None, args.data, COMPARED, labelled=False)
@@ -84,7 +84,7 @@ def samples(given: "Source", args: argparse.Namespace) -> "Samples":
         return real.of_split(_classifier(given), "test", None, COMPARED, labelled=False)
     except UserError as error:
         found = real.of_run_files(_classifier(given), args.workdir)
-        err.print(f"the run's data cannot be read ({str(error).splitlines()[0]}): compared on {found.what}")
+        warn(f"the run's data cannot be read ({str(error).splitlines()[0]}): compared on {found.what}")
         return found
 
 

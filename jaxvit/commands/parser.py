@@ -5,15 +5,49 @@ import math
 import os
 import re
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from jaxvit import plugins
 from jaxvit.errors import UserError, suggest
+from jaxvit.runtime import verbosity
 from jaxvit.runtime.paths import expand
 
 OVERRIDE = "--config."
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Descriptions in the width of the terminal: text is filled, commands stay such that they can be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = []
+        for paragraph in re.split(r"\n\n+", text):
+            if not re.search("^ ", paragraph, re.M):
+                paragraphs.append(textwrap.fill(paragraph, width))
+                continue
+            joined = re.sub(r"\n {16,}", " ", paragraph)  # the rest of an explanation
+            paragraphs.append("\n".join(_folded(line, width) for line in joined.splitlines()))
+        return "\n\n".join(paragraphs)
+
+
+def _folded(line: str, width: int) -> str:
+    """A line "  command    what it does" in the width."""
+    if len(line) <= width:
+        return line
+    found = re.fullmatch(r"(?P<head>( *)\S.*?)(?P<gap> {2,})(?P<text>\S.*)", line)
+    if found is None:  # a command: the shell joins its lines again
+        rest = f"\\\n{' ' * 6}"
+        parts = textwrap.wrap(
+            line, width - 2, subsequent_indent=" " * 6, break_long_words=False, break_on_hyphens=False
+        )
+        return f" {rest}".join(part.strip() if i else part for i, part in enumerate(parts))
+    column = len(found["head"] + found["gap"])
+    if column <= 16:
+        text = textwrap.wrap(found["text"], width - column)
+        return line[:column] + f"\n{' ' * column}".join(text)
+    return f"{_folded(found['head'], width)}\n" + textwrap.indent(textwrap.fill(found["text"], width - 6), " " * 6)
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,6 +62,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """As argparse's; the modules of --import are imported."""
         found, rest = super().parse_known_args(args, namespace)
+        verbosity.use(quiet=found.quiet, verbose=found.verbose)
         if found.imports:
             plugins.use(found.imports)
         return found, rest
@@ -57,7 +92,7 @@ def make_parser(command: str, description: str, **options: Any) -> Parser:
         prog=f"{prog} {command}".strip(),
         description=description,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         **options,
     )
     parser.add_argument(
@@ -68,6 +103,9 @@ def make_parser(command: str, description: str, **options: Any) -> Parser:
         metavar="MODULE",
         help="module that registers parts of your own",
     )
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("--quiet", action="store_true", help="only warnings, errors and the result")
+    amount.add_argument("--verbose", action="store_true", help="more details: metrics, times, what was loaded")
     return parser
 
 

@@ -64,7 +64,7 @@ def run(argv: list[str]) -> int:
 
 def _run(study: Any, file: Path, args: Any, options: Any, rows: list[str], folds: list[int]) -> int:
     packages.require("tensorboardX", "matplotlib", "jinja2", "sklearn")
-    from jaxvit.runtime.console import err, say
+    from jaxvit.runtime.console import say, warn, working
     from jaxvit.runtime.interrupt import Interrupted
     from jaxvit.studies import conduct, ledger, report
 
@@ -77,13 +77,13 @@ def _run(study: Any, file: Path, args: Any, options: Any, rows: list[str], folds
         try:
             record = conduct.run_study(study, file, args.workdir, options, rows=rows, seeds=seeds, folds=folds)
         except Interrupted as stop:
-            err.print(str(stop))
+            warn(str(stop))
             return stop.exit_code
-    with err.status("writing the report"):
+    with working("writing the report"):
         page = report.write(study, file, args.workdir, record)
     left = {key: entry for key, entry in record.content["runs"].items() if entry["status"] != ledger.DONE}
     for key, entry in left.items():
-        err.print(f"{key}: {entry['status']}: {entry['reason']}")
+        warn(f"{key}: {entry['status']}: {entry['reason']}")
     say(str(page))
     return 1 if left and not args.report_only else 0
 

@@ -48,7 +48,7 @@ def _search(args: argparse.Namespace, rest: list[str], prog: str) -> int:
     try:
         rows = search(config, args.workdir, args.trials, command=command)
     except interrupt.Interrupted as stop:
-        console.err.print(str(stop))
+        console.warn(str(stop))
         return stop.exit_code
     outcome.show(rows, config, Path(args.workdir), command)
     return 0

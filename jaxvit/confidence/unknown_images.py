@@ -14,7 +14,7 @@ from jaxvit.explain import without_classifier
 from jaxvit.inference import Classifier, OpenSplit
 from jaxvit.inference.splits import same_data
 from jaxvit.runtime import escape, files
-from jaxvit.runtime.console import bar, err
+from jaxvit.runtime.console import bar, warn
 from jaxvit.runtime.late import fetched
 from jaxvit.workdir import run_files
 
@@ -129,7 +129,7 @@ def compare(
     }
     facts: dict[str, Any] = {}
     if own is None:
-        err.print("no kNN score: a named model has no training images, only a run has them")
+        warn("no kNN score: a named model has no training images, only a run has them")
     else:
         train = inference.open_split(classifier, "train", limit=limit, data_dir=data_dir)
         reference = outputs(apply, classifier, train, batch_size, "training images").features

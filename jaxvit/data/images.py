@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from jaxvit.data import formats
 from jaxvit.errors import UserError
-from jaxvit.runtime import escape
+from jaxvit.runtime import console, escape
 
 ORIENTATION = 0x0112  # EXIF's
 TILE = 2**20  # pixels that are converted at once: large images must not be copied several times
@@ -228,10 +228,8 @@ def in_threads(
 ) -> None:
     """Calls work(0) ... work(n - 1) from threads: Pillow decodes without the GIL.
 
-    From `show_from` calls on, a bar on stderr. A task is `per_task` calls: futures by the million fill the memory.
+    From `show_from` calls on, a bar. A task is `per_task` calls: futures by the million fill the memory.
     """
-    from rich.console import Console
-    from rich.progress import Progress
 
     def block(first: int) -> None:
         for i in range(first, min(first + per_task, n)):
@@ -239,14 +237,14 @@ def in_threads(
 
     with (
         warnings.catch_warnings(),  # entered here and not by the threads: filters belong to the process
-        Progress(console=Console(stderr=True), transient=True, disable=n < show_from) as bar,
+        console.bar(title, n, "") if n >= show_from else contextlib.nullcontext() as bar,
         ThreadPoolExecutor(threads) as pool,
     ):
         warnings.simplefilter("ignore")
-        task = bar.add_task(title, total=n)
         try:
-            for _ in pool.map(block, range(0, n, per_task)):
-                bar.advance(task, per_task)
+            for first, _ in enumerate(pool.map(block, range(0, n, per_task))):
+                if bar is not None:
+                    bar.advance(min(per_task, n - first * per_task))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -20,7 +20,7 @@ from jaxvit.inference.feature_file import Store, Table
 from jaxvit.inference.prediction import SHOWN
 from jaxvit.inference.splits import OpenSplit, open_data, open_folder, ready, whole_name
 from jaxvit.runtime import escape
-from jaxvit.runtime.console import bar, err
+from jaxvit.runtime.console import bar, err, warn
 from jaxvit.runtime.late import fetched
 
 SPLITS = ("train", "val", "test", "all")
@@ -210,7 +210,7 @@ def _file_order(splits: Sequence[data.Split]) -> tuple[np.ndarray, np.ndarray]:
 
 def _say_skipped(names: Sequence[str], total: int) -> None:
     for name in names[:SHOWN]:
-        err.print(escape.terminal(f"skipped {name}: it cannot be read"))
+        warn(escape.terminal(f"skipped {name}: it cannot be read"))
     if names:
         more = f", {len(names) - SHOWN} more than these" if len(names) > SHOWN else ""
-        err.print(f"{len(names)} of {total:,} images cannot be read{more}; the file has no rows for them")
+        warn(f"{len(names)} of {total:,} images cannot be read{more}; the file has no rows for them")

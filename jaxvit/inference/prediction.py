@@ -14,7 +14,7 @@ from jaxvit.errors import UserError
 from jaxvit.inference.batches import filled
 from jaxvit.inference.classifier import Classifier
 from jaxvit.runtime import escape
-from jaxvit.runtime.console import bar, err
+from jaxvit.runtime.console import bar, warn
 from jaxvit.runtime.late import fetched
 from jaxvit.runtime.paths import expand
 
@@ -65,9 +65,9 @@ def say_skipped(bad: Sequence[tuple[str, str]], total: int, listed: Path | None 
     if not bad:
         return 0
     for name, why in bad[:SHOWN]:
-        err.print(escape.terminal(f"skipped {name}: {why}"))
+        warn(escape.terminal(f"skipped {name}: {why}"))
     more = f", {len(bad) - SHOWN} more than these" if len(bad) > SHOWN else ""
-    err.print(f"{len(bad)} of {total} image files cannot be read{more}" + (f"; listed in {listed}" if listed else ""))
+    warn(f"{len(bad)} of {total} image files cannot be read{more}" + (f"; listed in {listed}" if listed else ""))
     return 1 if len(bad) > files.MAX_BAD * total else 0
 
 

@@ -22,7 +22,7 @@ from jaxvit.data.sources.photos import Photo, as_split, readable, report_skipped
 from jaxvit.data.splits import some, together
 from jaxvit.errors import UserError
 from jaxvit.inference.classifier import Classifier, imagenet_classes
-from jaxvit.runtime.console import bar, err
+from jaxvit.runtime.console import bar, err, warn
 from jaxvit.runtime.paths import expand
 from jaxvit.step import calibration, multi_label, steps
 from jaxvit.step.evaluate import evaluate
@@ -135,7 +135,7 @@ def open_folder(classifier: Classifier, path: str, limit: int | None = None, *, 
     photos, _, skipped = readable(photos)
     if skipped:
         total, allowed = len(photos) + len(skipped), config.data.max_bad_fraction
-        err.print(f"data   {report_skipped(f'folder:{path}', skipped, total, None, allowed)}")
+        warn(f"data   {report_skipped(f'folder:{path}', skipped, total, None, allowed)}")
     split = as_split("all", photos, 1)
     split = split if limit is None else some(split, limit)
     return ready(classifier, config, split, "all", len(photos), stream=stream)
@@ -267,14 +267,12 @@ def match_classes(classifier: Classifier, class_names: Sequence[str]) -> np.ndar
     numbers = as_labels(names)
     if alien and numbers is not None:
         if not unnamed:
-            err.print(f"the data's classes are numbers: they are taken as the model's labels, with 0 for {own[0]!r}")
+            warn(f"the data's classes are numbers: they are taken as the model's labels, with 0 for {own[0]!r}")
         return np.asarray(numbers, np.int32)
     if alien and unnamed:
         first = ", ".join(f"{i} is {name!r}" for i, name in enumerate(names[:3]))
         more = ", ..." if len(names) > 3 else ""
-        err.print(
-            f"the model's classes have no names, so they are matched by position in the data's order: {first}{more}"
-        )
+        warn(f"the model's classes have no names, so they are matched by position in the data's order: {first}{more}")
         return np.arange(len(own), dtype=np.int32)
     missing = names[found.index(None)]
     said = f"class {missing!r} of the data is not one of the model's {len(own)} classes ({own[0]!r}, {own[-1]!r}, ...)"

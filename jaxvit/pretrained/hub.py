@@ -12,7 +12,7 @@ from typing import Any
 from jaxvit.errors import UserError
 from jaxvit.models.registry import tag_info
 from jaxvit.pretrained import files
-from jaxvit.runtime import escape
+from jaxvit.runtime import console, escape, verbosity
 
 WEIGHTS = "model.safetensors"
 HOW = "--config.pretrained=FILE in training, --checkpoint FILE with --model, checkpoint=FILE in Python"
@@ -59,11 +59,16 @@ def download(repo: str, filename: str, name: str, revision: str | None, cache_di
 def cached(repo: str, filename: str, revision: str | None, cache_dir: str | Path | None) -> Path:
     """As `download`, with the errors of the hub's client."""
     from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.utils import logging
+    from huggingface_hub.utils import disable_progress_bars, logging
 
     logging.set_verbosity_error()  # its warnings of every retry would bury the two lines of an error
     known = _is_known(constants.ENDPOINT)
-    return Path(hf_hub_download(repo, filename, revision=revision, cache_dir=cache_dir, local_files_only=not known))
+    if verbosity.level == verbosity.QUIET:
+        disable_progress_bars()
+    with (
+        contextlib.nullcontext() if console.err.moves else console.working(f"{repo}: {filename}")
+    ):  # the client has a bar there
+        return Path(hf_hub_download(repo, filename, revision=revision, cache_dir=cache_dir, local_files_only=not known))
 
 
 def is_offline() -> bool:

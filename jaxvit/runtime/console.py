@@ -1,112 +1,172 @@
-"""What the user sees while something runs: lines, a progress bar with rate and remaining time, tables."""
+"""What the user sees while something runs: lines, a bar with rate and remaining time, tables.
 
+Standard error takes what tells of the work, by weight: `warn` also with --quiet, `err.print`, and `detail` only with
+--verbose. Standard output takes results: `say` and `table`.
+"""
+
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jaxvit.runtime import escape, streams
+from jaxvit.runtime import verbosity as levels
+from jaxvit.runtime.meter import Bar, Wait, duration
+from jaxvit.runtime.screen import Screen
 
-# Without markup and emoji: file and class names may look like either.
-_PLAIN: dict[str, Any] = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
+__all__ = ["bar", "count", "detail", "duration", "err", "gap", "out", "say", "table", "warn", "working"]
+
+# Without markup and emoji: file and class names may look like either. In a notebook, lines and no HTML for each.
+_PLAIN: dict[str, Any] = {
+    "highlight": False, "soft_wrap": True, "markup": False, "emoji": False, "force_jupyter": False
+}  # fmt: skip
+WIDEST = 1000  # columns
+_INDENT = re.compile(r"(?:\S+ )?\S+ {2,}(?=\S)| +")  # "train  ", "epoch 3/90  ", or of a text alone
 
 
 class _Lines(Console):
     """A console on which names of files and messages of libraries are shown, and steer nothing."""
 
-    def print(self, *objects: Any, **options: Any) -> None:
-        """Prints; characters that a terminal would obey become "?"."""
-        super().print(*(escape.terminal(x) if isinstance(x, str) else x for x in objects), **options)
+    said = time.monotonic()  # when the last line was printed
+
+    @property
+    def moves(self) -> bool:
+        """Whether it is a terminal that can draw a line anew: FORCE_COLOR alone makes none of a log."""
+        return self.file.isatty() and not self.is_dumb_terminal
+
+    def fits(self, line: str) -> bool:
+        """Whether a terminal shows it on one line; a log does."""
+        return not self.file.isatty() or cell_len(line) <= self.width
+
+    def print(self, *objects: Any, least: int = levels.NORMAL, **options: Any) -> None:
+        """Prints where the level is `least` or more; characters that a terminal would obey become "?"."""
+        if levels.level < least:
+            return
+        if all(isinstance(x, str) for x in objects):
+            self.said = time.monotonic()
+        super().print(*(self._safe(x) if isinstance(x, str) else x for x in objects), **options)
+
+    def _safe(self, text: str) -> str:
+        text = escape.terminal(text)
+        return "\n".join(folded(line, self.width) for line in text.split("\n")) if self.file.isatty() else text
 
 
-out = _Lines(**_PLAIN)  # tables and results
-err = _Lines(file=streams.STDERR, stderr=True, **_PLAIN)  # progress and errors, which nobody needs to read
-WIDEST = 1000  # columns
-HEARTBEAT_SECS = 30.0  # if there is no terminal, a line at this interval
+# tables and results
+out = _Lines(**_PLAIN)
+# progress and errors, which nobody needs to read
+err = _Lines(file=streams.STDERR, stderr=True, **_PLAIN)
+_screen = Screen(err)
 
 
-class Bar:
-    """One bar: `advance(n, text)` with n of `total` units done since the last call."""
+def warn(text: str) -> None:
+    """Prints a line that --quiet does not suppress."""
+    err.print(text, least=levels.QUIET)
 
-    def __init__(self, progress: Progress | None, title: str, total: int, unit: str):
-        """Use `console.bar`."""
-        self._progress, self._title, self._total, self._unit = progress, title, total, unit
-        title = escape.terminal(title)
-        self._task = progress.add_task(title, total=total, text="") if progress else None
-        self._done, self._untimed, self._begun, self._said = 0, 0, time.monotonic(), time.monotonic()
 
-    def leave_out(self, seconds: float, n: int) -> None:
-        """Takes `seconds` and `n` units out of the rate: a step that was compiled says nothing of those to come."""
-        self._begun += seconds
-        self._untimed += n
+def detail(text: str) -> None:
+    """Prints a line that only --verbose asks for."""
+    err.print(text, least=levels.VERBOSE)
 
-    def advance(self, n: int, text: str = "") -> None:
-        """Counts `n` more units done; `text` is shown next to the rate."""
-        self._done += n
-        now = time.monotonic()
-        rate = max(self._done - self._untimed, 0) / max(now - self._begun, 1e-9)
-        text = "".join(f"  {part}" for part in (text, f"{rate:,.0f} {self._unit}/s" if rate else "") if part)
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, advance=n, text=text)
-        elif now - self._said > HEARTBEAT_SECS:
-            self._said = now
-            left = f"  {duration((self._total - self._done) / rate)} left" if rate else ""
-            err.print(f"{self._title}: {self._done}/{self._total}{text}{left}")
+
+def folded(line: str, width: int) -> str:
+    """A line as lines of at most `width` columns, below each other where its text begins.
+
+    It is broken between parts, which two spaces divide, and long parts between words.
+    """
+    if cell_len(line) <= width:
+        return line
+    found = _INDENT.match(line)
+    indent = found[0] if found and len(found[0]) < width // 2 else ""
+    lines, begin, indent = [indent], indent, " " * len(indent)
+    for part in re.findall(r" *(?:[^ ]| (?! ))+", line[len(indent) :]):
+        pieces = [part] if len(indent) + cell_len(part.lstrip()) <= width else re.findall(r" *[^ ]+", part)
+        for piece in pieces:
+            if cell_len(lines[-1] + piece) > width and lines[-1] not in (begin, indent):
+                lines.append(indent + piece.lstrip())
+            else:
+                lines[-1] += piece
+    return "\n".join(lines)
 
 
 @contextmanager
-def bar(title: str, total: int, unit: str = "images"):
-    """A bar that disappears when it is done; without a terminal, a line every half minute."""
-    if not err.is_terminal:  # rich ends even a bar that is switched off with an empty line
-        yield Bar(None, title, total, unit)
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}", markup=False),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=err, transient=True) as progress:
-        yield Bar(progress, title, total, unit)
+def bar(title: str, total: int | None, unit: str = "images", *, step: int = 1, after: int = 0) -> Iterator[Bar]:
+    """A bar that disappears when it is done; without a terminal, a line each half minute.
+
+    Args:
+      title: of what is done.
+      total: units to do; None where that is unknown.
+      unit: its plural, for the rate; "B" for bytes.
+      step: units that are counted as one step.
+      after: units that a run has left when this bar is done, for the time that the run needs.
+    """
+    meter = Bar(escape.terminal(title), total, unit, step=step, after=after)
+    _screen.push(meter)
+    try:
+        yield meter
+    finally:
+        _screen.pop(meter)
+
+
+@contextmanager
+def working(title: str) -> Iterator[Wait]:
+    """Says what is done, of which nobody knows how long it takes; without a terminal, a line each half minute."""
+    wait = Wait(escape.terminal(title))
+    _screen.push(wait)
+    try:
+        yield wait
+    finally:
+        _screen.pop(wait)
 
 
 def gap() -> None:
     """An empty line, on a terminal: in a log every line says something."""
-    if err.is_terminal:
-        err.print()
+    if err.file.isatty():
+        err.print("")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, left: Sequence[str] = ()) -> None:
-    """Prints a table; columns named in `left` are aligned left, the others right. Only a terminal's width folds it."""
+    """Prints a table; columns named in `left` are aligned left, the others right.
+
+    Only a terminal's width folds it: between words, or, where that is not enough, into a line for each cell.
+    """
+    shown = [[escape.plain(str(cell), "?") for cell in row] for row in rows]
     view = Table(title=escape.terminal(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in columns:
         view.add_column(escape.terminal(column), justify="left" if column in left else "right", overflow="fold")
-    for row in rows:
-        view.add_row(*[escape.plain(str(cell), "?") for cell in row])
-    target = out if out.is_terminal else Console(width=WIDEST, **_PLAIN)
+    for row in shown:
+        view.add_row(*row)
+    target = out if out.file.isatty() else Console(width=WIDEST, **_PLAIN)
+    least, natural = target.measure(view, options=target.options.update(max_width=WIDEST))
+    if (natural if len(shown) == 1 else least) > target.width:
+        view = _upright(title, columns, shown)
     with target.capture() as capture:
         target.print(view)
     print("\n".join(line.rstrip() for line in capture.get().splitlines()))  # rich ends the process on a closed pipe
 
 
+def _upright(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table with its columns below each other, an empty line between two rows."""
+    view = Table.grid(padding=(0, 2))
+    view.title, view.title_justify = escape.terminal(title), "left"
+    view.add_column(style="bold", overflow="fold")
+    view.add_column(overflow="fold")
+    for i, row in enumerate(rows):
+        if i:
+            view.add_row()
+        for column, cell in zip(columns, row, strict=True):
+            if cell:
+                view.add_row(escape.terminal(column), cell)
+    return view
+
+
 def say(text: str) -> None:
     """Prints lines on stdout; characters that a terminal would obey become "?"."""
     print(escape.terminal(text))
-
-
-def duration(seconds: float) -> str:
-    """Returns "1.2 s", "3 min 20 s" or "2 h 05 min"."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def count(number: float, unit: str = "") -> str:

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jaxvit.runtime import notebook
+
 NAME = "console.log"  # in a run's directory
 MOST = 1000  # texts that wait for a file
 
 lost: str | None = None  # why standard error did not take a text, the first time
+own: Any = None  # where our own lines go while what libraries print is thrown away
 _waiting: list[str] = []
 _file: Path | None = None
 
@@ -75,7 +78,12 @@ class Guard(io.TextIOBase):
         return self._target.fileno()
 
 
-STDERR: Any = Guard(lambda: sys.stderr)
+def _for_lines() -> Any:
+    """Standard error, but for a notebook, which would show its text as one long error."""
+    return own or (sys.stdout if notebook.is_inside() else sys.stderr)
+
+
+STDERR: Any = Guard(_for_lines)
 
 
 @contextlib.contextmanager
@@ -97,6 +105,18 @@ def guarded() -> Iterator[None]:
             _settle(stream)
         sys.stdout, sys.stderr = before
         _forget()
+
+
+@contextlib.contextmanager
+def of_ours_alone() -> Iterator[None]:
+    """Within it what is printed is thrown away, but for what goes to STDERR."""
+    global own
+    before, own = own, own or sys.stderr
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        own = before
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxvit.errors import RunError
 from jaxvit.runtime import interrupt
-from jaxvit.runtime.console import duration, err
+from jaxvit.runtime.console import duration, warn
 
 NOTICE_SECS = 60.0  # after which, and every so often, a line says what is waited for
 LIMIT_SECS = 1800.0  # a large state takes minutes to a slow network disk, but not half an hour
@@ -61,10 +61,10 @@ def limited(what: str, *, end_process: bool = True) -> Iterator[None]:
         while not done.wait(min(NOTICE_SECS, LIMIT_SECS - waited)):
             waited += min(NOTICE_SECS, LIMIT_SECS - waited)
             if waited < LIMIT_SECS:
-                err.print(f"{what}: no answer from the disk for {duration(waited)}")
+                warn(f"{what}: no answer from the disk for {duration(waited)}")
                 continue
             if end_process and interrupt.owns_the_process:
-                err.print(f"error: {_too_long(what)}")
+                warn(f"error: {_too_long(what)}")
                 interrupt.leave(1)
             return
 

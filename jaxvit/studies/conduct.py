@@ -17,7 +17,8 @@ from jaxvit.build import parts
 from jaxvit.config.default import Config
 from jaxvit.data.sources import label_file
 from jaxvit.errors import UserError
-from jaxvit.runtime.console import duration, err
+from jaxvit.runtime import verbosity
+from jaxvit.runtime.console import duration, err, warn, working
 from jaxvit.runtime.interrupt import Interrupted, deferred, something_to_save
 from jaxvit.runtime.paths import expand
 from jaxvit.studies import ledger as led
@@ -113,7 +114,7 @@ def make_plans(
     source = dataclasses.replace(options, data=None, epochs=None)
     for row in chosen(study, rows):
         if row.name not in ledger.content["costs"]:
-            with err.status(f"counting the work of {row.name}"):
+            with working(f"counting the work of {row.name}"):
                 cost = cost_of(row_config(study, file, row, seeds[0], source))
             ledger.content["costs"][row.name] = dataclasses.asdict(cost)
         cost = Cost(**ledger.content["costs"][row.name])
@@ -137,7 +138,7 @@ def check_folds(study: Study, file: Path, options: Options, rows: Sequence[str],
     if options.folds is None or options.smoke:
         return
     seen = []
-    with err.status("checking that the images divide into folds"):
+    with working("checking that the images divide into folds"):
         for row in chosen(study, rows):
             config = _of_fold(row_config(study, file, row, seed, options), 1, options)
             place = [config.data[word] for word in ("name", "dir", "columns")]
@@ -186,7 +187,7 @@ class Conductor:
                 waiting = left + waiting
 
     def _prepare_smoke(self) -> None:
-        with err.status("writing a few images"):
+        with working("writing a few images"):
             name = smoke.write_data(self.plans[0].config, self.workdir / "smoke_data", self.options.folds or 1)
         for plan in self.plans:
             plan.config.data.name = name
@@ -222,7 +223,7 @@ class Conductor:
         try:
             if self.options.smoke and plan.config.pretrained is not None:
                 plan.config.pretrained = str(smoke.write_weights(plan.config, self.workdir / "weights"))
-            with err.status(f"looking for the weights of {plan.row.name}"):
+            with working(f"looking for the weights of {plan.row.name}"):
                 weights.place(plan.config, self.options.checkpoints)
         except weights.Missing as error:
             self._note(plan, led.NO_WEIGHTS, str(error))
@@ -231,7 +232,7 @@ class Conductor:
 
     def _note(self, plan: Plan, status: str, reason: str) -> None:
         self.ledger.record(plan.key, status, reason)
-        err.print(f"{plan.key}: {status}: {reason}")
+        warn(f"{plan.key}: {status}: {reason}")
 
     def _process(self, plans: list[Plan]) -> list[Plan]:
         """Trains runs in one process; returns those that it did not come to. Raises Interrupted."""
@@ -297,7 +298,7 @@ class Conductor:
         directory.mkdir(exist_ok=True)
         file = directory / "jobs.json"
         file.write_text(json.dumps(jobs), encoding="utf-8")
-        command = [sys.executable, "-m", "jaxvit.studies.worker", str(file)]
+        command = [sys.executable, "-m", "jaxvit.studies.worker", str(file), *verbosity.words()]
         held: dict[str, Any] = {"pass_fds": (self.lock,)} if self.lock is not None else {}
         child = subprocess.Popen(
             command, stdin=subprocess.PIPE, start_new_session=True, env=_environment(), **held
@@ -311,7 +312,7 @@ class Conductor:
                     pass
                 if self.flag.signum is not None and not told:
                     told = time.monotonic()
-                    err.print("stopping after a checkpoint; a second signal stops at once")
+                    warn("stopping after a checkpoint; a second signal stops at once")
                     child.send_signal(self.flag.signum)
                 if told and time.monotonic() - told > GRACE:
                     child.kill()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit.errors import UserError, is_out_of_memory
-from jaxvit.runtime import escape, files, streams
+from jaxvit.runtime import escape, files, streams, verbosity
 
 STOPPED_CODE = 75  # a run was interrupted and has saved its state
 
@@ -24,12 +24,14 @@ def main(argv: list[str]) -> int:
     """Runs the jobs of a file; each leaves its outcome in its own file."""
     _watch_parent()
     jobs = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
+    verbosity.use(quiet="--quiet" in argv, verbose="--verbose" in argv)
     _quiet()
     from jaxvit.runtime import compile_cache
 
     compile_cache.use()
     for job in jobs:
-        print(escape.terminal(job["heading"]), file=sys.stderr, flush=True)
+        if verbosity.level > verbosity.QUIET:
+            print(escape.terminal(job["heading"]), file=sys.stderr, flush=True)
         begun = time.monotonic()
         sys.argv = job["argv"]  # what summary.json records as the command
         outcome = run(job)

@@ -16,7 +16,7 @@ from jaxvit.build.resolve import complete
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.runtime import console, escape, lock
-from jaxvit.runtime.console import err
+from jaxvit.runtime.console import err, warn
 from jaxvit.runtime.interrupt import Interrupted
 from jaxvit.sweep import outcome
 from jaxvit.sweep.ranges import Range, apply, check_model, label, read_ranges
@@ -165,7 +165,7 @@ def _answer(optuna: Any, study: Any, trial: Any, config: Config, ranges: tuple[R
         trial.set_user_attr("reason", reason)
         trial.set_user_attr("diverged", isinstance(error, Diverged))
         study.tell(trial, state=states.FAIL)
-        err.print(f"failed: {reason}")
+        warn(f"failed: {reason}")
     else:
         found = summary.decisive(final)
         study.tell(trial, found[present(metric, found)])

@@ -10,6 +10,7 @@ from jaxvit import inference, pretrained
 from jaxvit.build import parts
 from jaxvit.build.teacher import Teacher
 from jaxvit.errors import UserError
+from jaxvit.runtime.console import bar
 from jaxvit.runtime.late import fetched
 from jaxvit.runtime.paths import expand
 
@@ -74,6 +75,9 @@ def teach(feed: Any, teacher: Teacher, to_float: Callable, batch_size: int = 128
     """Lets the teacher answer every image of a feed, without augmentation."""
     answer = jax.jit(lambda variables, images: teacher.logits(variables, to_float(images)))
     order, size = np.arange(len(feed)), min(batch_size, len(feed))
-    batches = feed.batches(order, size, pad=True)
-    found = fetched(answer(teacher.variables, batch["image"]) for batch in batches)
-    return TaughtFeed(feed, np.concatenate(list(found))[: len(feed)])
+    batches, found = feed.batches(order, size, pad=True), []
+    with bar("logits of the teacher", len(feed)) as meter:
+        for logits in fetched(answer(teacher.variables, batch["image"]) for batch in batches):
+            found.append(logits)
+            meter.advance(len(logits))
+    return TaughtFeed(feed, np.concatenate(found)[: len(feed)])

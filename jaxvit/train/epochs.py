@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxvit.runtime import multihost, sharding
-from jaxvit.runtime.console import bar, err
+from jaxvit.runtime.console import bar, err, warn
 from jaxvit.runtime.interrupt import Interrupted
 from jaxvit.runtime.late import Late
 from jaxvit.step.state import TrainState
@@ -43,16 +43,16 @@ def resumed(run: Run, state: TrainState) -> tuple[TrainState, Progress]:
         progress, run.saved, run.safe = Progress(**meta), (int(state.step), time.monotonic()), True
         err.print(f"{run.what}resumed at step {int(state.step)} (epoch {progress.epoch + 1})")
     elif begun:
-        err.print("no usable checkpoint was found; the run starts from the beginning")
+        warn("no usable checkpoint was found; the run starts from the beginning")
     elif lines:
         ended = (
             f"a run in this workdir ended before its first checkpoint; its {lines} lines of metrics.jsonl are dropped"
         )
-        err.print(f"{ended} and the run starts from the beginning")
+        warn(f"{ended} and the run starts from the beginning")
     progress.data = run.dataset.fingerprint()
     run.checkpoints.delete_after("best", int(state.step))
     if progress.best and progress.best["step"] not in run.checkpoints.steps("best"):
-        err.print(f"the best checkpoint so far, of step {progress.best['step']}, is lost; the next best is used")
+        warn(f"the best checkpoint so far, of step {progress.best['step']}, is lost; the next best is used")
         progress.best = run.checkpoints.meta("best")
     return state, progress
 
@@ -74,7 +74,7 @@ def fit(
         except Diverged as error:
             if not rolls_back or progress.rollbacks >= MAX_ROLLBACKS:
                 raise
-            err.print(f"{error}; returning to it")
+            warn(f"{error}; returning to it")
             state, progress = _roll_back(run, state, progress)
 
 
@@ -124,7 +124,9 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -
     batches, saving = run.batches, run.options.saving
     order, first, done = run.order(progress.epoch), progress.epoch * batches.steps_per_epoch, progress.epoch_step
     begun, before, late = time.monotonic(), progress.seconds, Late()
-    with bar(f"{run.what}epoch {progress.epoch + 1}/{batches.num_epochs}", len(order)) as meter:
+    epochs = batches.num_epochs
+    title, after = f"{run.what}epoch {progress.epoch + 1}/{epochs}", len(order) * (epochs - progress.epoch - 1)
+    with bar(title, len(order), step=batches.size, after=after) as meter:
         for count, batch in run.dispatches(order, progress.epoch, done):
             waited = run.waited
             state, found = run.take_step(first + done, state, batch, count)
@@ -176,7 +178,7 @@ def _not_finite(run: Run, progress: Progress, step: int, step_metrics: dict[str,
     """Counts a skipped step; raises Diverged where steps are not skipped, or too many were."""
     progress.skipped, progress.skipped_in_row = progress.skipped + 1, progress.skipped_in_row + 1
     if run.options.on_nan == "skip" and progress.skipped_in_row <= MAX_SKIPPED:
-        err.print(f"step {step} skipped: loss {step_metrics['loss']}, gradient norm {step_metrics['grad_norm']}")
+        warn(f"step {step} skipped: loss {step_metrics['loss']}, gradient norm {step_metrics['grad_norm']}")
         return
     raise Diverged(
         f"loss is {step_metrics['loss']} at step {step} (learning rate {step_metrics['learning_rate']:.3g}, "

@@ -8,7 +8,7 @@ from jaxvit.build.blueprint import DRY_RUN_STEPS
 from jaxvit.confidence import temperature
 from jaxvit.errors import UserError
 from jaxvit.runtime import multihost
-from jaxvit.runtime.console import bar, err
+from jaxvit.runtime.console import bar, warn
 from jaxvit.runtime.interrupt import Interrupted
 from jaxvit.step.evaluate import evaluate
 from jaxvit.step.multi_label import USUAL, choose_thresholds
@@ -56,7 +56,7 @@ def finish(run: Run, state: TrainState, progress: Progress, tested: bool) -> dic
     try:
         variables, progress.best = run.checkpoints.restore("best", model_variables(state))
     except NoCheckpoint as error:
-        err.print(f"{error}; the last weights are tested instead")
+        warn(f"{error}; the last weights are tested instead")
         variables, progress.best = run.final_weights(state), {"step": int(state.step), "epoch": progress.epoch}
     best = progress.best or {}
     final = {name: value for name, value in best.items() if name.startswith(("val", "weights"))}

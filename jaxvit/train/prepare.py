@@ -20,7 +20,7 @@ from jaxvit.build.teacher import Teacher, describe
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import compile_time, multihost, sharding
-from jaxvit.runtime.console import err
+from jaxvit.runtime.console import err, working
 from jaxvit.runtime.paths import expand
 from jaxvit.step.state import TrainState, init_variables
 from jaxvit.train import distill, leaks, micro_batch
@@ -51,7 +51,8 @@ def gather(given: Config, workdir: Path, *, dataset: Any = None) -> Material:
     _check_without_data(given)
     skipped_file = workdir / "skipped_files.txt" if multihost.is_main() else None
     class_names = multihost.by_main(lambda: resume.class_names(workdir))
-    dataset = parts.load_data(given, skipped_file, class_names, given=dataset)
+    with working(f"reading {given.data.name}"):
+        dataset = parts.load_data(given, skipped_file, class_names, given=dataset)
     facts = of_dataset(dataset)
     config = complete(given, facts)
     _check_data(config, dataset)
@@ -59,7 +60,8 @@ def gather(given: Config, workdir: Path, *, dataset: Any = None) -> Material:
     class_balance.check(config, facts, dataset.class_names)
     d = config.distill
     teacher = None if d.teacher is None else distill.load_teacher(d.teacher, d.model, list(dataset.class_names))
-    loaded = _load_weights(config, facts)
+    with working("loading weights"):
+        loaded = _load_weights(config, facts)
     if config.data.check is not None:
         deep = loaded if config.data.check == "leaks_deep" else None
         features = None if deep is None else functools.partial(_features, config, dataset, deep)
@@ -96,11 +98,12 @@ def prepare(
     if config.dtype == "float64":
         variables = jax.tree.map(lambda x: np.asarray(x, np.float64), variables)
     variables = jax.device_get(variables)
-    feeds = {
-        split.name: parts.make_feed(blueprint.config, split, blueprint.placed, to_train=split.name == "train")
-        for split in (dataset.train, dataset.val, dataset.test)
-        if len(split)
-    }
+    with working("preparing the images"):
+        feeds = {
+            split.name: parts.make_feed(blueprint.config, split, blueprint.placed, to_train=split.name == "train")
+            for split in (dataset.train, dataset.val, dataset.test)
+            if len(split)
+        }
     asked = None
     if teacher is not None:
         err.print(f"teacher {describe(teacher, blueprint.teacher_cached)}")

@@ -23,7 +23,7 @@ from jaxvit.config.default import Config
 from jaxvit.models.layers import to_pair
 from jaxvit.models.macs import count_macs
 from jaxvit.runtime import compile_time, files, machine, multihost, sharding
-from jaxvit.runtime.console import duration, err
+from jaxvit.runtime.console import duration, err, warn
 from jaxvit.runtime.interrupt import deferred
 from jaxvit.step.reconstruction import painted, unpatchify
 from jaxvit.step.state import TrainState, init_variables
@@ -77,7 +77,7 @@ def _finished(place: Path) -> dict[str, Any] | None:
     if not run_files.sealed(place):
         said.append(f"{place / 'manifest.json'} is damaged or missing")
     for line in said:
-        err.print(f"{place}: {line}; it is created again")
+        warn(f"{place}: {line}; it is created again")
     return None if said else run_files.read_json(place / "summary.json")
 
 

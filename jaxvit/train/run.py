@@ -15,7 +15,7 @@ from jaxvit.build.batches import Batches
 from jaxvit.build.blueprint import Blueprint
 from jaxvit.build.phases import Phase, thawed
 from jaxvit.runtime import compile_time, multihost, sharding
-from jaxvit.runtime.console import err
+from jaxvit.runtime.console import detail, duration, err, working
 from jaxvit.runtime.interrupt import nothing_to_save, something_to_save
 from jaxvit.step.state import TrainState, ema_variables, model_variables
 from jaxvit.train import multi_step
@@ -143,13 +143,14 @@ class Run:
         if not self.taken:  # nothing has been done that is not on disk
             again = "resumes the run" if self.safe else "starts from the beginning"
             nothing_to_save(f"stopped while compiling; the same command {again}")
-        with err.status("compiling the training step"):
+        with working("compiling the training step"):
             result = jax.block_until_ready(program(state, *read))
         self.taken = True
         if self.flag is not None:
             something_to_save()
         self.compiled.add((sharp, count))
-        self.waited += time.monotonic() - begun
+        self.waited += (seconds := time.monotonic() - begun)
+        detail(f"compiled the training step and took the first one: {duration(seconds)}")
         return result
 
     def is_save_due(self, step: int, epoch: int) -> bool:

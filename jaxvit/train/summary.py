@@ -16,7 +16,7 @@ from jaxvit.build import class_balance, parts
 from jaxvit.config import checks
 from jaxvit.models.macs import count_macs
 from jaxvit.runtime import console, machine, sharding, streams
-from jaxvit.runtime.console import count, duration, err
+from jaxvit.runtime.console import count, duration, err, warn
 from jaxvit.step.metrics import OWN
 from jaxvit.step.multi_label import NAMES, worst
 from jaxvit.step.state import TrainState
@@ -69,14 +69,14 @@ def print_header(run: Run, state: TrainState) -> None:
         f"{_method(config)}, on {config.parallel.num_devices} x {devices[0].device_kind}{_placement(config)}"
     )
     if run.batches.size != config.batch_size:
-        err.print(f"       batch_size {config.batch_size} is larger than the number of training images")
+        warn(f"       batch_size {config.batch_size} is larger than the number of training images")
     warmup, most = config.optim.schedule.warmup_epochs, config.num_epochs / 2
     if warmup > most:  # see optimiser.make_schedule
-        err.print(f"       optim.schedule.warmup_epochs {warmup:g} is reduced to {most:g}, half of the training")
+        warn(f"       optim.schedule.warmup_epochs {warmup:g} is reduced to {most:g}, half of the training")
     for word, switch in checks.idle(config).items():
-        err.print(f"       {word} is ignored, because {switch} is off")
+        warn(f"       {word} is ignored, because {switch} is off")
     for sentence in [] if config.fast_dev_run else _without_effect(run):
-        err.print(f"       {sentence}")
+        warn(f"       {sentence}")
 
 
 def print_epoch(
@@ -94,10 +94,12 @@ def print_epoch(
         line += f"  {_words(chosen)} {metrics[chosen]:.2%}" if chosen in OF_CLASSES and chosen in metrics else ""
         line += f"  {chosen} {metrics[chosen]:.4g}" if chosen in OWN and chosen in metrics else ""
     rate = run.batches.steps_per_epoch * run.batches.size * progress.epoch / max(progress.seconds, 1e-9)
-    err.print(f"{line}{' *' if better and found else ''}  {rate:,.0f} images/s")
+    line += " *" if better and found else ""
+    complete = f"{line}  {rate:,.0f} images/s"
+    err.print(complete if err.fits(complete) else line)
     lost = len(run.feeds["train"].unreadable)
     if lost > run.lost:
-        err.print(f"{lost} training images could not be read so far; training skips them")
+        warn(f"{lost} training images could not be read so far; training skips them")
         run.lost = lost
     if progress.stopped_early:
         err.print(f"stopped early: no improvement in {run.options.patience} evaluations")

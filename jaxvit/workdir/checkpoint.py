@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 
 from jaxvit.errors import RunError, UserError
 from jaxvit.runtime import escape, files, multihost, sharding, waiting
-from jaxvit.runtime.console import err
+from jaxvit.runtime.console import warn
 from jaxvit.tree import named_leaves
 from jaxvit.workdir import manifest, orbax_quirks
 
@@ -216,12 +216,12 @@ class Checkpoints:
             there = _numbered(self._directory / kind)
             for step in there:
                 if not self._is_complete(kind, step):
-                    err.print(f"checkpoint {kind}/{step} was cut off before it was complete; it is not used")
+                    warn(f"checkpoint {kind}/{step} was cut off before it was complete; it is not used")
                     self._set_aside(kind, step, "replaced")
             for path in (self._directory / "manifests").glob(f"{kind}-*.json"):
                 step = path.stem.rpartition("-")[2]
                 if step.isdecimal() and int(step) not in there:
-                    err.print(f"checkpoint {kind}/{step} is damaged (its directory is missing)")
+                    warn(f"checkpoint {kind}/{step} is damaged (its directory is missing)")
                     self._set_aside(kind, int(step), "damaged")
 
     def _restore(self, kind: str, step: int, template: Any) -> tuple[Any, dict[str, Any]]:
@@ -295,7 +295,7 @@ class Checkpoints:
             if copy is not None:
                 continue
             mended = "not used" if self._read_only else "written anew"
-            err.print(f"{self._directory / name} is damaged or missing; it is {mended}, and its second copy is used")
+            warn(f"{self._directory / name} is damaged or missing; it is {mended}, and its second copy is used")
             if not self._read_only:
                 paths[name].parent.mkdir(exist_ok=True)
                 manifest.write(paths[name], good[0])
@@ -304,7 +304,7 @@ class Checkpoints:
 
     def _report(self, kind: str, step: int, damage: str) -> None:
         aside = "not used" if self._read_only else "set aside"
-        err.print(f"checkpoint {kind}/{step} is damaged ({damage}); it is {aside}, and the newest intact one is used")
+        warn(f"checkpoint {kind}/{step} is damaged ({damage}); it is {aside}, and the newest intact one is used")
         if not self._read_only:
             self._set_aside(kind, step, "damaged")
 

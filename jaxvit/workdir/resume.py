@@ -11,7 +11,7 @@ from jaxvit import config as config_lib
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.runtime import files, streams
-from jaxvit.runtime.console import err
+from jaxvit.runtime.console import err, warn
 from jaxvit.workdir import manifest, run_files
 from jaxvit.workdir.checkpoint import Checkpoints
 
@@ -112,7 +112,7 @@ def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict
         return None
     hashes, damage = run_files.sealed(workdir), run_files.damage(workdir)
     if not hashes:
-        err.print(f"{workdir / 'manifest.json'} is damaged or missing; the files next to it are not verified")
+        warn(f"{workdir / 'manifest.json'} is damaged or missing; the files next to it are not verified")
         for name, arrays in ARRAYS.items():
             try:
                 if (workdir / name).exists():
@@ -120,7 +120,7 @@ def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict
             except UserError:
                 damage[name] = f"{name} has changed"
     for said in damage.values():
-        err.print(f"{workdir}: {said} since the run wrote it; it is created again")
+        warn(f"{workdir}: {said} since the run wrote it; it is created again")
     if "config.json" not in damage:
         before = run_files.read_json(workdir / "config.json")
         if before.get("fast_dev_run") and not config.fast_dev_run:

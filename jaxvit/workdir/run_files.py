@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape, files, lock, paths, streams
-from jaxvit.runtime.console import err
+from jaxvit.runtime.console import warn
 from jaxvit.runtime.paths import expand
 from jaxvit.workdir import manifest
 from jaxvit.workdir.trackers import Tracker
@@ -199,7 +199,7 @@ class MetricsWriter:
             if before:
                 kept = f"; the damaged one is now {self._path.name}.damaged"
                 os.replace(self._path, self._path.with_name(f"{self._path.name}.damaged"))
-            err.print(f"{self._path} was damaged or missing; it was restored from the checkpoint{kept}")
+            warn(f"{self._path} was damaged or missing; it was restored from the checkpoint{kept}")
         if before is None or before != content:
             files.write(self._path, content)
         self._file = open(self._path, "ab")  # noqa: SIM115 - open for as long as the run

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxvit.errors import UserError
 from jaxvit.runtime import drawing, escape, files, packages
-from jaxvit.runtime.console import err
+from jaxvit.runtime.console import warn
 from jaxvit.step import multi_label
 
 FINAL = ("model", "data", "pretrained", "parameters", "trainable_parameters", "gmacs", "train_seconds",
@@ -122,12 +122,12 @@ def run_id(workdir: Path) -> str:
     path, own = workdir / "wandb" / "id.json", str(workdir.resolve())
     found = _read_id(path)
     if found is None and path.exists():
-        err.print(f"{path} is damaged; the run continues as a new one in Weights & Biases")
+        warn(f"{path} is damaged; the run continues as a new one in Weights & Biases")
     home = found.get("workdir") if found else None
     if found and home and home != own:
         other = _read_id(Path(home) / "wandb" / "id.json")
         if other and other["id"] == found["id"]:
-            err.print(f"{workdir} is a copy of {home}; it becomes a new run in Weights & Biases")
+            warn(f"{workdir} is a copy of {home}; it becomes a new run in Weights & Biases")
             found = None
     known = found["id"] if found else secrets.token_hex(4)
     files.write(path, json.dumps({"id": known, "workdir": own}).encode())

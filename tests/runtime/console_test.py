@@ -37,15 +37,26 @@ def test_a_log_has_no_empty_lines_and_no_bar(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_the_first_rate_leaves_the_compilation_out(monkeypatch, capsys):
-    now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    with console.bar("epoch 1/1", 1000) as meter:
-        now[0] = 40.0  # the first step, compiled
-        meter.leave_out(40.0, 10)
-        meter.advance(10, "loss 1.0")
-        now[0] = 71.0  # 31 s for the next hundred
-        meter.advance(100)
-    first, second = capsys.readouterr().err.splitlines()
-    assert first == "epoch 1/1: 10/1000  loss 1.0"
-    assert second == f"epoch 1/1: 110/1000  3 images/s  {console.duration(890 * 31 / 100)} left"
+def test_lines_are_folded_below_each_other():
+    line = "train  20 epochs of 37 steps, batch 32, adamw, on 1 x cpu"
+    assert console.folded(line, 40).splitlines() == [
+        "train  20 epochs of 37 steps, batch 32,",
+        "       adamw, on 1 x cpu",
+    ]
+    assert console.folded(line, 80) == line
+    path = "files  " + "/a" * 40 + ": config.json"  # a path stays as it is, to be copied
+    assert console.folded(path, 40).splitlines() == ["files  " + "/a" * 40 + ":", "       config.json"]
+    epoch = "epoch 3/90  loss 1.0  | val loss 1.0  accuracy 12.34% *"
+    assert console.folded(epoch, 40).splitlines() == [
+        "epoch 3/90  loss 1.0  | val loss 1.0",
+        "            accuracy 12.34% *",
+    ]
+    for width in range(1, 60):
+        for text in (line, path, epoch, "", "   ", "猫 " * 30):
+            assert console.folded(text, width).split() == text.split()
+
+
+def test_forced_colours_make_no_terminal_of_a_log(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    forced = console._Lines(file=console.streams.STDERR, stderr=True, **console._PLAIN)
+    assert forced.is_terminal and not forced.moves and forced.fits("x" * 1000)

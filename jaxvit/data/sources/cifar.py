@@ -17,7 +17,7 @@ from PIL import Image
 from jaxvit.data.sources import tfds_source
 from jaxvit.data.splits import Source
 from jaxvit.errors import UserError
-from jaxvit.runtime.console import err
+from jaxvit.runtime.console import bar, err, working
 from jaxvit.runtime.paths import expand
 
 MAX_BYTES = 400 * 2**20  # of the archive, packed
@@ -117,18 +117,16 @@ def _open_local(stack: contextlib.ExitStack, path: Path) -> tuple[IO[bytes], str
 
 def _download(name: str, url: str, file: IO[bytes]) -> str:
     """Downloads into `file` with a progress bar and returns the md5."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
     digest = hashlib.md5(usedforsecurity=False)
-    columns = (TextColumn("downloading {task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer, Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(name, total=int(answer.headers.get("Content-Length") or 0) or None)
+        with contextlib.ExitStack() as stack:
+            answer = stack.enter_context(urllib.request.urlopen(url, timeout=30))
+            total = int(answer.headers.get("Content-Length") or 0) or None
+            meter = stack.enter_context(bar(f"downloading {name}", total, "B"))
             while block := answer.read(2**18):
                 file.write(block)
                 digest.update(block)
-                bar.advance(task, len(block))
+                meter.advance(len(block))
                 if file.tell() > MAX_BYTES:
                     raise UserError(f"{url}: more than {MAX_BYTES >> 20} MiB; expected the official archive.")
     except (OSError, urllib.error.URLError, TimeoutError) as error:
@@ -191,7 +189,7 @@ def _write(name: str, spec: Archive, splits: dict[str, Any], names: dict[str, li
     """Feeds TFDS's own builder with encoded PNG bytes, which its Image feature takes without TensorFlow."""
     target = data_dir or "TFDS's default directory"
     err.print(f"preparing {name} in {target}, once (about a minute)")
-    with tfds_source.quiet():
+    with tfds_source.quiet(), working(f"preparing {name}"):
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core import registered
         from tensorflow_datasets.image_classification import cifar as theirs

@@ -23,6 +23,7 @@ from jaxvit.data.splits import (
     from_arrays,
 )
 from jaxvit.errors import UserError, suggest
+from jaxvit.runtime import streams
 
 ARRAY_BYTES = 2**30  # splits up to this size (uint8) are decoded at once and kept as one array
 BLOCK = 128  # records read at once
@@ -93,7 +94,7 @@ def quiet():
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        with streams.of_ours_alone():
             yield
     finally:
         logger.setLevel(before)
