@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxvit import data, models, plugins
 from jaxvit.config.default import Config
-from jaxvit.data import augment, crops
+from jaxvit.data import augment, crops, opencv
 from jaxvit.errors import UserError
 from jaxvit.precision import full_float
 from jaxvit.pretrained.files import WEIGHT_SUFFIXES
@@ -103,7 +103,9 @@ def make_crop(config: Config) -> data.Crop | None:
     draw = crops.make_draw(options, size, config.data.interpolation)
     if draw is None or options["crop_from"] == "resized":
         return None
-    return data.Crop(draw, size, len(config.data.mean))
+    if config.data.decoder == "opencv":
+        opencv.version()  # says what is missing
+    return data.Crop(draw, size, len(config.data.mean), config.data.decoder)
 
 
 def make_feed(

@@ -56,6 +56,7 @@ _CHOICES = {
     "sweep.sampler": ("tpe", "random"),
     "sweep.pruner": ("median", "none"),
     "data.check": ("leaks", "leaks_deep"),
+    "data.decoder": ("pillow", "opencv"),
     "data.interpolation": ("bicubic", "bilinear", "lanczos", "nearest"),
 }
 _FLOAT16 = "its gradients need a loss scale, which is not built in; bfloat16 has the range of float32"

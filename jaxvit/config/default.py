@@ -84,6 +84,8 @@ def default() -> Config:
     # "leaks": looks for doubles between the splits first; "leaks_deep": compares features too
     c.data.check = optional(str)
     c.data.drop_leaks = False  # with data.check: trains without the images that have a double in validation or test
+    # photos: what decodes and resizes training crops, "pillow" or "opencv" (the extra `fast`): about 1.7 times as fast
+    c.data.decoder = "pillow"
     c.data.resident_mb = 2048  # splits up to this size (MiB, as uint8) are kept on the device
 
     c.augment = Options()

@@ -7,11 +7,13 @@ and a resumed run draws the same.
 
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from jaxvit.data import opencv
 from jaxvit.data.images import decode_reduced, to_rgb, upright
 from jaxvit.data.preprocess import INTERPOLATIONS, MAX_ASPECT
 from jaxvit.errors import UserError
@@ -157,9 +159,9 @@ def make_draw(options: Mapping[str, Any], size: Size, interpolation: str) -> Dra
 class Crop:
     """Cuts photos to uint8 [h, w, in_channels]."""
 
-    def __init__(self, draw: Draw, size: Size, in_channels: int):
-        """`draw` and `size` as those of `make_draw`."""
-        self._draw, self.shape, self._mode = draw, (*size, in_channels), "L" if in_channels == 1 else "RGB"
+    def __init__(self, draw: Draw, size: Size, in_channels: int, decoder: str = "pillow"):
+        """`draw` and `size` as those of `make_draw`; `decoder`: pillow or opencv."""
+        self._draw, self.shape, self._opencv = draw, (*size, in_channels), decoder == "opencv"
 
     def __call__(self, rng: np.random.Generator, photo: Any) -> np.ndarray:
         """Cuts a PIL image or an array uint8 [h, w, c]."""
@@ -168,7 +170,7 @@ class Crop:
         photo = to_rgb(upright(photo))
         return self._cut(photo, self._draw(rng, (photo.height, photo.width)))
 
-    def of_file(self, rng: np.random.Generator, file: Any | IO[bytes]) -> np.ndarray:
+    def of_file(self, rng: np.random.Generator, file: Path | str | IO[bytes]) -> np.ndarray:
         """Cuts an image file, of which no more is decoded than the crop can show. Raises one of DECODE_ERRORS."""
         drawn: list[Cut] = []
 
@@ -177,22 +179,33 @@ class Crop:
             (_, _, *box), size = drawn[0].box, drawn[0].size
             return min(have / want for have, want in zip(box, size, strict=True))
 
-        photo, reduced = decode_reduced(file, spare)
+        photo, reduced = opencv.decode(file, spare) if self._opencv else decode_reduced(file, spare)
         return self._cut(photo, drawn[0], reduced)
 
-    def _cut(self, photo: Image.Image, cut: Cut, reduced: int = 1) -> np.ndarray:
-        """Cuts a photo that was decoded at one `reduced`-th of its size."""
+    def _cut(self, photo: Image.Image | np.ndarray, cut: Cut, reduced: int = 1) -> np.ndarray:
+        """Cuts an RGB photo that was decoded at one `reduced`-th of its size."""
         top, left, h, w = (side / reduced for side in cut.box)
-        # what lies beyond the box must not be read: the crop comes first, as in torchvision
-        whole = (math.floor(left), math.floor(top), math.ceil(left + w), math.ceil(top + h))
-        whole = (*whole[:2], min(whole[2], photo.width), min(whole[3], photo.height))
-        photo = photo.crop(whole) if whole != (0, 0, photo.width, photo.height) else photo
-        photo = photo if photo.mode == self._mode else photo.convert(self._mode)
-        x, y = left - whole[0], top - whole[1]
-        inside = (x, y, min(x + w, photo.width), min(y + h, photo.height))
-        if (cut.size[1], cut.size[0]) != photo.size or inside != (0, 0, *photo.size):
-            photo = photo.resize((cut.size[1], cut.size[0]), INTERPOLATIONS[cut.method], box=inside)
-        return _window(np.atleast_3d(np.asarray(photo)), cut.window, self.shape[:2])
+        box, grey = (left, top, left + w, top + h), self.shape[2] == 1
+        if self._opencv:
+            pixels = opencv.resize(np.asarray(photo), box, cut.size, cut.method)
+            pixels = opencv.to_grey(pixels) if grey else pixels
+        else:
+            pixels = np.atleast_3d(np.asarray(_resized(photo, box, cut.size, cut.method, "L" if grey else "RGB")))
+        return _window(pixels, cut.window, self.shape[:2])
+
+
+def _resized(photo: Any, box: tuple[float, ...], size: Size, method: str, mode: str) -> Image.Image:
+    """Resizes the box (left, top, right, bottom) of a PIL image to `size` (h, w)."""
+    # what lies beyond the box must not be read: the crop comes first, as in torchvision
+    left, top = math.floor(box[0]), math.floor(box[1])
+    right, bottom = min(math.ceil(box[2]), photo.width), min(math.ceil(box[3]), photo.height)
+    if (left, top, right, bottom) != (0, 0, *photo.size):
+        photo = photo.crop((left, top, right, bottom))
+    photo = photo if photo.mode == mode else photo.convert(mode)
+    inside = (box[0] - left, box[1] - top, min(box[2] - left, photo.width), min(box[3] - top, photo.height))
+    if photo.size == size[::-1] and inside == (0, 0, *photo.size):
+        return photo
+    return photo.resize(size[::-1], INTERPOLATIONS[method], box=inside)
 
 
 def _window(image: np.ndarray, at: tuple[int, int], size: Size) -> np.ndarray:

@@ -103,7 +103,7 @@ def decode(path: str | Path | IO[bytes]) -> Image.Image:
 
     The format is taken from the content, never from the name. Raises one of DECODE_ERRORS.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         image.load()
         return to_rgb(upright(image, in_place=True))
 
@@ -114,11 +114,11 @@ def decode_reduced(path: str | Path | IO[bytes], spare: Callable[[tuple[int, int
     `spare` gets (h, w) of the upright image, once, and returns by how much it may shrink. The decoder of a JPEG then
     computes fewer coefficients of each block. Raises one of DECODE_ERRORS.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         known, divisor = image.format in ("JPEG", "MPO"), 1
         if known:
             w, h = image.size
-            most = spare((w, h) if _orientation(image) in (5, 6, 7, 8) else (h, w))
+            most = spare((w, h) if orientation(image) in (5, 6, 7, 8) else (h, w))
             wanted = next((d for d in (8, 4, 2) if d <= most), 1)
             drafted = image.draft(None, (max(w // wanted, 1), max(h // wanted, 1))) if wanted > 1 else None
             if drafted is not None:
@@ -130,7 +130,7 @@ def decode_reduced(path: str | Path | IO[bytes], spare: Callable[[tuple[int, int
     return image, divisor
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
     with contextlib.suppress(*DECODE_ERRORS):
         return image.getexif().get(ORIENTATION, 1)
     return 1
@@ -142,7 +142,7 @@ def check(path: str | Path | IO[bytes], *, full: bool) -> tuple[int, int]:
     Decodes all of the file, or, with `full=False`, only where its end is not what its format asks for. What is already
     open is decoded in any case.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         size = image.height, image.width
         if full or not isinstance(path, str | Path) or not _ends_well(Path(path), image.format):
             image.draft(None, (1, 1))  # JPEG at an eighth of the size: all bytes are read, little is computed
@@ -150,7 +150,7 @@ def check(path: str | Path | IO[bytes], *, full: bool) -> tuple[int, int]:
     return size
 
 
-def _opened(path: str | Path | IO[bytes]) -> Image.Image:
+def opened(path: str | Path | IO[bytes]) -> Image.Image:
     """Reads the header only, by the decoder of the content, and refuses what would take too much memory or time."""
     if isinstance(path, str | Path):
         if os.path.exists(path) and not os.path.isfile(path):

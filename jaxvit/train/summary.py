@@ -10,10 +10,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import PIL
 
 from jaxvit import optim, tree
 from jaxvit.build import class_balance, parts
 from jaxvit.config import checks
+from jaxvit.data import opencv
 from jaxvit.models.macs import count_macs
 from jaxvit.runtime import console, machine, sharding, streams
 from jaxvit.runtime.console import count, duration, err, warn
@@ -47,7 +49,9 @@ def print_header(run: Run, state: TrainState) -> None:
     kinds = {"resident" if name in resident else "streamed" for name in facts.sizes()}
     err.print(f"data   {config.data.name}: {sizes}; {len(dataset.class_names)} classes ({' and '.join(sorted(kinds))})")
     if facts.shape is None and parts.make_crop(config) is not None:
-        err.print(f"       training crops are cut from the original photos ({config.augment.train_crop_mode or 'rrc'})")
+        by = f"OpenCV {opencv.version()}" if config.data.decoder == "opencv" else f"Pillow {PIL.__version__}"
+        mode = config.augment.train_crop_mode or "rrc"
+        err.print(f"       training crops are cut from the original photos ({mode}) by {by}")
     for line in [] if facts.several else class_balance.describe(config, facts, dataset.class_names):
         err.print(f"       {line}")
     macs = count_macs(run.blueprint.model, (h, w, channels))

@@ -9,23 +9,11 @@ from PIL import Image
 from jaxvit.data import Crop, Draws, Resident, Split, Streamed, crops, make_transform
 from jaxvit.data.images import decode_reduced
 from jaxvit.errors import UserError
+from tests.helpers.photos import detailed, jpeg
 
 OPTIONS = {
     "train_crop_mode": None, "random_resized_crop": None, "crop_ratio": (3 / 4, 4 / 3), "train_interpolation": None,
 }  # fmt: skip
-
-
-def photo(h=90, w=120, seed=0, detail=6):
-    """A smooth picture with something new about every `detail` pixels, as Pillow's image."""
-    rng = np.random.default_rng(seed)
-    small = Image.fromarray(rng.integers(0, 256, (h // detail + 1, w // detail + 1, 3), np.uint8))
-    return small.resize((w, h), Image.Resampling.BICUBIC)
-
-
-def jpeg(image, **options):
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=95, **options)
-    return file.getvalue()
 
 
 def rng(position=0):
@@ -61,7 +49,7 @@ def test_what_does_not_fit_is_the_largest_allowed_box_in_the_centre(photo_size):
 
 @pytest.mark.parametrize("method", ["bilinear", "bicubic", "lanczos"])
 def test_pixels_are_those_of_pillow(method):
-    image, size = photo(), (32, 24)
+    image, size = detailed(), (32, 24)
     crop = make(size, random_resized_crop=(0.2, 0.8), train_interpolation=method)
     (top, left, h, w), *_ = crops.resized_crop(rng(7), (90, 120), size, (0.2, 0.8), (3 / 4, 4 / 3))
     expected = image.crop((left, top, left + w, top + h)).resize((24, 32), getattr(Image.Resampling, method.upper()))
@@ -72,7 +60,7 @@ def test_pixels_are_those_of_pillow(method):
 
 
 def test_a_jpeg_is_decoded_at_less_than_twice_the_crop_and_shows_the_same():
-    image = photo(512, 640, detail=32)
+    image = detailed(512, 640, detail=32)
     file = jpeg(image)
     for divisor, box in ((1, 60), (2, 64), (4, 150), (8, 400)):
         found, by = decode_reduced(io.BytesIO(file), lambda size, box=box: box / 32)
@@ -86,7 +74,7 @@ def test_a_jpeg_is_decoded_at_less_than_twice_the_crop_and_shows_the_same():
 
 
 def test_a_photo_on_its_side_is_cropped_upright():
-    image = photo(512, 640, detail=32)
+    image = detailed(512, 640, detail=32)
     exif = Image.Exif()
     exif[0x0112] = 6
     crop = make((24, 32), random_resized_crop=(0.3, 0.6))
@@ -99,14 +87,14 @@ def test_a_photo_on_its_side_is_cropped_upright():
 @pytest.mark.parametrize("photo_size", [(90, 120), (120, 90), (20, 200), (10, 12), (1, 70)])
 @pytest.mark.parametrize("mode", crops.MODES)
 @pytest.mark.parametrize("in_channels", [1, 3])
-def test_every_mode_gives_the_size_whatever_the_photo(mode, photo_size, size, in_channels):
+def test_every_mode_gives_the_size_whatever_the_detailed(mode, photo_size, size, in_channels):
     crop = make(size, in_channels, train_crop_mode=mode)
     for i in range(4):
-        assert crop(rng(i), photo(*photo_size)).shape == (*size, in_channels)
+        assert crop(rng(i), detailed(*photo_size)).shape == (*size, in_channels)
 
 
-def test_the_simple_crop_is_a_place_of_the_padded_resized_photo():
-    image = photo(100, 150)
+def test_the_simple_crop_is_a_place_of_the_padded_resized_detailed():
+    image = detailed(100, 150)
     resized = np.asarray(image.resize((48, 32), Image.Resampling.BICUBIC))
     padded = np.pad(resized, ((4, 4), (4, 4), (0, 0)), mode="reflect")
     crop = make(train_crop_mode="src")
@@ -132,7 +120,7 @@ def test_no_mode_is_no_crop():
 
 
 def photos(n=12, broken=()):
-    files = [jpeg(photo(seed=i)) for i in range(n)]
+    files = [jpeg(detailed(seed=i)) for i in range(n)]
     files = [b"no image" if i in broken else file for i, file in enumerate(files)]
     read = lambda i: Image.open(io.BytesIO(files[i]))  # noqa: E731
     return Split("train", np.arange(n, dtype=np.int32), np.arange(n), read, file=lambda i: io.BytesIO(files[i]))

@@ -1,8 +1,10 @@
-"""Pieces of the two photographs that come with scikit-learn."""
+"""Pieces of the two photographs that come with scikit-learn; pictures of any size, and JPEG files of them."""
 
 import functools
+import io
 
 import numpy as np
+from PIL import Image
 
 
 @functools.cache
@@ -20,3 +22,17 @@ def photos(b: int = 6, h: int = 40, w: int = 32) -> np.ndarray:
     pieces = np.stack(pieces)
     pieces.setflags(write=False)
     return pieces
+
+
+def detailed(h: int = 90, w: int = 120, seed: int = 0, detail: int = 6) -> Image.Image:
+    """A smooth random picture with something new about every `detail` pixels."""
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (h // detail + 1, w // detail + 1, 3), np.uint8))
+    return small.resize((w, h), Image.Resampling.BICUBIC)
+
+
+def jpeg(image: Image.Image, **options) -> bytes:
+    """The bytes of a JPEG file."""
+    file = io.BytesIO()
+    image.save(file, "JPEG", **{"quality": 95, **options})
+    return file.getvalue()
