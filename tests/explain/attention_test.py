@@ -9,7 +9,7 @@ import pytest
 from jaxvit import explain
 from jaxvit.errors import UserError
 from jaxvit.explain import attention
-from tests.helpers.explained import DEIT, RESNET, SWIN, VIT, make
+from tests.helpers.explained import DEIT, EVA, RESNET, SWIN, VIT, make
 
 
 def sown(model, variables, images, depth):
@@ -66,6 +66,20 @@ def test_rollout_follows_pools_without_a_class_token():
         found = explain.attention_rollout(model, variables, images, discard_ratio=0.3)
         chex.assert_shape(found, (3, 32, 48))
         chex.assert_tree_all_finite(found)
+
+
+def test_rollout_ends_in_a_pool_that_reads_all_tokens(monkeypatch):
+    model, variables, images = make(EVA, global_pool="map", dynamic_img_pad=True)
+    images = images[:, :27, :44]  # filled up to patches again
+    monkeypatch.setattr(attention.taps, "to_pixels", lambda model, maps, size: maps)
+    monkeypatch.setattr(attention.taps, "to_unit", lambda maps: maps)
+    _, seen = model.apply(variables, images, mutable=["intermediates"])
+    (pool,) = seen["intermediates"]["attn_pool"]["attn_weights"]
+    joint = np.eye(27)
+    for block in sown(model, variables, images, 2):
+        joint = (block.mean(1) + np.eye(27)) / 2 @ joint
+    expected = np.einsum("bn,bnm->bm", pool[:, :, 0].mean(1), joint)[:, 3:].reshape(3, 4, 6)
+    chex.assert_trees_all_close(explain.attention_rollout(model, variables, images), expected, atol=1e-5)
 
 
 def test_class_token_maps_are_the_first_rows_of_a_block():

@@ -9,7 +9,7 @@ import pytest
 from jaxvit import explain
 from jaxvit.errors import UserError
 from jaxvit.explain import cam
-from tests.helpers.explained import DEIT, FAMILIES, RESNET, SWIN, VIT, make
+from tests.helpers.explained import DEIT, EVA, FAMILIES, RESNET, SWIN, VIT, make
 
 DEFAULTS = {
     "alexnet": "features",
@@ -18,6 +18,7 @@ DEFAULTS = {
     VIT: "blocks_1/norm1",
     DEIT: "blocks_1/norm1",
     SWIN: "norm",
+    EVA: "norm",
 }
 
 

@@ -20,9 +20,12 @@ FIELDS = {
     "swin_tiny_patch4_window7_224": {
         "image_size": (32, 48), "window_size": 3, "embed_dim": 8, "depths": (2, 1), "num_heads": (2, 4),
     },
+    "vit_small_patch16_dinov3": {
+        "image_size": (32, 48), "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_reg_tokens": 2,
+    },
 }  # fmt: skip
 FAMILIES = tuple(FIELDS)
-VIT, DEIT, SWIN, RESNET = FAMILIES[3], FAMILIES[4], FAMILIES[5], FAMILIES[2]
+VIT, DEIT, SWIN, RESNET, EVA = FAMILIES[3], FAMILIES[4], FAMILIES[5], FAMILIES[2], FAMILIES[6]
 
 
 @functools.cache

@@ -235,9 +235,10 @@ def test_options_equal_timm(fields):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("no_embed_class", [False, True])
-@pytest.mark.parametrize("size", [(48, 16), (64, 80)])
-def test_dynamic_image_size_equals_timm(size, no_embed_class):
+@pytest.mark.parametrize(("size", "pad"), [((48, 16), False), ((64, 80), False), ((50, 65), True), ((7, 64), True)])
+def test_dynamic_image_size_equals_timm(size, pad, no_embed_class):
     fields = {"image_size": (48, 64), "depth": 2, "no_embed_class": no_embed_class, "num_classes": 7}
+    fields |= {"dynamic_img_size": True, "dynamic_img_pad": pad}
     assert_same_logits(*timm_pair("test_vit", **fields), size)
 
 
