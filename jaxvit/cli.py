@@ -84,7 +84,7 @@ def _fail(message: str, code: int, prefix: str = "error: ") -> int:
 
 def _unforeseen(error: Exception) -> int:
     """Errors of the machine in plain words; of any other, the kind, unless JAXVIT_TRACEBACK asks for all of it."""
-    if os.environ.get("JAXVIT_TRACEBACK"):
+    if os.environ.get("JAXVIT_TRACEBACK") or verbosity.level == verbosity.VERBOSE:
         raise error
     said = escape.message(error)
     if isinstance(error, ImportError) and (lacking := packages.missing(error)):
@@ -100,7 +100,7 @@ def _unforeseen(error: Exception) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror}", 1 if files.disk_reason(error) else 2)
     return _fail(
-        f"{type(error).__name__}: {said}\nunexpected, perhaps a bug; JAXVIT_TRACEBACK=1 shows the traceback",
+        f"{type(error).__name__}: {said}\nunexpected, perhaps a bug; --verbose shows the traceback",
         1,
     )
 
@@ -145,6 +145,7 @@ def _train_config(args: argparse.Namespace, rest: list[str]) -> int:
     from jaxvit import config as config_lib
     from jaxvit import models, plugins
     from jaxvit.build import checks
+    from jaxvit.commands import next_steps
     from jaxvit.runtime import determinism, multihost
     from jaxvit.runtime.paths import expand
     from jaxvit.workdir import resume
@@ -170,6 +171,8 @@ def _train_config(args: argparse.Namespace, rest: list[str]) -> int:
     except interrupt.Interrupted as stop:
         print(escape.terminal(str(stop)), file=sys.stderr)
         return stop.exit_code
+    if multihost.is_main() and not config.lr_find:
+        next_steps.show(args.workdir, config)
     return 0
 
 

@@ -4,6 +4,8 @@ import argparse
 import math
 import os
 import re
+import shlex
+import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -82,6 +84,16 @@ class Parser(argparse.ArgumentParser):
                 near = suggest(text, known)
                 raise UserError(f"no option {text!r}; config options are written --config.OPTION=VALUE.{near}")
         return args, [*rest, *(f"{OVERRIDE}imports+={name}" for name in args.imports)]
+
+
+def program() -> str:
+    """What the user typed to start this program, for commands to copy."""
+    given = sys.argv[0] if sys.argv else ""
+    if given.endswith(".py"):
+        return shlex.join([sys.orig_argv[0] if sys.orig_argv else "python", given])
+    found = shutil.which("jaxvit")
+    is_other = Path(given).name == "jaxvit" and Path(given).is_file() and not (found and Path(found).samefile(given))
+    return shlex.quote(given) if is_other else "jaxvit"
 
 
 def make_parser(command: str, description: str, **options: Any) -> Parser:

@@ -43,17 +43,19 @@ class _Lines(Console):
         """Whether a terminal shows it on one line; a log does."""
         return not self.file.isatty() or cell_len(line) <= self.width
 
-    def print(self, *objects: Any, least: int = levels.NORMAL, **options: Any) -> None:
+    def print(self, *objects: Any, least: int = levels.NORMAL, fold: bool = True, **options: Any) -> None:
         """Prints where the level is `least` or more; characters that a terminal would obey become "?"."""
         if levels.level < least:
             return
         if all(isinstance(x, str) for x in objects):
             self.said = time.monotonic()
-        super().print(*(self._safe(x) if isinstance(x, str) else x for x in objects), **options)
+        super().print(*(self._safe(x, fold) if isinstance(x, str) else x for x in objects), **options)
 
-    def _safe(self, text: str) -> str:
+    def _safe(self, text: str, fold: bool) -> str:
         text = escape.terminal(text)
-        return "\n".join(folded(line, self.width) for line in text.split("\n")) if self.file.isatty() else text
+        if not (fold and self.file.isatty()):
+            return text
+        return "\n".join(folded(line, self.width) for line in text.split("\n"))
 
 
 # tables and results

@@ -11,7 +11,7 @@ from jaxvit.build import checks
 from jaxvit.config.default import Config
 from jaxvit.data import Dataset
 from jaxvit.runtime import determinism, interrupt, multihost, streams
-from jaxvit.runtime.console import err
+from jaxvit.runtime.console import err, warn
 from jaxvit.runtime.interrupt import deferred
 from jaxvit.runtime.paths import expand
 from jaxvit.step.multi_label import USUAL
@@ -76,7 +76,7 @@ def train_and_evaluate(
         if finished is not None:
             shown = "mAP" if "test/mAP" in finished else "accuracy"
             known = f"test {shown} {finished[f'test/{shown}']:.2%}" if "test/loss" in finished else "not tested"
-            err.print(f"already finished: {path}  ({known}); nothing to do")
+            warn(f"already finished: {path}  ({known}); nothing to do")
             return finished
         config = resume.kept(micro_batch.kept(config, path), path)
         material = with_pretraining(config, path, gather(config, path, dataset=dataset), force=force)

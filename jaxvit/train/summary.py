@@ -15,10 +15,12 @@ import PIL
 from jaxvit import optim, tree
 from jaxvit.build import class_balance, parts
 from jaxvit.config import checks
+from jaxvit.config.default import default
+from jaxvit.config.words import flatten, to_dict
 from jaxvit.data import opencv
 from jaxvit.models.macs import count_macs
-from jaxvit.runtime import console, machine, sharding, streams
-from jaxvit.runtime.console import count, duration, err, warn
+from jaxvit.runtime import console, machine, sharding, streams, verbosity
+from jaxvit.runtime.console import count, detail, duration, err, warn
 from jaxvit.step.metrics import OWN
 from jaxvit.step.multi_label import NAMES, worst
 from jaxvit.step.state import TrainState
@@ -38,6 +40,7 @@ NUM_CONFUSIONS = 8  # the most frequent (true, predicted), two images of each
 def print_header(run: Run, state: TrainState) -> None:
     """Prints the model, the data and the training that begins."""
     config, dataset = run.blueprint.config, run.dataset
+    _print_details(config)
     h, w = config.data.image_size
     channels = config.model.in_channels
     for note in dataset.notes:
@@ -83,6 +86,18 @@ def print_header(run: Run, state: TrainState) -> None:
         warn(f"       {sentence}")
 
 
+def _print_details(config: Any) -> None:
+    """What --verbose adds to the header: the options that are not the defaults, and what computes the run."""
+    if verbosity.level < verbosity.VERBOSE:
+        return
+    usual = flatten(to_dict(default()))
+    for option, value in flatten(to_dict(config)).items():
+        if value != usual.get(option):
+            detail(f"option {option} = {value!r}")
+    for name, value in machine.environment().items():
+        detail(f"with   {name} {value}")
+
+
 def print_epoch(
     run: Run, progress: Progress, train: Mapping[str, float], found: Mapping[str, Mapping[str, float]], better: bool
 ) -> None:
@@ -101,6 +116,8 @@ def print_epoch(
     line += " *" if better and found else ""
     complete = f"{line}  {rate:,.0f} images/s"
     err.print(complete if err.fits(complete) else line)
+    values = {**train, **{f"{prefix}/{name}": x for prefix, metrics in found.items() for name, x in metrics.items()}}
+    detail("       " + "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
     lost = len(run.feeds["train"].unreadable)
     if lost > run.lost:
         warn(f"{lost} training images could not be read so far; training skips them")
@@ -164,6 +181,9 @@ def write(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
 def print_footer(workdir: Path, described: dict[str, Any], calibrated: str | None = None) -> None:
     """Prints the closing summary; `calibrated` is a line on the temperature."""
     final, best = described["final"], described["best"] or {}
+    if verbosity.level == verbosity.QUIET:
+        warn(result(workdir, described))
+        return
     console.gap()
     err.print(
         f"{described['model']}: {described['parameters']:,} parameters, {count(1e9 * described['gmacs'], 'MACs')} "
@@ -207,6 +227,16 @@ def print_footer(workdir: Path, described: dict[str, Any], calibrated: str | Non
     if described["fast_dev_run"]:
         err.print("           a dry run of two steps and two batches: its figures mean nothing")
     err.print(f"files      {workdir}: config.json, summary.json, metrics.jsonl, predictions.npz, checkpoints, events")
+
+
+def result(workdir: Path, described: Mapping[str, Any]) -> str:
+    """The line that says how a run ended."""
+    final = described["final"]
+    name = next((name for name in ("mAP", "accuracy") if f"test/{name}" in final), None)
+    if name is None:
+        return f"{workdir}: trained for {described['epochs']} epochs, not tested"
+    dry = " (a dry run: it means nothing)" if described["fast_dev_run"] else ""
+    return f"{workdir}: test {name} {final[f'test/{name}']:.2%} over {described['num_test']:,} images{dry}"
 
 
 def _print_several(final: Mapping[str, Any], described: Mapping[str, Any]) -> None:
