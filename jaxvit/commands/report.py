@@ -3,9 +3,10 @@
 from jaxvit.commands.parser import directory_to_write, make_parser
 from jaxvit.runtime import compile_cache, packages
 
-DESCRIPTION = """Write a report about runs from their files: index.html (everything in one file), report.md, CSV.
+DESCRIPTION = """Write a report about runs from their files: index.html (everything in one file), report.md, CSV, LaTeX.
 
   %(prog)s --workdir runs/a                                  into runs/a/report
+  %(prog)s --workdir runs/a --pdf                            report.pdf on A4 too
   %(prog)s --workdir runs/a --workdir runs/b --out DIR       side by side; the runs must use the same data set"""
 
 
@@ -18,13 +19,16 @@ def run(argv: list[str]) -> int:
         "--deep", action="store_true", help="features of test images, similarity of layers, filters, position tables"
     )
     parser.add_argument("--augmentations", action="store_true", help="images as the training step changes them")
+    parser.add_argument("--pdf", action="store_true", help="print report.pdf too, on A4, by Chromium, Chrome or Edge")
     args = parser.parse_args(argv)
     packages.require("matplotlib", "jinja2", "sklearn")
     compile_cache.use()
     from jaxvit import reports
     from jaxvit.runtime import console
 
-    files = reports.write_report(args.workdir, args.out, deep=args.deep, augmentations=args.augmentations)
-    page, *others = files
-    console.say(f"{page}\n{len(others)} more files next to it: report.md, tables as CSV, figures")
+    page, *others = reports.write_report(
+        args.workdir, args.out, deep=args.deep, augmentations=args.augmentations, to_pdf=args.pdf
+    )
+    printed = f"{others.pop(0)}\n" if args.pdf else ""
+    console.say(f"{page}\n{printed}{len(others)} more files next to it: report.md, tables as CSV and LaTeX, figures")
     return 0

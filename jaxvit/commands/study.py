@@ -36,6 +36,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument(
         "--report-only", action="store_true", help="write the report of the finished runs and train nothing"
     )
+    parser.add_argument("--pdf", action="store_true", help="print the report as report.pdf too, on A4")
     args, rest = parser.parse_with_overrides(argv)
     stray = [text for text in rest if not text.startswith(OVERRIDE)]
     if stray:
@@ -64,6 +65,10 @@ def run(argv: list[str]) -> int:
 
 def _run(study: Any, file: Path, args: Any, options: Any, rows: list[str], folds: list[int]) -> int:
     packages.require("tensorboardX", "matplotlib", "jinja2", "sklearn")
+    if args.pdf:
+        from jaxvit.reports import pdf
+
+        pdf.find_browser()
     from jaxvit.runtime.console import say, warn, working
     from jaxvit.runtime.interrupt import Interrupted
     from jaxvit.studies import conduct, ledger, report
@@ -80,11 +85,11 @@ def _run(study: Any, file: Path, args: Any, options: Any, rows: list[str], folds
             warn(str(stop))
             return stop.exit_code
     with working("writing the report"):
-        page = report.write(study, file, args.workdir, record)
+        page, *others = report.write(study, file, args.workdir, record, args.pdf)
     left = {key: entry for key, entry in record.content["runs"].items() if entry["status"] != ledger.DONE}
     for key, entry in left.items():
         warn(f"{key}: {entry['status']}: {entry['reason']}")
-    say(str(page))
+    say(f"{page}\n{others[0]}" if args.pdf else str(page))
     return 1 if left and not args.report_only else 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxvit.confidence.selective import RiskCoverage, risk_coverage
 from jaxvit.confidence.temperature import read_temperature
-from jaxvit.reports import figures
+from jaxvit.reports import figures, words
 from jaxvit.reports.blocks import Block, Figure, Table, Text
 from jaxvit.reports.runs import RunFiles
 from jaxvit.step.calibration import BINS, answers, nll, reliability
@@ -33,11 +33,12 @@ def calibration(runs: Sequence[RunFiles]) -> list[Block]:
     rows, raw = [], []
     for i, run in enumerate(runs):
         assert run.logits is not None and run.labels is not None
-        for t, words in temperatures(run):
+        for t, at in temperatures(run):
             confidence, correct = answers(run.logits, run.labels, t)
             result = reliability(confidence, correct)
-            name = f"reliability_{run.slug}{'_calibrated' if words else ''}"
-            blocks.append(Figure(name, figures.reliability(run, i, result, words), ""))
+            name = f"reliability_{run.slug}{'_calibrated' if at else ''}"
+            alt = words.reliability(run, result, float(confidence.mean()), float(correct.mean()), at)
+            blocks.append(Figure(name, figures.reliability(run, i, result, at), "", alt=alt))
             shares = (f"{100 * v:.2f} %" for v in (result.ece, result.mce, confidence.mean(), correct.mean()))
             rows.append([run.label, f"{t:.3g}", *shares, f"{nll(run.logits, run.labels, t):.4f}"])
             for b in range(BINS):
@@ -56,7 +57,7 @@ def calibration(runs: Sequence[RunFiles]) -> list[Block]:
         caption += " Each class of each image counts as a separate prediction."
     head = ["run", "T", "ECE", "largest gap", "mean confidence", "accuracy", "NLL"]
     columns = ["run", "temperature", "low", "high", "images", "confidence", "accuracy"]
-    return [*blocks, Table(head, rows, caption, csv=("calibration.csv", columns, raw))]
+    return [*blocks, Table(head, rows, caption, csv=("calibration.csv", columns, raw), title="Calibration errors")]
 
 
 def held_back(runs: Sequence[RunFiles]) -> list[Block]:
@@ -66,9 +67,9 @@ def held_back(runs: Sequence[RunFiles]) -> list[Block]:
     drawn, rows, raw = [], [], []
     for i, run in enumerate(runs):
         assert run.logits is not None and run.labels is not None
-        for t, words in temperatures(run):
+        for t, at in temperatures(run):
             found = risk_coverage(*answers(run.logits, run.labels, t))
-            drawn.append((i, run, found, words))
+            drawn.append((i, run, found, at))
             reached = []
             for accuracy in ACCURACIES:
                 share, least = found.coverage_at(accuracy)
@@ -84,17 +85,18 @@ def held_back(runs: Sequence[RunFiles]) -> list[Block]:
     )
     head = ["run", "T", "AURC", "best AURC", *(f"coverage at {100 * a:g} % accuracy" for a in ACCURACIES)]
     columns = ["run", "temperature", "min_confidence", "coverage", "risk"]
-    table = Table(head, rows, caption, csv=("risk_coverage.csv", columns, raw))
-    return [Figure("risk_coverage", _curves(drawn, len(runs) == 1), ""), table]
+    table = Table(head, rows, caption, csv=("risk_coverage.csv", columns, raw), title="Risk and coverage")
+    alt = words.risk([(run.label + at, found) for _, run, found, at in drawn])
+    return [Figure("risk_coverage", _curves(drawn, len(runs) == 1), "", alt=alt), table]
 
 
 def _curves(drawn: Sequence[tuple[int, RunFiles, RiskCoverage, str]], alone: bool) -> str:
     def make(figure: Any) -> None:
         axis = figure.subplots()
-        for i, run, found, words in drawn:
-            style = figures.look(i) | ({"linestyle": (0, (3, 2))} if words else {})
-            name = ("as it is" if not words else words.lstrip(", ")) if alone else None
-            name = figures.shorten(run.label, 40) if not alone and not words else name
+        for i, run, found, at in drawn:
+            style = figures.look(i) | ({"linestyle": (0, (3, 2))} if at else {})
+            name = ("as it is" if not at else at.lstrip(", ")) if alone else None
+            name = figures.shorten(run.label, 40) if not alone and not at else name
             axis.plot(100 * found.coverage, 100 * found.risk, label=name, **style)
         axis.set(
             xlim=(0, 100),
@@ -130,7 +132,9 @@ def unknown(runs: Sequence[RunFiles]) -> list[Block]:
             except (KeyError, TypeError, ValueError):
                 blocks.append(Text(f"{path} is damaged; eval --unknown creates it again.", "note"))
                 continue
-            blocks.append(Figure(f"unknown_{run.slug}_{path.stem}", svg, f"{run.label}: {name}", wide=True))
+            told = ", ".join(f"{SCORES[s]} {100 * float(f['auroc']):.1f} %" for s, f in found["scores"].items())
+            alt = f"Histograms of the scores of known images and of {name}, run {run.label}; AUROC: {told}."
+            blocks.append(Figure(f"unknown_{run.slug}_{path.stem}", svg, f"{run.label}: {name}", wide=True, alt=alt))
     if not rows:
         return blocks
     caption = (
@@ -140,7 +144,8 @@ def unknown(runs: Sequence[RunFiles]) -> list[Block]:
     )
     head = ["run", "unknown images", "score", "AUROC", "FPR at 95 % TPR", "threshold", "known", "unknown"]
     columns = ["run", "unknown", "score", "auroc", "fpr_at_95_tpr", "threshold", "known_images", "unknown_images"]
-    return [*blocks, Table(head, rows, caption, left=3, csv=("unknown.csv", columns, raw))]
+    table = Table(head, rows, caption, left=3, csv=("unknown.csv", columns, raw), title="Known and unknown images")
+    return [*blocks, table]
 
 
 def size_of(found: Mapping[str, Any]) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxvit.errors import UserError
-from jaxvit.reports import figures, numbers
+from jaxvit.reports import figures, numbers, words
 from jaxvit.reports.blocks import Block, Figure, Picture, Pictures, Text
 from jaxvit.reports.pictures import prepared, to_png
 from jaxvit.reports.runs import RunFiles
@@ -129,11 +129,14 @@ def scatter(run: RunFiles, classifier: Any, images: TestImages) -> list[Block]:
     name = run.slug
     note = f"Features of {len(x):,} test images before the classifier, coloured by true class."
     return [
-        Figure(f"pca_{name}", _points(run, x[:, :2], images.label, "PCA", axes), note),
+        Figure(
+            f"pca_{name}", _points(run, x[:, :2], images.label, "PCA", axes), note, alt=f"PCA, run {run.label}. {note}"
+        ),
         Figure(
             f"tsne_{name}",
             _points(run, near, images.label, "t-SNE", ("", "")),
             note + " Distances between groups are not meaningful.",
+            alt=f"t-SNE, run {run.label}. {note}",
         ),
     ]
 
@@ -230,7 +233,8 @@ def layer_similarity(usable: Sequence[tuple[RunFiles, Any]], images: TestImages)
             f"information. Maps are averaged to at most {CELLS}×{CELLS} cells."
         )
         name = f"{first.slug}_{run.slug}"
-        out.append(Figure(f"cka_{name}", svg, caption))
+        alt = words.similarity(first.label, run.label, list(base), list(layers), values)
+        out.append(Figure(f"cka_{name}", svg, caption, alt=alt))
     return out
 
 
@@ -263,15 +267,16 @@ def _unit(values: np.ndarray) -> np.ndarray:
 
 
 def _tiles(pictures: np.ndarray, across: int, gap: int = 2) -> np.ndarray:
-    """Pictures [n, h, w, 3] in one, `across` in a row, with white lines between."""
+    """Pictures [n, h, w, 3] in one [h, w, 4], `across` in a row, with clear lines between."""
     factor = max(1, -(-TILE // max(pictures.shape[1:3])))
     pictures = pictures.repeat(factor, axis=1).repeat(factor, axis=2)
-    n, h, w, c = pictures.shape
+    n, h, w, _ = pictures.shape
     down = -(-n // across)
-    sheet = np.full((down * (h + gap) - gap, across * (w + gap) - gap, c), 255, np.uint8)
+    sheet = np.full((down * (h + gap) - gap, across * (w + gap) - gap, 4), (255, 255, 255, 0), np.uint8)
     for i, picture in enumerate(pictures):
         y, x = i // across * (h + gap), i % across * (w + gap)
-        sheet[y : y + h, x : x + w] = picture
+        sheet[y : y + h, x : x + w, :3] = picture
+        sheet[y : y + h, x : x + w, 3] = 255
     return sheet
 
 

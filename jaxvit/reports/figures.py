@@ -17,6 +17,7 @@ INK, GRID, PAPER = "#24292f", "#d8dee4", "#ffffff"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 DASHES = ("-", (0, (6, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5)))  # another one when the colours begin again
 SEQUENTIAL = "magma_r"  # perceptually uniform, light where there is nothing
+HEAT = "heat"  # names a map of colours, which a dark page inverts, and with a "b" or "w" the ink on it there
 POINTS = 9
 PANEL = (4.3, 3.1)  # inches
 MOST_NUMBERS = 20  # classes up to which the cells of a matrix hold their numbers
@@ -134,14 +135,18 @@ KINDS = {
 KIND_NAMES = {"train": "training", "val": "validation", "ema": "validation, averaged weights"}
 
 
+def lines(name: str, runs: Sequence[RunFiles]) -> list[tuple[int, str, list, list]]:
+    """The lines of one panel of CURVES that have points: (run, kind, epochs, values)."""
+    keys, scale = CURVES[name][2:]
+    read = _rates if name == "learning_rate" else lambda run, key: _series(run.epochs, key, scale)
+    found = [(i, kind, *read(run, key)) for i, run in enumerate(runs) for key, kind in keys]
+    return [line for line in found if line[2]]
+
+
 def curves(name: str, runs: Sequence[RunFiles]) -> str | None:
     """One panel of CURVES over all runs; None where no run has anything to draw."""
-    title, unit, keys, scale = CURVES[name]
-    drawn = []
-    for i, run in enumerate(runs):
-        read = _rates if name == "learning_rate" else lambda run, key: _series(run.epochs, key, scale)
-        drawn += [(i, kind, *read(run, key)) for key, kind in keys]
-    drawn = [entry for entry in drawn if entry[2]]
+    title, unit, keys, _ = CURVES[name]
+    drawn = lines(name, runs)
     if not drawn:
         return None
     alone = len(runs) == 1
@@ -203,34 +208,42 @@ def reliability(run: RunFiles, i: int, result: Reliability, what: str = "") -> s
 
 
 def matrix(
-    values: np.ndarray, names: Sequence[str], title: str, *, shares: bool, labels: tuple[str, str] | None = None
+    values: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    *,
+    shares: bool,
+    labels: tuple[str, str] | None = None,
+    named: bool = True,
 ) -> str:
-    """A square matrix as colours, with numbers where they can be read; names of rows and columns next to it."""
+    """A square matrix as colours, with numbers where they can be read; names of rows and columns where `named`."""
     k = len(names)
     names = [shorten(name) for name in names]
     dense = k > MOST_NUMBERS
     points = POINTS - 1 if k <= 12 else (6.5 if not dense else max(4.4, 6.5 - k / 50))
-    cell = max(2.9 / k, points * 1.22 / 72 if dense else 0.3)
-    margin = max(len(name) for name in names) * points * 0.55 / 72 + 0.4
+    cell = max(2.9 / k, (points * 1.22 / 72 if dense else 0.3) if named else 0.0)
+    turned = max(map(len, names)) > 2 or dense
+    long = max(len(name) for name in names) * points * 0.6 / 72 if named else 0.0
+    margin, below = long + 0.4, 0.42 + (long if turned else 0.2 * named)  # inches beside and below the cells
     side = cell * k
-    width, height = margin + side + 0.15, margin + side + 0.62
+    width, height = margin + side + 0.15, below + side + 0.3
 
     def make(figure: Any) -> None:
         from matplotlib.colors import PowerNorm
 
         axis = figure.add_axes((margin / width, 1 - (side + 0.3) / height, side / width, side / height))
         norm = PowerNorm(0.5, vmin=0, vmax=1 if shares else max(values.max(), 1))
-        image = axis.imshow(values, cmap=SEQUENTIAL, norm=norm, interpolation="none", aspect="auto")
+        image = axis.imshow(values, cmap=SEQUENTIAL, norm=norm, interpolation="none", aspect="auto", gid=HEAT)
         axis.grid(False)
         axis.spines[:].set_visible(False)
-        axis.set_xticks(range(k), names, rotation=90 if max(map(len, names)) > 2 or dense else 0, fontsize=points)
-        axis.set_yticks(range(k), names, fontsize=points)
+        axis.set_xticks(range(k) if named else [], names if named else [], rotation=90 * turned, fontsize=points)
+        axis.set_yticks(range(k) if named else [], names if named else [], fontsize=points)
         axis.tick_params(length=0, pad=2)
-        below, beside = labels or ("predicted", "true")
+        across, down = labels or ("predicted", "true")
         axis.set_title(title)
-        figure.text((margin + side / 2) / width, 0.27 / height, below, ha="center", va="center")
-        figure.text(0.1 / width, 1 - (side / 2 + 0.3) / height, beside, ha="left", va="center", rotation=90)
-        bar = figure.add_axes((margin / width, 0.13 / height, side / width * 0.3, 0.05 / height))
+        figure.text((margin + side / 2) / width, 0.22 / height, across, ha="center", va="center")
+        figure.text(0.1 / width, 1 - (side / 2 + 0.3) / height, down, ha="left", va="center", rotation=90)
+        bar = figure.add_axes((margin / width, 0.2 / height, side / width * 0.25, 0.05 / height))
         _scale(figure, image, bar, shares)
         if not dense:
             _write_cells(axis, values, norm, shares, points)
@@ -254,6 +267,17 @@ def luminance(colour: Any) -> float:
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
+def _light(colour: Any) -> bool:
+    """Whether black has the better contrast on a colour than white."""
+    return luminance(colour) > 0.179
+
+
+def inverted(colour: Any) -> np.ndarray:
+    """A colour in [0, 1] after the filter invert(1) hue-rotate(180deg) of a dark page (W3C Filter Effects)."""
+    turn = np.array([[-0.574, 1.43, 0.144], [0.426, 0.43, 0.144], [0.426, 1.43, -0.856]])
+    return np.clip(turn @ (1 - np.asarray(colour)), 0, 1)
+
+
 def _write_cells(axis: Any, values: np.ndarray, norm: Any, shares: bool, points: float) -> None:
     from matplotlib import colormaps
 
@@ -261,17 +285,21 @@ def _write_cells(axis: Any, values: np.ndarray, norm: Any, shares: bool, points:
     for (i, j), v in np.ndenumerate(values):
         text = (f"{100 * v:.0f}" if v >= 0.005 else "") if shares else (f"{v:g}" if v else "")
         if text:
-            ink = "#000000" if luminance(cmap(norm(v))[:3]) > 0.179 else "#ffffff"  # the better contrast of the two
-            size = min(points, points * 3.4 / max(len(text), 3))
-            axis.text(j, i, text, ha="center", va="center", color=ink, fontsize=size)
+            colour = cmap(norm(v))[:3]
+            dark, size = (
+                f"{HEAT}-{'b' if _light(inverted(colour)) else 'w'}",
+                min(points, points * 3.4 / max(len(text), 3)),
+            )
+            ink = "#000000" if _light(colour) else "#ffffff"
+            axis.text(j, i, text, ha="center", va="center", color=ink, fontsize=size, gid=dark)
 
 
-def confusion(run: RunFiles, counts: np.ndarray, order: np.ndarray, *, shares: bool) -> str:
+def confusion(run: RunFiles, counts: np.ndarray, order: np.ndarray, *, shares: bool, named: bool = True) -> str:
     """The confusion matrix of a run, classes in `order`, as counts or as shares of each true class."""
     values = (numbers.row_normalised(counts) if shares else counts)[np.ix_(order, order)]
     what = "share of each true class (%)" if shares else "images"
     title = f"{shorten(run.label, 26)}: {what}"
-    return matrix(values, [run.class_names[k] for k in order], title, shares=shares)
+    return matrix(values, [run.class_names[k] for k in order], title, shares=shares, named=named)
 
 
 def recall_by_size(runs: Sequence[RunFiles], recalls: Sequence[np.ndarray]) -> str | None:

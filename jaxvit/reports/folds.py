@@ -84,4 +84,4 @@ def table(groups: Sequence[Sequence[RunFiles]]) -> Table | None:
     figure = "mAP" if groups[0][0].several else "top-1"
     columns = ["runs", "folds", f"{figure} of a fold", "all images", "interval", "images"]
     columns += ["balanced accuracy", "macro F1"]
-    return Table(columns, rows, caption, left=2, csv=("folds.csv", head, raw))
+    return Table(columns, rows, caption, left=2, csv=("folds.csv", head, raw), title="Folds", paste="table_folds")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit.reports import figures, scaling
+from jaxvit.reports import figures, scaling, words
 from jaxvit.reports.blocks import Block, Figure, Table, Text
 from jaxvit.reports.runs import RunFiles
 
@@ -91,7 +91,9 @@ def section(runs: Sequence[RunFiles], names: Sequence[str]) -> list[Block]:
     fitted = [(curve, law) for curve, law in laws if law is not None]
     if not fitted:
         return refused
-    drawing = Figure("images_needed", _drawing(laws), CAPTION, wide=True)
+    means = [[100 * float(np.mean(values)) for values in curve.points.values()] for curve, _ in laws]
+    alt = words.laws([(c.label, list(c.points), mean) for (c, _), mean in zip(laws, means, strict=True)])
+    drawing = Figure("images_needed", _drawing(laws), CAPTION, wide=True, alt=alt)
     return [Text(SAYS), *refused, drawing, _more(fitted), _needed(fitted), _points(laws)]
 
 
@@ -154,7 +156,8 @@ def _more(fitted: Sequence[tuple[Curve, scaling.Law]]) -> Table:
         rows.append([*cells, f"{law.b:.2f}"])
     columns = ["recipe", "times", "images", "accuracy", "low", "high", "a", "b", "c"]
     head += [f"×{times}" for times in TIMES] + ["b"]
-    return Table(head, rows, "Top-1 accuracy with more images of the same kind.", csv=("more_images.csv", columns, raw))
+    caption, csv = "Top-1 accuracy with more images of the same kind.", ("more_images.csv", columns, raw)
+    return Table(head, rows, caption, csv=csv, title="More images")
 
 
 def _needed(fitted: Sequence[tuple[Curve, scaling.Law]]) -> Table:
@@ -173,7 +176,8 @@ def _needed(fitted: Sequence[tuple[Curve, scaling.Law]]) -> Table:
         "accuracy may then be out of reach of this recipe."
     )
     head = ["recipe", "for top-1 of", "images", "interval"]
-    return Table(head, rows, caption, csv=("images_needed.csv", ["recipe", "accuracy", "images", "low", "high"], raw))
+    csv = ("images_needed.csv", ["recipe", "accuracy", "images", "low", "high"], raw)
+    return Table(head, rows, caption, csv=csv, title="Images needed")
 
 
 def _count(images: float, most: int) -> str:

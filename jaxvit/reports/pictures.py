@@ -88,8 +88,8 @@ def pairs(run: RunFiles, counts: np.ndarray, images: dict[int, np.ndarray]) -> l
             ]
     raw = [[names[a], names[b], forth, back] for a, b, forth, back in found]
     table = Table(
-        ["pair", "first taken for second", "second for first", "of their images"], rows,
-        f"{run.label}: the most confused pairs of classes.",
+        ["pair", "1st as 2nd", "2nd as 1st", "of both"], rows,
+        group="pairs", title=f"{run.label}: most confused pairs",
         csv=(f"confused_pairs_{run.slug}.csv", ["first", "second", "first_as_second", "second_as_first"], raw),
     )  # fmt: skip
     if shown:

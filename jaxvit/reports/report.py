@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxvit.errors import UserError
-from jaxvit.reports import confidence, figures, folds, neighbours, numbers, page, pictures, tables
+from jaxvit.reports import confidence, figures, folds, neighbours, numbers, page, pdf, pictures, tables, words
 from jaxvit.reports import deep as deep_lib
 from jaxvit.reports import several as several_labels
 from jaxvit.reports.blocks import Block, Figure, Picture, Pictures, Section, Table, Text
@@ -17,7 +17,8 @@ from jaxvit.runtime import escape
 from jaxvit.runtime.paths import expand
 from jaxvit.workdir import run_files
 
-MANY = 20  # classes from which on a matrix is ordered by similarity and takes the width of the page
+MANY = 20  # classes from which on a matrix is ordered by similarity, and takes the width of the page for their names
+FEW = 12  # classes up to which matrices stand three in a row
 
 
 def write_report(
@@ -26,20 +27,25 @@ def write_report(
     *,
     deep: bool = False,
     augmentations: bool = False,
+    to_pdf: bool = False,
 ) -> list[Path]:
-    """Writes index.html, report.md, CSV files and figures/ about one or several runs; returns them, index.html first.
+    """Writes index.html, report.md, tables and figures/ about one or several runs; returns them, index.html first.
 
     Args:
       workdirs: of the runs, which must be of one data set.
       out: the directory to write; of one run its own `report/` by default.
       deep: look into the models as well, with the test images where they can be loaded.
       augmentations: show the fixed sample as the training step changes it.
+      to_pdf: print report.pdf as well, on A4, by an installed Chromium, Chrome or Edge; it is the second of the files.
 
     Raises:
-      UserError: no run, a damaged file, runs of different data sets, several runs without `out`.
+      UserError: no run, a damaged file, runs of different data sets, several runs without `out`, no browser to print.
+      RunError: the browser did not print.
     """
     if out is None and len(workdirs) > 1:
         raise UserError("several runs but no --out; expected a directory to write to, for example --out runs/report")
+    if to_pdf:
+        pdf.find_browser()
     runs = read_runs(workdirs)
     target = runs[0].path / "report" if out is None else expand(out)
     check_target(target)
@@ -73,7 +79,7 @@ def write_report(
     ]
     sections = [Section(title, blocks) for title, blocks in parts if blocks]
     title = f"{_data_name(runs[0])}: " + (runs[0].label if len(runs) == 1 else f"{len(runs)} runs")
-    return page.write(target, title, _subtitle(runs), sections)
+    return page.write(target, title, _subtitle(runs), sections, to_pdf)
 
 
 def of_several(runs: Sequence[RunFiles], more: dict[int, np.ndarray] | None) -> list[tuple[str, list[Block]]]:
@@ -162,17 +168,27 @@ def training(runs: Sequence[RunFiles]) -> list[Block]:
     if not any(run.epochs for run in runs):
         return [Text("No epoch has been recorded yet.", "note")]
     drawn = [(name, figures.curves(name, runs)) for name in figures.CURVES]
+    alts = {name: _curves_in_words(name, runs) for name, svg in drawn if svg}
     several = "Solid lines: validation; thin dashed lines: training." if len(runs) > 1 else ""
     changed = " Training images are augmented." if any(pictures.augments(run) for run in runs) else ""
     notes = {"loss": several, "accuracy": several + changed if several else ""}
-    blocks: list[Block] = [Figure(f"curve_{name}", svg, notes.get(name, "")) for name, svg in drawn if svg]
+    blocks: list[Block] = [
+        Figure(f"curve_{name}", svg, notes.get(name, ""), alt=alts[name]) for name, svg in drawn if svg
+    ]
     keys = ["run", *dict.fromkeys(key for run in runs for line in run.epochs for key in line)]
     rows = [[run.label, *(line.get(key) for key in keys[1:])] for run in runs for line in run.epochs]
     last = [[run.label, *(_short(run.epochs[-1].get(key)) for key in keys[1:])] for run in runs if run.epochs]
     table = Table(
-        keys, last, "Every epoch is in curves.csv.", folded="The last epoch in numbers", csv=("curves.csv", keys, rows)
+        keys, last, "Every epoch is in curves.csv.", folded="The last epoch in figures", csv=("curves.csv", keys, rows)
     )
     return [*blocks, table]
+
+
+def _curves_in_words(name: str, runs: Sequence[RunFiles]) -> str:
+    kinds = {"train": "training", "val": "validation", "ema": "validation of the averaged weights"}
+    kinds |= {"val": "each step"} if name in ("learning_rate", "grad_norm") else {}
+    lines = [(runs[i].label, kinds[kind], x, y) for i, kind, x, y in figures.lines(name, runs)]
+    return words.curves(name, figures.CURVES[name][0], lines)
 
 
 def _short(value: Any) -> str:
@@ -180,34 +196,61 @@ def _short(value: Any) -> str:
 
 
 def confusion(runs: Sequence[RunFiles], more: dict[int, np.ndarray] | None) -> list[Block]:
-    """Confusion matrices, all in the order of the first run's similarities if there are many classes."""
-    drawings: list[Block] = []
-    named: list[Block] = []
-    order = None
+    """Confusion matrices of all runs side by side, in the order of the first one's similarities for many classes.
+
+    Many classes have no names there; matrices with names take the width of the page each, folded.
+    """
+    small: list[Figure] = []
+    named: list[Figure] = []
+    listed: list[Block] = []
+    shown: list[Block] = []
+    order = np.arange(0)
     for run in runs:
-        k = len(run.class_names)
+        k, slug = len(run.class_names), run.slug
         assert run.labels is not None
         counts = numbers.confusion(run.labels, run.predictions, k)
-        if order is None:
+        if run is runs[0]:
             order = numbers.similarity_order(counts) if k > MANY else np.arange(k)
-        slug, wide = run.slug, k > MANY
-        caption = (
-            ""
-            if not wide
-            else "Classes that are confused stand next to each other (average linkage over mutual confusion)."
-        )
         for shares in (True, False):
+            what = "shares" if shares else "counts"
+            alt = words.confusion(run, counts, shares=shares)
             svg = figures.confusion(run, counts, order, shares=shares)
-            name = f"confusion_{'shares' if shares else 'counts'}_{slug}"
-            what = f"{run.label}: {'shares of each true class' if shares else 'counts'}"
-            folded = what if wide and not (shares and run is runs[0]) else ""
-            drawings.append(Figure(name, svg, caption, wide, 900 if k > 50 else 560 if wide else 0, folded))
+            if k > MANY:
+                folded = (
+                    f"{run.label}: {'shares of each true class' if shares else 'counts'}, with the names of the classes"
+                )
+                drawing = Figure(f"confusion_{what}_{slug}", svg, "", True, 900 if k > 50 else 560, folded, alt=alt)
+                named.append(drawing)
+                if shares:
+                    svg = figures.confusion(run, counts, order, shares=True, named=False)
+                    small.append(Figure(f"confusion_{slug}", svg, "", alt=alt))
+            else:  # of one run both are side by side
+                group = what if len(runs) > 1 else ""
+                folded = "" if shares or len(runs) == 1 else "Counts of images"
+                least, scrolls = (340, 0) if k <= FEW else (520, 480)
+                drawing = Figure(
+                    f"confusion_{what}_{slug}",
+                    svg,
+                    "",
+                    min_width=scrolls,
+                    folded=folded,
+                    group=group,
+                    panel=least,
+                    alt=alt,
+                )
+                small.append(drawing)
         raw = [[run.class_names[i], *map(int, counts[i])] for i in range(k)]
-        table = Table(
-            ["true \\ predicted", *run.class_names], [], csv=(f"confusion_{slug}.csv", ["true", *run.class_names], raw)
-        )
-        named += [table, *pictures.pairs(run, counts, pictures.sample_images(run, more))]
-    return drawings + named
+        head = ["true", *run.class_names]
+        listed.append(Table(head, [], csv=(f"confusion_{slug}.csv", head, raw)))
+        found = pictures.pairs(run, counts, pictures.sample_images(run, more))
+        listed += found[:1]
+        shown += found[1:]
+    small.sort(key=lambda figure: figure.group != "shares")  # those of all runs, then the counts of all runs
+    many: list[Block] = [Text(SIMILAR)] if named else []
+    return [*many, *small, *named, *listed, *shown]
+
+
+SIMILAR = "Classes that are confused stand next to each other (average linkage over mutual confusion)."
 
 
 def classes(runs: Sequence[RunFiles]) -> list[Block]:
@@ -216,7 +259,7 @@ def classes(runs: Sequence[RunFiles]) -> list[Block]:
         return []
     scores = [numbers.per_class(r.labels, r.predictions, len(r.class_names)) for r in runs]  # type: ignore[arg-type]
     drawn = [
-        Figure(f"classes_{run.slug}", figures.class_bars(run, i, s[:, 2]), "")
+        Figure(f"classes_{run.slug}", figures.class_bars(run, i, s[:, 2]), "", alt=words.class_bars(run, s[:, 2]))
         for i, (run, s) in enumerate(zip(runs, scores, strict=True))
     ]
     apart = figures.recall_by_size(runs, [s[:, 1] for s in scores])
@@ -224,9 +267,11 @@ def classes(runs: Sequence[RunFiles]) -> list[Block]:
         caption = (
             "Share of the test images of a class that are classified correctly, against its number of training images."
         )
-        drawn.append(Figure("recall_by_size", apart, caption))
+        alt = words.recall_by_size(runs, [s[:, 1] for s in scores])
+        drawn.append(Figure("recall_by_size", apart, caption, alt=alt))
     rows = [[run.label, *(f"{v:.4f}" for v in s[:, :3].mean(axis=0))] for run, s in zip(runs, scores, strict=True)]
-    mean = Table(["run", "precision", "recall", "F1"], rows, "Means over the classes, with equal weight.")
+    caption = "Means over the classes, with equal weight."
+    mean = Table(["run", "precision", "recall", "F1"], rows, caption, title="All classes")
     return [*drawn, mean, *tables.class_table(runs, scores)]
 
 
@@ -245,9 +290,9 @@ def augmentation(runs: Sequence[RunFiles], show: bool) -> list[Block]:
     blocks: list[Block] = [table] if table else [Text("No augmentation and no regularisation options are in use.")]
     seen: list[dict[str, Any]] = []
     for run in runs if show else ():
-        words = {word: value for word, value in run.config.items() if word.startswith("augment.")}
-        if words not in seen:  # runs that augment alike have the same pictures
-            seen.append(words)
+        options = {word: value for word, value in run.config.items() if word.startswith("augment.")}
+        if options not in seen:  # runs that augment alike have the same pictures
+            seen.append(options)
             blocks += pictures.augmented(run)
     return blocks
 

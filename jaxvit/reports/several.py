@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxvit.reports import figures
+from jaxvit.reports import figures, words
 from jaxvit.reports.blocks import Block, Figure, Picture, Pictures, Table, Text
 from jaxvit.reports.pictures import NAMED, NUMBERED, to_png, true_name
 from jaxvit.reports.runs import RunFiles
@@ -32,7 +32,8 @@ def classes(runs: Sequence[RunFiles]) -> list[Block]:
     rows, raw = [], []
     for i, run in enumerate(runs):
         scores = class_scores(run)
-        blocks.append(Figure(f"classes_{run.slug}", figures.class_bars(run, i, scores[:, 1]), ""))
+        alt = words.class_bars(run, scores[:, 1])
+        blocks.append(Figure(f"classes_{run.slug}", figures.class_bars(run, i, scores[:, 1]), "", alt=alt))
         for k in np.argsort(np.nan_to_num(scores[:, 0], nan=-1.0), kind="stable"):
             first = [run.label] if len(runs) > 1 else []
             shown = [f"{v:.3f}" if np.isfinite(v) else "–" for v in scores[k, :5]]
@@ -46,7 +47,9 @@ def classes(runs: Sequence[RunFiles]) -> list[Block]:
     )
     names = ["run", "label", "class", "average_precision", "f1", "precision", "recall", "threshold", "images"]
     first = ["run"] if len(runs) > 1 else []
-    table = Table([*first, "class", *head], rows, caption, left=1 + len(first), csv=("classes.csv", names, raw))
+    table = Table(
+        [*first, "class", *head], rows, caption, 1 + len(first), csv=("classes.csv", names, raw), title="Classes"
+    )
     return [*blocks, table]
 
 
@@ -68,7 +71,9 @@ def curves(runs: Sequence[RunFiles]) -> list[Block]:
             raw += [[run.label, name, precision, float(x[i]), float(y[i])] for i in chosen]
         more = f" The {CURVES} hardest of {len(drawn)} classes." if len(drawn) > CURVES else ""
         if drawn:
-            blocks.append(Figure(f"precision_recall_{run.slug}", _drawing(run, drawn[:CURVES]), more.strip()))
+            alt = words.precision_recall(run, [found[:2] for found in drawn[:CURVES]])
+            svg = _drawing(run, drawn[:CURVES])
+            blocks.append(Figure(f"precision_recall_{run.slug}", svg, more.strip(), alt=alt))
     columns = ["run", "class", "average_precision", "recall", "precision"]
     return [*blocks, Table(columns, [], csv=("precision_recall.csv", columns, raw))] if blocks else []
 

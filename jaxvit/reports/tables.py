@@ -156,16 +156,16 @@ COLUMNS: dict[str, Callable[[RunFiles], tuple[Any, str]]] = {
     "exact match": _several("exact_match"),
     "test loss": _test_loss,
     "ECE": _ece,
+    "best epoch (validation)": _best,
     "parameters": _pick("parameters", count),
     "MACs": _macs,
-    "best epoch (validation)": _best,
     "epochs": _epochs,
     "s/epoch": _pick("seconds_per_epoch", lambda v: f"{v:.3g}"),
     "training": _pick("train_seconds", duration),
     "images/s": _pick("images_per_second", lambda v: f"{v:,.0f}"),
     "peak memory": _memory,
 }
-_WORDS = ("model",)
+_COST = ("parameters", "MACs", "epochs", "s/epoch", "training", "images/s", "peak memory")
 
 
 def comparison(runs: Sequence[RunFiles]) -> Table:
@@ -183,7 +183,11 @@ def comparison(runs: Sequence[RunFiles]) -> Table:
     if any(run.summary.get("peak_memory_of") == "process" for run in runs):
         caption += " *: memory of the process; the other figures are memory of the device."
     caption += f" The best {'mAP' if runs[0].several else 'test accuracy'} is marked." if marked else ""
-    return Table(head, rows, caption, left=2, marked=marked, csv=("comparison.csv", head, raw))
+    csv, cost = ("comparison.csv", head, raw), [i for i, name in enumerate(head) if name in _COST][:1]
+    return Table(
+        head, rows, caption, left=2, marked=marked, csv=csv, title="Test figures", paste="table",
+        breaks=dict.fromkeys(cost, "Size and cost"),
+    )  # fmt: skip
 
 
 def _recipe(run: RunFiles) -> str:
@@ -211,7 +215,8 @@ def seeds(runs: Sequence[RunFiles]) -> Table | None:
     caption = "Runs that differ only in their seed; ± is the standard deviation over runs (n − 1)."
     head = ["runs", "seeds", "number", "mean", "sd", "lowest", "highest"]
     figure = "mAP" if runs[0].several else "top-1"
-    return Table(["runs", "seeds", "number", figure, "range"], rows, caption, left=2, csv=("seeds.csv", head, raw))
+    columns, csv = ["runs", "seeds", "number", figure, "range"], ("seeds.csv", head, raw)
+    return Table(columns, rows, caption, left=2, csv=csv, title="Seeds", paste="table_seeds")
 
 
 def differences(runs: Sequence[RunFiles]) -> list[Table | Text]:
@@ -239,8 +244,9 @@ def _difference_table(pairs: Sequence[tuple[RunFiles, RunFiles]]) -> Table:
     rows, raw, marked = [], [], set()
     for i, ((a, b), (only_a, only_b, p), q) in enumerate(zip(pairs, tests, adjusted, strict=True)):
         d, low, high = numbers.bootstrap_difference(a.correct, b.correct)
-        interval = f"{100 * low:+.2f} to {100 * high:+.2f}"
-        rows.append([a.label, b.label, f"{100 * d:+.2f}", interval, str(only_a), str(only_b), _p(p), _p(q)])
+        interval = f"{100 * low:+.2f} to {100 * high:+.2f}".replace("-", "−")
+        difference = f"{100 * d:+.2f}".replace("-", "−")
+        rows.append([a.label, b.label, difference, interval, str(only_a), str(only_b), _p(p), _p(q)])
         raw.append([a.label, b.label, d, low, high, only_a, only_b, p, q])
         if q < 0.05:
             marked.add(i)
@@ -252,7 +258,8 @@ def _difference_table(pairs: Sequence[tuple[RunFiles, RunFiles]]) -> Table:
     )
     head = ["A", "B", "difference", "95 % interval", "only A right", "only B right", "p", "p (Holm)"]
     names = ["A", "B", "difference", "low", "high", "only_A_right", "only_B_right", "p", "p_holm"]
-    return Table(head, rows, caption, left=2, marked=frozenset(marked), csv=("differences.csv", names, raw))
+    csv, title = ("differences.csv", names, raw), "Pairs of runs"
+    return Table(head, rows, caption, 2, frozenset(marked), csv=csv, title=title, paste="table_differences")
 
 
 def _p(p: float) -> str:
@@ -279,8 +286,9 @@ def config_tables(runs: Sequence[RunFiles]) -> list[Table | Text]:
         caption = "Options in which the runs differ."
     rows = [[w, *(_show(run.config.get(w)) for run in runs)] for w in words]
     short = [row for row in rows if row[0] in told]
-    head = ["word", *(run.label for run in runs)]
-    out: list[Table | Text] = [Table(head, short, caption, left=len(head))] if short else []
+    head = ["option", *(run.label for run in runs)]
+    title = "Options not at their default" if len(runs) == 1 else "Options that differ"
+    out: list[Table | Text] = [Table(head, short, caption, left=len(head), title=title)] if short else []
     if not short and len(runs) > 1:
         out.append(Text("The runs have exactly the same config."))
     marked = frozenset(i for i, w in enumerate(words) if w in told)
@@ -297,7 +305,8 @@ def environment(runs: Sequence[RunFiles]) -> Table | None:
     words = list(dict.fromkeys(w for run in known for w in run.summary["environment"]))
     rows = [[w, *(str(run.summary["environment"].get(w, ABSENT)) for run in known)] for w in words]
     marked = frozenset(i for i, row in enumerate(rows) if len(set(row[1:])) > 1)
-    return Table(["", *(run.label for run in known)], rows, left=len(known) + 1, marked=marked)
+    head = ["version or device", *(run.label for run in known)]
+    return Table(head, rows, left=len(known) + 1, marked=marked, title="Environment")
 
 
 AUGMENTING = ("augment.", "loss.label_smoothing", "model.drop_rate", "model.drop_path_rate", "model.attn_drop_rate",
@@ -313,7 +322,7 @@ def augmentations(runs: Sequence[RunFiles]) -> Table | None:
         return None
     rows = [[w, *(_show(run.config.get(w)) for run in runs)] for w in used]
     caption = "Options of augmentation and regularisation that are in use; all others are off."
-    return Table(["word", *(run.label for run in runs)], rows, caption, left=len(runs) + 1)
+    return Table(["option", *(run.label for run in runs)], rows, caption, left=len(runs) + 1)
 
 
 def _class_size(run: RunFiles, k: int) -> int | None:
@@ -338,6 +347,7 @@ def class_table(runs: Sequence[RunFiles], scores: Sequence[np.ndarray]) -> list[
     columns = ["run", "label", "class", "precision", "recall", "f1", "images", "train_images"]
     csv = ("classes.csv", columns, raw)
     if len(rows) <= HARDEST + 2:
-        return [Table(head, rows, csv=csv)]
-    first = Table(head, rows[:HARDEST], f"The {HARDEST} hardest of {len(rows)} classes.")
+        return [Table(head, rows, csv=csv, title="Classes, hardest first", paste="table_classes")]
+    title = f"The {HARDEST} hardest of {len(rows)} classes"
+    first = Table(head, rows[:HARDEST], title=title, paste="table_classes")
     return [first, Table(head, rows, folded=f"All {len(rows)} classes, hardest first", csv=csv)]

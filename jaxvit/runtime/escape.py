@@ -1,8 +1,9 @@
 """Text of others made safe for each kind of output: names of classes, files and runs, values of configs, messages.
 
 One function an output, and every place that writes such a text uses it: `terminal`, `picture` (matplotlib), `html`,
-`markdown` (report.md, and TensorBoard, which reads its texts as Markdown), `csv_bytes`, `file_name`. The text itself is
-kept as it is: bytes of a path that are not UTF-8 are half surrogate pairs in a str (PEP 383) and lead back to the file.
+`markdown` (report.md, and TensorBoard, which reads its texts as Markdown), `latex`, `csv_bytes`, `file_name`. The text
+itself is kept as it is: bytes of a path that are not UTF-8 are half surrogate pairs in a str (PEP 383) and lead back to
+the file.
 """
 
 import csv
@@ -99,6 +100,23 @@ def markdown_code(text: str) -> str:
     """A fenced block; the fence is longer than any within."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return f"{fence}\n" + "\n".join(map(plain, text.split("\n"))) + f"\n{fence}"
+
+
+# What LaTeX obeys, in text and at the start of a table's row; pairs that fonts join; signs that pdfLaTeX does not know.
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", '"': "''", "`": r"\textasciigrave{}", "[": "{[}", "]": "{]}", "*": "{*}", "\u00a0": "~",
+    "–": "--", "—": "---", "±": r"$\pm$", "×": r"$\times$", "−": "$-$", "…": r"\dots{}", "≤": r"$\le$", "≥": r"$\ge$",
+    "°": r"$^\circ$", "µ": r"$\mu$", "→": r"$\to$", REPLACEMENT: "?",
+}  # fmt: skip
+
+
+def latex(text: str) -> str:
+    """LaTeX that reads as the text, in a table's cell too; letters of other scripts need XeLaTeX or LuaLaTeX."""
+    text = unicodedata.normalize("NFC", plain(text))
+    apart = ("{}" if c == before and c in "-,'" else "" for c, before in zip(text, " " + text[:-1], strict=True))
+    return "".join(gap + _LATEX.get(c, c) for gap, c in zip(apart, text, strict=True))
 
 
 def cell(value: Any) -> Any:

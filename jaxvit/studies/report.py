@@ -27,8 +27,8 @@ SMOKE = (
 )
 
 
-def write(study: Study, file: Path, workdir: Path, ledger: Ledger) -> Path:
-    """Writes report/index.html, report.md, CSV files and figures; returns the page's path."""
+def write(study: Study, file: Path, workdir: Path, ledger: Ledger, to_pdf: bool = False) -> list[Path]:
+    """Writes report/index.html, report.md, tables and figures, and report.pdf; returns them, index.html first."""
     workdir = workdir.resolve()
     run_report.check_target(workdir / "report")
     results = read_results(study, workdir, ledger)
@@ -48,7 +48,7 @@ def write(study: Study, file: Path, workdir: Path, ledger: Ledger) -> Path:
     asked = max(done, len(ledger.content["runs"]))
     data = f"; data {firsts[0].config['data.name']}" if firsts else ""
     subtitle = f"Study {file.stem}: {done} of {asked} runs done, {len(study.rows)} rows{data}"
-    return page.write(workdir / "report", title, subtitle, sections)[0]
+    return page.write(workdir / "report", title, subtitle, sections, to_pdf)
 
 
 def read_results(study: Study, workdir: Path, ledger: Ledger) -> list[Result]:
@@ -165,8 +165,8 @@ def _numbered(block: Block, number: int) -> Block:
     if isinstance(block, Figure):
         return dataclasses.replace(block, name=f"{block.name}_{number}")
     if isinstance(block, Table) and block.csv:  # what the columns are has been said in the first part
-        stem = block.csv[0].removesuffix(".csv")
-        return dataclasses.replace(block, caption="", csv=(f"{stem}_{number}.csv", *block.csv[1:]))
+        stem, paste = block.csv[0].removesuffix(".csv"), block.paste and f"{block.paste}_{number}"
+        return dataclasses.replace(block, caption="", csv=(f"{stem}_{number}.csv", *block.csv[1:]), paste=paste)
     return block
 
 

@@ -181,8 +181,9 @@ def side_by_side(study: Study, results: Sequence[Result], *, extra: bool, gap: b
     of = "a fold" if folded else "the whole test split"
     caption += f"Our figures are those of {of}, from the checkpoint that is best on validation images"
     caption += "; published figures are as printed in the source." if printed else "."
-    name = "extra_rows.csv" if extra else "published_and_ours.csv"
-    return Table(head, rows, caption, csv=(name, csv_head, raw))
+    csv = ("extra_rows.csv" if extra else "published_and_ours.csv", csv_head, raw)
+    title = "Our own rows" if extra else "Published figures and ours" if printed else "Our figures"
+    return Table(head, rows, caption, csv=csv, title=title, paste="table_extra" if extra else "table")
 
 
 def _published(value: float | None, digits: int) -> str:
@@ -202,7 +203,7 @@ def _gap(result: Result) -> str:
 def remarks(results: Sequence[Result]) -> Table | None:
     """What belongs to single rows."""
     rows = [[r.row.label, r.row.remark] for r in results if r.row.remark]
-    return Table(["row", "notes on the comparison"], rows, left=2) if rows else None
+    return Table(["row", "notes on the comparison"], rows, left=2, title="Notes on the rows") if rows else None
 
 
 SHAPES = {"parameters": "parameters (M)", "macs": "MACs (M)"}
@@ -227,7 +228,7 @@ def costs(results: Sequence[Result]) -> Table:
             plain += [value, result.cost[key]]
     caption = "Counted from the models as declared, at full size; one MAC (multiply-accumulate) is two FLOPs. "
     caption += "Curves and options name a row by its directory."
-    return Table(head, rows, caption, left=4, csv=("shapes.csv", columns, raw))
+    return Table(head, rows, caption, left=4, csv=("shapes.csv", columns, raw), title="Sizes")
 
 
 def _which(run: RunFiles) -> list[str]:
@@ -274,7 +275,7 @@ def time_and_cost(results: Sequence[Result], wall_seconds: float) -> list[Block]
         f"with start-up, compilation and evaluation. About {count(work, 'FLOP')} of training, at three forward passes "
         "per image (frozen rows need less, SAM needs twice as much)."
     )
-    return [Text(text), Table(head, rows, csv=("time_and_cost.csv", columns, raw))]
+    return [Text(text), Table(head, rows, csv=("time_and_cost.csv", columns, raw), title="Time and memory")]
 
 
 def states(results: Sequence[Result]) -> list[Block]:
@@ -310,4 +311,4 @@ def by_epoch(results: Sequence[Result]) -> Table | None:
     head = ["row", "epoch", "training loss", "training accuracy", "validation loss", "validation accuracy"]
     columns = ["row", "epoch", *(key.replace("/", "_") for key in keys)]
     caption = "Training figures are means over the epoch, with augmentation and dropout, while the weights change."
-    return Table(head, rows, caption, csv=("by_epoch.csv", columns, raw))
+    return Table(head, rows, caption, csv=("by_epoch.csv", columns, raw), title="Loss and accuracy at each epoch")

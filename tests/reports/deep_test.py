@@ -83,5 +83,6 @@ def test_tiles_keep_every_picture():
     pictures = np.arange(5, dtype=np.uint8).reshape(5, 1, 1, 1).repeat(3, axis=-1) * 20
     sheet = deep._tiles(pictures, 3, gap=1)
     t = deep.TILE
-    assert sheet.shape == (2 * t + 1, 3 * t + 2, 3)
-    assert sheet[0, 0, 0] == 0 and sheet[t + 1, t + 1, 0] == 80 and sheet[t + 1, -1, 0] == 255
+    assert sheet.shape == (2 * t + 1, 3 * t + 2, 4)
+    assert sheet[0, 0, 0] == 0 and sheet[t + 1, t + 1, 0] == 80
+    assert (sheet[0, [0, t, t + 1], 3] == [255, 0, 255]).all() and sheet[t + 1, -1, 3] == 0  # gaps are clear

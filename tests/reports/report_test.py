@@ -17,24 +17,54 @@ ASSETS = {"img": "src", "script": "src", "link": "href", "image": "href", "use":
 
 
 class Page(html.parser.HTMLParser):
-    """Checks that elements close in order; collects ids, links and assets."""
+    """Checks that elements close in order; collects ids, links and assets, and what an eye or a reader would miss."""
 
     def __init__(self, text):
         super().__init__()
         self.open, self.ids, self.links, self.assets, self.text = [], set(), [], [], ""
+        self.wrong, self.heading, self.labels, self.alts = [], 0, [], []
         self.feed(text)
         self.close()
         assert self.open == []
+        self.wrong += [f"no element {name}" for name in self.labels if name not in self.ids]
+
+    def check(self, tag, named):
+        """Languages, alternative texts, order of headings, heads of tables, widths that a phone does not have."""
+        if tag == "html" and not named.get("lang"):
+            self.wrong.append("no language")
+        if tag == "img" or named.get("role") == "img":
+            self.alts.append(named.get("alt") or named.get("aria-label") or "")
+            if len(self.alts[-1]) < 4:
+                self.wrong.append(f"a picture says {self.alts[-1]!r}")
+        if tag == "th" and named.get("scope") not in ("col", "row"):
+            self.wrong.append("a th without scope")
+        if tag in ("h1", "h2", "h3"):
+            self.wrong += [f"{tag} after h{self.heading}"] * (int(tag[1]) > self.heading + 1)
+            self.heading = int(tag[1])
+        if tag == "button" and not (named.get("aria-label") or named.get("data-copy")):
+            self.wrong.append("a button without a name")
+        self.labels += [named[name] for name in ("aria-labelledby", "aria-describedby", "data-copy") if named.get(name)]
+        width = re.search(r"(?<![-\w])(?:min-)?width:\s*(\d+)px", named.get("style") or "")
+        if width and int(width[1]) > 360 and "scroll" not in self.scrolls[-1:]:
+            self.wrong.append(f"{tag} is {width[1]} pixels wide")
+        if tag == "table" and "scroll" not in self.scrolls[-1:]:
+            self.wrong.append("a table that cannot scroll")
+
+    @property
+    def scrolls(self):
+        return [kind for _, kind in self.open]
 
     def handle_starttag(self, tag, attrs):
         named = dict(attrs)
+        assert named.get("id") is None or named["id"] not in self.ids, named
         self.ids.add(named.get("id"))
+        self.check(tag, named)
         if tag == "a":
             self.links.append(named["href"])
         if tag in ASSETS and named.get(ASSETS[tag]):
             self.assets.append(named[ASSETS[tag]])
         if tag not in VOID:
-            self.open.append(tag)
+            self.open.append((tag, "scroll" if "scroll" in (named.get("class") or "").split() else ""))
 
     def handle_startendtag(self, tag, attrs):
         self.handle_starttag(tag, attrs)
@@ -42,7 +72,7 @@ class Page(html.parser.HTMLParser):
             self.open.pop()
 
     def handle_endtag(self, tag):
-        assert self.open.pop() == tag
+        assert self.open.pop()[0] == tag
 
     def handle_data(self, data):
         self.text += data
@@ -55,6 +85,7 @@ def check_page(path):
     assert all(link.startswith("#") and link[1:] in page.ids for link in page.links)
     assert "@import" not in text and not re.search(r"url\((?!#)", text)
     assert "prefers-color-scheme: dark" in text and "@media print" in text
+    assert page.wrong == [] and text.count("<table") == text.count("<caption") > 0
     return page
 
 

@@ -149,10 +149,10 @@ def test_wide_letters_count_twice():
 class _Texts(html.parser.HTMLParser):
     def __init__(self):
         super().__init__()
-        self.tags, self.text = set(), ""
+        self.tags, self.text = [], ""
 
     def handle_starttag(self, tag, attrs):
-        self.tags.add(tag)
+        self.tags.append(tag)
 
     def handle_data(self, data):
         self.text += data
@@ -174,7 +174,7 @@ def test_a_report_over_such_names(tmp_path):
     page = _Texts()
     page.feed((out / "index.html").read_text(encoding="utf-8"))
     text = (out / "report.md").read_text(encoding="utf-8")
-    assert "script" not in page.tags and "<script>alert(1)<" in page.text
+    assert page.tags.count("script") == 1 and "<script>alert(1)<" in page.text
     for name in ("$x^2$", "a|b`c`", "caf�", "�[31mred", "[red]x[bold]", ":smile: &lt;"):
         assert name in page.text and escape.markdown(name) in text
     assert not any(escape._hidden(c) for c in (page.text + text).replace("\n", ""))
