@@ -8,6 +8,7 @@ most of all: its window is the whole map. Here each product takes the fastest of
     winograd   3x3 with stride 1: 16 matmuls with 4/9 of the work
     patches    the pixels under each output side by side, and one matmul (one for each row of a kernel's gradient)
     matmul     1x1
+    depthwise  a shifted product for each place of the kernel
     plain      XLA's own
 """
 
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 
-from jaxvit.ops import linear, winograd
+from jaxvit.ops import depthwise, linear, winograd
 
 Array = jax.Array
 Pair = tuple[int, int]
@@ -53,6 +54,8 @@ def fast(x: Array, kernel: Array, **how: Any) -> Array:
     """The convolution as the CPU likes it."""
     if is_matmul(**how):
         return matmul(x, kernel)
+    if depthwise.suits(x.shape[3], features=kernel.shape[3], **_shape(how)):
+        return depthwise_convolution(x, kernel, how["padding"])
     if not suits(x, kernel.shape[3]):
         return plain(x, kernel, **how)
     b, h, w, d = jax.eval_shape(functools.partial(plain, **how), x, kernel).shape
@@ -71,6 +74,8 @@ def fast_input_gradient(dy: Array, kernel: Array, **how: Any) -> Array:
     """The gradient of the input as the CPU likes it."""
     if is_matmul(**how):
         return matmul(dy, kernel.transpose(0, 1, 3, 2))
+    if depthwise.suits(dy.shape[3], features=kernel.shape[2] * how["groups"], **_shape(how)):
+        return depthwise_input_gradient(dy, kernel, how["padding"])
     if not suits(dy, kernel.shape[3]):
         return plain_input_gradient(dy, kernel, **how)
     if not for_winograd(dy, kernel.shape[2] * how["groups"], **how):
@@ -97,6 +102,8 @@ def fast_kernel_gradient(x: Array, dy: Array, *, groups: int, **how: Any) -> Arr
     """The gradient of the kernel as the CPU likes it."""
     if is_matmul(groups=groups, **how):
         return matmul_kernel_gradient(x, dy)
+    if depthwise.suits(x.shape[3], features=dy.shape[3], **_shape(how | {"groups": groups})):
+        return depthwise_kernel_gradient(x, dy, how["padding"], how["size"])
     if not suits(x, dy.shape[3]):
         return plain_kernel_gradient(x, dy, groups=groups, **how)
     b, h, w, d = dy.shape
@@ -108,6 +115,16 @@ def fast_kernel_gradient(x: Array, dy: Array, *, groups: int, **how: Any) -> Arr
     blocks = jax.eval_shape(lambda kernel: in_blocks(kernel, groups), kernel).shape[0]
     gradient = sum_parts(apart(jax.vmap(product, 3)), channels_in(x, blocks), channels_in(dy, blocks))
     return jax.linear_transpose(lambda kernel: in_blocks(kernel, groups), kernel)(gradient)[0]
+
+
+# Traced once for layers of one shape, so that a program has their code once.
+depthwise_convolution = jax.jit(depthwise.convolution, static_argnums=2)
+depthwise_input_gradient = jax.jit(depthwise.input_gradient, static_argnums=2)
+depthwise_kernel_gradient = jax.jit(depthwise.kernel_gradient, static_argnums=(2, 3))
+
+
+def _shape(how: dict[str, Any]) -> dict[str, Any]:
+    return {word: how[word] for word in ("strides", "padding", "size", "groups")}
 
 
 def is_matmul(*, size: Pair, strides: Pair, padding: tuple[Pair, ...], groups: int, **_: Any) -> bool:

@@ -35,6 +35,9 @@ DOORS = {
         conv.FORMS, arrays((2, 9, 9, 16), (3, 3, 4, 16)), {"strides": (2, 2), "padding": ((1, 1), (1, 1)), "groups": 4},
     ),
     "conv, 1x1": (conv.FORMS, arrays((2, 9, 9, 5), (1, 1, 5, 16)), {"strides": (2, 2)}),
+    "conv, depthwise": (
+        conv.FORMS, arrays((2, 6, 9, 5), (7, 3, 1, 5)), {"padding": ((3, 3), (0, 2)), "groups": 5},
+    ),
     "linear": (linear.FORMS, arrays((3, 5, 7), (7, 4)), {}),
     "attention": (attention.FORMS, arrays((2, 5, 3, 8), (2, 5, 3, 8), (2, 5, 3, 8)), {}),
     "window_attention": (
