@@ -2,18 +2,15 @@
 
 import contextlib
 import io
-import json
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+import model_pages
+
 from jaxvit import cli
 from jaxvit.config import reference
-from jaxvit.models import registry
-from jaxvit.runtime.console import count
 
 NOTE = "<!-- made by docs/generate.py; not edited by hand -->\n\n"
 SECTIONS = {  # of options, by the first part of the name
@@ -22,12 +19,11 @@ SECTIONS = {  # of options, by the first part of the name
     "ema": "Average of the weights", "early_stopping": "Early stopping", "sweep": "Sweeps",
     "parallel": "Several devices", "wandb": "Weights & Biases", "checkpoint": "Checkpoints",
 }  # fmt: skip
-FAMILY_TITLES = {"resnet": "ResNet", "vit": "ViT and DeiT", "swin": "Swin", "vgg": "VGG", "alexnet": "AlexNet"}
 
 
 def write(docs: Path) -> None:
     """Writes all of them below `docs/generated/`."""
-    pages = {"options.md": options(), "commands.md": commands(), "models.md": models(docs.parent)}
+    pages = {"options.md": options(), "commands.md": commands(), **model_pages.pages(docs.parent)}
     for name, text in pages.items():
         path = docs / "generated" / name
         path.parent.mkdir(exist_ok=True)
@@ -78,41 +74,3 @@ def _help(*words: str) -> str:
     ):
         cli._dispatch([*words, "--help"])
     return out.getvalue()
-
-
-def models(root: Path) -> str:
-    """A section for each family: its names with their parameters, image size, weights, largest difference to timm."""
-    pins = json.loads((root / "tests/golden/param_counts.json").read_text(encoding="utf-8"))
-    parity = json.loads((root / "docs/parity.json").read_text(encoding="utf-8"))
-    names = sum(len(family.variants) for family in registry.FAMILIES.values())
-    parts = ["# Models", (
-        f"{names} names, with timm's parameter counts to the unit. The last column is the largest difference between "
-        "our logits and timm's for the same random weights; `docs/PARITY.md` says how it "
-        "is measured. `tags` counts the sets of pretrained weights that timm lists."
-    )]  # fmt: skip
-    tagged = Counter(name.partition(".")[0] for name in registry.list_models(pretrained=True))
-    for family in registry.FAMILIES.values():
-        rows = ["| name | parameters | image | tags | difference |", "| --- | ---: | ---: | ---: | ---: |"]
-        rows += _rows(family.variants, pins, parity, tagged)
-        parts += [f"## {FAMILY_TITLES.get(family.name, family.name)}", _paper(family.model), "\n".join(rows)]
-    return "\n\n".join(parts) + "\n"
-
-
-def _rows(variants: Iterator, pins: dict, parity: dict, tagged: Counter) -> list[str]:
-    rows = []
-    for name in sorted(variants):
-        size = "×".join(map(str, registry.data_config(name)["image_size"]))
-        pin = pins.get(name)
-        parameters = pin if isinstance(pin, int) else (pin or {}).get("parameters")
-        difference = parity.get(name, {}).get("difference")
-        rows.append(
-            f"| `{name}` | {count(parameters) if parameters else ''} | {size or ''} | {tagged[name] or ''} "
-            f"| {'' if difference is None else f'{difference:.0e}'} |"
-        )
-    return rows
-
-
-def _paper(model: type) -> str:
-    """The first lines of the module that defines a family, which name its papers."""
-    text = sys.modules[model.__module__].__doc__ or ""
-    return " ".join(text.split("\n\n")[0].split())
