@@ -131,7 +131,15 @@ def _train(argv: list[str]) -> int:
     )
     parser.add_argument("--num-processes", type=positive, metavar="N", help="number of processes")
     parser.add_argument("--process-id", type=int, metavar="I", help="index of this process, from 0")
+    parser.add_argument(
+        "--print-completion", choices=("bash", "zsh"), help="print a script that completes words at a tab"
+    )
     args, rest = parser.parse_with_overrides(argv)
+    if args.print_completion is not None:
+        from jaxvit.commands import completion
+
+        print(completion.script(args.print_completion, COMMANDS, parser))
+        return 0
     if args.config is None:
         raise UserError("no --config; for example --config configs/digits_vit.py --workdir runs/digits")
     if args.workdir is None:

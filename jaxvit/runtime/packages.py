@@ -19,7 +19,7 @@ _INSTALLED_AS = {
 _EXTRA = {
     "optuna": "tune", "wandb": "wandb", "torch": "torch", "timm": "torch", "libtpu": "tpu", "chex": "test",
     "pytest": "test", "jax_cuda12_plugin": "cuda", "jax_plugins": "cuda", "pillow_heif": "heic",
-    "pyarrow": "parquet", "jax2onnx": "onnx", "onnxruntime": "onnx", "onnx": "onnx",
+    "pyarrow": "parquet", "jax2onnx": "onnx", "onnxruntime": "onnx", "onnx": "onnx", "shtab": "completion",
 }  # fmt: skip
 
 
