@@ -235,14 +235,18 @@ def write_page(figures: dict[str, dict[str, Any]]) -> None:
     lines = [
         "# Parity with timm",
         "",
-        f"Random weights and images, float32 on the CPU, timm {timm.__version__}, torch {torches}, "
-        f"jax {jax.__version__}. {measured} of {total} names measured, {good} within "
-        "1e-4 x max(1, largest logit) with equal top-1 class and a state dict that comes back bit for bit. "
-        "Networks with BatchNorm are also compared in train mode (statistics of a batch of four, and the running means "
-        "that they leave; running variances, as a share of the largest, where their column has a number). "
-        "AlexNet is compared with torchvision's. "
-        + (f"Of {alike} more, not yet computed, the names and shapes of all tensors are timm's. " if alike else "")
-        + "Written by `python tools/make_parity.py`.",
+        "Each model was given random weights and random images, in float32 on the CPU, here and in timm "
+        f"{timm.__version__} (torch {torches}, jax {jax.__version__}). {measured} of {total} names were measured. "
+        f"{good} of them pass: the logits differ by at most 1e-4 x max(1, largest logit), the most probable class is "
+        "the same, and the state dict comes back bit for bit."
+        + (f" Of {alike} more, only the names and shapes of all tensors were compared." if alike else ""),
+        "",
+        "Networks with BatchNorm were also compared in train mode, which uses the statistics of a batch of four: the "
+        "logits, and the running means afterwards. The column `running variance` is the largest difference as a share "
+        "of the largest variance; it is empty if it was not measured. Very large models were cut to a few blocks, as "
+        "the remark says. AlexNet is compared with torchvision's.",
+        "",
+        "`python tools/make_parity.py` writes this page.",
         "",
         "| name | image size | parameters | largest logit | max difference | in train mode | running variance | "
         "top-1 equal | state dict back | remark |",
