@@ -14,7 +14,8 @@ from tests.helpers import write_npz
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.py"))
 DEIT = Path(__file__).resolve().parent.parent.parent / "shared/data/weights/deit_tiny_patch16_224.safetensors"
 # augmentation policies and Swin compile for long; what the others compile is compiled by their kin
-LONG = ("asam_vit", "finetune_resnet", "finetune_swin", "finetune_vit", "scratch_cnn_cifar", "scratch_swin_cifar",
+LONG = ("asam_vit", "cifar100_vit_mae", "cifar100_vit_taught", "finetune_resnet", "finetune_swin", "finetune_vit",
+        "scratch_cnn_cifar", "scratch_swin_cifar",
         "scratch_vit_cifar", "sweep_cifar100_asam", "sweep_cifar100_resnet18", "sweep_cifar100_vit",
         "sweep_digits_vit")  # fmt: skip
 STEPS = [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in LONG), id=path.stem) for path in CONFIGS]
@@ -43,6 +44,7 @@ def test_every_config_takes_a_step(path, tmp_path):
     size = 8 if given.data.name == "digits" else 32
     name = write_npz(tmp_path / "data", num_train=24, num_test=6, size=size, channels=1 if size == 8 else 3)
     words = [f"--config.data.name={name}", "--config.fast_dev_run", "--config.batch_size=8", "--config.pretrained=None"]
+    words += ["--config.distill.teacher=None"] if given.distill.teacher else []
     words += ["--config.parallel.num_devices=1", "--config.data.image_size=32"] if size == 32 else []
     config = config_lib.load(str(path), words, models.model_fields)
     with config.unlocked():  # small: the test is of the config, not of the machine

@@ -25,6 +25,7 @@ from jaxvit.step.reconstruction import make_objective
 BASE_RATE, BASE_BATCH = 1.5e-4, 256  # the paper's learning rate, and the batch that it is for
 SECOND_MOMENT = 0.95  # AdamW's decay in the paper
 HEAD_WIDTH = 32  # of the decoder's attention, as in the paper
+KEPT = ("flip", "crop_ratio", "crop_from", "train_interpolation")  # of the run's augmentation
 POSITIONS = "^encoder/pos_embed$"  # fixed while the encoder is pretrained, as in the paper
 
 
@@ -136,7 +137,8 @@ def phase_config(config: Config) -> Config:
     optim.learning_rate = p.learning_rate or BASE_RATE * size / BASE_BATCH
     optim.schedule.warmup_epochs = p.warmup_epochs
     optim.accum_steps, optim.freeze = given.optim.accum_steps, POSITIONS
-    augment.flip, augment.crop_ratio = given.augment.flip, given.augment.crop_ratio
+    for word in KEPT:
+        augment[word] = given.augment[word]
     augment.random_resized_crop = None if p.min_crop == 1 else (p.min_crop, 1.0)
     with config.unlocked(), config.ignore_type():
         config.num_epochs, config.batch_size = p.num_epochs, size

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from jaxvit.build import pretraining
 from jaxvit.build.blueprint import draw
 from jaxvit.build.facts import Facts
 from jaxvit.build.teacher import LEFT_OUT, describe, outline
@@ -76,6 +77,8 @@ def compile_step(given: Config, known: Facts, topology: chips.Topology) -> Compi
     notes = [known.note] if known.note else []
     if d.teacher is not None:
         notes.append(LEFT_OUT if teacher is None else f"teacher {describe(teacher, blueprint.teacher_cached)}")
+    if given.pretrain.name is not None:
+        notes.append(_before(given, known, topology, count_macs(blueprint.model, blueprint.image_shape)))
     if mesh.size < topology.chips:
         size = blueprint.batches.size
         notes.append(f"a batch of {size} divides over only {mesh.size} of the {topology.chips} devices")
@@ -125,6 +128,14 @@ def compile_step(given: Config, known: Facts, topology: chips.Topology) -> Compi
         compile_seconds=seconds,
         notes=tuple(notes),
     )
+
+
+def _before(given: Config, known: Facts, topology: chips.Topology, macs: int) -> str:
+    """A note on the pretraining, whose step is not compiled; `macs` are those of the run's model."""
+    first = pretraining.outline(given, known, devices=devices_of(topology))
+    share = first.macs() / macs
+    cost = f"an image takes {share:.2f} of the MACs below, and time and memory are not counted"
+    return f"pretrain {first.describe()}; {cost}"
 
 
 def _described(mesh: Any, topology: chips.Topology) -> Any:

@@ -124,6 +124,7 @@ CURVES = {
     "mAP": (
         "Mean average precision", "mAP (%)", (("val/mAP", "val"), ("val_ema/mAP", "ema")), 100,
     ),
+    "pretrain": ("Pretraining", "squared error of masked patches", (("pretrain/loss", "val"),), 1),
     "learning_rate": ("Learning rate", "", (("train/learning_rate", "val"),), 1),
     "grad_norm": ("Gradient norm", "mean of an epoch's steps", (("train/grad_norm", "val"),), 1),
 }  # fmt: skip

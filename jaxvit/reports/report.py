@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 
 from jaxvit.errors import UserError
-from jaxvit.reports import confidence, figures, folds, neighbours, numbers, page, pdf, pictures, tables, words
+from jaxvit.reports import (
+    confidence,
+    figures,
+    folds,
+    neighbours,
+    numbers,
+    page,
+    pdf,
+    pictures,
+    pretraining,
+    tables,
+    words,
+)
 from jaxvit.reports import deep as deep_lib
 from jaxvit.reports import several as several_labels
 from jaxvit.reports.blocks import Block, Figure, Picture, Pictures, Section, Table, Text
@@ -68,6 +80,7 @@ def write_report(
         ("Summary", summary(runs)),
         ("Differences", [] if runs[0].several else list(tables.differences(runs))),
         ("Leaks and duplicates", leaks(runs)),
+        ("Pretraining", pretraining.blocks(runs)),
         ("Training", training(runs)),
         *one,
         ("Unknown images", confidence.unknown(runs)),

@@ -124,7 +124,7 @@ def read_run(path: Path, label: str) -> RunFiles:
         )
     class_names = [str(name) for name in run_files.read_json(path / "classes.json", list)]
     summary = run_files.read_json(path / "summary.json") if (path / "summary.json").exists() else {}
-    lines = _read_lines(path / "metrics.jsonl")
+    lines = read_lines(path / "metrics.jsonl")
     epochs = [line for line in lines if "train/loss" in line or "val/loss" in line]
     arrays = _read_npz(path / "predictions.npz", ("logits", "labels", "index"), ("names",))
     samples = _read_npz(path / "samples.npz", ("image", "label", "index"), ("fixed",))
@@ -142,7 +142,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _read_lines(path: Path) -> list[dict[str, float]]:
+def read_lines(path: Path) -> list[dict[str, float]]:
     """The lines of metrics.jsonl; a last one that is cut off, as after a power failure, is left out."""
     if not path.exists():
         return []

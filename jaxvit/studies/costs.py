@@ -4,7 +4,7 @@ import copy
 import dataclasses
 
 from jaxvit import tree
-from jaxvit.build import parts
+from jaxvit.build import parts, pretraining
 from jaxvit.build.facts import Facts
 from jaxvit.build.resolve import complete
 from jaxvit.config.default import Config
@@ -25,11 +25,12 @@ class Cost:
     share: float  # of the training split that is used
     epochs: int
     passes: float  # forward and backward passes of a step, in forward passes
+    before: float = 0.0  # work of the pretraining, in the unit of `work`
 
     @property
     def work(self) -> float:
         """A measure to compare the length of rows by."""
-        return self.macs * self.share * self.epochs * self.passes
+        return self.macs * self.share * self.epochs * self.passes + self.before
 
 
 def cost_of(config: Config) -> Cost:
@@ -53,4 +54,8 @@ def cost_of(config: Config) -> Cost:
     passes = (3 if config.optim.freeze != "head_only" else 1) * (2 if config.optim.sam.rho else 1)
     share, epochs = float(config.data.fraction), int(config.num_epochs)
     macs = count_macs(model, (*size, config.model.in_channels))
-    return Cost(config.model.name, size, tree.count(shapes["params"]), macs, share, epochs, float(passes))
+    before = 0.0
+    if config.pretrain.name is not None:
+        autoencoder = pretraining.make_autoencoder(config, model)
+        before = 3.0 * count_macs(autoencoder, (*size, config.model.in_channels)) * share * config.pretrain.num_epochs
+    return Cost(config.model.name, size, tree.count(shapes["params"]), macs, share, epochs, float(passes), before)

@@ -37,6 +37,10 @@ def reduce(config: Config) -> Config:
         config.batch_size = min(config.batch_size, BATCH_SIZE)
         config.optim.schedule.warmup_epochs = min(config.optim.schedule.warmup_epochs, 0.5)
         config.augment.crop_padding = min(config.augment.crop_padding, 1)
+        config.augment.policy = None  # its operations compile for longer than all the rest
+        if config.pretrain.name is not None:
+            short = {"num_epochs": min(config.pretrain.num_epochs, EPOCHS), "batch_size": None}
+            config.pretrain.update({**short, "decoder_depth": 1, "decoder_embed_dim": 16, "decoder_num_heads": None})
         config.dtype = "float32"
         config.parallel.num_devices = 1
     return config

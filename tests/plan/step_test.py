@@ -17,8 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 def test_a_plan_for_virtual_devices_counts_what_training_has(tmp_path):
     name = write_npz(tmp_path / "data")
-    config = tiny_config(name, parallel__num_devices=2, parallel__fsdp=2, model__embed_dim=64)
+    words = {"parallel__num_devices": 2, "parallel__fsdp": 2, "model__embed_dim": 64}
+    config = tiny_config(name, pretrain__name="mae", **words)
     compiled = step.compile_step(config, facts.find(config), chips.parse("cpu:2"))
+    assert "1 of 4 patches" in compiled.notes[-1] and "not counted" in compiled.notes[-1]
+    config.pretrain.name = None
     plan = estimate.estimate(compiled, chips.parse("cpu:2"))
     run, state = train.prepare(config, tmp_path)
     run.checkpoints.close()

@@ -113,6 +113,12 @@ TINY_TRAINING = (
 )  # fmt: skip
 # of a training run; predictions are what the same bits are judged by
 KEPT = ("summary.json", "metrics.jsonl", "config.json", "predictions.npz")
+KEPT_MAE = ("pretrain/metrics.jsonl", "pretrain/reconstructions.png")
+TINY_MAE = (
+    "--config.pretrain.num_epochs=2",
+    "--config.pretrain.batch_size=16",
+    "--config.pretrain.decoder_embed_dim=32",
+)
 
 
 def tiny_fields(model: str) -> tuple[str, ...]:
@@ -207,7 +213,8 @@ def train(job: Job, place: Place) -> Command:
         "--workdir",
         str(place.work / "runs" / job.name),
     )
-    return Command((*argv, data, *words), tuple(f"runs/{job.name}/{file}" for file in KEPT))
+    kept = (*KEPT, *(KEPT_MAE if "mae" in job.of else ()))
+    return Command((*argv, data, *words), tuple(f"runs/{job.name}/{file}" for file in kept))
 
 
 def seeds(job: Job, place: Place) -> Command:
@@ -296,4 +303,5 @@ def _tiny_recipe(recipe: str, place: Place) -> list[str]:
         return []
     family = "deit" if "deit" in recipe else "vit" if "vit" in recipe else "resnet"
     words = [*TINY_TRAINING, *(f"--config.model.{field}" for field in TINY[family])]
+    words += TINY_MAE if "mae" in recipe else ()
     return [*words, "--config.pretrained=None", "--config.data.image_size=32"] if family == "deit" else words

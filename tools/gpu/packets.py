@@ -43,6 +43,7 @@ SAM = "--config.optim.sam.rho=0.1"
 SAM_LATE = (*CNN, SAM, "--config.optim.sam.start_fraction=0.5")  # its plain steps are those without SAM
 VIT = ("--config.data.val_fraction=0.02", "--config.eval_every_epochs=20")
 TAUGHT = (*VIT, "--config.distill.teacher=TEACHER", "--config.distill.model=resnet18")
+MAE_OFF = (*VIT, "--config.pretrain.name=None")  # its second phase, whose program is compiled beside that of the first
 DEIT = ("--config.dtype=bfloat16", f"--config.pretrained=WEIGHTS/{DEIT_TI}.safetensors")
 DEIT_ALL = (*DEIT, "--config.data.val_fraction=0.02")
 BF16 = "--config.dtype=bfloat16"
@@ -146,6 +147,17 @@ T = Packet("t", "The same ViT taught by the ResNet-18 of packet b", 15, (
     Call("t3", 100, (Phase(100, ((Job("vit_300_taught", "wait", "summary.json", 95),),)),)),
 ), "after packet b, whose results bring the teacher; as e, it outlives its call")  # fmt: skip
 
+M = Packet("m", "The same ViT pretrained on the training images as an MAE, 200 epochs, then 200 with labels", 15, (
+    Call("m1", 120, (Phase(120, (
+        (Job("warm_mae", "warm_train", "cifar100_vit_mae", 110, "noise100", VIT, until=r"pretraining epoch 1/200 "),),
+        (Job("warm_mae_off", "warm_train", "cifar100_vit_mae", 110, "noise100", MAE_OFF, until=r"epoch 1/200 "),),
+    )),), ("cifar100:1",)),
+    Call("m2", 560, (Phase(560, (
+        (Job("vit_mae", "train", "cifar100_vit_mae", 550, "cifar100", VIT, outlives=True),),
+    )),), ("cifar100:2",)),
+    Call("m3", 100, (Phase(100, ((Job("vit_mae", "wait", "summary.json", 95),),)),)),
+), "as e, it outlives its call; the work is that of 258 of the 300 epochs of e")  # fmt: skip
+
 C1 = Packet("c1", "DeiT-Ti pretrained, CIFAR-10 at 224 px: fine-tuned, data fractions and freezing, distillation", 12, (
     Call("c1a", 30, (), ("cifar10:1",)),
     Call("c1b", 560, (Phase(560, (
@@ -226,6 +238,6 @@ G = Packet("g", "The same bits twice, start-up, loop, what SAM costs, the larges
     Call("g2", 200, (Phase(200, (_fitted(LARGEST),)),)),
 ), "g2 takes what g1 had no time for")  # fmt: skip
 
-PACKETS = {packet.name: packet for packet in (B, F, V, E, C1, C2, A, D, G, T, C3, D8)}
+PACKETS = {packet.name: packet for packet in (B, F, V, E, C1, C2, A, D, G, T, M, C3, D8)}
 CALLS = {call.name: (packet, call) for packet in PACKETS.values() for call in packet.calls}
 NOISE = {"noise100": (50_000, 10_000, 100), "noise10": (50_000, 10_000, 10)}  # images of training and test, classes

@@ -70,6 +70,7 @@ TABLES = {
         _bar("the same, SAM in the last half", "80.2 %", "b/r18_200_sam", "accuracy"),
         _bar("ViT of 9.5 M, CIFAR-100, 300 epochs from scratch", "77 %", "e/vit_300", "accuracy"),
         _bar("the same, taught by that ResNet-18", "79 %", "t/vit_300_taught", "accuracy"),
+        _bar("that ViT, pretrained as an MAE: 200 + 200 epochs", "78 %", "m/vit_mae", "accuracy"),
         _bar("ResNet-18, CIFAR-10, speed run: accuracy", "95 %", "f/fast10", "seeds' accuracy"),
         _bar("the same: seconds of training", "30 s", "f/fast10", "seeds' training"),
         _bar("DeiT-Ti fine-tuned, CIFAR-100", "86 %", "c2/c100_deit", "accuracy"),
@@ -113,6 +114,12 @@ TABLES = {
         Line(("ViT 12L-4H-256, ours", ""), "e/vit_300", ("accuracy",)),
         Line(("the same, taught by our ResNet-18", ""), "t/vit_300_taught", ("accuracy",)),
     ),
+    "cifar100_small_vits": _study(
+        Line(("ResNet-18, the teacher", ""), "b/r18_200", ("accuracy",)),
+        Line(("ViT, from scratch, 300 epochs", ""), "e/vit_300", ("accuracy",)),
+        Line(("ViT, taught, soft, 300 epochs", ""), "t/vit_300_taught", ("accuracy",)),
+        Line(("ViT, MAE first, 200 + 200 epochs", ""), "m/vit_mae", ("accuracy",)),
+    ),
     "cifar10_vit_distillation": _study(
         _row("DeiT-Ti, from ImageNet", "", "c1/distillation", "deit_ti"),
         _row("ViT 6L-4H-128, distilled from it", "", "c1/distillation", "small_distilled"),
@@ -136,6 +143,8 @@ TABLES = {
 RECIPES = {
     "scratch_cnn_cifar": ("b/r18_200", ("accuracy", "epochs", "training")),
     "scratch_vit_cifar": ("e/vit_300", ("accuracy", "epochs", "training")),
+    "cifar100_vit_taught": ("t/vit_300_taught", ("accuracy", "epochs", "training")),
+    "cifar100_vit_mae": ("m/vit_mae", ("accuracy", "epochs", "training")),
     "cifar10_deit_tiny": ("c1/c10_deit", ("accuracy", "epochs", "training")),
     "cifar100_deit_tiny": ("c2/c100_deit", ("accuracy", "epochs", "training")),
     "cifar10_fast_resnet18": ("f/fast10", ("seeds' accuracy", "reached", "seeds' training")),
