@@ -91,6 +91,7 @@ def test_what_tests_share_lies_in_helpers():
 TESTED_BY = {
     "bench/ceiling": "bench/report_test.py",
     "bench/loop": "commands/bench_test.py",
+    "bench/timm_loader_side": "bench/loader_test.py",
     "bench/programs": "tools/gpu_compile_test.py",
     "build/binary": "train/several_test.py",
     "build/facts": "build/blueprint_test.py",

@@ -78,9 +78,15 @@ def check_timm(python: str | None) -> None:
     list(_ask(python or sys.executable, {"jobs": [], "device": "cpu", "compile": False}))
 
 
-def _ask(python: str, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def loader_rates(python: str | None, request: dict[str, Any]) -> dict[str, Any]:
+    """Photos/s of timm's loader, by its number of workers; the request is that of `timm_loader_side`."""
+    (answer,) = _ask(python or sys.executable, request, "timm_loader_side.py")
+    return answer
+
+
+def _ask(python: str, request: dict[str, Any], script_name: str = "timm_side.py") -> Iterator[dict[str, Any]]:
     """Yields the answers of `timm_side` as they come."""
-    script = Path(__file__).with_name("timm_side.py")
+    script = Path(__file__).with_name(script_name)
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:  # a pipe would fill up
         try:
             pipe = subprocess.PIPE

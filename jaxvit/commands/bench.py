@@ -15,6 +15,7 @@ DESCRIPTION = """Measure training and inference of models on this machine, on sy
   %(prog)s --model resnet18 --field stem=cifar --image-size 32 --batch-size 512 --loop
   %(prog)s --model resnet18 --compare timm --torch-python venv/bin/python --json new.json
   %(prog)s --model resnet18 --baseline new.json
+  %(prog)s --loader --data folder:PATH --model resnet18 --compare torch
 
 Rates are medians of several repeats on one device; MFU is the share of the matmul rate measured here. Compilation is
 timed with an empty cache (cold) and from that cache (warm). Memory is what the device reports, or what XLA plans.
@@ -36,6 +37,8 @@ def run(argv: list[str]) -> int:
     from jaxvit.runtime.console import err, warn, working
     from jaxvit.workdir import run_files
 
+    if args.loader:
+        return _loader(args)
     baseline = compare.read_baseline(args.baseline) if args.baseline else None
     wanted = _wanted(args)
     if args.compare:
@@ -78,6 +81,69 @@ def run(argv: list[str]) -> int:
     for line in worse:
         warn(f"error: {line}")
     return 1 if worse else 0
+
+
+def _loader(args: argparse.Namespace) -> int:
+    """Measures the way of photos to the device, and the models that they would feed."""
+    import jax
+
+    from jaxvit.bench import compare, loader, report
+    from jaxvit.bench.measure import Effort, measure
+    from jaxvit.bench.subjects import make_subject
+    from jaxvit.models.layers import to_pair
+    from jaxvit.runtime import console
+    from jaxvit.runtime.console import err
+    from jaxvit.workdir import run_files
+
+    environment = report.environment()
+    cores, found = environment["cores"], {"environment": environment, "results": [], "complete": False}
+    for settings in _wanted(args):
+        subject = make_subject(settings)
+        size, batch = to_pair(subject.image_shape[:2]), args.batch_size or 64
+        row = loader.measure(
+            args.data, size, batch, cores=cores, seconds=args.seconds, decoder=args.decoder, say=err.print
+        )
+        err.print(f"{settings.name}: training, batch {batch}")
+        own = measure(subject, "train", batch, Effort(args.repeats, args.seconds, "none"), None)
+        model = own["images_per_second"]["median"]
+        row |= {"model": settings.name, "dtype": settings.dtype, "model_images_per_second": model}
+        row["verdict"] = loader.verdict(row["images_per_second"], model, cores)
+        if args.compare:
+            err.print("timm's loader")
+            folder = args.data.partition(":")[2]
+            split = next((d for d in ("train", "training") if os.path.isdir(os.path.join(folder, d))), "")
+            row["timm"] = compare.loader_rates(args.torch_python, {
+                "folder": os.path.abspath(os.path.join(folder, split)), "image_size": list(size),
+                "batch_size": row["batch_size"], "workers": sorted({1, cores}), "seconds": args.seconds,
+            })  # fmt: skip
+        found["results"].append(row)
+        if args.json:
+            run_files.write_json(args.json, found)
+    found["complete"] = True
+    if args.json:
+        run_files.write_json(args.json, found)
+    for row in found["results"]:
+        times = {stage: f"{1e3 * seconds:.2f} ms" for stage, seconds in row["seconds_per_photo"].items()}
+        h, w = row["image_size"]
+        console.table(
+            f"{row['data']}: {row['photos']:,} photos to {h}x{w}, {row['decoder']}, {cores} cores",
+            ["", *times, *(f"{n} thread{'s' * (n > 1)}" for n in row["by_threads"])],
+            [["time of one", *times.values(), *[""] * len(row["by_threads"])],
+             ["images/s", *[""] * len(times), *(f"{rate:,.0f}" for rate in row["by_threads"].values())]],
+            left=[""],
+        )  # fmt: skip
+        model = (
+            f"{row['model']} trains on {row['model_images_per_second']:,.0f} images/s on {jax.devices()[0].device_kind}"
+        )
+        console.say(f"{model}; {row['verdict']}")
+        if "timm" in row:
+            best = max(row["timm"]["by_workers"].values())
+            versions = row["timm"]["versions"]
+            console.say(
+                f"timm {versions['timm']}'s loader on the same cores: {best:,.0f} images/s; "
+                f"jaxvit's feeds {row['images_per_second'] / best:.2f} times that"
+            )
+    return 0
 
 
 def _add_timm(found: dict[str, Any], args: argparse.Namespace, say: Any, keep: Any) -> None:
@@ -184,7 +250,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         help="none: use the usual compilation cache",
     )
     add("--json", type=file_to_write, metavar="FILE", help="write all figures there")
-    add("--compare", choices=("timm",), help="measure timm too, eager and compiled, in a separate process")
+    add("--compare", choices=("timm", "torch"), help="measure timm too, eager and compiled, in a separate process")
     add("--torch-python", metavar="PYTHON", help="the Python that has torch and timm; default: this one")
     add("--no-torch-compile", action="store_true", help="compare with eager timm only")
     add("--no-torch-eager", action="store_true", help="compare with compiled timm only")
@@ -193,7 +259,9 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         action="store_true",
         help="compare the whole training loop, data included, with its training step alone",
     )
-    add("--data", metavar="NAME", help="data of --loop: digits, cifar10, npz:PATH, ...; default: synthetic images")
+    add("--loader", action="store_true", help="measure how fast photos of --data become batches, by stage")
+    add("--decoder", choices=("pillow", "opencv"), default="pillow", help="of --loader; default: pillow")
+    add("--data", metavar="NAME", help="data of --loop or --loader: cifar10, folder:PATH, ...; default: synthetic")
     add("--baseline", metavar="FILE", help="an earlier --json; exit code 1 if a result is worse")
     add(
         "--tolerance",
@@ -205,8 +273,14 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.model:
         raise UserError("no --model NAME; for example --model resnet18 vit_base_patch16_224")
-    if args.data and not args.loop:
-        raise UserError("--data needs --loop; without --loop the images are synthetic")
+    if args.data and not (args.loop or args.loader):
+        raise UserError("--data needs --loop or --loader; without them the images are synthetic")
+    if args.loader and (args.loop or args.baseline or args.mode != "both"):
+        raise UserError("--loader measures photos alone; it does not go with --loop, --baseline or --mode")
+    if args.loader and not args.data:
+        raise UserError("--loader needs --data, such as folder:PATH")
+    if args.loader and args.compare and not args.data.startswith("folder:"):
+        raise UserError(f"--compare reads folder:PATH with timm's loader, not {args.data}")
     if args.no_torch_compile and args.no_torch_eager:
         raise UserError("--no-torch-compile and --no-torch-eager together leave nothing to compare")
     if args.torch_python and not args.compare:

@@ -168,10 +168,14 @@ class Crop:
         if isinstance(photo, np.ndarray):
             photo = Image.fromarray(photo[..., 0] if photo.shape[-1] == 1 else photo)
         photo = to_rgb(upright(photo))
-        return self._cut(photo, self._draw(rng, (photo.height, photo.width)))
+        return self.cut(photo, self._draw(rng, (photo.height, photo.width)))
 
     def of_file(self, rng: np.random.Generator, file: Path | str | IO[bytes]) -> np.ndarray:
         """Cuts an image file, of which no more is decoded than the crop can show. Raises one of DECODE_ERRORS."""
+        return self.cut(*self.decode(rng, file))
+
+    def decode(self, rng: np.random.Generator, file: Path | str | IO[bytes]) -> tuple[Any, Cut, int]:
+        """The first half of `of_file`: the photo, what will be cut from it, and the divisor of its size."""
         drawn: list[Cut] = []
 
         def spare(photo: Size) -> float:
@@ -180,10 +184,10 @@ class Crop:
             return min(have / want for have, want in zip(box, size, strict=True))
 
         photo, reduced = opencv.decode(file, spare) if self._opencv else decode_reduced(file, spare)
-        return self._cut(photo, drawn[0], reduced)
+        return photo, drawn[0], reduced
 
-    def _cut(self, photo: Image.Image | np.ndarray, cut: Cut, reduced: int = 1) -> np.ndarray:
-        """Cuts an RGB photo that was decoded at one `reduced`-th of its size."""
+    def cut(self, photo: Image.Image | np.ndarray, cut: Cut, reduced: int = 1) -> np.ndarray:
+        """The second half: cuts an RGB photo that was decoded at one `reduced`-th of its size."""
         top, left, h, w = (side / reduced for side in cut.box)
         box, grey = (left, top, left + w, top + h), self.shape[2] == 1
         if self._opencv:

@@ -1,9 +1,10 @@
 """The epochs of a run or of its pretraining: steps, evaluation, what is saved, and how it resumes."""
 
 import dataclasses
+import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -123,11 +124,11 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -
     """Takes the steps of an epoch that are left; saves the state where that is due or a signal came."""
     batches, saving = run.batches, run.options.saving
     order, first, done = run.order(progress.epoch), progress.epoch * batches.steps_per_epoch, progress.epoch_step
-    begun, before, late = time.monotonic(), progress.seconds, Late()
+    begun, before, late, waits = time.monotonic(), progress.seconds, Late(), [0.0]
     epochs = batches.num_epochs
     title, after = f"{run.what}epoch {progress.epoch + 1}/{epochs}", len(order) * (epochs - progress.epoch - 1)
     with bar(title, len(order), step=batches.size, after=after) as meter:
-        for count, batch in run.dispatches(order, progress.epoch, done):
+        for count, batch in _clocked(run.dispatches(order, progress.epoch, done), waits):
             waited = run.waited
             state, found = run.take_step(first + done, state, batch, count)
             run.checkpoints.check()
@@ -147,7 +148,20 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -
                 raise Interrupted(signum, f"{run.what}stopped at step {first + done}; the same command resumes it")
         _count(run, progress, writer, meter, late.rest())
     progress.seconds = before + time.monotonic() - begun
+    if progress.epoch == 0 and run.feeds["train"].kind == "streamed":
+        summary.print_wait(run, waits[0] / max(time.monotonic() - begun, 1e-9))
     return state
+
+
+def _clocked(items: Iterator[Any], waits: list[float]) -> Iterator[Any]:
+    """The items; adds the seconds that were waited for them to `waits[0]`, except for the first."""
+    for i in itertools.count():
+        begun = time.monotonic()
+        item = next(items, None)
+        if item is None:
+            return
+        waits[0] += time.monotonic() - begun if i else 0.0
+        yield item
 
 
 def _count(run: Run, progress: Progress, writer: Any, meter: Any, found: Sequence[dict[str, Any]]) -> None:

@@ -37,6 +37,22 @@ NUM_MISTAKES = 16  # the most confident ones
 NUM_CONFUSIONS = 8  # the most frequent (true, predicted), two images of each
 
 
+WAITS = 0.05  # of the time of an epoch; a wait for data of more is told
+
+
+def print_wait(run: Run, share: float) -> None:
+    """Says so where the steps of the first epoch waited for data for more than a twentieth of the time."""
+    if share <= WAITS:
+        return
+    config, name = run.blueprint.config, run.blueprint.config.data.name
+    cropped = parts.make_crop(config) is not None
+    cure = "data.decoder=opencv and augment.crop_from=resized are faster; " if cropped else ""
+    err.print(
+        f"the steps waited for data for {share:.0%} of the time; {cure}"
+        f"bench --loader --data {name} --model {config.model.name} measures the loader"
+    )
+
+
 def print_header(run: Run, state: TrainState) -> None:
     """Prints the model, the data and the training that begins."""
     config, dataset = run.blueprint.config, run.dataset

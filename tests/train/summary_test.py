@@ -1,8 +1,11 @@
 """What a run says of itself: which images it keeps for pictures, how much memory it took."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from jaxvit import config as config_lib
 from jaxvit import optim
 from jaxvit.train import summary
 from jaxvit.train.prepare import prepare
@@ -67,3 +70,15 @@ def test_patience_is_too_long_exactly_when_nothing_can_follow_from_it():
             while not acts(state):
                 state, n = made.update(state, 0.5), n + 1
             assert n + 1 + 1 == patience + most  # it acts after n + 1 evaluations, one more must follow
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.04, False), (0.31, True)])
+def test_a_wait_for_data_is_told_with_its_cure(share, said, capsys):
+    config = config_lib.default()
+    config.data.name, config.model.name, config.data.image_size = "folder:photos", "resnet18", (8, 8)
+    config.data.mean, config.data.interpolation = (0.5,) * 3, "bicubic"
+    config.augment.random_resized_crop = (0.1, 1.0)
+    summary.print_wait(SimpleNamespace(blueprint=SimpleNamespace(config=config)), share)
+    printed = capsys.readouterr().err
+    assert ("31%" in printed and "data.decoder=opencv" in printed and "bench --loader" in printed) == said
+    assert said or not printed
