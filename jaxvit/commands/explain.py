@@ -101,7 +101,11 @@ def _classifiers(args: argparse.Namespace) -> list[Any]:
     from jaxvit import inference
 
     found = [inference.from_run(workdir) for workdir in args.workdir]
-    return found + ([inference.from_name(args.model, args.checkpoint, args.weights)] if args.model is not None else [])
+    if args.model is not None:
+        found.append(inference.from_name(args.model, args.checkpoint, args.weights, features=True))
+    for classifier in found:
+        methods.check_classes(classifier, args)
+    return found
 
 
 def _print_layers(classifiers: list[Any]) -> int:
@@ -207,7 +211,7 @@ def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace)
             chunk = pictures[i : i + size]
             images = np.stack([data.preprocess(picture.image, config) for picture in chunk]).astype(np.float32)
             images = inference.filled(images, size)
-            probabilities = np.asarray(apply(variables, images))
+            probabilities = np.asarray(apply(variables, images)) if model.num_classes else np.ones((size, 1))
             index = probabilities.argmax(-1) if wanted is None else np.full(size, wanted)
             given = len(chunk) if method.alone else size
             share = len(chunk) / given  # of the passes, those of images that were asked for
@@ -221,16 +225,18 @@ def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace)
                 notes.append(methods.score_notes(classifier, images, maps, index, args.seed))
             found.append(made.maps[: len(chunk)])
             for j in range(len(chunk)):
-                name, true = classifier.class_names[index[j]], chunk[j].true
-                lines = [escape.plain(name), f"{probabilities[j, index[j]]:.1%}", *(note[j] for note in notes)]
-                wrong = wanted is None and true is not None and name not in (true, *chunk[j].classes)
+                lines, wrong, true = [note[j] for note in notes], False, chunk[j].true
+                if model.num_classes:
+                    name = classifier.class_names[index[j]]
+                    lines = [escape.plain(name), f"{probabilities[j, index[j]]:.1%}", *lines]
+                    wrong = wanted is None and true is not None and name not in (true, *chunk[j].classes)
                 results.append(Result(shown[j], None, "\n".join(lines), wrong))
             if not passes:
                 meter.advance(len(chunk))
     maps, shown = np.concatenate(found), np.stack([result.image for result in results])
     if args.method == methods.PCA:
         maps, shares = methods.component_planes(model, maps, shown.shape[1:3], together=args.fit == "all")
-        results = [r._replace(text=f"{r.text}\n{share}") for r, share in zip(results, shares, strict=True)]
+        results = [r._replace(text=f"{r.text}\n{share}".strip()) for r, share in zip(results, shares, strict=True)]
     shown, maps = overlay.enlarge(shown, maps)
     return [r._replace(image=image, map=m) for r, image, m in zip(results, shown, maps, strict=True)]
 

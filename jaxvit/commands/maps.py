@@ -147,6 +147,19 @@ def check(args: argparse.Namespace) -> Method:
     return method
 
 
+def check_classes(classifier: Any, args: argparse.Namespace) -> None:
+    """Raises UserError where a model of features alone is asked for what needs a class."""
+    if classifier.model.num_classes or args.layers:
+        return
+    without = [name for name, method in METHODS.items() if not method.class_name]
+    if args.method not in without or args.scores:
+        word = "--scores" if args.method in without else args.method
+        raise UserError(
+            f"{classifier.name} has no classifier, only features, and {word} needs a class; "
+            f"expected --method {', '.join(without)} without --scores"
+        )
+
+
 def component_planes(model: Any, maps: np.ndarray, size: Any, *, together: bool) -> tuple[np.ndarray, list[str]]:
     """Maps of a layer [b, mh, mw, c] -> red, green and blue planes [b, 3, h, w] in [0, 1], and a line for each."""
     from jaxvit.explain import components

@@ -177,6 +177,26 @@ def test_components_and_heads_are_drawn(run):
     assert [len(row.heats) for row in wide] == [7, 6] and wide[1].titles[-1] == "head 11"
 
 
+def test_a_dino_without_a_classifier_shows_its_features(run, monkeypatch):
+    """Components of the last norm's patches, at the image's own size; what needs a class says so."""
+    fields = {"num_classes": 0, "num_reg_tokens": 2, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
+    model = create_model("vit_small_patch16_dinov3", image_size=(16, 24), **fields)
+    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 24, 3)))
+    classifier = inference.Classifier("dino", model, variables, [], DATA_CONFIG)
+    monkeypatch.setattr(inference, "from_name", lambda *args, features: classifier if features else None)
+    words = ["--model", "dino", str(run / "photo0.png")]
+    args = explain_cli._arguments([*words, "--method", "pca"])
+    pictures = [figures.Picture("photo0", Image.open(run / "photo0.png"))]
+    (result,) = explain_cli._explain(classifier, pictures, args)
+    assert result.map.shape[0] == 3 and re.fullmatch(r"variance \d+%, \d+%, \d+%", result.text)
+    maps_ = explain.layer_maps(model, variables, np.stack([data.preprocess(pictures[0].image, DATA_CONFIG)]))
+    assert explain.default_layer(model) == "norm" and maps_.shape == (1, 4, 6, 16)
+    assert explain_cli._classifiers(explain_cli._arguments([*words, "--method", "attention_rollout"])) == [classifier]
+    for wrong in (["--method", "gradcam"], ["--method", "attention_rollout", "--scores"]):
+        with pytest.raises(UserError, match="has no classifier, only features.*--method attention_rollout, .*pca"):
+            explain_cli.run([*words, *wrong])
+
+
 def test_heads_of_a_network_of_convolutions_are_refused(run, monkeypatch):
     model = create_model("resnet18", num_classes=3, layers=(1,), channels=(8,), stem="cifar")
     variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 24, 3)))
