@@ -46,7 +46,8 @@ def plain(app, what, name, obj, options, lines):
 
 
 def within(app, name, source):
-    """Links of a page to files beside `docs/`, which the site has as pages of its own."""
+    """Links of a page to files next to `docs/`, which the site has as pages."""
+    source[0] = source[0].replace("](../notebooks/", "](generated/")
     for file in ("SECURITY", "CONTRIBUTING", "CHANGELOG"):
         source[0] = source[0].replace(f"](../{file}.md", f"](reference/{file.lower()}.md")
 

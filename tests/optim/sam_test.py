@@ -11,6 +11,7 @@ import pytest
 from jaxvit import optim
 from jaxvit.errors import UserError
 from jaxvit.optim import sam
+from tests.helpers.plugins import examples
 
 W = {"kernel": np.array([1.0, -2.0]), "bias": np.array([0.5])}
 CURVE = {"kernel": np.array([2.0, 3.0]), "bias": np.array([4.0])}  # loss = sum c w^2 / 2, gradient c w
@@ -302,3 +303,13 @@ def test_cheap_modes():
 def test_mistakes_are_named(words, message):
     with pytest.raises(UserError, match=message):
         sam.sam_value_and_grad(quadratic, **words)
+
+
+def test_the_example_of_the_page_by_hand():
+    there = {}
+    exec(examples("SAM.md")[0], there)
+    assert float(there["loss"]) == 4.0  # the prediction is 2 for a target of 0
+    g, t = np.array([4.0, 4.0, 4.0]), np.array([1.01, 1.01, 1.0])  # kernel, kernel, bias
+    e = 0.5 * t**2 * g / np.linalg.norm(t * g)
+    np.testing.assert_allclose(there["grads"]["kernel"], np.full((2, 1), 2 * (2 + e.sum())), rtol=1e-6)
+    np.testing.assert_allclose(there["grads"]["bias"], [[2 * (2 + e.sum())]], rtol=1e-6)
