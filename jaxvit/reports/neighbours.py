@@ -73,7 +73,7 @@ def of_run(run: RunFiles, classifier: Any, images: TestImages, train: Any = None
     )
     caption = (
         f"{run.label}: its most confident mistakes, each with the nearest of {of_all} by the cosine of the model's "
-        f"features. {as_said:.0%} of these have the class that was said, {as_true:.0%} the true one."
+        f"features. {100 * as_said:.0f} % of these have the class that was said, {100 * as_true:.0f} % the true one."
     )
     heads = ["mistake", *(f"nearest {k}" for k in range(1, rows.shape[1] + 1))]
     return [Pictures(f"neighbours_{run.slug}", cells, caption, heads, len(heads))]
