@@ -17,6 +17,8 @@ from jaxvit.commands import figures, maps
 from jaxvit.data.splits import Split
 from jaxvit.errors import UserError
 from jaxvit.models import create_model
+from jaxvit.pretrained import convert
+from tests.helpers.pretrained import weights
 
 DATA_CONFIG = {
     "image_size": (16, 24), "mean": (0.5,) * 3, "std": (0.25,) * 3, "crop_pct": 1.0, "interpolation": "bilinear",
@@ -181,7 +183,7 @@ def test_a_dino_without_a_classifier_shows_its_features(run, monkeypatch):
     """Components of the last norm's patches, at the image's own size; what needs a class says so."""
     fields = {"num_classes": 0, "num_reg_tokens": 2, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
     model = create_model("vit_small_patch16_dinov3", image_size=(16, 24), **fields)
-    variables = model.init(jax.random.key(0), jnp.zeros((1, 16, 24, 3)))
+    variables = convert(model, weights(model))
     classifier = inference.Classifier("dino", model, variables, [], DATA_CONFIG)
     monkeypatch.setattr(inference, "from_name", lambda *args, features: classifier if features else None)
     words = ["--model", "dino", str(run / "photo0.png")]
