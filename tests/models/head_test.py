@@ -17,12 +17,14 @@ IMAGES = np.random.default_rng(0).normal(size=(3, 32, 32, 3)).astype(np.float32)
 SMALL = {
     "vit_tiny_patch16_224": {"embed_dim": 12, "depth": 2, "num_heads": 2},
     "deit_tiny_distilled_patch16_224": {"embed_dim": 12, "depth": 2, "num_heads": 2},
+    "vit_tiny_patch16_dinov3_qkvb": {"embed_dim": 16, "depth": 2, "num_heads": 2},
     "swin_tiny_patch4_window7_224": {"embed_dim": 8, "depths": (1, 1), "num_heads": (2, 2)},
     "resnet18": {"layers": (1, 1), "channels": (4, 8)},
 }
 HIDDEN = {
     "vit_tiny_patch16_224": ["head_hidden"],
     "deit_tiny_distilled_patch16_224": ["head_hidden", "head_dist_hidden"],
+    "vit_tiny_patch16_dinov3_qkvb": ["head_hidden"],
     "swin_tiny_patch4_window7_224": ["head/hidden"],
     "resnet18": ["head_hidden"],
 }
