@@ -107,7 +107,8 @@ def default() -> Config:
     c.augment.affine_translate = 0.0  # shifts by at most this share of the side
     c.augment.affine_scale = (1.0, 1.0)  # (least, greatest) factor of a random change of size
     c.augment.affine_shear = 0.0  # shears by at most this many degrees
-    c.augment.policy = optional(str)  # randaugment, autoaugment_cifar10, autoaugment_imagenet, trivialaugment or augmix
+    # randaugment, autoaugment_cifar10, autoaugment_imagenet, trivialaugment, augmix, or DeiT III's three_augment
+    c.augment.policy = optional(str)
     c.augment.randaug_num_ops = 2  # operations per image of RandAugment
     c.augment.randaug_magnitude = 9.0  # strength of RandAugment's operations, of 10, as in timm's rand-m9-mstd0.5-inc1
     c.augment.color_jitter = (0.0, 0.0, 0.0, 0.0)  # (brightness, contrast, saturation, hue); hue is at most 0.5

@@ -6,6 +6,7 @@ dm-pix has the hue. Its brightness adds instead of scaling, its contrast works a
 saturation in HSV, which is not what timm's and torchvision's recipes mean.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 Array = jax.Array
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601-2, as Pillow's "L"
+MOST_BLUR = 2.0  # pixels
 
 
 def per_image(values: Array) -> Array:
@@ -79,6 +81,21 @@ def smooth(images: Array) -> Array:
     box = rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]
     inner = (box + 4.0 * images[:, 1:-1, 1:-1]) / 13.0
     return images.at[:, 1:-1, 1:-1].set(inner)
+
+
+def gaussian_blur(images: Array, sigma: Array) -> Array:
+    """Blurs with a Gaussian of standard deviation sigma [b] pixels, at most MOST_BLUR; the border is repeated."""
+    reach = math.ceil(3.0 * MOST_BLUR)
+    steps = jnp.arange(-reach, reach + 1)[None, :]
+    weights = jnp.exp(-0.5 * (steps / sigma[:, None]) ** 2)
+    weights = weights / weights.sum(-1, keepdims=True)  # [b, 2 reach + 1]
+    for axis in (1, 2):  # shifted sums: a convolution with one channel per group is slow on the CPU
+        side, around = images.shape[axis], [(0, 0)] * 4
+        around[axis] = (reach, reach)
+        padded = jnp.pad(images, around, mode="edge")
+        shifted = (jax.lax.slice_in_dim(padded, i, i + side, axis=axis) for i in range(2 * reach + 1))
+        images = sum(per_image(weights[:, i]) * part for i, part in enumerate(shifted))
+    return images
 
 
 def hue(images: Array, delta: Array) -> Array:

@@ -1,4 +1,6 @@
-"""Published policies as tables: RandAugment, AutoAugment, TrivialAugment, AugMix; float images [b, h, w, c] in [0, 1].
+"""Published policies as tables: RandAugment, AutoAugment, TrivialAugment, AugMix; and 3-Augment.
+
+Images are float [b, h, w, c] in [0, 1].
 
 A policy draws, for each image and slot, an operation and its strength; `apply` then carries out one slot for the whole
 batch: one affine warp for everything geometric, one histogram, one filter, and one pass over the pixels for all else.
@@ -72,6 +74,7 @@ AUGMIX = {
     "translate_y": Range(0.0, 1 / 3, True, share=True, whole="floor"),
 }  # fmt: skip
 MAGNITUDE_STD, OP_PROB = 0.5, 0.5  # of RandAugment, as timm's
+LEAST_BLUR = 0.1  # pixels, of 3-Augment
 AUGMIX_WIDTH, AUGMIX_DEPTH, AUGMIX_SEVERITY = 3, 3, 3
 
 # Sub-policies (Cubuk et al. 2019): twice an operation, its probability and magnitude, 0 ... 9 (- where it has none).
@@ -169,12 +172,30 @@ def aug_mix(key: Array, images: Array, *, fill: float = 0.5) -> Array:
     return colour.per_image(1.0 - mixed) * images + colour.per_image(mixed) * chain
 
 
+def three_augment(key: Array, images: Array, *, fill: float = 0.5) -> Array:
+    """One of greyscale, solarisation from 128 on, and a Gaussian blur of 0.1 to 2 pixels (Touvron et al. 2022)."""
+    del fill  # nothing moves
+    which, blur = jax.random.split(key)
+    b = images.shape[0]
+    op = jax.random.randint(which, (b,), 0, 3)
+    sigma = jax.random.uniform(blur, (b,), minval=LEAST_BLUR, maxval=colour.MOST_BLUR)
+    made = (
+        jnp.broadcast_to(colour.luma(images), images.shape),
+        colour.solarize(images, jnp.full((b,), 128.0)),
+        colour.gaussian_blur(images, sigma),
+    )
+    for i, changed in enumerate(made):
+        images = jnp.where(colour.per_image(op == i), changed, images)
+    return images
+
+
 POLICIES: dict[str, Callable] = {
     "randaugment": rand_augment,
     "autoaugment_cifar10": lambda key, images, fill: auto_augment(key, images, table=CIFAR10, fill=fill),
     "autoaugment_imagenet": lambda key, images, fill: auto_augment(key, images, table=IMAGENET, fill=fill),
     "trivialaugment": trivial_augment,
     "augmix": aug_mix,
+    "three_augment": three_augment,
 }
 
 

@@ -138,3 +138,13 @@ def test_jitter_order_differs_between_images():
     assert len(np.unique(np.asarray(result).round(4), axis=0)) > 290
     grey = jitter(jax.random.key(1), image[..., :1], (0.0, 0.0, 0.8, 0.2))
     np.testing.assert_allclose(grey, image[..., :1], atol=1e-6)
+
+
+def test_the_blur_is_a_gaussian_of_its_own_width_for_each_image():
+    from scipy import ndimage
+
+    images, sigma = _both(3)[1][:3], np.array([0.1, 1.0, 2.0])
+    found = np.asarray(colour.gaussian_blur(images, jnp.asarray(sigma)))
+    for image, result, s in zip(np.asarray(images, np.float64), found, sigma, strict=True):
+        expected = ndimage.gaussian_filter(image, (s, s, 0), mode="nearest", radius=(6, 6, 0))
+        np.testing.assert_allclose(result, expected, atol=1e-6)

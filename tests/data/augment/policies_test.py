@@ -151,7 +151,14 @@ def test_randaugment_levels_equal_timm():
 # The two AutoAugments differ in their table alone, and AugMix takes long to compile: one number of channels each.
 @pytest.mark.parametrize(
     "name, channels",
-    [("randaugment", 3), ("trivialaugment", 1), ("autoaugment_cifar10", 1), ("autoaugment_imagenet", 3), ("augmix", 3)],
+    [
+        ("randaugment", 3),
+        ("trivialaugment", 1),
+        ("autoaugment_cifar10", 1),
+        ("autoaugment_imagenet", 3),
+        ("augmix", 3),
+        ("three_augment", 3),
+    ],
 )
 def test_policies_are_reproducible_and_stay_in_range(name, channels):
     images, key = _floats(channels), jax.random.key(4)
@@ -166,7 +173,9 @@ def test_policies_are_reproducible_and_stay_in_range(name, channels):
 
 
 def test_draws_are_uniform_and_half_of_randaugment_is_skipped(monkeypatch):
-    assert set(POLICIES) == {"randaugment", "trivialaugment", "autoaugment_cifar10", "autoaugment_imagenet", "augmix"}
+    assert set(POLICIES) == {
+        "randaugment", "trivialaugment", "autoaugment_cifar10", "autoaugment_imagenet", "augmix", "three_augment",
+    }  # fmt: skip
     seen = []
     monkeypatch.setattr(policies, "apply", lambda images, op, strength, fill: seen.append(np.asarray(op)) or images)
     images = jnp.zeros((6000, 4, 4, 1))
@@ -191,3 +200,19 @@ def test_augmix_of_nothing_but_identities_is_the_image(monkeypatch):
     monkeypatch.setattr(policies, "apply", lambda images, op, strength, fill: images)
     images = _floats()
     np.testing.assert_allclose(policies.aug_mix(jax.random.key(0), images), images, atol=1e-6)
+
+
+def test_three_augment_is_one_of_three_equally_often():
+    image = _floats()[:1]
+    images = jnp.repeat(image, 600, axis=0)
+    found = np.asarray(policies.three_augment(jax.random.key(0), images))
+    grey = np.ptp(found, axis=-1).max(axis=(1, 2)) < 1e-6
+    as_bytes = Image.fromarray(np.asarray(jnp.round(image[0] * 255), np.uint8))
+    solarised = np.abs(found * 255 - np.asarray(ImageOps.solarize(as_bytes, 128))).max(axis=(1, 2, 3)) < 0.51
+    blurred = ~grey & ~solarised
+    np.testing.assert_allclose([grey.mean(), solarised.mean(), blurred.mean()], 1 / 3, atol=0.06)
+    np.testing.assert_allclose(
+        found[grey][0] * 255, np.asarray(as_bytes.convert("L"))[..., None].repeat(3, -1), atol=1.01
+    )
+    rough = np.abs(np.diff(found[blurred], axis=2)).mean(axis=(1, 2, 3))
+    assert rough.max() <= np.abs(np.diff(image, axis=2)).mean() + 1e-6 and rough.std() > 0  # another width for each
