@@ -89,6 +89,12 @@ SCENARIOS: dict[str, dict[str, Any]] = {
         "ema": {"decay": 0.9},
         "checkpoint": {"every_steps": 7},
     },
+    "mae_then_labels": {
+        "num_epochs": 2,
+        "model": {**_VIT, "drop_path_rate": 0.1},
+        "pretrain": {"name": "mae", "num_epochs": 2, "decoder_depth": 1, "decoder_embed_dim": 16},
+        "checkpoint": {"every_steps": 6},
+    },
 }  # fmt: skip
 
 
@@ -223,6 +229,11 @@ def ending(workdir: Path) -> dict[str, Any]:
     found["metrics.jsonl"] = [{k: v for k, v in line.items() if "seconds" not in k} for line in lines]
     with np.load(workdir / "predictions.npz") as predictions:
         found |= {f"predictions/{name}": predictions[name] for name in predictions.files}
+    if (workdir / "pretrain").exists():
+        found["pretrain/model.safetensors"] = np.fromfile(workdir / "pretrain" / "model.safetensors", np.uint8)
+        found["pretrain/metrics.jsonl"] = (workdir / "pretrain" / "metrics.jsonl").read_text()
+        with np.load(workdir / "pretrain" / "reconstructions.npz") as pictures:
+            found |= {f"pretrain/reconstructions/{name}": pictures[name] for name in pictures.files}
     found["final"] = json.loads((workdir / "summary.json").read_text())["final"]
     found["left behind"] = sorted(p.name for p in workdir.glob(".*"))
     found["damaged"] = sorted(p.name for p in (workdir / "checkpoints" / "damaged").glob("*"))
