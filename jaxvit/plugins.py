@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,7 +188,7 @@ def _found(name: str) -> importlib.machinery.ModuleSpec | None:
 
 
 @contextlib.contextmanager
-def _as_owner(name: str) -> Iterator[None]:
+def _as_owner(name: str) -> Generator[None]:
     _loading.append(name)
     try:
         yield

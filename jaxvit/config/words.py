@@ -88,7 +88,9 @@ def update(config: Config, values: Mapping[str, Any]) -> None:
     _update(config, values, "")
 
 
-def override(config: Config, overrides: Sequence[str], model_fields=None) -> Config:
+def override(
+    config: Config, overrides: Sequence[str], model_fields: Callable[[str], Iterable[str]] | None = None
+) -> Config:
     """Returns a copy of `config` with `--config.a.b=value` arguments applied and type-checked."""
     config = copy.deepcopy(config)  # not copy_and_resolve_references: that drops the types of the placeholders
     words, values = _split_overrides(overrides)

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def train_and_evaluate(
 
 
 @contextmanager
-def _opened(workdir: str | os.PathLike[str]) -> Iterator[Path]:
+def _opened(workdir: str | os.PathLike[str]) -> Generator[Path]:
     """Makes the workdir this process's own; one that is new and stays empty goes again, with the folders around it."""
     new = run_files.not_there(expand(workdir))
     path = run_files.make_workdir(workdir)
