@@ -117,6 +117,7 @@ TESTED_BY = {
     "models/hf_model": "pretrained/hf_architecture_test.py",
     "models/convnext_variants": "models/registry_test.py",
     "models/resnet_variants": "models/registry_test.py",
+    "models/swin_v2_variants": "models/registry_test.py",
     "models/swin_variants": "models/registry_test.py",
     "models/vit_family": "optim/masks_test.py",
     "models/vit_layouts": "pretrained/foreign_test.py",

@@ -68,9 +68,11 @@ class LayerNorm(nn.LayerNorm):
         return norm.layer_norm(x, scale, bias, eps=self.epsilon, dtype=self.dtype)
 
 
-def layer_norm(eps: float, name: str, dtype: Dtype = None) -> nn.LayerNorm:
+def layer_norm(
+    eps: float, name: str, dtype: Dtype = None, scale_init: Callable[..., Array] = nn.initializers.ones
+) -> nn.LayerNorm:
     """LayerNorm as PyTorch computes it: the two-pass variance, in float32."""
-    return LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, name=name)
+    return LayerNorm(epsilon=eps, dtype=dtype, use_fast_variance=False, scale_init=scale_init, name=name)
 
 
 def drop_path_rates(rate: float, depth: int) -> list[float]:

@@ -17,6 +17,7 @@ from jaxvit.models import (
     eva_family,
     fields,
     resnet_variants,
+    swin_v2_variants,
     swin_variants,
     tags,
     vgg,
@@ -41,6 +42,7 @@ FAMILIES: dict[str, Family] = {
         eva_family.FAMILY,
         vit_family.FAMILY,
         swin_variants.FAMILY,
+        swin_v2_variants.FAMILY,
         convnext_variants.FAMILY,
     )
 }

@@ -1,6 +1,7 @@
 """Swin Transformer: shifted windows (Liu et al., 2021) and its variants S3 (Chen et al., 2021)."""
 
 from functools import partial
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -111,7 +112,11 @@ class PatchMerging(nn.Module):
         # (row, column) of the neighbours in the order (0, 0), (1, 0), (0, 1), (1, 1)
         x = x.reshape(b, h, 2, w, 2, d).transpose(0, 1, 3, 4, 2, 5).reshape(b, h, w, 4 * d)
         reduction = Dense(self.features, use_bias=False, dtype=self.dtype, kernel_init=trunc_normal, name="reduction")
-        return reduction(self.norm(name="norm")(x))
+        return self.project(x, reduction, self.norm(name="norm"))
+
+    def project(self, x: Array, reduction: nn.Module, norm: nn.Module) -> Array:
+        """The projection of what was joined, and the norm before it."""
+        return reduction(norm(x))
 
 
 class SwinStage(nn.Module):
@@ -197,6 +202,10 @@ class SwinTransformer(nn.Module):
     (height, width) or one entry per stage. Raises UserError for images that the patches do not divide.
     """
 
+    attention_class: ClassVar[type[nn.Module]] = WindowAttention
+    block_class: ClassVar[type[nn.Module]] = SwinBlock
+    merging_class: ClassVar[type[nn.Module]] = PatchMerging
+
     num_classes: int = 1000
     in_channels: int = 3
     image_size: Size = 224
@@ -229,17 +238,9 @@ class SwinTransformer(nn.Module):
         windows = stage_windows(self.window_size, len(self.depths))
         rates = iter(drop_path_rates(self.drop_path_rate, sum(self.depths)))
         norm = partial(layer_norm, NORM_EPS, dtype=self.dtype)
-        block = partial(rematerialised(SwinBlock, self.remat, static_argnums=(2,)), norm=norm)
-        attn = partial(
-            WindowAttention,
-            qkv_bias=self.qkv_bias,
-            attn_drop_rate=self.attn_drop_rate,
-            proj_drop_rate=self.proj_drop_rate,
-            implementation=self.attn_implementation,
-            dtype=self.dtype,
-        )
+        block = partial(rematerialised(self.block_class, self.remat, static_argnums=(2,)), norm=norm)
         mlp = partial(Mlp, drop_rate=self.proj_drop_rate, dtype=self.dtype)
-        merge = partial(PatchMerging, norm=norm, dtype=self.dtype)
+        merge = partial(self.merging_class, norm=norm, dtype=self.dtype)
 
         x = PatchEmbed(self.embed_dim, patch_size, norm=norm, dtype=self.dtype, name="patch_embed")(images)
         for i, (depth, heads, window) in enumerate(zip(self.depths, self.num_heads, windows, strict=True)):
@@ -250,7 +251,7 @@ class SwinTransformer(nn.Module):
                 map_size=(map_h, map_w),
                 window_size=window,
                 drop_path_rates=tuple(next(rates) for _ in range(depth)),
-                attn=partial(attn, num_heads=heads),
+                attn=partial(self.attention(i), num_heads=heads),
                 block=partial(block, mlp=partial(mlp, hidden_dim=int(dim * self.mlp_ratio))),
                 downsample=partial(merge, features=dim) if i > 0 else None,
                 name=f"layers_{i}",
@@ -264,6 +265,20 @@ class SwinTransformer(nn.Module):
             name="head",
         )
         return head(x, train=train)
+
+    def attention(self, stage: int) -> Layer:
+        """The attention of a stage's blocks, but for its windows and heads."""
+        return partial(self.attention_class, **self.attention_fields())
+
+    def attention_fields(self) -> dict[str, Any]:
+        """What all stages have in common."""
+        return {
+            "qkv_bias": self.qkv_bias,
+            "attn_drop_rate": self.attn_drop_rate,
+            "proj_drop_rate": self.proj_drop_rate,
+            "implementation": self.attn_implementation,
+            "dtype": self.dtype,
+        }
 
 
 def check_fields(model: SwinTransformer) -> None:

@@ -37,19 +37,19 @@ def shift_downsample(tensors: Tensors) -> Tensors:
     }
 
 
-def _small(fields: Fields) -> dict[str, Any]:
+def small(fields: Fields) -> dict[str, Any]:
     depths = (2, 1) if sum(fields["depths"]) <= 12 else (2, 2)
     sizes = {"image_size": 16, "patch_size": 2, "window_size": 4, "embed_dim": 16}
     return {**sizes, "num_heads": (1, 2), "depths": depths}
 
 
-def _taps(model: SwinTransformer) -> tuple[Tap, ...]:
+def taps(model: SwinTransformer) -> tuple[Tap, ...]:
     """The output of every stage."""
     stride, d = max(to_pair(model.patch_size)), model.embed_dim
     return tuple(Tap(f"layers.{i}", d * 2**i, stride * 2**i, f"layers_{i}") for i in range(len(model.depths)))
 
 
-def _transformers(config: Config) -> dict[str, Any]:
+def transformers(config: Config) -> dict[str, Any]:
     return {
         "patch_size": config.get("patch_size", 4),
         "embed_dim": config.get("embed_dim", 96),
@@ -69,7 +69,7 @@ FAMILY = Family(
     choices={**CHOICES, "remat": REMAT_CHOICES},
     check=check_fields,
     depth_field="depths",
-    small=_small,
+    small=small,
     stem=r"patch_embed|absolute_pos_embed|pos_embed",
     blocks=((r"layers_(\d+)/downsample", (0,)), (r"layers_(\d+)/blocks_(\d+)", ())),
     stages=True,
@@ -86,13 +86,13 @@ FAMILY = Family(
     ),
     fits=lambda tensors, fields: patches_fit(tensors.get("patch_embed.proj.weight"), fields),
     window_tables=r"^layers\.(\d+)\..*relative_position_bias_table$",
-    transformers={"swin": HfModel("swin_base_patch4_window7_224", _transformers)},
+    transformers={"swin": HfModel("swin_base_patch4_window7_224", transformers)},
     transformers_fields={"num_heads": "num_heads"},
     transformers_only={"hidden_act": "gelu", "layer_norm_eps": NORM_EPS},
     timm_args=("patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "qkv_bias"),
     takes_image_size=True,
     default_layer="norm",  # the last before the mean
-    taps=_taps,
+    taps=taps,
     not_maps=frozenset({"attn"}),  # windows
     attention="windows",
     attention_runs=lambda model, train: model.attn_implementation or "xla",

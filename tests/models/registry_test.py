@@ -31,6 +31,7 @@ SHALLOW = {
     "resnet": (2, "layer{number}_1/"),  # the first block of a stage is not like the others
     "eva": (1, "blocks_0/"),
     "swin": (1, "layers_{index}/blocks_0/"),
+    "swinv2": (1, "layers_{index}/blocks_0/"),
     "convnext": (1, "stages_{index}/blocks_0/"),
 }
 

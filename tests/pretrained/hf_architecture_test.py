@@ -27,6 +27,10 @@ PUBLISHED = {
     "microsoft/swin-base-patch4-window12-384": (
         {"model_type": "swin", "embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32],
          "window_size": 12, "image_size": 384}, "swin_base_patch4_window12_384"),
+    "microsoft/swinv2-base-patch4-window12to16-192to256-22kto1k-ft": (
+        {"model_type": "swinv2", "embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32],
+         "window_size": 16, "image_size": 256, "pretrained_window_sizes": [12, 12, 12, 6]},
+        "swinv2_base_window12to16_192to256"),
     "microsoft/resnet-18": (
         {"model_type": "resnet", "layer_type": "basic", "depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]},
         "resnet18"),
@@ -57,7 +61,7 @@ def test_published_configs_are_resolved_to_timms_names(repo):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ({"model_type": "swinv2"}, "architecture 'swinv2' of Transformers .no class named. is not supported"),
+        ({"model_type": "pvt_v2"}, "architecture 'pvt_v2' of Transformers .no class named. is not supported"),
         ({"model_type": "vit", "architectures": [7], "num_hidden_layers": True}, "num_hidden_layers=True; expected a"),
         ({"model_type": "vit", "hidden_size": 10**9}, "hidden_size=1000000000; expected a whole number"),
         ({"model_type": "vit", "hidden_act": ["gelu"]}, "hidden_act=.* is not supported"),
