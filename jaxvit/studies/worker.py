@@ -113,7 +113,7 @@ def _quiet() -> None:
     import logging
     import warnings
 
-    for library in ("absl", "huggingface_hub", "jax", "orbax", "tensorboardX"):
+    for library in ("absl", "huggingface_hub", "jax", "matplotlib", "orbax", "tensorboardX"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     warnings.showwarning = lambda message, *_: print(f"warning: {escape.message(str(message), 1000)}", file=sys.stderr)
 
