@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(argv: Sequence[str] | None) -> int:
     """Runs a command; exceptions become plain lines and an exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    for library in ("absl", "huggingface_hub", "jax", "matplotlib", "orbax", "tensorboardX"):  # a terminal is for our own lines
+    # a terminal is for our own lines
+    for library in ("absl", "huggingface_hub", "jax", "matplotlib", "orbax", "tensorboardX"):
         logging.getLogger(library).setLevel(logging.CRITICAL)
     with suppress(AttributeError):  # a name that the console's encoding does not have must not end a command
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -25,7 +25,7 @@ DOCUMENTS = [
 CODE = ["main.py", "jaxvit", "configs", "tools"]
 FOLDERS = "jaxvit|configs|docs|tests|tools|results|notebooks"
 HOLDERS = re.compile(r"[A-Z]{2,}|[<>{}*\[\]$]|\.\.\.|MINE|mine")  # NAME, {file}, *, ...
-MADE = ("results/gpu", "docs/_build", "my_depth.py", "serve.py")  # by the work that a text describes
+MADE = ("results/gpu", "docs/_build", "my_depth.py", "serve.py", "report.md")  # by the work that a text describes
 OPEN = words_lib.OPEN[1:]  # what stands below them differs from optimiser to optimiser, and from loss to loss
 EXAMPLES = ("word", "option", "a.b", "eval_every")  # no options: stand-ins, and the beginning of several
 
