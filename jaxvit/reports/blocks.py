@@ -31,6 +31,7 @@ class Table:
     csv: tuple[str, Sequence[str], Sequence[Sequence[Any]]] | None = None  # (file, columns, rows)
     title: str = ""  # a few words above it; "" = those of its section, for who cannot see
     breaks: Mapping[int, str] = dataclasses.field(default_factory=dict)  # columns that begin a part -> its title
+    keys: int = 1  # first columns that every part has
     paste: str = ""
     group: str = ""  # tables of one group stand side by side where there is room
     type: str = dataclasses.field(default="table", init=False)
@@ -131,12 +132,13 @@ WORDS = 24  # characters from which on a column of words is broken into lines
 def parts(table: Table, most: int = 0) -> list[Table]:
     """The table as it is shown: in its own parts, and these in parts of at most about `most` characters, unless 0.
 
-    Every part has the first column, and the last one the caption.
+    Every part has the key columns, and the last one the caption.
     """
-    columns, titles = [[0]], [table.title]
-    for i in range(1, len(table.columns)):
+    keys = list(range(table.keys))
+    columns, titles = [[*keys]], [table.title]
+    for i in range(table.keys, len(table.columns)):
         if i in table.breaks:
-            columns.append([0])
+            columns.append([*keys])
             titles.append(table.breaks[i])
         columns[-1].append(i)
     shown = [
@@ -165,13 +167,14 @@ def _fitting(table: Table, columns: list[int], most: int) -> list[list[int]]:
         longest = max((len(row[i]) for row in table.rows), default=0)
         cells = min(longest, WORDS) if i < table.left else longest
         widths[i] = 2 + max(cells, max(map(len, table.columns[i].split()), default=0))
-    room, total = most - widths[0], sum(widths[i] for i in columns[1:])
+    keys, others = columns[: table.keys], columns[table.keys :]
+    room, total = most - sum(widths[i] for i in keys), sum(widths[i] for i in others)
     if not most or total <= room:
         return [columns]
     share = min(room, 1.15 * total / -(-total // max(room, 1)))
-    out: list[list[int]] = [[0]]
-    for i in columns[1:]:
-        if len(out[-1]) > 1 and sum(widths[j] for j in out[-1][1:]) + widths[i] > share:
-            out.append([0])
+    out: list[list[int]] = [[*keys]]
+    for i in others:
+        if len(out[-1]) > len(keys) and sum(widths[j] for j in out[-1][len(keys) :]) + widths[i] > share:
+            out.append([*keys])
         out[-1].append(i)
     return out

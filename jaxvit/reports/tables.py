@@ -259,7 +259,7 @@ def _difference_table(pairs: Sequence[tuple[RunFiles, RunFiles]]) -> Table:
     head = ["A", "B", "difference", "95 % interval", "only A right", "only B right", "p", "p (Holm)"]
     names = ["A", "B", "difference", "low", "high", "only_A_right", "only_B_right", "p", "p_holm"]
     csv, title = ("differences.csv", names, raw), "Pairs of runs"
-    return Table(head, rows, caption, 2, frozenset(marked), csv=csv, title=title, paste="table_differences")
+    return Table(head, rows, caption, 2, frozenset(marked), csv=csv, title=title, keys=2, paste="table_differences")
 
 
 def _p(p: float) -> str:
