@@ -73,6 +73,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("vit_small_patch16_rope_mixed_ape_224", {**SMALL_EVA, "in_channels": 1}),
     ("vit_small_plus_patch16_dinov3_qkvb", SMALL_EVA),
     ("vit_base_patch16_sapiens2", {**SMALL_EVA, "num_kv_heads": (2, 1)}),
+    ("swinv2_base_window12to16_192to256", {**SMALL_SWIN, "window_size": 4}),
     ("convnext_atto_ols", {**SMALL_CONVNEXT, "in_channels": 1}),
     ("convnextv2_atto", {**SMALL_CONVNEXT, "image_size": (64, 80)}),
     ("test_convnext3", {"num_classes": 10, "image_size": 64}),
