@@ -156,10 +156,8 @@ def one_damage(rng: random.Random, config: Any, base: Path, workdir: Path, expec
         wrong.append("traceback: " + traceback.format_exc()[-1500:])
     finally:
         err.file = streams.STDERR
-    lines = [
-        line for line in said.getvalue().splitlines() if "damage" in line or "lost" in line or " is made again" in line
-    ]
-    lines += [line for line in said.getvalue().splitlines() if "cut off" in line]
+    told = ("is damaged", "was damaged", "lost", " is made again", "cut off")
+    lines = [line for line in said.getvalue().splitlines() if any(word in line for word in told)]
     parts = Path(name).parts
     if parts[0] == "checkpoints":
         kind_of, step = (Path(name).stem.split("-") if parts[1] == "manifests" else parts[1:3])[:2]

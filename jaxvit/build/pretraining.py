@@ -17,8 +17,7 @@ from jaxvit.config.default import Config, default
 from jaxvit.errors import UserError
 from jaxvit.models.layers import to_pair
 from jaxvit.models.macs import count_macs
-from jaxvit.models.mae import MaskedAutoencoder, encoder_of, num_visible, sine_cosine_positions
-from jaxvit.models.vit import VisionTransformer
+from jaxvit.models.mae import MaskedAutoencoder, can_encode, encoder_of, num_visible, sine_cosine_positions
 from jaxvit.step import steps
 from jaxvit.step.reconstruction import make_objective
 
@@ -34,7 +33,7 @@ class Pretraining:
     """What the first phase of a run is."""
 
     blueprint: Blueprint  # of the autoencoder, whose parameters are {"encoder": the ViT's own, "decoder"}
-    vit: VisionTransformer  # the model of the run
+    vit: Any  # the model of the run
     num_patches: int
     visible: int  # patches that the encoder sees
     norm_pix: bool
@@ -88,7 +87,7 @@ def outline(
 def make_autoencoder(config: Config, vit: Any) -> MaskedAutoencoder:
     """The autoencoder around a ViT, as the config's section `pretrain` says. Raises UserError."""
     p, name = config.pretrain, config.model.name
-    if not isinstance(vit, VisionTransformer):
+    if not can_encode(vit):
         raise UserError(
             f"pretrain.name={p.name} needs a VisionTransformer, such as vit_tiny_patch16_224; "
             f"{name} is a {type(vit).__name__}"

@@ -19,6 +19,11 @@ from jaxvit.precision import at_least_float32
 PERIOD = 10_000.0  # of the slowest wave of a position, in patches over 2 pi
 
 
+def can_encode(model: nn.Module) -> bool:
+    """Whether a model computes only the patches that it is given (`keep`), as the encoder must."""
+    return isinstance(model, VisionTransformer)
+
+
 def num_visible(num_patches: int, mask_ratio: float) -> int:
     """How many patches of an image are seen, rounded down as in the authors' code."""
     return int(num_patches * (1 - mask_ratio))
