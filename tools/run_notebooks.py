@@ -120,4 +120,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    import quiet
+
+    quiet.run(main)

@@ -14,7 +14,7 @@ from jaxvit.errors import UserError, suggest
 from jaxvit.models.layers import to_pair
 
 # Every other whole number is at least 1.
-MAY_BE_ZERO = ("num_classes", "reg_tokens", "num_reg_tokens", "swiglu_align_to")
+MAY_BE_ZERO = ("num_classes", "reg_tokens", "num_reg_tokens", "swiglu_align_to", "pretrained_window_sizes")
 # The greatest whole numbers: far above any published model, and low enough to be built before memory or time is gone.
 MOST = {
     "depth": 1000,
