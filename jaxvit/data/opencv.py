@@ -50,11 +50,11 @@ def decode(file: Path | str | IO[bytes], spare: Callable[[tuple[int, int]], floa
     most = spare(size)
     # one divisor less than for Pillow, which resizes boxes between pixels: `resize` rounds them
     divisor = next((d for d in (8, 4, 2) if 2 * d <= most), 1)
-    flag = cv2.IMREAD_COLOR if divisor == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{divisor}")
+    flag = cv2.IMREAD_COLOR_RGB if divisor == 1 else getattr(cv2, f"IMREAD_REDUCED_COLOR_{divisor}")
     pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
         raise OSError("damaged: OpenCV cannot decode it")
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), divisor
+    return pixels if divisor == 1 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), divisor
 
 
 def resize(photo: np.ndarray, box: Box, size: tuple[int, int], method: str) -> np.ndarray:
