@@ -68,7 +68,7 @@ def stages(split: data.Split, crop: data.Crop, batch_size: int) -> dict[str, flo
 
 
 def rate(split: data.Split, crop: data.Crop, batch_size: int, threads: int, seconds: float) -> float:
-    """Photos/s of the whole feed with so many threads, epoch after epoch, for about `seconds`."""
+    """Photos/s of the complete feed with this number of threads, epoch after epoch, for about `seconds`."""
     feed = data.Streamed(split, data.make_transform(crop.shape[:2], crop.shape[2]), num_threads=threads, crop=crop)
     size = min(batch_size, len(split))
 
@@ -115,7 +115,7 @@ def measure(
 
 
 def verdict(loader: float, model: float, cores: int) -> str:
-    """Whether a loader of so many photos/s feeds a model that takes so many, and what would."""
+    """Whether a loader feeds a model, both in photos/s, and how many cores would."""
     share = loader / model
     if share >= ENOUGH:
         return f"the loader feeds {share:.1f} times what the model takes" if share > 1 else "the loader feeds the model"

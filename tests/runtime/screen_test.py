@@ -101,7 +101,7 @@ console.table("", ("model", "balanced accuracy", "a long name of a column", "ano
 
 
 def in_terminal(columns, **environment):
-    """What a program writes to a terminal of so many columns."""
+    """What a program writes to a terminal with this number of columns."""
     import fcntl
     import pty
     import struct

@@ -166,7 +166,7 @@ def test_it_starts_from_weights_and_learns_from_a_teacher(tmp_path):
     words = {"pretrained": str(tmp_path / "first/pretrain"), "distill__teacher": str(tmp_path / "first")}
     train_and_evaluate(config_of(**words), tmp_path / "second", dataset=arrays())
     losses = [[line["pretrain/loss"] for line in lines(tmp_path / name / "pretrain")] for name in ("first", "second")]
-    assert losses[1][0] < losses[0][0]  # it goes on where the first one ended
+    assert losses[1][0] < losses[0][0]  # it resumes where the first one ended
 
 
 @pytest.mark.slow
