@@ -50,7 +50,8 @@ SMALL_VIT = {"depth": 2, "image_size": (48, 64), "num_classes": 10}
 SMALL_EVA = {"depth": 2, "image_size": (48, 64), "patch_size": 16, "embed_dim": 32, "num_heads": 2, "num_classes": 10}
 SMALL_SWIN = {"depths": (1, 2, 2, 1), "embed_dim": 24, "image_size": 64, "num_classes": 10}
 SMALL_CONVNEXT = {"depths": (1, 1, 2, 1), "image_size": 64, "num_classes": 10}
-FIRST_TORCH = "2.13.0+cpu"  # of the rows that do not say
+# What a row has where docs/parity.json does not say otherwise
+USUAL: dict[str, Any] = {"cut": {}, "image_size": [224, 224], "round_trip": True, "top1": True, "torch": "2.13.0+cpu"}
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("test_vit", {"num_classes": 10}),
     ("test_vit2", {"num_classes": 10, "image_size": (64, 48)}),
@@ -95,7 +96,6 @@ def timm_model(name: str, fields: dict[str, Any]) -> torch.nn.Module:
 
 def compare(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     """Logits of both on two images; also that the way back gives timm's state dict bit for bit."""
-    start = time.time()
     theirs = timm_model(name, fields)
     state = {key: value.numpy() for key, value in theirs.state_dict().items()}
     model = registry.create_model(name, **fields)
@@ -116,14 +116,13 @@ def compare(name: str, fields: dict[str, Any]) -> dict[str, Any]:
         "top1": bool((ours.argmax(-1) == wanted.argmax(-1)).all()),
         "round_trip": exact,
         "cut": {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()},
-        "seconds": round(time.time() - start, 1),
         "torch": torch.__version__,
-        **(train_mode(model, variables, theirs, name, images) if "batch_stats" in variables else {}),
+        **(train_mode(model, variables, theirs, name, images) if looks_at_others(name) else {}),
     }
 
 
 def train_mode(model: Any, variables: Any, theirs: torch.nn.Module, name: str, images: np.ndarray) -> dict[str, Any]:
-    """The same comparison with BatchNorm's statistics taken from the batch, and of the running means it leaves."""
+    """The same comparison in train mode, and of the running statistics that BatchNorm leaves."""
     images = np.concatenate([images, drawn.images(name + " more", 2, *images.shape[1:])])
     step = jax.jit(lambda v, x: model.apply(v, x, train=True, mutable=["batch_stats"]))
     ours, moved = step(variables, images)
@@ -135,7 +134,7 @@ def train_mode(model: Any, variables: Any, theirs: torch.nn.Module, name: str, i
     return {
         "train_difference": float(np.abs(ours - wanted).max()),
         "train_largest": float(np.abs(wanted).max()),
-        **{f"{word}s_difference": apart(moved, f"running_{word}") for word in ("mean", "var")},
+        **{f"{word}s_difference": apart(moved, f"running_{word}") for word in ("mean", "var") if moved},
     }
 
 
@@ -156,7 +155,7 @@ def structure(name: str) -> dict[str, Any]:
 
 def check_structures(pattern: str, minutes: float) -> None:
     """Checks the structure of names that have not been measured."""
-    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    figures = read_figures()
     end = time.time() + 60 * minutes
     for name in registry.list_models(pattern):
         if name in figures:
@@ -165,7 +164,7 @@ def check_structures(pattern: str, minutes: float) -> None:
             break
         figures[name] = structure(name)
         print(name, figures[name], flush=True)
-    FIGURES.write_text(json.dumps(figures, indent=0, sort_keys=True) + "\n")
+    write_figures(figures)
     write_page(figures)
 
 
@@ -190,7 +189,7 @@ def cut(name: str) -> dict[str, Any]:
 
 def measure(pattern: str, minutes: float, again: bool) -> None:
     """Measures what is missing, saving after each name."""
-    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    figures = read_figures()
     names = [n for n in registry.list_models(pattern) if again or not complete(n, figures.get(n, {}))]
     end = time.time() + 60 * minutes
     for name in sorted(names, key=lambda n: zlib.crc32(n.encode())):  # a short run sees all families
@@ -201,15 +200,40 @@ def measure(pattern: str, minutes: float, again: bool) -> None:
         except (ValueError, RuntimeError, MemoryError) as error:
             figures[name] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
         print(name, figures[name], flush=True)
-        FIGURES.write_text(json.dumps(figures, indent=0, sort_keys=True) + "\n")
+        write_figures(figures)
         write_page(figures)
         gc.collect()
 
 
+def read_figures() -> dict[str, dict[str, Any]]:
+    """What was measured, by name; what every row has in common is not in the file."""
+    rows = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    return {name: (USUAL if "difference" in row else {}) | row for name, row in rows.items()}
+
+
+def write_figures(figures: dict[str, dict[str, Any]]) -> None:
+    """One line per name, with three digits of each figure and without what is USUAL."""
+    lines = []
+    for name, row in sorted(figures.items()):
+        short = {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in row.items() if USUAL.get(k) != v}
+        lines.append(f"{json.dumps(name)}:{json.dumps(short, sort_keys=True, separators=(',', ':'))}")
+    FIGURES.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def has_batch_norm(name: str) -> bool:
+    """Whether a network's statistics are those of a batch while it trains."""
+    return registry.model_entry(name)[0].name == "resnet" or name.endswith("_bn")
+
+
+def looks_at_others(name: str) -> bool:
+    """Whether its train mode is measured too: it has BatchNorm, or global response norms."""
+    return has_batch_norm(name) or bool(registry.model_fields(name).get("use_grn"))
+
+
 def complete(name: str, row: dict[str, Any]) -> bool:
     """Whether all that can be measured of a name is there."""
-    has_batch_norm = registry.model_entry(name)[0].name == "resnet" or name.endswith("_bn")
-    return "difference" in row and (not has_batch_norm or "vars_difference" in row)
+    wanted = "vars_difference" if has_batch_norm(name) else "train_difference"
+    return "difference" in row and (not looks_at_others(name) or wanted in row)
 
 
 def passes(row: dict[str, Any]) -> bool:
@@ -232,7 +256,7 @@ def write_page(figures: dict[str, dict[str, Any]]) -> None:
     alike = sum(figures[n].get("same_names_and_shapes", False) for n in names)
     good = sum(passes(figures[n]) for n in names)
     total = len(registry.list_models())
-    torches = " and ".join(sorted({figures[n].get("torch", FIRST_TORCH) for n in names}))
+    torches = " and ".join(sorted({str(figures[n]["torch"]) for n in names if "torch" in figures[n]}))
     lines = [
         "# Parity with timm",
         "",
@@ -242,10 +266,10 @@ def write_page(figures: dict[str, dict[str, Any]]) -> None:
         "the same, and the state dict comes back bit for bit."
         + (f" Of {alike} more, only the names and shapes of all tensors were compared." if alike else ""),
         "",
-        "Networks with BatchNorm were also compared in train mode, which uses the statistics of a batch of four: the "
-        "logits, and the running means afterwards. The column `running variance` is the largest difference as a share "
-        "of the largest variance; it is empty if it was not measured. Very large models were cut to a few blocks, as "
-        "the remark says. AlexNet is compared with torchvision's.",
+        "Networks with BatchNorm or global response norms were also compared in train mode, where BatchNorm uses the "
+        "statistics of a batch of four: the logits, and the running means afterwards. The column `running variance` is "
+        "the largest difference as a share of the largest variance; it is empty where there is none. Very large models "
+        "were cut to a few blocks, as the remark says. AlexNet is compared with torchvision's.",
         "",
         "`python tools/make_parity.py` writes this page.",
         "",
