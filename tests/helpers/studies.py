@@ -4,6 +4,6 @@ from tests.helpers import ROOT
 
 
 def example():
-    """The seventh study of docs/STUDIES.md."""
+    """The study of docs/STUDIES.md that a reader would write."""
     text = (ROOT / "docs" / "STUDIES.md").read_text(encoding="utf-8")
     return text.split("```python\n")[1].split("```")[0]
