@@ -87,7 +87,7 @@ def read_json(path: Path, kind: type = dict) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"no file {str(path)!r}; check that {str(path.parent)!r} is the workdir of a run") from None
+        raise _no_file(path) from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {str(path)!r}: {error}") from None
     if not isinstance(value, kind):
@@ -95,6 +95,18 @@ def read_json(path: Path, kind: type = dict) -> Any:
             f"{str(path)!r} is damaged: it does not hold a JSON {'object' if kind is dict else kind.__name__}"
         )
     return value
+
+
+def _no_file(path: Path) -> UserError:
+    """The error on a file of a run that is not there; names the runs below its directory, as a study's or a sweep's."""
+    workdir = path.parent
+    runs = sorted(workdir.glob("*/config.json")) or sorted(workdir.glob("*/*/config.json"))
+    if not runs:
+        return UserError(f"no file {str(path)!r}; check that {str(workdir)!r} is the workdir of a run")
+    some = ", ".join(repr(str(run.parent)) for run in runs[:3]) + (", ..." if len(runs) > 3 else "")
+    study = (workdir / "study.json").exists()
+    hint = "\n`study NAME --workdir DIR --report-only` reports on all of them" if study else ""
+    return UserError(f"{str(workdir)!r} is not the workdir of a run; below it are the runs {some}{hint}")
 
 
 THRESHOLDS = "thresholds.json"  # of several labels per image: the probability that says each class

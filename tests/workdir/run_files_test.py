@@ -55,6 +55,22 @@ def test_another_kind_of_thing_is_refused(tmp_path, finished, name):
     assert run.is_dir()
 
 
+@pytest.mark.parametrize("name", ["config.json", "seed0/config.json"])
+def test_the_runs_below_a_directory_that_is_not_one_are_named(tmp_path, name):
+    for row in "abcd":
+        run = tmp_path / row / name
+        run.parent.mkdir(parents=True)
+        run.write_text("{}")
+    with pytest.raises(UserError) as error:
+        run_files.read_json(tmp_path / "config.json")
+    said = str(error.value)
+    assert str((tmp_path / "a" / name).parent) in said and str((tmp_path / "d" / name).parent) not in said
+    assert "--report-only" not in said
+    (tmp_path / "study.json").write_text("{}")
+    with pytest.raises(UserError, match="--report-only"):
+        run_files.read_json(tmp_path / "config.json")
+
+
 def test_a_step_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "run/checkpoints/last").mkdir(parents=True)
     (tmp_path / "run/checkpoints/last/6").write_text("x")
