@@ -132,7 +132,12 @@ def _pretrained(tensors: Renamed) -> Renamed:
 LAYOUTS = (
     Layout(r"^visual\.trunk\.stem\.0\.weight$", OPEN_CLIP, _open_clip),
     Layout(r"^downsample_layers\.0\.0\.weight$", FACEBOOK, _flat_norms),
-    Layout(r"(^|\.)embeddings\.layernorm\.weight$|^stages\.0\.downsample_layers\.0\.weight$", HF_CONVNEXT, _flat_norms),
+    Layout(
+        r"(^|\.)embeddings\.layernorm\.weight$|^stages\.0\.downsample_layers\.0\.weight$",
+        HF_CONVNEXT,
+        _flat_norms,
+        transformers=True,
+    ),
     Layout(r"^stages\.0\.blocks\.0\.mlp\.grn\.weight$", finish=_pretrained),
 )
 

@@ -121,7 +121,7 @@ def _perception(tensors: Tensors) -> Tensors:
 
 
 LAYOUTS = (
-    Layout(r"^embeddings\.patch_embeddings\.weight$", HF_DINOV3, _transformers),
+    Layout(r"^embeddings\.patch_embeddings\.weight$", HF_DINOV3, _transformers, transformers=True),
     Layout(r"^visual\.conv1\.weight$", PE_CLIP),
     Layout(r"^conv1\.weight$", PE, _perception),
     Layout(r"^blocks\.0\.attn\.wq\.weight$", SAPIENS2),

@@ -13,8 +13,6 @@ import numpy as np
 from jaxvit.errors import UserError, suggest
 from jaxvit.models.layers import to_pair
 
-# Every other whole number is at least 1.
-MAY_BE_ZERO = ("num_classes", "reg_tokens", "num_reg_tokens", "swiglu_align_to", "pretrained_window_sizes")
 # The greatest whole numbers: far above any published model, and low enough to be built before memory or time is gone.
 MOST = {
     "depth": 1000,
@@ -113,8 +111,11 @@ def leaves(value: Any) -> Iterator[Any]:
         yield from leaves(v) if isinstance(v, tuple) else (v,)
 
 
-def check_value(field: str, value: Any, kind: Any, choices: Collection[Any] | None = None) -> Any:
-    """Returns the value of one field as its class wants it. Raises UserError when it cannot be right."""
+def check_value(field: str, value: Any, kind: Any, choices: Collection[Any] | None = None, usual: Any = None) -> Any:
+    """Returns the value of one field as its class wants it; a whole number may be 0 where `usual`, the default, is.
+
+    Raises UserError when it cannot be right.
+    """
     if field == "dtype":
         return check_dtype(value)
     if field == "image_size" and kind is int and isinstance(value, list | tuple) and len(set(value)) == 1:
@@ -125,6 +126,7 @@ def check_value(field: str, value: Any, kind: Any, choices: Collection[Any] | No
         raise UserError(f"{field}={value!r} has the wrong type; expected {describe(kind)}.") from None
     if sum(1 for _ in leaves(value)) > MOST_ENTRIES:
         raise UserError(f"{field} has more than {MOST_ENTRIES} entries.")
+    least = 0 if field == "num_classes" or 0 in leaves(usual) else 1
     for v in leaves(value):
         if choices is not None and v not in choices:
             known = ", ".join(map(repr, choices))
@@ -136,7 +138,6 @@ def check_value(field: str, value: Any, kind: Any, choices: Collection[Any] | No
             raise UserError(f"{field}={value!r} is not finite.")
         if field.endswith("_rate") and not 0 <= v < 1:
             raise UserError(f"{field}={value!r} is not a rate; expected 0 <= {field} < 1.")
-        least = 0 if field in MAY_BE_ZERO else 1
         if isinstance(v, int) and v < least:
             raise UserError(f"{field}={value!r} is too small; expected at least {least}.")
         most = MOST.get(field, MOST_OTHERWISE)

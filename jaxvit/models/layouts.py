@@ -23,6 +23,7 @@ class Layout:
     finish: Callable[[Tensors], Tensors] = lambda tensors: tensors
     resampling: str | None = None  # as `Family.resampling`, whatever the variant
     crops: bool = False  # positions at another size: a square, cut from its upper left
+    transformers: bool = False  # that of Hugging Face Transformers, whose config.json says what tensors do not show
 
 
 def rename(tensors: Tensors, table: Table) -> Tensors:

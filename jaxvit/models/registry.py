@@ -244,5 +244,6 @@ def check_fields(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     for field, value in given.items():
         fields.check_name(field, kinds, family.model.__name__)
         if value is not None or not fields.refuses_none(kinds[field]):
-            checked[field] = fields.check_value(field, value, kinds[field], family.choices.get(field))
+            usual, choices = getattr(family.model, field), family.choices.get(field)
+            checked[field] = fields.check_value(field, value, kinds[field], choices, usual)
     return checked

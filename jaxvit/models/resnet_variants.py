@@ -230,7 +230,7 @@ FAMILY = Family(
     first_conv=("conv1", "conv1.0"),
     classifiers={"fc": "head_hidden"},
     buffers=(r"\.num_batches_tracked$",),
-    layouts=(Layout(r"embedder\.embedder\.convolution\.weight$", HF_RESNET),),
+    layouts=(Layout(r"embedder\.embedder\.convolution\.weight$", HF_RESNET, transformers=True),),
     fits=_fits,
     cifar_stem=("conv1", "maxpool"),
     taps=_taps,

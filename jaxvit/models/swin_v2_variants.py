@@ -78,7 +78,7 @@ FAMILY = Family(
     classifiers={"head.fc": "head.hidden"},
     buffers=(r"\.relative_position_index$", r"\.relative_coords_table$", r"\.attn_mask$", r"\.k_bias$"),
     layouts=(
-        Layout(r"\.continuous_position_bias_mlp\.", HF_SWINV2, _separate_biases),
+        Layout(r"\.continuous_position_bias_mlp\.", HF_SWINV2, _separate_biases, transformers=True),
         Layout(r"^layers\.0\.downsample\.", finish=shift_downsample),
         Layout(r"^head\.(weight|bias)$", ((r"^head\.(weight|bias)$", r"head.fc.\1"),)),
     ),

@@ -80,7 +80,9 @@ FAMILY = Family(
     classifiers={"head.fc": "head.hidden"},
     buffers=(r"\.relative_position_index$", r"\.attn_mask$", r"\.num_batches_tracked$"),
     layouts=(
-        Layout(r"^(swin\.)?embeddings\.patch_embeddings\.projection\.weight$", HF_TRANSFORMER, fuse_qkv),
+        Layout(
+            r"^(swin\.)?embeddings\.patch_embeddings\.projection\.weight$", HF_TRANSFORMER, fuse_qkv, transformers=True
+        ),
         Layout(r"^layers\.0\.downsample\.", finish=shift_downsample),
         Layout(r"^head\.(weight|bias)$", ((r"^head\.(weight|bias)$", r"head.fc.\1"),)),
     ),

@@ -108,7 +108,7 @@ def _registers(tensors: Tensors) -> Tensors:
 
 LAYOUTS = (
     Layout(r"embedding/kernel$", finish=google_vit, resampling="bilinear"),
-    Layout(r"embeddings\.patch_embeddings\.projection\.weight$", HF_TRANSFORMER, fuse_qkv),
+    Layout(r"embeddings\.patch_embeddings\.projection\.weight$", HF_TRANSFORMER, fuse_qkv, transformers=True),
     Layout(r"^visual\.class_embedding$", CLIP, _clip),
     Layout(r"^preprocessor\.patchifier\.proj\.weight$", AIMV2),
     Layout(r"^beit3\.", BEIT3, _beit3),

@@ -10,12 +10,12 @@ from jaxvit.models.family import Family
 from jaxvit.models.hf_model import Config, activation
 from jaxvit.models.layers import to_pair
 from jaxvit.models.windows import stage_windows
+from jaxvit.pretrained import foreign
 
 
-def is_layout(tensors: Mapping[str, Any]) -> bool:
-    """Whether the tensors have Transformers' names."""
-    marks = ("embeddings.patch_embeddings.", "embedder.embedder.", "stages.0.downsample_layers.")
-    return any(mark in name for name in tensors for mark in marks)
+def is_layout(family: Family, tensors: Mapping[str, Any]) -> bool:
+    """Whether the tensors have Transformers' names, by the marks in the family's record."""
+    return any(layout.transformers for layout in foreign.layouts_of(family, tensors))
 
 
 def fields(family: Family, config: Config, tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def fields(family: Family, config: Config, tensors: Mapping[str, np.ndarray]) ->
 
     Raises UserError for a network that the family has not, though its weights would fit.
     """
-    if not isinstance(config.get("model_type"), str) or not is_layout(tensors):
+    if not isinstance(config.get("model_type"), str) or not is_layout(family, tensors):
         return {}
     for word, wanted in family.transformers_only.items():
         if config.get(word) not in (None, wanted):
@@ -48,7 +48,7 @@ def check_windows(family: Family, model: Any, tensors: Mapping[str, np.ndarray])
 
     It pads before the shift and timm after it, so shifted windows that do not divide their map see other pixels.
     """
-    if family.attention != "windows" or not is_layout(tensors):
+    if family.attention != "windows" or not is_layout(family, tensors):
         return
     (h, w), (ph, pw) = to_pair(model.image_size), to_pair(model.patch_size)
     size = (h // ph, w // pw)

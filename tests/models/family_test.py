@@ -1,6 +1,7 @@
 """A family that no module of the package knows: its model and its record stand here, and everything works with it."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from jaxvit import explain, models, optim, pretrained, train, tree
 from jaxvit.errors import UserError
 from jaxvit.models import registry
 from jaxvit.models.family import Family, Tap
+from jaxvit.models.hf_model import HfModel
 from jaxvit.models.layouts import Layout
 from jaxvit.models.macs import count_macs
 from jaxvit.pretrained import draw, identify, rules
@@ -35,6 +37,7 @@ class Toy(nn.Module):
     num_cells: int = 4
     head_hidden_size: int | None = None
     shape: str = "round"
+    spare_tokens: int = 0  # nothing reads it
     dtype: object = None
     remat: bool = False
 
@@ -89,7 +92,9 @@ FAMILY = Family(
     first_conv=("entry",),
     classifiers={"answer": None},
     buffers=(r"^weather$", r"\.num_batches_tracked$"),
-    layouts=(Layout(r"^rooms\.0\.", ((r"^rooms\.(\d+)\.", r"cells_\1_"), (r"^bye\.", "answer."))),),
+    layouts=(Layout(r"^rooms\.0\.", ((r"^rooms\.(\d+)\.", r"cells_\1_"), (r"^bye\.", "answer.")), transformers=True),),
+    transformers={"mixer_of_toys": HfModel(NAME, lambda config: {"num_cells": config["num_rooms"]})},
+    transformers_only={"hidden_act": "relu"},
     fits=lambda tensors, fields: fields["shape"] == ("square" if "square" in tensors else "round"),
     branch_ends=r"_tilt$",
     taps=lambda model: tuple(Tap(f"cells.{i}", model.width, 4, f"cells_{i}_out") for i in range(model.num_cells)),
@@ -141,12 +146,14 @@ def test_it_is_listed_built_and_its_mistakes_are_named():
     assert models.create_model("toy_mixer_deep").num_cells == 6
     assert models.model_fields(NAME)["width"] == 64
     assert models.list_models("toy_*", pretrained=True) == []
+    assert models.create_model(NAME, spare_tokens=0).spare_tokens == 0  # as the default is
     for name, fields, message in (
         ("toy_mixr", {}, f"Did you mean '{NAME}'"),
         ("toy_mixer_3d", {}, "it needs a third dimension"),
         (NAME, {"widht": 3}, "Did you mean 'width'"),
         (NAME, {"shape": "sqare"}, "Did you mean 'square'"),
         (NAME, {"width": 6}, "expected a multiple of 4"),
+        (NAME, {"num_cells": 0}, "at least 1"),
     ):
         with pytest.raises(UserError, match=message):
             models.create_model(name, **fields)
@@ -221,6 +228,22 @@ def test_its_weights_are_read_and_written(tmp_path):
         pretrained.save(model, variables, tmp_path / "saved")
     again = pretrained.load(None, tmp_path / "saved")
     assert again.name == NAME and jax.tree.all(jax.tree.map(np.array_equal, again.variables, variables))
+
+
+def test_what_transformers_say_of_it_is_read_or_refused(tmp_path):
+    model = make(num_cells=6)
+    theirs = {re.sub(r"^cells_(\d+)_", r"rooms.\1.", n).replace("answer.", "bye."): a for n, a in
+              state_dict(model).items()}  # fmt: skip
+    save_file(theirs, tmp_path / "model.safetensors")
+    said = {"model_type": "mixer_of_toys", "num_rooms": 6, "image_size": 32, "id2label": dict.fromkeys("01234", "x")}
+    for activation, wanted in (("relu", None), ("tanh", "hidden_act")):
+        (tmp_path / "config.json").write_text(json.dumps(said | {"hidden_act": activation}))
+        if wanted is None:
+            loaded = pretrained.load(None, tmp_path)
+            assert (loaded.name, loaded.model.num_cells) == ("toy_mixer_deep", 6)
+        else:
+            with pytest.raises(UserError, match=wanted):
+                pretrained.load(None, tmp_path)
 
 
 def test_it_is_explained_and_counted():
