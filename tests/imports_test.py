@@ -132,7 +132,6 @@ TESTED_BY = {
     "runtime/allocator": "runtime/platform_test.py",
     "studies/costs": "studies/conduct_test.py",
     "studies/report": "studies/conduct_test.py",
-    "studies/tables": "studies/conduct_test.py",
     "train/epochs": "train/loop_test.py",
     "train/run": "train/loop_test.py",
     "workdir/orbax_quirks": "workdir/checkpoint_test.py",

@@ -142,6 +142,23 @@ def compute(
             meter.advance(size)
 
 
+def of_split(classifier: Classifier, images: Images, split: str, batch_size: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (features float32 [n, d], labels int32 [n]) of a split's images that can be read, in memory.
+
+    Raises:
+      UserError: the split has no images, or several labels for each.
+      RunError: features that are not finite.
+    """
+    opened = images.open(images.named(split)[0])
+    labels = opened.split.labels
+    if labels.ndim == 2:
+        raise UserError(f"{images.name} has several labels per image; neighbours and probes need one")
+    n = len(labels)
+    values, usable = zip(*compute(classifier, opened, min(batch_size, n)), strict=True)
+    kept = np.concatenate(usable)[:n]
+    return np.concatenate(values)[:n][kept], labels[kept]
+
+
 def _compiled(model: Any, opened: OpenSplit) -> Any:
     pixels = opened.pixels
     return jax.jit(lambda v, images: explain.features(model, v, pixels.normalise(pixels.to_float(images))))

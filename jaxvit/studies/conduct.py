@@ -269,6 +269,7 @@ class Conductor:
             "workdir": str(self.workdir / plan.key),
             "config": config_lib.to_dict(plan.config),
             "throughput": self.study.throughput,
+            "neighbours": plan.row.neighbours,
             "outcome": str(outcome),
             "heading": self._heading(plan),
             "argv": self._argv(plan),

@@ -87,7 +87,8 @@ def comparison(study: Study, results: Sequence[Result], ledger: Ledger) -> list[
         )
     main = tables.side_by_side(study, results, extra=False, gap=not options.get("smoke"))
     more = tables.side_by_side(study, results, extra=True)
-    out += [main] if main else []
+    subjects = tables.by_subject(results)
+    out += [table for table in (subjects, main) if table]
     if more:
         out += [Text("Our own rows, which the published report does not have:"), more]
     pooled = tables.of_folds(results)

@@ -20,7 +20,7 @@ from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import escape
 from jaxvit.runtime.paths import expand
 
-# A figure that a report may publish: its key -> the head of its column. What ours is, `studies/figures.py` says.
+# A figure that a report may publish: its key -> the head of its column. What ours is, `studies.tables.OURS` says.
 METRICS = {
     "accuracy": "top-1 (%)",
     "balanced_accuracy": "balanced accuracy (%)",
@@ -28,6 +28,7 @@ METRICS = {
     "mAP": "mAP (%)",
     "micro_f1": "micro F1 (%)",
     "exact_match": "exact match (%)",
+    "knn": "kNN top-1 (%)",
     "parameters": "parameters (M)",
     "macs": "MACs (M)",
     "seconds_per_epoch": "s/epoch",
@@ -51,6 +52,8 @@ class Row:
     remark: str = ""  # what a reader must know to compare: source, difference of protocol
     extra: bool = False  # not a row of the published report; shown in a separate table
     part: str = ""  # rows of one part are drawn and compared with each other; none: published ones, extra ones
+    subject: str = ""  # rows of one subject in several parts stand in one line of a table, a column for each part
+    neighbours: int | None = None  # measure the column knn: this many nearest training images, in the row's features
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,6 +155,10 @@ def _check(study: Study, path: Path) -> None:
         if row.teacher is not None and row.teacher not in seen:
             raise UserError(f"{where}: row {row.name!r} has the teacher {row.teacher!r}, which is not a row before it")
         seen.add(row.name)
+        if row.neighbours is not None and row.neighbours < 1:
+            raise UserError(f"{where}: row {row.name!r} has neighbours={row.neighbours}; expected 1 or more, or None")
+        if row.subject and not row.part:
+            raise UserError(f"{where}: row {row.name!r} has a subject; expected a part too, which is its column")
         for key, value in row.published.items():
             if key not in METRICS or isinstance(value, bool) or not isinstance(value, int | float):
                 raise UserError(

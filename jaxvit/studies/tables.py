@@ -74,6 +74,11 @@ def _several(name: str) -> Callable[[RunFiles, Mapping[str, Any]], float | None]
     return read
 
 
+def _knn(run: RunFiles, record: Mapping[str, Any]) -> float | None:
+    value = record.get("knn_accuracy")
+    return None if value is None else 100 * value
+
+
 def _best_epoch(run: RunFiles, record: Mapping[str, Any]) -> float | None:
     found = run_tables.best_validation(run)
     return None if found is None else found[0]
@@ -87,6 +92,7 @@ OURS: dict[str, tuple[Callable[[RunFiles, Mapping[str, Any]], float | None], int
     "mAP": (_several("mAP"), 2),
     "micro_f1": (_several("micro_f1"), 2),
     "exact_match": (_several("exact_match"), 2),
+    "knn": (_knn, 2),
     "parameters": (_summary("parameters", 1e-6), 2),
     "macs": (_summary("gmacs", 1e3), 0),
     "seconds_per_epoch": (_summary("seconds_per_epoch"), 1),
@@ -184,6 +190,31 @@ def side_by_side(study: Study, results: Sequence[Result], *, extra: bool, gap: b
     csv = ("extra_rows.csv" if extra else "published_and_ours.csv", csv_head, raw)
     title = "Our own rows" if extra else "Published figures and ours" if printed else "Our figures"
     return Table(head, rows, caption, csv=csv, title=title, paste="table_extra" if extra else "table")
+
+
+def by_subject(results: Sequence[Result]) -> Table | None:
+    """The accuracy of each subject, a column for each part of the study, neighbours first; None without subjects."""
+    subjects = list(dict.fromkeys(r.row.subject for r in results if r.row.subject))
+    if not subjects:
+        return None
+    methods: dict[str, tuple[str, Sequence[Result]]] = {}  # head -> figure and rows
+    if asked := [r for r in results if r.row.subject and r.row.neighbours]:
+        counts = {str(r.row.neighbours) for r in asked}
+        methods[f"{' or '.join(sorted(counts))} nearest neighbours"] = ("knn", asked)
+    for part in dict.fromkeys(r.row.part for r in results if r.row.subject):
+        methods[part] = ("accuracy", [r for r in results if r.row.part == part])
+    rows, raw = [], []
+    for subject in subjects:
+        found = [
+            (key, [v for r in some if r.row.subject == subject for v in values(r, key)])
+            for key, some in methods.values()
+        ]
+        rows.append([subject, *(show(key, figures) for key, figures in found)])
+        raw.append([subject, *(float(np.mean(figures)) if figures else None for _, figures in found)])
+    head = ["top-1 of test images (%)", *methods]
+    caption = "Every column is one method, the same for all rows; the parts below have what belongs to each."
+    csv = ("by_subject.csv", ["subject", *methods], raw)
+    return Table(head, rows, caption, csv=csv, title="Methods side by side", paste="table_by_subject")
 
 
 def _published(value: float | None, digits: int) -> str:

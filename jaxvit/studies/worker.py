@@ -56,6 +56,8 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         config = config_lib.from_mapping(job["config"])
         train_and_evaluate(config, job["workdir"])
         measured = throughput(job["workdir"]) if job["throughput"] else {}
+        if job["neighbours"] is not None:
+            measured |= nearest(job["workdir"], job["neighbours"])
         return {"status": "done", "reason": "", **measured}
     except Interrupted as stop:
         return {"status": "interrupted", "reason": str(stop)}
@@ -91,6 +93,22 @@ def throughput(workdir: str, seconds: float = 1.0) -> dict[str, Any]:
         apply(classifier.variables, images).block_until_ready()
         done += size
     return {"test_images_per_second": done / (time.monotonic() - begun)}
+
+
+def nearest(workdir: str, k: int) -> dict[str, Any]:
+    """Test accuracy of the k nearest training images in the features of a run's best model.
+
+    Raises:
+      UserError: images of several labels, or fewer training images than neighbours.
+    """
+    from jaxvit import inference
+    from jaxvit.inference import features, neighbours
+
+    classifier = inference.from_run(workdir)
+    images = features.open_images(classifier)
+    train, labels = features.of_split(classifier, images, "train")
+    test, truth = features.of_split(classifier, images, "test")
+    return {"knn_accuracy": float((neighbours.knn(train, labels, test, k) == truth).mean())}
 
 
 def _write(path: Path, outcome: dict[str, Any]) -> None:

@@ -63,6 +63,15 @@ def test_a_stopped_run_goes_on_where_it_was(classifier, tmp_path, monkeypatch):
     np.testing.assert_allclose(found, explain.features(classifier.model, classifier.variables, pixels), atol=1e-6)
 
 
+def test_features_of_a_split_in_memory_are_those_of_the_file(classifier, tmp_path):
+    images = features.open_images(classifier, write_npz(tmp_path / "data", num_train=21, num_test=6))
+    with feature_file.store(tmp_path / "f.npz", {}) as store:
+        wanted = np.array(features.extract(classifier, images.open("train"), store, batch_size=4).features)
+    found, labels = features.of_split(classifier, images, "train", batch_size=4)
+    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(labels, images.splits["train"].labels)
+
+
 def test_rows_are_in_file_order_whatever_the_splits():
     def split(name, index, stored):
         return data.Split(name, np.zeros(len(index), np.int32), np.array(index), lambda i: None, stored=stored)

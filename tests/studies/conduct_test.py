@@ -30,7 +30,7 @@ STUDY = Study(
         Row(name="bad", label="Bad", words={"optim.name": "sgd", "optim.learning_rate": 1e30}),
         Row(name="gone", label="Gone", words={"model.name": DEIT, "pretrained": DEIT + ".fb_in1k"}),
         Row(name="pupil", label="Pupil", teacher="bad", remark="Its teacher diverges."),
-        Row(name="good", label="Good <b>", published={"accuracy": 50.5}),
+        Row(name="good", label="Good <b>", published={"accuracy": 50.5}, neighbours=3),
     ],
 )
 """
@@ -67,6 +67,14 @@ def status(workdir):
     return {key: record["status"] for key, record in json.loads((workdir / "study.json").read_text())["runs"].items()}
 
 
+def nearest(workdir, k):
+    """What the command `features --knn` says of the run."""
+    out = workdir.parent / "features.npz"
+    assert cli.main(["features", "--workdir", str(workdir), "--out", str(out), "--knn", str(k), "--json",
+                     str(out.with_suffix(".json"))]) == 0  # fmt: skip
+    return json.loads(out.with_suffix(".json").read_text())["knn"]["accuracy"]
+
+
 def test_rows_that_fail_are_recorded_and_the_rest_goes_on(tmp_path):
     file, workdir = study_file(tmp_path), tmp_path / "study"
     code, out, err = run(file, "--workdir", workdir)
@@ -88,7 +96,9 @@ def test_rows_that_fail_are_recorded_and_the_rest_goes_on(tmp_path):
     command = json.loads((workdir / "good/seed0/summary.json").read_text())["command"]
     assert command.endswith(f"main.py study {file} --workdir {workdir} --rows good --seeds 0,")
     assert float(good["accuracy"]) == pytest.approx(accuracy) and float(good["published_accuracy"]) == 50.5
-    assert json.loads((workdir / "study.json").read_text())["runs"]["good/seed0"]["test_images_per_second"] > 0
+    record = json.loads((workdir / "study.json").read_text())["runs"]["good/seed0"]
+    assert record["test_images_per_second"] > 0
+    assert record["knn_accuracy"] == pytest.approx(nearest(workdir / "good/seed0", 3))
 
 
 class TestAfterARun:

@@ -46,3 +46,17 @@ def test_protocol_of_transfer_and_distillation():
     assert words == ["none", "early", "middle", "head_only"]
     assert all(config.batch_size == 64 and config.num_epochs == 10 for config in rows.values())
     assert all(c.data.per_class == 1000 for n, c in configs("cifar10_vit_distillation").items() if n != "small")
+
+
+def test_protocol_of_the_backbones():
+    study, _ = studies.load("cifar100_backbones")
+    rows = configs("cifar100_backbones")
+    assert len(rows) == 12 and len({row.subject for row in study.rows}) == 6
+    same = ("seed", "num_epochs", "batch_size", "data", "augment", "loss")
+    assert len({str([rows[name][word] for word in same]) for name in rows}) == 1
+    for part in ("Linear probe", "Fine-tuned"):  # one rule for all rows of a method
+        of = [rows[row.name] for row in study.rows if row.part == part]
+        assert len({str(config.optim) for config in of}) == 1 and len(of) == 6
+        assert {config.model.image_size for config in of} == {224}
+        assert of[0].optim.freeze == ("head_only" if part == "Linear probe" else "none")
+    assert [bool(row.neighbours) for row in study.rows] == [row.part == "Linear probe" for row in study.rows]

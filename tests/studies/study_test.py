@@ -31,6 +31,7 @@ def test_there_are_the_reports():
     assert {file.stem for file in FILES} >= {
         "cifar100_resnet_vs_vit", "cifar100_swin_finetune_vs_scratch", "cifar10_vit_vs_swin",
         "cifar10_vit_distillation", "cifar100_asam", "cifar10_transfer_learning", "cifar10_long_tail",
+        "cifar100_backbones",
     }  # fmt: skip
     assert set(studies.names()) == {file.stem for file in FILES}
 
@@ -67,6 +68,8 @@ def test_a_study_is_short_and_every_row_is_valid(file):
             "expected a number",
         ),
         ("STUDY = Study(title='a', source='b', pictures=('b',), rows=[Row(name='a', label='')])", "no row 'b'"),
+        ("STUDY = Study(title='a', source='b', rows=[Row(name='a', label='', neighbours=0)])", "neighbours=0"),
+        ("STUDY = Study(title='a', source='b', rows=[Row(name='a', label='', subject='x')])", "expected a part"),
         ("STUDY = Study(title='a', rows=[])", "TypeError"),
     ],
 )

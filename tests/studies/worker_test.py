@@ -25,6 +25,6 @@ def test_what_a_worker_makes_of_an_error(tmp_path, monkeypatch, error, said):
         raise error
 
     monkeypatch.setattr("jaxvit.train.loop.train_and_evaluate", fail)
-    outcome = worker.run({"config": {}, "workdir": str(tmp_path), "throughput": False})
+    outcome = worker.run({"config": {}, "workdir": str(tmp_path), "throughput": False, "neighbours": None})
     assert outcome["status"] == said and (str(error) in outcome["reason"])
     assert (tmp_path / "error.txt").exists() == (type(error) is ValueError)
