@@ -302,7 +302,7 @@ class Conductor:
         command = [sys.executable, "-m", "jaxvit.studies.worker", str(file), *verbosity.words()]
         held: dict[str, Any] = {"pass_fds": (self.lock,)} if self.lock is not None else {}
         child = subprocess.Popen(
-            command, stdin=subprocess.PIPE, start_new_session=True, env=_environment(), **held
+            command, stdin=subprocess.PIPE, start_new_session=True, env=_environment(self.options.smoke), **held
         )  # its own session: Ctrl-C comes to it once, from here
         told = 0.0
         try:
@@ -334,11 +334,15 @@ class Conductor:
         return {"status": led.FAILED, "reason": f"its process ended with {said}"}
 
 
-def _environment() -> Mapping[str, str]:
-    """The environment of a worker: this package first on its path, wherever it was imported from."""
+def _environment(smoke: bool) -> Mapping[str, str]:
+    """The environment of a worker: this package first on its path, wherever it was imported from.
+
+    Programs of a smoke run are compiled without optimisation, which takes longer than the few steps they run for.
+    """
+    flags = {"XLA_FLAGS": f"--xla_backend_optimization_level=0 {os.environ.get('XLA_FLAGS', '')}"} if smoke else {}
     root = str(Path(__file__).resolve().parents[2])
     old = os.environ.get("PYTHONPATH")
-    return {**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{old}" if old else root}
+    return {**os.environ, **flags, "PYTHONPATH": f"{root}{os.pathsep}{old}" if old else root}
 
 
 def _read(path: Path) -> dict[str, Any] | None:
