@@ -9,7 +9,7 @@ import pytest
 from jaxvit import explain
 from jaxvit.errors import UserError
 from jaxvit.explain import attention
-from tests.helpers.explained import DEIT, EVA, RESNET, SWIN, VIT, make
+from tests.helpers.explained import CONVNEXT, DEIT, EVA, RESNET, SWIN, SWIN_V2, VIT, make
 
 
 def sown(model, variables, images, depth):
@@ -26,7 +26,7 @@ def rollout_by_hand(weights, rows, prefix, grid, fuse=np.mean):
     return joint[:, rows, prefix:].mean(1).reshape(-1, *grid)
 
 
-@pytest.mark.parametrize("name, rows, prefix", [(VIT, [0], 1), (DEIT, [0, 1], 2)])
+@pytest.mark.parametrize("name, rows, prefix", [(VIT, [0], 1), (DEIT, [0, 1], 2), (EVA, list(range(3, 27)), 3)])
 def test_rollout_by_hand(name, rows, prefix):
     model, variables, images = make(name)
     expected = rollout_by_hand(sown(model, variables, images, 2), rows, prefix, (4, 6))
@@ -100,6 +100,8 @@ def test_class_token_maps_are_the_first_rows_of_a_block():
     [
         (RESNET, explain.attention_rollout, "ResNet has no such attention; .*see grad_cam"),
         (SWIN, explain.attention_rollout, "SwinTransformer has no such attention; .*see attention_maps"),
+        (SWIN_V2, explain.attention_rollout, "SwinTransformerV2 has no such attention; .*see attention_maps"),
+        (CONVNEXT, explain.attention_rollout, "ConvNeXt has no such attention; .*see grad_cam"),
         (RESNET, explain.attention_maps, "ResNet has no such attention"),
         (VIT, lambda *a: explain.attention_rollout(*a, head_fusion="men"), "Did you mean 'mean'"),
         (VIT, lambda *a: explain.attention_rollout(*a, discard_ratio=1.0), r"discard_ratio=1.0 is not in \[0, 1\)"),

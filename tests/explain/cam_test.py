@@ -9,7 +9,7 @@ import pytest
 from jaxvit import explain
 from jaxvit.errors import UserError
 from jaxvit.explain import cam
-from tests.helpers.explained import DEIT, EVA, FAMILIES, RESNET, SWIN, VIT, make
+from tests.helpers.explained import CONVNEXT, DEIT, EVA, FAMILIES, RESNET, SWIN, SWIN_V2, VIT, make
 
 DEFAULTS = {
     "alexnet": "features",
@@ -19,6 +19,8 @@ DEFAULTS = {
     DEIT: "blocks_1/norm1",
     SWIN: "norm",
     EVA: "norm",
+    SWIN_V2: "norm",
+    CONVNEXT: "stages_3",
 }
 
 

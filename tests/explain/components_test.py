@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 from jaxvit import explain
 from jaxvit.errors import UserError
 from jaxvit.explain import components
-from tests.helpers.explained import RESNET, SWIN, VIT, make
+from tests.helpers.explained import CONVNEXT, EVA, RESNET, SWIN, SWIN_V2, VIT, make
 
 
 @pytest.mark.parametrize("channels", (7, 90))  # fewer than cells, and more
@@ -45,7 +45,10 @@ def test_components_beyond_the_rank_are_zero_and_grey():
     assert pictures[..., 0].min() == 0 and pictures[..., 0].max() == 1
 
 
-@pytest.mark.parametrize("name, layer", [(RESNET, None), (VIT, None), (SWIN, "layers_0/blocks_0")])
+@pytest.mark.parametrize(
+    "name, layer",
+    [(RESNET, None), (VIT, None), (SWIN, "layers_0/blocks_0"), (EVA, None), (SWIN_V2, "layers_0"), (CONVNEXT, None)],
+)
 def test_convolutions_tokens_and_windows_give_pictures(name, layer):
     model, variables, images = make(name)
     pictures = explain.pca(model, variables, images, layer)

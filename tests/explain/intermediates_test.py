@@ -56,6 +56,9 @@ CASES = {
     "swin": ("swin_tiny_patch4_window7_224", {"depths": (1, 2, 1, 1), "embed_dim": 24, "image_size": 64}),
     "wide swin": ("swin_tiny_patch4_window7_224", {"depths": (1, 2, 2, 1), "embed_dim": 24, "image_size": (64, 96)}),
     "s3": ("swin_s3_tiny_224", {"depths": (1, 1, 1, 1), "embed_dim": 24, "image_size": 64}),
+    "swin v2": (
+        "swinv2_tiny_window8_256", {"depths": (1, 2, 1, 1), "embed_dim": 24, "image_size": 64, "window_size": 4},
+    ),
     "convnext": ("convnext_atto_ols", SMALL),
     "convnext v2": ("convnextv2_atto", {**SMALL, "patch_size": 2}),
     "convnext, hidden layer": ("convnext_large_mlp", {**SMALL, "dims": (8, 16, 24, 32), "head_hidden_size": 16}),

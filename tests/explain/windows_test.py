@@ -4,10 +4,11 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxvit import explain
 from jaxvit.explain import windows
-from tests.helpers.explained import SWIN, VIT, make
+from tests.helpers.explained import SWIN, SWIN_V2, VIT, make
 
 
 def sown(model, variables, images, depth):
@@ -55,8 +56,9 @@ def test_swin_with_equal_attention_receives_one_everywhere_and_its_distance_is_t
     np.testing.assert_allclose(full[:, :, 6:], 2 / 3, atol=1e-5)
 
 
-def test_swin_maps_have_the_images_size_for_every_block():
-    model, variables, images = make(SWIN)
+@pytest.mark.parametrize("name", [SWIN, SWIN_V2])
+def test_swin_maps_have_the_images_size_for_every_block(name):
+    model, variables, images = make(name)
     for block, heads in ((1, 2), (2, 4)):
         found = explain.attention_maps(model, variables, images, block=block)
         chex.assert_shape(found, (3, heads, 32, 48))

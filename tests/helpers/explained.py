@@ -23,9 +23,13 @@ FIELDS = {
     "vit_small_patch16_dinov3": {
         "image_size": (32, 48), "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2, "num_reg_tokens": 2,
     },
+    "swinv2_tiny_window8_256": {
+        "image_size": (32, 48), "window_size": 3, "embed_dim": 8, "depths": (2, 1), "num_heads": (2, 4),
+    },
+    "convnext_atto": {"image_size": (32, 48), "patch_size": 1, "depths": (1, 1, 1, 1), "dims": (4, 8, 8, 16)},
 }  # fmt: skip
 FAMILIES = tuple(FIELDS)
-VIT, DEIT, SWIN, RESNET, EVA = FAMILIES[3], FAMILIES[4], FAMILIES[5], FAMILIES[2], FAMILIES[6]
+RESNET, VIT, DEIT, SWIN, EVA, SWIN_V2, CONVNEXT = FAMILIES[2:]
 
 
 @functools.cache

@@ -135,5 +135,21 @@ def test_numbers_gradients_and_groups_equal_timms(fields):
     assert {rules[path]: (pytest.approx(scales[path]), decays[path]) for path in decays} == found
 
 
+@pytest.mark.torch
+def test_images_of_other_sizes_equal_timms_dynamic_size():
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    model = helpers.make(CASE)
+    theirs = timm.create_model(CASE[0], dynamic_img_size=True, **{{"image_size": "img_size"}.get(k, k): v for k, v in
+                               SMALL.items()}).eval()  # fmt: skip
+    state = helpers.weights(model)
+    theirs.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
+    variables = pretrained.convert(model, state)
+    for h, w in ((40, 24), (8, 56)):
+        images = draw.images("swinv2", 2, h, w)
+        with torch.no_grad():
+            wanted = theirs(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+        np.testing.assert_allclose(model.apply(variables, images), wanted, atol=1e-4 * max(1, np.abs(wanted).max()))
+
+
 def test_the_entry_points_of_22000_classes():
     assert create_model("swinv2_large_window12_192").num_classes == 21841
