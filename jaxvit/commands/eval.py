@@ -1,5 +1,8 @@
 """The command `eval`: accuracy and loss of a run, or of a named model, on a split."""
 
+import argparse
+from typing import Any
+
 from jaxvit.commands import classifier, together, trust
 from jaxvit.commands.parser import directory_to_write, file_to_write, make_parser, positive
 from jaxvit.errors import UserError
@@ -18,6 +21,14 @@ def run(argv: list[str]) -> int:
         help="default: test; for data other than the run's, their test or val split, or else all images",
     )
     parser.add_argument("--limit", type=positive, metavar="N", help="at most N images of it, stratified by class")
+    parser.add_argument(
+        "--restrict-classes",
+        action="store_true",
+        help="choose among the classes of the data alone, as is usual for ImageNet-A and ImageNet-R",
+    )
+    parser.add_argument(
+        "--real-labels", metavar="FILE", help="real.json of ImageNet-ReaL: the accuracy on its labels too"
+    )
     parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images per step; default 64")
     parser.add_argument("--ensemble", action="store_true", help="the mean of the probabilities of several --workdir")
     together.add_views(parser)
@@ -41,6 +52,7 @@ def run(argv: list[str]) -> int:
     if args.model is not None and args.data is None:
         raise UserError("--model needs --data, for example --data folder:photos")
     trust.check(args)
+    _check_alone(args)
     if args.calibrate:
         return trust.calibrate(args)
     if args.ensemble or args.tta or len(getattr(args, "workdirs", ())) > 1:
@@ -61,11 +73,14 @@ def run(argv: list[str]) -> int:
         limit=args.limit,
         data_dir=args.data_dir,
         columns=args.columns,
+        restrict=args.restrict_classes,
+        real_labels=args.real_labels,
     )
     metrics, of = found.metrics, "all images" if found.split == "all" else f"{found.split} split"
     counts = {"split": found.split, "images": found.images, "of_images": found.of}
+    intervals = {f"{name}_interval": _interval(metrics[name], images) for name, images in _shares(loaded, found)}
     if args.json:
-        run_files.write_json(args.json, {"model": loaded.name, **counts, **metrics})
+        run_files.write_json(args.json, {"model": loaded.name, **counts, **metrics, **intervals})
     images = f"{found.images:,} of {found.of:,}"
     registered = [name for name in OWN if name in metrics]
     own = [f"{metrics[name]:.4g}" for name in registered]
@@ -76,9 +91,40 @@ def run(argv: list[str]) -> int:
         console.table(f"{loaded.name}, {of}", heads, [row])
         return 0
     top5 = f"{metrics['top5_accuracy']:.2%}" if len(loaded.class_names) > 5 else "–"  # of five it says nothing
-    row = [f"{metrics['accuracy']:.2%}", top5]
+    row = [f"{metrics['accuracy']:.2%}", _shown(intervals["accuracy_interval"]), top5]
     row += [f"{metrics['balanced_accuracy']:.2%}", f"{metrics['macro_f1']:.2%}", f"{metrics['loss']:.4f}"]
     row += [f"{metrics['ece']:.2%}", *own, images]
-    heads = ("top-1", "top-5", "balanced accuracy", "macro F1", "loss", "ECE", *registered, "images")
+    heads = ("top-1", "95 % interval", "top-5", "balanced accuracy", "macro F1", "loss", "ECE", *registered, "images")
     console.table(f"{loaded.name}, {of}", heads, [row])
+    if args.real_labels:
+        row = [f"{metrics['real_accuracy']:.2%}", _shown(intervals["real_accuracy_interval"])]
+        row += [f"{metrics['real_top5_accuracy']:.2%}", f"{metrics['real_images']:,.0f} of {found.images:,}"]
+        console.table("with the labels of ImageNet-ReaL", ("top-1", "95 % interval", "top-5", "images"), [row])
     return 0
+
+
+def _check_alone(args: argparse.Namespace) -> None:
+    """Raises UserError where an option of one classifier is given to several, or to another task."""
+    given = [name for name in ("restrict_classes", "real_labels") if getattr(args, name)]
+    several = args.ensemble or args.tta or len(getattr(args, "workdirs", ())) > 1
+    if given and (several or args.calibrate or args.unknown):
+        option = f"--{given[0].replace('_', '-')}"
+        raise UserError(f"{option} is for one classifier, and not with --ensemble, --tta, --calibrate or --unknown")
+
+
+def _shares(loaded: Any, found: Any) -> list[tuple[str, int]]:
+    """The metrics that are shares of images, and of how many."""
+    shares = [] if loaded.several else [("accuracy", found.images), ("top5_accuracy", found.images)]
+    if "real_images" in found.metrics:
+        shares += [(name, int(found.metrics["real_images"])) for name in ("real_accuracy", "real_top5_accuracy")]
+    return shares
+
+
+def _interval(share: float, images: int) -> tuple[float, float]:
+    from jaxvit.reports.numbers import wilson
+
+    return wilson(round(share * images), images)
+
+
+def _shown(interval: tuple[float, float]) -> str:
+    return f"{100 * interval[0]:.2f}–{100 * interval[1]:.2f} %"

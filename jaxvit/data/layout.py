@@ -1,6 +1,7 @@
 """What the subfolders of a data set mean: splits or classes, and in which order classes count."""
 
 import dataclasses
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit.data.files import hidden, image_files
+from jaxvit.data.imagenet import are_synsets, refuse_flat
 from jaxvit.errors import UserError
 
 # Split -> usual names of its folder, the likeliest first; in any case, also with "set", "data" or "images" behind.
@@ -83,10 +85,12 @@ def read_layout(root: Path) -> Layout:
     """Returns what the subfolders of a data set are: one for each split with the classes in it, or the classes.
 
     Raises UserError if there is no subfolder, if all of them have names of splits and none has class folders,
-    where their names only look like splits (`seg_train`), and where a folder `train` may be a split or a class.
+    where their names only look like splits (`seg_train`), and where a folder `train` may be a split or a class. Of
+    ImageNet's classes `val/` is the test split where there is no `test/`, as it is of TFDS.
     """
     folders = subfolders(root)
     if not folders:
+        refuse_flat(root, os.listdir(root))
         raise UserError(f"folder:{root}: empty, or images without class folders; expected one subfolder per class.")
     named = {d: split for d in folders if (split := split_of(d.name))}
     with_classes = {d: split for d, split in named.items() if subfolders(d)}
@@ -97,6 +101,9 @@ def read_layout(root: Path) -> Layout:
         found = sorted((d for d in with_classes if with_classes[d] == split), key=_likeliest)
         if found:
             layout[split] = found[0]
+    published = set(layout) == {"train", "val"} and are_synsets(d.name for d in subfolders(layout["train"]))
+    if published:
+        layout = {"train": layout["train"], "test": layout["val"]}
     unused = [d for d in folders if d not in layout.values()]
     strangers = [d for d in unused if d not in named and image_files(d)]
     if len(layout) == 1 and strangers:
@@ -108,7 +115,12 @@ def read_layout(root: Path) -> Layout:
     read = ", ".join(f"{layout[split].name}/ {DOES[split]}" for split in layout)
     held_out = "" if "test" in layout else f"; the test images are held out of {layout['train'].name}/"
     notes.append(f"{root.name}: {read}{held_out}")
+    if published:
+        notes.append(f"{layout['test'].name}/ is the test split, as in the published figures of ImageNet")
     empty = [d for d in unused if d in named and d not in with_classes]
+    for folder in empty:
+        if named[folder] == "val":
+            refuse_flat(folder, os.listdir(folder))
     if empty:
         notes.append(f"{_listed(empty)} {_have(empty)} no class folders and {_are(empty)} not used")
     rest = [d for d in unused if d not in empty]

@@ -1,9 +1,7 @@
 """Classifiers with their weights, class names and preprocessing: from a run's workdir, or by a timm name."""
 
 import dataclasses
-import json
 import os
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from jaxvit import config as config_lib
 from jaxvit import plugins, pretrained
 from jaxvit.build import checks, parts, resolve
 from jaxvit.config.default import Config
+from jaxvit.data import imagenet
 from jaxvit.errors import UserError
 from jaxvit.inference.batches import probabilities
 from jaxvit.pretrained import timm_config
@@ -114,8 +113,7 @@ def class_names(loaded: pretrained.Loaded) -> list[str] | None:
     names = timm_config.label_names(loaded.checkpoint.config)
     if names is not None and len(names) == count > 0:
         return names
-    imagenet = [label for _, label in imagenet_classes()]
-    return imagenet if count == len(imagenet) else None
+    return [label for _, label in imagenet.classes()] if count == len(imagenet.classes()) else None
 
 
 def thresholds(loaded: pretrained.Loaded) -> np.ndarray | None:
@@ -132,5 +130,4 @@ def thresholds(loaded: pretrained.Loaded) -> np.ndarray | None:
 
 def imagenet_classes() -> list[tuple[str, str]]:
     """Returns (synset, name) of the 1,000 ImageNet classes, in the order of the logits."""
-    text = resources.files("jaxvit.data").joinpath("imagenet_classes.json").read_text(encoding="utf-8")
-    return [(synset, name) for synset, name in json.loads(text)]
+    return list(imagenet.classes())

@@ -16,11 +16,13 @@ from jaxvit.build import parts
 from jaxvit.config.default import Config
 from jaxvit.data.files import image_files
 from jaxvit.data.formats import read_formats
+from jaxvit.data.imagenet import are_synsets
 from jaxvit.data.layout import as_labels, is_number
 from jaxvit.data.sources.label_file import KINDS as LABEL_FILES
 from jaxvit.data.sources.photos import Photo, as_split, readable, report_skipped
 from jaxvit.data.splits import some, together
 from jaxvit.errors import UserError
+from jaxvit.inference import real
 from jaxvit.inference.classifier import Classifier, imagenet_classes
 from jaxvit.runtime.console import bar, err, warn
 from jaxvit.runtime.paths import expand
@@ -49,6 +51,7 @@ class OpenSplit(NamedTuple):
     pixels: steps.Pixels
     name: str  # "train", "val", "test" or "all"
     of: int  # images of the whole data set
+    among: np.ndarray | None = None  # int [k]: the model's labels that the data's labels 0 to k - 1 stand for
 
 
 def open_split(
@@ -61,6 +64,7 @@ def open_split(
     columns: str | None = None,
     labelled: bool = True,
     class_order: Sequence[str] | None = None,
+    restrict: bool = False,
 ) -> OpenSplit:
     """Returns a split of a run's own data, or of `data_name`; for the arguments see `evaluate_split`.
 
@@ -79,10 +83,21 @@ def open_split(
     if labelled:
         to_label = match_classes(classifier, dataset.class_names)
         labels = model_labels(classifier, split.labels, to_label, config.data.name)
+        among = np.unique(to_label)
+        if restrict and classifier.several:
+            raise UserError("--restrict-classes is for one label per image; this model predicts several")
+        if restrict:
+            labels = np.searchsorted(among, labels).astype(np.int32)
+        elif len(among) < len(classifier.class_names) and are_synsets(dataset.class_names):
+            err.print(
+                f"data   has {len(among):,} of the model's {len(classifier.class_names):,} classes; --restrict-classes "
+                "chooses among these alone, as the published figures of ImageNet-A and ImageNet-R do"
+            )
     else:
         labels = np.zeros(len(split), np.int32)
     split = dataclasses.replace(split, labels=labels)
-    return ready(classifier, config, split, split_name, sum(map(len, splits.values())))
+    opened = ready(classifier, config, split, split_name, sum(map(len, splits.values())))
+    return opened._replace(among=among) if restrict else opened
 
 
 def open_data(
@@ -177,18 +192,41 @@ def evaluate_split(
     limit: int | None = None,
     data_dir: str | None = None,
     columns: str | None = None,
+    restrict: bool = False,
+    real_labels: str | None = None,
 ) -> Evaluation:
     """Returns the metrics of a classifier on a split of its own run's data, or of `data_name`.
 
     Without a `split_name` this is the test split of a run's own data. Of other data it is their own test split, or
     else validation split, or else all images: one held out of the training images has no meaning for a model that was
     trained on others. The classes of other data are matched by `match_classes`. `limit`: the largest number of images,
-    drawn as `data.test_limit` draws them. `columns`: as `data.columns`, of a label file.
+    drawn as `data.test_limit` draws them. `columns`: as `data.columns`, of a label file. With `restrict` the model
+    chooses among the data's classes alone, as is usual for ImageNet-A, ImageNet-R and ObjectNet. `real_labels`: a file
+    of ImageNet-ReaL; see `real.scores`.
     """
-    opened = open_split(classifier, split_name, data_name=data_name, limit=limit, data_dir=data_dir, columns=columns)
+    wanted = {"data_name": data_name, "limit": limit, "data_dir": data_dir, "columns": columns}
+    sets = None if real_labels is None else real.read(real_labels, match_classes(classifier, real.SYNSETS))
+    if restrict and sets is not None:
+        raise UserError("--restrict-classes and --real-labels: expected one of them")
+    opened = open_split(classifier, split_name, restrict=restrict, **wanted)
+    if opened.among is not None:
+        classifier = dataclasses.replace(classifier, model=Among(classifier.model, opened.among))
     metrics, logits, places = SplitReader(classifier, opened, batch_size)(classifier.variables)
     metrics["ece"] = calibration.ece(logits, opened.split.labels[places])
+    if sets is not None:
+        metrics |= real.scores(logits, opened.split.image_names(places), sets)
     return Evaluation(metrics, len(places), opened.name, opened.of)
+
+
+class Among(NamedTuple):
+    """A model that chooses among some of its classes; its logits are those of them alone."""
+
+    model: Any
+    labels: np.ndarray  # int [k], sorted
+
+    def apply(self, variables: Any, images: Any) -> jax.Array:
+        """Logits [b, k] of images [b, h, w, c]."""
+        return self.model.apply(variables, images)[:, self.labels]
 
 
 class SplitReader:

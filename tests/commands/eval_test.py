@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from scipy.stats import binomtest
 
 from jaxvit import cli
 from tests.helpers.cli_files import make_files
@@ -24,6 +25,8 @@ def test_eval_repeats_the_recorded_accuracy(files, capsys, tmp_path, batch_size)
     assert metrics["balanced_accuracy"] == pytest.approx(final["test/balanced_accuracy"])
     assert metrics["macro_f1"] == pytest.approx(final["test/macro_f1"]) and metrics["nll"] == metrics["loss"]
     assert metrics["images"] == 20
+    low, high = binomtest(round(20 * metrics["accuracy"]), 20).proportion_ci(method="wilson")
+    assert metrics["accuracy_interval"] == pytest.approx([low, high], abs=1e-7)
     printed = capsys.readouterr().out
     assert f"{final['test/accuracy']:.2%}" in printed and "20 of 68" in printed
     assert metrics["of_images"] == 68 and metrics["split"] == "test"

@@ -36,12 +36,28 @@ def test_evaluation_of_a_named_model_on_folders_named_by_synset(imagenet, tmp_pa
         shutil.copy(paths[0], tmp_path / "data" / split / synsets[other])
     for batch_size in (2, 64):
         found = inference.evaluate_split(classifier, data_name=f"folder:{tmp_path / 'data'}", batch_size=batch_size)
-        assert (found.split, found.images, found.of) == (
-            "val",
-            5,
-            10,
-        )  # their own
+        assert (found.split, found.images, found.of) == ("test", 5, 10)  # their own, which lies in val/
         assert found.metrics["accuracy"] == pytest.approx(4 / 5)
+
+
+def test_a_model_chooses_among_the_classes_of_the_data(imagenet, tmp_path, capsys):
+    """As published figures of ImageNet-A and ImageNet-R are: logits of other classes do not count."""
+    classifier = inference.from_name("vit_tiny_patch16_224", str(imagenet[0]))
+    synsets, kept = [synset for synset, _ in inference.imagenet_classes()], [3, 200, 700, 998]
+    paths = write_images(tmp_path / "all", 4)
+    for path, k in zip(paths, kept, strict=True):
+        (tmp_path / "data" / synsets[k]).mkdir(parents=True)
+        shutil.copy(path, tmp_path / "data" / synsets[k])
+    p = np.array([p for _, p in inference.predict(classifier, paths)])[:, kept]
+    p /= p.sum(axis=1, keepdims=True)
+    right = (p.argmax(axis=1) == np.arange(4)).mean()
+    name = f"folder:{tmp_path / 'data'}"
+    found = inference.evaluate_split(classifier, data_name=name, restrict=True)
+    assert found.metrics["accuracy"] == right and found.metrics["top5_accuracy"] == 1
+    assert found.metrics["loss"] == pytest.approx(-np.log(np.diag(p)).mean(), rel=1e-5)
+    assert "--restrict-classes" not in capsys.readouterr().err
+    assert inference.evaluate_split(classifier, data_name=name).metrics["loss"] > found.metrics["loss"]
+    assert "4 of the model's 1,000 classes; --restrict-classes" in capsys.readouterr().err
 
 
 def test_match_classes():

@@ -1,0 +1,55 @@
+"""What is known of ImageNet-1k: its classes, and the names of its validation images."""
+
+import functools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+
+from jaxvit.errors import UserError
+
+NUM_VAL = 50_000
+VAL = re.compile(r"ILSVRC2012_val_(\d{8})(?!\d)")  # in the name of a validation image: its number, from 1
+
+
+@functools.cache
+def classes() -> tuple[tuple[str, str], ...]:
+    """Returns (synset, name) of the 1,000 classes, in the order of the labels, which is that of the synsets."""
+    text = resources.files("jaxvit.data").joinpath("imagenet_classes.json").read_text(encoding="utf-8")
+    return tuple((synset, name) for synset, name in json.loads(text))
+
+
+def are_synsets(class_names: Iterable[str]) -> bool:
+    """Whether all of some classes are called by the synsets of ImageNet-1k, as in its folders."""
+    known = {synset for synset, _ in classes()}
+    names = set(class_names)
+    return bool(names) and names <= known
+
+
+def readable(class_names: Sequence[str]) -> list[str]:
+    """Class names for a person: "tench" for n01440764; as they are where not all of them are synsets.
+
+    Two of ImageNet's classes are called crane, and two maillot; these keep their synset behind the name.
+    """
+    if not are_synsets(class_names):
+        return list(class_names)
+    names = dict(classes())
+    double = [name for name in names.values() if list(names.values()).count(name) > 1]
+    return [f"{names[s]} ({s})" if names[s] in double else names[s] for s in class_names]
+
+
+def val_number(name: str) -> int | None:
+    """The number, from 1 to 50,000, that a validation image is called by; None for other files."""
+    found = VAL.search(name)
+    return int(found[1]) if found else None
+
+
+def refuse_flat(folder: Path, names: Iterable[str]) -> None:
+    """Raises UserError where the files of a folder are the validation images as they are published, without classes."""
+    first = next((name for name in names if val_number(name) is not None), None)
+    if first is not None:
+        raise UserError(
+            f"{folder}: {first} and others lie there without class folders, as in the original archive\n"
+            "expected a folder per synset, as val/n01440764/; docs/IMAGENET.md says how to arrange them"
+        )
