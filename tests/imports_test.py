@@ -109,6 +109,7 @@ TESTED_BY = {
     "commands/together": "combine/ensemble_test.py",
     "confidence/unknown_images": "commands/trust_test.py",
     "data/files": "data/formats_test.py",
+    "data/index_file": "data/listing_test.py",
     "models/conv_checks": "models/resnet_test.py",
     "models/eva_blocks": "models/eva_test.py",
     "models/eva_layouts": "pretrained/eva_files_test.py",

@@ -58,6 +58,7 @@ def load_data(
         class_names=class_names,
         to_train=to_train,
         columns=d.columns,
+        rescan=d.rescan,
         arrays=given,
     )
 

@@ -27,7 +27,7 @@ def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
     out = []
     for word in sorted(new.keys() | old.keys()):
         left_open = word in DERIVED or word.startswith("model.") and brings
-        if word == "imports" or word.startswith("sweep.") or left_open and new.get(word) is None:
+        if word in ("imports", "data.rescan") or word.startswith("sweep.") or left_open and new.get(word) is None:
             continue
         if word.startswith("parallel."):  # where a run is computed, not what it is
             continue

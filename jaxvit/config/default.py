@@ -81,6 +81,7 @@ def default() -> Config:
     c.data.fold = optional(str)
     c.data.test_limit = optional(int)  # at most this many test images; None: all
     c.data.max_bad_fraction = 0.01  # share of the files of folder:PATH and csv:FILE that may be unreadable
+    c.data.rescan = False  # reads all files again, not only those that have changed since an earlier start
     # "leaks": looks for doubles between the splits first; "leaks_deep": compares features too
     c.data.check = optional(str)
     c.data.drop_leaks = False  # with data.check: trains without the images that have a double in validation or test

@@ -142,16 +142,22 @@ def check(path: str | Path | IO[bytes], *, full: bool) -> tuple[int, int]:
     Decodes all of the file, or, with `full=False`, only where its end is not what its format asks for. What is already
     open is decoded in any case.
     """
+    if not full and isinstance(path, str | Path):
+        with opened(path, scans=False) as image:
+            if _ends_well(Path(path), image.format):
+                return image.height, image.width
     with opened(path) as image:
         size = image.height, image.width
-        if full or not isinstance(path, str | Path) or not _ends_well(Path(path), image.format):
-            image.draft(None, (1, 1))  # JPEG at an eighth of the size: all bytes are read, little is computed
-            image.load()
+        image.draft(None, (1, 1))  # JPEG at an eighth of the size: all bytes are read, little is computed
+        image.load()
     return size
 
 
-def opened(path: str | Path | IO[bytes]) -> Image.Image:
-    """Reads the header only, by the decoder of the content, and refuses what would take too much memory or time."""
+def opened(path: str | Path | IO[bytes], *, scans: bool = True) -> Image.Image:
+    """Opens the image, by the decoder of the content, and refuses what would take too much memory or time.
+
+    The scans of a JPEG are counted in all of the file; without `scans` only the header is read.
+    """
     if isinstance(path, str | Path):
         if os.path.exists(path) and not os.path.isfile(path):
             raise OSError("not a plain file")  # opening a pipe would wait for ever
@@ -162,7 +168,7 @@ def opened(path: str | Path | IO[bytes]) -> Image.Image:
     image = Image.open(path, formats=(name,))
     try:
         formats.check_pixels(name, image.mode, image.width, image.height)
-        if name == "JPEG" and image.fp is not None:
+        if scans and name == "JPEG" and image.fp is not None:
             formats.check_scans(image.fp, image.width, image.height)
     except ValueError:
         image.close()

@@ -35,7 +35,7 @@ class Split:
     index: np.ndarray
     read: Callable[[int], Any]
     images: np.ndarray | None = None
-    names: list[str] | None = None
+    names: Sequence[str] | None = None
     stored: str = ""
     groups: np.ndarray | None = None
     file: Callable[[int], Any] | None = None
@@ -55,7 +55,7 @@ class Split:
     def take(self, positions: np.ndarray, name: str | None = None) -> "Split":
         """Returns the examples at `positions` [k], in that order, optionally under another split name."""
         positions = np.asarray(positions, np.int64)
-        names = None if self.names is None else [self.names[i] for i in positions]
+        names = None if self.names is None else taken(self.names, positions)
         groups = None if self.groups is None else self.groups[positions]
         known = {"index": self.index[positions], "names": names, "stored": self.stored or self.name, "groups": groups}
         if self.images is not None:
@@ -135,12 +135,18 @@ class Dataset:
         return {**{name: len(split) for name, split in splits.items()}, "sha256": seen.hexdigest()}
 
 
+def taken(names: Sequence[str], positions: np.ndarray) -> Sequence[str]:
+    """Returns the names at `positions` [k]; a sequence that has a `take` of its own need not make a text for each."""
+    take: Any = getattr(names, "take", None)
+    return [names[int(i)] for i in positions] if take is None else take(positions)
+
+
 def from_arrays(
     name: str,
     images: np.ndarray,
     labels: np.ndarray,
     index: np.ndarray | None = None,
-    names: list[str] | None = None,
+    names: Sequence[str] | None = None,
     stored: str = "",
     groups: np.ndarray | None = None,
 ) -> Split:
@@ -207,6 +213,8 @@ def stratified_order(labels: np.ndarray, *seeds: int, classes_first: bool = Fals
 
 def hold_out(labels: np.ndarray, count: int, *seeds: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns (kept positions, held-out positions), stratified, each sorted; every class keeps one example."""
+    if count < 1:  # a million labels take a while to be ordered
+        return np.arange(len(labels)), np.zeros(0, np.int64)
     count = min(count, len(labels) - len(np.unique(labels)))
     order = stratified_order(labels, *seeds)
     return np.sort(order[count:]), np.sort(order[:count])
@@ -276,6 +284,8 @@ def limit(
         raise UserError(f"data.per_class is {per_class}; expected a whole number of at least 1.")
     if imbalance is not None and imbalance < 1:
         raise UserError(f"data.imbalance is {imbalance}; expected largest class : smallest, a number of at least 1.")
+    if fraction == 1 and per_class is None and imbalance is None:
+        return np.arange(len(labels)), None
     classes = len(np.unique(labels))
     order = stratified_order(labels, seed, 2, classes_first=True)
     chosen = order[: max(round(fraction * len(labels)), min(classes, len(labels)))]

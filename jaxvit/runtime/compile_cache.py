@@ -21,14 +21,19 @@ def use() -> None:
     known: Any = jax.config  # its words are not known to type checkers
     directory = known.jax_compilation_cache_dir
     if directory is None:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-        directory = os.path.join(base, "jaxvit", "xla")
+        directory = place("xla")
         if not make_private(directory):  # compiled programs are code: nobody else may write them
             return
         jax.config.update("jax_compilation_cache_dir", directory)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     if os.path.isdir(directory):
         drop_unfinished(directory)
+
+
+def place(name: str) -> str:
+    """The directory `name` in what the user's cache directory has for this package."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "jaxvit", name)
 
 
 def make_private(directory: str) -> bool:

@@ -113,6 +113,19 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_decoding(tmp_path):
             read(file)
 
 
+def test_the_quick_check_of_many_files_reads_no_scans(tmp_path):
+    """It would read all of ImageNet; such a file is refused when it is decoded."""
+    file = tmp_path / "a.jpg"
+    file.write_bytes(scans(encoded("JPEG", progressive=True), 9_990))
+    assert images.check(file, full=False) == (24, 32)
+    for read in (images.decode, lambda path: images.check(path, full=True)):
+        with pytest.raises(ValueError, match="10,000 scans"):
+            read(file)
+    file.write_bytes(file.read_bytes()[:-2])  # an end that is none is looked into
+    with pytest.raises(ValueError, match="scans"):
+        images.check(file, full=False)
+
+
 def test_scans_are_not_counted_in_segments_and_behind_the_end(tmp_path):
     """A thumbnail, a maker's note and the film behind a phone's photo may hold the same two bytes."""
     content = encoded("JPEG", progressive=True)

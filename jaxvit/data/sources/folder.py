@@ -1,14 +1,17 @@
 """Folders of photos: one subfolder per class, in folders of splits such as `train/` and `test/` or all together."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxvit.data.files import MAX_BAD, image_files, write_skipped
+import numpy as np
+
+from jaxvit.data import listing
+from jaxvit.data.files import MAX_BAD, write_skipped
 from jaxvit.data.formats import read_formats
+from jaxvit.data.images import decode
 from jaxvit.data.layout import Layout, in_order, inner, plain, read_layout, subfolders
-from jaxvit.data.sources.photos import Photo, as_split, readable, report_skipped
+from jaxvit.data.sources.photos import report_skipped
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Source, Split, automatic_test
 from jaxvit.errors import UserError
 from jaxvit.runtime.paths import expand
@@ -20,6 +23,7 @@ def load(
     max_bad_fraction: float = MAX_BAD,
     known: Sequence[str] | None = None,
     to_train: bool = True,
+    rescan: bool = False,
 ) -> Source:
     """Reads `PATH/train/CLASS/*`, `PATH/val/CLASS/*`, `PATH/test/CLASS/*`, or `PATH/CLASS/*`, at any depth.
 
@@ -27,13 +31,13 @@ def load(
     training images; for the test split these are 20 % of every class, the same for every seed. Classes have the order
     of `layout.in_order`, or that of `known` where these are the same ones. Formats are told by content. Files that
     cannot be read are skipped, counted, and listed in `skipped_file`; more than `max_bad_fraction` of them is a
-    UserError, as are, with `to_train`, single classes and those without images.
+    UserError, as are, with `to_train`, single classes and those without images. `rescan`: see `listing.read`.
     """
     root = expand(path)
     if not root.is_dir():
         raise UserError(f"folder:{path}: no such directory; expected one with a subfolder per class.")
     layout = read_layout(root)
-    folders, notes = layout.folders, list(layout.notes)
+    folders, notes = dict(layout.folders), list(layout.notes)
     class_names = in_order(plain(d.name) for d in subfolders(folders["train"]))
     if known is not None and sorted(known) == sorted(class_names):
         class_names = list(known)
@@ -42,23 +46,22 @@ def load(
         notes.append(f"class names are sorted by the numbers in them: {first}, ... have the labels 0, 1, 2, ...")
     labels = {name: label for label, name in enumerate(class_names)}
     _check_classes(layout, class_names, 2 if to_train else 1)
-    files = [
-        Photo(file, file.relative_to(root).as_posix(), split, labels[plain(directory.name)])
-        for split, folder in folders.items()
-        for directory in subfolders(folder)
-        for file in image_files(directory)
-    ]
-    _check_counts(root, folders["train"], files, class_names, "no images", to_train)
-    files, sizes, skipped = readable(files)
+    directories = [(split, directory) for split, folder in folders.items() for directory in subfolders(folder)]
+    files = listing.read(root, [d.relative_to(root).as_posix() for _, d in directories], rescan=rescan)
+    label = np.array([labels[plain(d.name)] for _, d in directories], np.int32)[files.unit]
+    split = np.array([list(folders).index(name) for name, _ in directories], np.int8)[files.unit]
+    _check_counts(root, folders["train"], label[split == 0], class_names, "no images", to_train)
+    good = np.ones(len(files), bool)
+    good[list(files.bad)] = False
+    skipped = [(files.name(i), why) for i, why in files.bad.items()]
     if skipped_file is not None:
         write_skipped(skipped_file, skipped)
     if skipped:
-        total = len(files) + len(skipped)
-        notes.append(report_skipped(f"folder:{root}", skipped, total, skipped_file, max_bad_fraction))
-    _check_counts(root, folders["train"], files, class_names, "no readable images", to_train)
-    splits = {split: _split(split, files, len(class_names)) for split in folders}
-    for split, folder in folders.items():
-        if not len(splits[split]):
+        notes.append(report_skipped(f"folder:{root}", skipped, len(files), skipped_file, max_bad_fraction))
+    _check_counts(root, folders["train"], label[good & (split == 0)], class_names, "no readable images", to_train)
+    splits = {name: _split(name, files, np.flatnonzero(good & (split == i)), label) for i, name in enumerate(folders)}
+    for name, folder in folders.items():
+        if not len(splits[name]):
             raise UserError(f"{folder}: no images; expected a subfolder per class with {read_formats()} files.")
     scale, drawn = 1.0, ()
     if "test" not in splits:
@@ -66,7 +69,8 @@ def load(
         drawn = ("test",)
         if len(splits["test"]):
             notes.append(f"test: {len(splits['test'])} images held out (stratified, the same for every seed)")
-    size = sizes.pop() if len(sizes) == 1 else None
+    shapes = files.shapes[good]
+    size = (int(shapes[0, 0]), int(shapes[0, 1])) if (shapes == shapes[:1]).all() else None
     return Source(splits, class_names, 3, size, IMAGENET_MEAN, IMAGENET_STD, notes, scale, drawn)
 
 
@@ -85,10 +89,10 @@ def _check_classes(layout: Layout, class_names: list[str], fewest: int) -> None:
 
 
 def _check_counts(
-    root: Path, train: Path, files: list[Photo], class_names: list[str], what: str, to_train: bool
+    root: Path, train: Path, labels: np.ndarray, class_names: list[str], what: str, to_train: bool
 ) -> None:
-    filled = {f.label for f in files if f.split == "train"}
-    empty = [name for i, name in enumerate(class_names) if i not in filled]
+    """Raises UserError for classes that no training image has; `labels`: those of the training images."""
+    empty = [class_names[k] for k in np.flatnonzero(np.bincount(labels, minlength=len(class_names)) == 0)]
     if len(empty) == len(class_names):
         raise UserError(f"folder:{root}: {what}; expected {read_formats()} files in a subfolder per class.")
     if empty and to_train:
@@ -97,6 +101,12 @@ def _check_counts(
         raise UserError(f"{train}: {what} in the class folder {names}{more}; expected at least one per class.")
 
 
-def _split(name: str, files: list[Photo], num_classes: int) -> Split:
-    chosen = [file for file in files if file.split == name]
-    return as_split(name, [dataclasses.replace(file, index=i) for i, file in enumerate(chosen)], num_classes)
+def _split(name: str, files: listing.Files, at: np.ndarray, labels: np.ndarray) -> Split:
+    """The files `at` [n] as a split; they are decoded when they are read."""
+
+    def file(i: int) -> Path:
+        return files.path(int(at[i]))
+
+    names = listing.Names(files, at)
+    index = np.arange(len(at), dtype=np.int64)
+    return Split(name, labels[at], index, lambda i: decode(file(i)), names=names, file=file)

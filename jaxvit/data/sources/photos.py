@@ -10,10 +10,9 @@ import numpy as np
 
 from jaxvit.data.files import MAX_BAD, few, write_skipped
 from jaxvit.data.images import DECODE_ERRORS, check, decode, in_threads, reason
+from jaxvit.data.listing import FULL_CHECK
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Source, Split, automatic_test
 from jaxvit.errors import UserError
-
-FULL_CHECK = 200_000  # files: up to this number, each is decoded before training; above it, only suspicious ones
 
 
 @dataclasses.dataclass(frozen=True)

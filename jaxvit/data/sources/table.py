@@ -29,7 +29,12 @@ _PLAIN: dict[str, Callable[..., Source]] = {
 _WITH_ARGUMENT: dict[str, Callable[..., Source]] = {
     "tfds": lambda argument, **options: tfds_source.load(argument, options["data_dir"]),
     "folder": lambda argument, **options: folder.load(
-        argument, options["skipped_file"], options["max_bad_fraction"], options["class_names"], options["to_train"]
+        argument,
+        options["skipped_file"],
+        options["max_bad_fraction"],
+        options["class_names"],
+        options["to_train"],
+        options["rescan"],
     ),
     "npz": lambda argument, **options: npz.load(argument, options["to_train"]),
     **{kind: partial(label_file.load, kind) for kind in label_file.KINDS},
@@ -97,6 +102,7 @@ def load_dataset(
     columns: str | None = None,
     fold: str | None = None,
     arrays: Mapping[str, Any] | None = None,
+    rescan: bool = False,
 ) -> Dataset:
     """Returns the data set called `name`, with validation drawn and the train split limited.
 
@@ -120,6 +126,8 @@ def load_dataset(
       to_train: whether a classifier is trained on it, which needs two classes, each with images.
       fold: "i/k": the test split is fold i of k of the training images; see `folds.hold_out_fold`.
       arrays: as `register_data`'s function returns them, in place of what the name stands for.
+      rescan: read all files of `folder:`, `tfds:` and `wds:` again, not only those that have changed since an earlier
+        start.
       columns: which columns of `csv:` are meant, as "file=path,label=species"; see `label_file`.
     """
     if isinstance(val_fraction, bool) or not 0 <= val_fraction < 1:
@@ -133,7 +141,7 @@ def load_dataset(
         parse(fold)
     options: dict[str, Any] = {"data_dir": data_dir, "archive": archive, "skipped_file": skipped_file}
     options |= {"max_bad_fraction": max_bad_fraction, "class_names": class_names, "to_train": to_train}
-    options["columns"] = columns
+    options |= {"columns": columns, "rescan": rescan}
     source = _load_source(name, **options) if arrays is None else npz.of_arrays(arrays, "dataset", to_train)
     if fold is not None:
         source = hold_out_fold(name, source, fold)

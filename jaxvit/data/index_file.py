@@ -1,0 +1,111 @@
+"""What was learnt of a data set's files, kept in the user's cache directory so that the next start need not look again.
+
+An index only saves time: one that is missing, damaged or cannot be written changes no result. It is one file: a line
+that says what it is, the SHA-256 of the rest, and NumPy's arrays.
+"""
+
+import hashlib
+import io
+import json
+import os
+import time
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+
+from jaxvit.data.formats import has_avif, has_heif
+from jaxvit.errors import UserError
+from jaxvit.runtime import console, files, lock
+from jaxvit.runtime.compile_cache import make_private, place
+
+MARK = b"jaxvit index 1\n"
+SUFFIX = ".index"
+UNUSED_DAYS = 90.0  # after which an index is removed
+WORTH_SECS = 1.0  # of reading: what took less is not kept
+PATIENCE_SECS = 3600.0  # for another process that reads the same data
+
+
+def where(source: str) -> Path:
+    """The index of a data set, by its absolute name."""
+    name = hashlib.sha256(source.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    return Path(place("index"), f"{name}{SUFFIX}")
+
+
+def read(source: str) -> dict[str, np.ndarray] | None:
+    """Returns the arrays of an index; None where there is none that is intact and from this version and Pillow."""
+    path = where(source)
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    head = len(MARK) + 65
+    digest = hashlib.sha256(memoryview(content)[head:]).hexdigest().encode() + b"\n"
+    if content[:head] != MARK + digest:
+        return None
+    try:
+        with np.load(io.BytesIO(memoryview(content)[head:]), allow_pickle=False) as stored:
+            found = {name: stored[name] for name in stored.files}
+            about = json.loads(str(found.pop("about")))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    if about != _about(source):
+        return None
+    with suppress(OSError):
+        os.utime(path)  # it is in use
+    return found
+
+
+def write(source: str, arrays: Mapping[str, np.ndarray]) -> bool:
+    """Keeps arrays as the index of a data set; returns whether that was possible."""
+    path = where(source)
+    if not make_private(str(path.parent)):
+        return False
+    buffer = io.BytesIO()
+    np.savez(buffer, about=np.array(json.dumps(_about(source))), **arrays)  # type: ignore[arg-type]
+    content = buffer.getbuffer()
+    try:
+        with files.replacing(path) as temporary, open(temporary, "wb") as file:
+            file.write(MARK + hashlib.sha256(content).hexdigest().encode() + b"\n")
+            file.write(content)
+    except OSError:
+        return False
+    _drop_unused(path.parent)
+    return True
+
+
+@contextmanager
+def one_at_a_time(source: str) -> Iterator[None]:
+    """Waits for another process that reads the same data: its index saves doing so twice. Never an error."""
+    path = where(source)
+    with ExitStack() as stack:
+        with suppress(OSError, UserError):
+            if make_private(str(path.parent)):
+                stack.enter_context(
+                    lock.held(path.with_suffix(".lock"), "", patience=PATIENCE_SECS, waiting=lambda: _say(source))
+                )
+        yield
+
+
+def _say(source: str) -> None:
+    console.err.print(f"another process reads {source}; waiting for what it finds")
+
+
+def _about(source: str) -> dict[str, Any]:
+    """What an index must agree on: other versions read other files."""
+    from jaxvit import __version__
+
+    reads = [PIL.__version__, has_avif(), has_heif()]
+    return {"source": source.encode("utf-8", "backslashreplace").decode(), "jaxvit": __version__, "reads": reads}
+
+
+def _drop_unused(directory: Path) -> None:
+    oldest = time.time() - 86_400 * UNUSED_DAYS
+    for file in directory.iterdir():
+        with suppress(OSError):
+            if file.suffix in (SUFFIX, ".lock", ".tmp") and file.stat().st_mtime < oldest:
+                file.unlink()
