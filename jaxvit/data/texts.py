@@ -60,6 +60,10 @@ class Texts(Sequence[str]):
             yield os.fsdecode(content[begin:end])
             begin = end
 
+    def take(self, positions: np.ndarray) -> "Texts":
+        """Those at `positions` [k]."""
+        return Texts.of(self[int(i)] for i in positions)
+
     def __eq__(self, other: object) -> bool:
         return same(self, other)
 

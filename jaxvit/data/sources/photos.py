@@ -15,7 +15,7 @@ from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Source, Split, autom
 from jaxvit.errors import UserError
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class Photo:
     """An image: where it lies, what it is called in lists and reports, its split and its label."""
 
@@ -27,22 +27,36 @@ class Photo:
     group: str | None = None
 
 
-def readable(photos: list[Photo]) -> tuple[list[Photo], set[tuple[int, int]], list[tuple[str, str]]]:
-    """Returns (those that can be read, their sizes (h, w), [(name, why it cannot be read)])."""
-    full = len(photos) <= FULL_CHECK
-    sizes: list[tuple[int, int] | None] = [None] * len(photos)
-    why: dict[int, str] = {}
+Checked = tuple[np.ndarray, dict[int, str]]  # sizes int32 [n, 2], (h, w) or 0, and why some cannot be read
+
+
+def look_into(paths: Sequence[Path | Callable[[], IO[bytes]]]) -> Checked:
+    """Looks into images, each a path or what opens it."""
+    full = len(paths) <= FULL_CHECK
+    sizes, why = np.zeros((len(paths), 2), np.int32), {}
 
     def visit(i: int) -> None:
         try:
-            path = photos[i].path
+            path = paths[i]
             sizes[i] = check(path if isinstance(path, Path) else path(), full=full)
         except DECODE_ERRORS as error:
             why[i] = reason(error)
 
-    in_threads(visit, len(photos), "checking images", show_from=200)
+    in_threads(visit, len(paths), "checking images", show_from=200)
+    return sizes, dict(sorted(why.items()))
+
+
+def readable(
+    photos: list[Photo], checked: Checked | None = None
+) -> tuple[list[Photo], set[tuple[int, int]], list[tuple[str, str]]]:
+    """Returns (those that can be read, their sizes (h, w), [(name, why it cannot be read)]).
+
+    `checked`: what is known of the images; without it they are looked into.
+    """
+    sizes, why = look_into([photo.path for photo in photos]) if checked is None else checked
     good = [photo for i, photo in enumerate(photos) if i not in why]
-    return good, {s for s in sizes if s is not None}, [(photos[i].name, why[i]) for i in sorted(why)]
+    known = {(int(h), int(w)) for h, w in np.unique(sizes, axis=0) if h}
+    return good, known, [(photos[i].name, why[i]) for i in why]
 
 
 def report_skipped(
@@ -96,12 +110,14 @@ def collect(
     skipped_file: str | os.PathLike | None = None,
     max_bad_fraction: float = MAX_BAD,
     to_train: bool = True,
+    checked: Checked | None = None,
     **_: Any,
 ) -> Source:
     """Returns the splits of images that say themselves which split they are of; the rest of `options` is not read.
 
     Images that cannot be read are skipped, as those of `folder:`. Without test images some are held out of the training
-    images: stratified, and by whole groups if there are any. `source` names the data in messages.
+    images: stratified, and by whole groups if there are any. `source` names the data in messages; for `checked` see
+    `readable`.
 
     Raises:
       UserError: too many images that cannot be read; with `to_train`, too few classes or one without training images.
@@ -109,7 +125,7 @@ def collect(
     _check(source, photos, class_names, several, to_train)
     total = len(photos)
     given = [split for split in ("val", "test") if any(photo.split == split for photo in photos)]
-    photos, sizes, skipped = readable(photos)
+    photos, sizes, skipped = readable(photos, checked)
     if skipped_file is not None:
         write_skipped(skipped_file, skipped)
     notes = list(notes)

@@ -27,7 +27,7 @@ _PLAIN: dict[str, Callable[..., Source]] = {
     "cifar100": lambda **options: cifar.load("cifar100", options["data_dir"], options["archive"]),
 }
 _WITH_ARGUMENT: dict[str, Callable[..., Source]] = {
-    "tfds": lambda argument, **options: tfds_source.load(argument, options["data_dir"]),
+    "tfds": lambda argument, **options: tfds_source.load(argument, options["data_dir"], options["rescan"]),
     "folder": lambda argument, **options: folder.load(
         argument,
         options["skipped_file"],

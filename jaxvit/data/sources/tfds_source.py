@@ -4,13 +4,16 @@ import contextlib
 import io
 import logging
 import os
+import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from jaxvit.data import index_file
 from jaxvit.data.images import DECODE_ERRORS, in_threads, reason
 from jaxvit.data.images import decode as open_upright
 from jaxvit.data.splits import (
@@ -22,6 +25,7 @@ from jaxvit.data.splits import (
     channel_statistics,
     from_arrays,
 )
+from jaxvit.data.texts import Texts
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import streams
 
@@ -31,12 +35,13 @@ ID_KEYS = ("id", "file_name", "filename", "image/filename", "image_id", "image/i
 VAL_NAMES = ("validation", "val", "valid", "dev")
 
 
-def load(name: str, data_dir: str | None = None) -> Source:
+def load(name: str, data_dir: str | None = None, rescan: bool = False) -> Source:
     """Reads a data set through `tfds.data_source`: an Image feature and a ClassLabel are all it needs.
 
     TFDS shuffles when it writes. Where examples have an id they are put in its order, so that results depend
-    neither on that shuffling nor on the number of shards. Raises UserError where the set is unknown, not prepared,
-    in a format without random access, or not for classification.
+    neither on that shuffling nor on the number of shards. Labels and ids of photos are kept in an index, as the records
+    that hold them are those of the images; `rescan` reads them again. Raises UserError where the set is unknown, not
+    prepared, in a format without random access, or not for classification.
     """
     builder = _builder(name, data_dir)
     features = builder.info.features
@@ -48,7 +53,7 @@ def load(name: str, data_dir: str | None = None) -> Source:
     fixed = None if h is None or w is None else (int(h), int(w))
     splits = {}
     for role, stored in roles.items():
-        splits[role] = _read_split(name, builder, role, stored, image_key, label_key, fixed, channels)
+        splits[role] = _read_split(name, builder, role, stored, image_key, label_key, fixed, channels, rescan)
     if "test" in splits and (splits["test"].labels < 0).all() and "val" in splits:  # ImageNet hides them
         notes.append("the test split has no labels: the validation split is the test split")
         splits["test"] = _rename(splits.pop("val"), "test")
@@ -113,9 +118,10 @@ def _builder(name: str, data_dir: str | None) -> Any:
             raise UserError(f"tfds:{name}: TFDS cannot open it without TensorFlow: {reason(error)}.") from None
     prepared = Path(str(builder.data_path))
     if not _prepared(builder):
+        way = f"tfds.load({name!r}, data_dir=..., builder_kwargs={{'file_format': 'array_record'}})"
         raise UserError(
-            f"tfds:{name}: not prepared in {prepared.parents[1]} (data.dir).\nPrepare it once where TensorFlow is "
-            f"installed: tfds.load({name!r}, data_dir=..., builder_kwargs={{'file_format': 'array_record'}})."
+            f"tfds:{name}: not prepared in {prepared.parents[1]} (data.dir).{_by_hand(builder)}\n"
+            f"Prepare it once where TensorFlow is installed: {way}."
         )
     file_format: Any = builder.info.file_format
     if file_format.value not in ("array_record", "parquet"):
@@ -124,6 +130,16 @@ def _builder(name: str, data_dir: str | None) -> Any:
             f"again elsewhere: tfds.load({name!r}, data_dir=..., builder_kwargs={{'file_format': 'array_record'}})."
         )
     return builder
+
+
+def _by_hand(builder: Any) -> str:
+    """What has to be downloaded by hand, as TFDS says it; "" where it downloads all by itself."""
+    said = " ".join(str(getattr(builder, "MANUAL_DOWNLOAD_INSTRUCTIONS", None) or "").split())
+    if not said:
+        return ""
+    archives = re.findall(r"[\w.-]+\.(?:tar|zip|tgz|gz)\b", said)
+    what = " and ".join(dict.fromkeys(archives)) or "its files"
+    return f" First download {what} by hand into its downloads/manual/."
 
 
 def _keys(name: str, info: Any) -> tuple[str, str]:
@@ -161,6 +177,7 @@ def _read_split(
     label_key: str,
     fixed: tuple[int, int] | None,
     channels: int,
+    rescan: bool,
 ) -> Split:
     import tensorflow_datasets as tfds
 
@@ -174,11 +191,20 @@ def _read_split(
 
     small = fixed is not None and n * fixed[0] * fixed[1] * channels <= ARRAY_BYTES
     images = np.zeros((n, *(fixed or (0, 0)), channels), np.uint8) if small else None
-    labels = np.zeros(n, np.int32)
-    ids: list[Any] = [None] * n
     named = any(key in builder.info.features for key in ID_KEYS)
 
-    def visit(block: int) -> None:
+    def read_all() -> dict[str, np.ndarray]:
+        """Labels [n], the order of the ids, and these as text."""
+        labels = np.zeros(n, np.int32)
+        ids: list[Any] = [None] * n
+        in_threads(
+            partial(visit, labels, ids), -(-n // BLOCK), f"reading tfds:{name} {stored}", per_task=1, show_from=200
+        )
+        order = np.array(sorted(range(n), key=ids.__getitem__), np.int64)
+        texts = Texts.of(_text(ids[i]) for i in order) if named else Texts.of([])
+        return {"labels": labels[order], "order": order, "names": texts.block, "lengths": texts.lengths}
+
+    def visit(labels: np.ndarray, ids: list[Any], block: int) -> None:
         at = range(block * BLOCK, min((block + 1) * BLOCK, n))
         for i, record in zip(at, source.__getitems__(list(at)), strict=True):
             labels[i] = record[label_key]
@@ -187,13 +213,18 @@ def _read_split(
                 images[i] = np.asarray(decode(record)).reshape(images.shape[1:])
 
     try:
-        in_threads(visit, -(-n // BLOCK), f"reading tfds:{name} {stored}", per_task=1, show_from=200)
+        if images is not None:
+            found = read_all()
+        else:
+            folder = Path(str(builder.data_path))
+            records = sorted(file for file in folder.iterdir() if file.is_file())
+            found = index_file.remembered(f"tfds:{folder.resolve()}/{stored}", records, read_all, rescan=rescan)
     except DECODE_ERRORS as error:
         raise UserError(f"tfds:{name}: split {stored!r} is damaged: {reason(error)}.") from None
-    order = np.array(sorted(range(n), key=ids.__getitem__), np.int64)
-    names = [_text(ids[i]) for i in order] if named else None
+    labels, order = found["labels"], found["order"]
+    names = Texts(found["names"], found["lengths"]) if named else None
     if images is not None:
-        return from_arrays(role, images[order], labels[order], names=names, stored=stored)
+        return from_arrays(role, images[order], labels, names=names, stored=stored)
 
     def read(i: int) -> Image.Image:
         return decode(source[int(order[i])])
@@ -201,7 +232,7 @@ def _read_split(
     def file(i: int) -> io.BytesIO:
         return io.BytesIO(source[int(order[i])][image_key])
 
-    return Split(role, labels[order], np.arange(n, dtype=np.int64), read, names=names, stored=stored, file=file)
+    return Split(role, labels, np.arange(n, dtype=np.int64), read, names=names, stored=stored, file=file)
 
 
 def _text(identifier: Any) -> str:

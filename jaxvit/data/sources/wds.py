@@ -1,6 +1,7 @@
 """Tar shards as WebDataset writes them, `wds:PATTERN`: an image and its label by their common key, read by offset."""
 
 import collections
+import dataclasses
 import functools
 import glob
 import io
@@ -8,14 +9,19 @@ import itertools
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
+from jaxvit.data import index_file
 from jaxvit.data.files import SUFFIXES
+from jaxvit.data.images import in_threads
 from jaxvit.data.layout import in_order, plain, split_of
-from jaxvit.data.sources.photos import Photo, collect
+from jaxvit.data.sources.photos import Checked, Photo, collect, look_into
 from jaxvit.data.splits import Source
+from jaxvit.data.texts import Texts
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape
 from jaxvit.runtime.paths import expand
@@ -25,7 +31,18 @@ LABELS = ("cls", "json", "txt")  # members that may hold the label, in the order
 KEYS = ("label", "labels", "cls", "class")  # of a json member
 LARGEST = 2**20  # bytes of a label
 BRACES = re.compile(r"\{([^{}]*)\}")
-Row = tuple[str, str, Callable[[], IO[bytes]], list[str]]  # name, split, what opens the image, classes
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """The images of some shards, in their order."""
+
+    names: Sequence[str]  # the shard and the key
+    shard: np.ndarray  # int32 [n]
+    places: np.ndarray  # int64 [n, 2]: offset and bytes of the image in its shard
+    classes: list[list[str]]  # the different lists of classes that images have
+    which: np.ndarray  # int32 [n], in `classes`
+    several: bool  # whether an image may have several
 
 
 def load(pattern: str, **options: Any) -> Source:
@@ -33,25 +50,35 @@ def load(pattern: str, **options: Any) -> Source:
 
     The name of a shard says its split (train-000.tar, val-000.tar); others are for training. Members belong together
     by their names up to the first dot. A label is the text of `cls` or `txt`, or `label` of `json`: a class, or a list
-    of classes where an image may have several.
+    of classes where an image may have several. What was found is kept in an index; shards are read again if one of
+    them has changed, or with `rescan`.
 
     Raises:
       UserError: no shards, a compressed or damaged one, an image without a label.
     """
     source = f"wds:{pattern}"
     shards = _shards(source, pattern)
-    rows, several = _rows(source, shards)
-    class_names = in_order(name for *_, names in rows for name in names)
+    made: list[tuple[Table, Checked]] = []
+
+    def make() -> dict[str, np.ndarray]:
+        table = _read(source, shards)
+        made.append((table, look_into(_openers(shards, table))))
+        return _packed(*made[0])
+
+    name = f"wds:{expand(pattern).absolute()}"
+    stored = index_file.remembered(name, shards, make, rescan=options.get("rescan", False))
+    table, checked = made[0] if made else _unpacked(stored)
+    class_names = in_order(name for names in table.classes for name in names)
     known = options.get("class_names")
     if known is not None and sorted(known) == sorted(class_names):
         class_names = list(known)
     places = {name: i for i, name in enumerate(class_names)}
-    photos = [
-        Photo(path, name, split, tuple(int(n in own) for n in class_names) if several else places[own[0]], i)
-        for i, (name, split, path, own) in enumerate(rows)
-    ]
-    notes = [f"{len(rows):,} images in {len(shards)} shards"]
-    return collect(source, photos, class_names, several=several, notes=notes, **options)
+    labels = [tuple(int(n in own) for n in class_names) if table.several else places[own[0]] for own in table.classes]
+    splits = [_split(shard) or "train" for shard in shards]
+    paths, shard, which = _openers(shards, table), table.shard.tolist(), table.which.tolist()
+    photos = [Photo(paths[i], name, splits[shard[i]], labels[which[i]], i) for i, name in enumerate(table.names)]
+    notes = [f"{len(photos):,} images in {len(shards)} shards"]
+    return collect(source, photos, class_names, several=table.several, notes=notes, checked=checked, **options)
 
 
 def count(pattern: str, most: int = 100) -> tuple[collections.Counter[str], list[str], bool] | None:
@@ -60,28 +87,60 @@ def count(pattern: str, most: int = 100) -> tuple[collections.Counter[str], list
     shards = _shards(source, pattern)
     if len(shards) > most:
         return None
-    rows, several = _rows(source, shards)
-    images = collections.Counter(split for _, split, *_ in rows)
-    return images, in_order(name for *_, names in rows for name in names), several
+    table = _read(source, shards)
+    images = collections.Counter(_split(shards[k]) or "train" for k in table.shard.tolist())
+    return images, in_order(name for names in table.classes for name in names), table.several
 
 
-def _rows(source: str, shards: list[Path]) -> tuple[list[Row], bool]:
-    """The images of the shards, and whether they have lists of labels."""
-    rows: list[Row] = []
-    several = False
-    for shard in shards:
-        split = _split(shard) or "train"
+def _openers(shards: list[Path], table: Table) -> list[Callable[[], IO[bytes]]]:
+    places = table.places.tolist()
+    return [functools.partial(_opened, shards[k], *places[i]) for i, k in enumerate(table.shard.tolist())]
+
+
+def _read(source: str, shards: list[Path]) -> Table:
+    """Reads the heads of all members, and the labels."""
+    found: list[list[tuple[str, tuple[int, int], tuple[str, ...], bool]]] = [[] for _ in shards]
+
+    def visit(k: int) -> None:
+        shard = shards[k]
         for key, members in _samples(source, shard):
             images = [name for name in members if name.rpartition(".")[2] in IMAGES]
-            image = members[min(images, key=lambda name: name.count("."))] if images else None
-            if image is None:
-                continue
-            names, is_list = _labels(source, shard, key, members)
-            several = several or is_list
-            rows.append((f"{shard.name}/{key}", split, functools.partial(_opened, shard, *image), names))
+            if images:
+                image = members[min(images, key=lambda name: name.count("."))]
+                names, is_list = _labels(source, shard, key, members)
+                found[k].append((f"{shard.name}/{key}", image, tuple(names), is_list))
+
+    in_threads(visit, len(shards), "reading the heads of shards", per_task=1, show_from=20)
+    rows = [row for of_shard in found for row in of_shard]
     if not rows:
         raise UserError(f"{source}: no images in {len(shards)} shards; expected members such as 0001.jpg and 0001.cls.")
-    return rows, several
+    codes: dict[tuple[str, ...], int] = {}
+    which = [codes.setdefault(names, len(codes)) for _, _, names, _ in rows]
+    return Table(
+        Texts.of(row[0] for row in rows),
+        np.repeat(np.arange(len(shards), dtype=np.int32), [len(of_shard) for of_shard in found]),
+        np.array([row[1] for row in rows], np.int64),
+        [list(names) for names in codes],
+        np.array(which, np.int32),
+        any(row[3] for row in rows),
+    )
+
+
+def _packed(table: Table, checked: Checked) -> dict[str, np.ndarray]:
+    names, (sizes, why) = Texts.of(table.names), checked
+    about = {"classes": table.classes, "several": table.several, "why": list(why.values())}
+    return {
+        "names": names.block, "lengths": names.lengths, "shard": table.shard, "places": table.places,
+        "which": table.which, "sizes": sizes, "bad": np.array(list(why), np.int64), "more": np.array(json.dumps(about)),
+    }  # fmt: skip
+
+
+def _unpacked(stored: dict[str, np.ndarray]) -> tuple[Table, Checked]:
+    about = json.loads(str(stored["more"]))
+    names, arrays = Texts(stored["names"], stored["lengths"]), (stored[word] for word in ("shard", "places", "which"))
+    shard, places, which = arrays
+    why = dict(zip(stored["bad"].tolist(), about["why"], strict=True))
+    return Table(names, shard, places, about["classes"], which, about["several"]), (stored["sizes"], why)
 
 
 def expand_braces(pattern: str) -> list[str]:
@@ -121,9 +180,10 @@ def _shards(source: str, pattern: str) -> list[Path]:
 
 
 def _split(shard: Path) -> str | None:
-    """The split that a shard's name, without its number, or its folder stands for."""
+    """The split that a shard's name, or a part of it, or its folder stands for: imagenet1k-validation-00.tar."""
+    parts = re.split(r"[-_.]", shard.stem)
     stem = re.sub(r"[-_.]?\d+.*$", "", shard.stem)
-    words = [stem, re.split(r"[-_.]", stem)[-1], re.split(r"[-_.]", stem)[0], shard.parent.name]
+    words = [stem, re.split(r"[-_.]", stem)[-1], *parts, shard.parent.name]
     return next((split for word in words if (split := split_of(word))), None)
 
 

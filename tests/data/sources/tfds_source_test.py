@@ -1,9 +1,11 @@
 """TFDS data sets without TensorFlow, and CIFAR prepared from its binary archive."""
 
+import os
+
 import numpy as np
 import pytest
 
-from jaxvit.data import load_dataset
+from jaxvit.data import imagenet, index_file, load_dataset
 from jaxvit.data.sources import cifar, tfds_source
 from jaxvit.errors import UserError
 from tests.helpers.cifar_archive import arrays, save_archive
@@ -89,6 +91,53 @@ def test_other_layouts_other_sizes_and_hidden_test_labels(tmp_path):
     _builder(tmp_path / "3", features, {"train": _rows(20)})
     alone = load_dataset("tfds:tiny", data_dir=str(tmp_path / "3"))
     assert (len(alone.train), len(alone.val), len(alone.test)) == (14, 2, 4)
+
+
+def test_labels_of_photos_are_read_once(tmp_path, monkeypatch):
+    """They lie in the records of the images: of ImageNet, to read them is to read 150 GB."""
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(index_file, "WORTH_SECS", -1.0)
+    features = {
+        "image": tfds.features.Image(shape=(None, None, 3)),
+        "file_name": tfds.features.Text(),
+        "kind": tfds.features.ClassLabel(names=["a", "b", "c"]),
+    }
+    splits = {"train": _rows(20, ((5, 4), (6, 9))), "validation": _rows(6, ((5, 4), (6, 9)))}
+    for rows in splits.values():
+        for i, row in enumerate(rows):
+            row["file_name"] = f"ILSVRC2012_val_{7 * i % 23:08d}.JPEG"
+    _builder(tmp_path / "data", features, splits)
+    passes, in_threads = [], tfds_source.in_threads
+    monkeypatch.setattr(tfds_source, "in_threads", lambda *a, **k: (passes.append(a[2]), in_threads(*a, **k))[1])
+
+    def read(**options):
+        passes.clear()
+        data = load_dataset("tfds:tiny", data_dir=str(tmp_path / "data"), val_fraction=0, **options)
+        pixels = [np.asarray(data.train.read(i)) for i in range(20)]
+        return list(data.train.image_names()), data.train.labels.tolist(), data.test.labels.tolist(), pixels
+
+    first = read()
+    assert len(passes) == 2 and first[0] == sorted(first[0])
+    for again, count in (({}, 0), ({"rescan": True}, 2)):
+        found = read(**again)
+        assert found[:3] == first[:3] and len(passes) == count
+        for a, b in zip(found[3], first[3], strict=True):
+            np.testing.assert_array_equal(a, b)
+    record = next((tmp_path / "data").rglob("*train*array_record*"))
+    os.utime(record, ns=(0, record.stat().st_mtime_ns + 1))
+    assert read()[:3] == first[:3] and len(passes) == 2
+
+
+def test_imagenet_of_tfds_has_our_classes_and_says_what_to_download(tmp_path):
+    with tfds_source.quiet():
+        import tensorflow_datasets as tfds
+
+        names = tfds.builder("imagenet2012", data_dir=str(tmp_path)).info.features["label"].names
+    assert names == [synset for synset, _ in imagenet.classes()]
+    with pytest.raises(UserError, match=r"ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar.*downloads/manual"):
+        load_dataset("tfds:imagenet2012", data_dir=str(tmp_path))
 
 
 def test_sets_that_are_not_for_classification_are_refused(tmp_path):
