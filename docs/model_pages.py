@@ -13,7 +13,7 @@ from jaxvit.runtime.console import count
 
 TITLES = {
     "alexnet": "AlexNet", "vgg": "VGG", "resnet": "ResNet", "vit": "ViT and DeiT", "swin": "Swin",
-    "convnext": "ConvNeXt", "eva": "EVA",
+    "swinv2": "Swin V2", "convnext": "ConvNeXt", "eva": "EVA and DINOv3",
 }  # fmt: skip
 # When to choose the family. One without an entry has the docstring of its module.
 ADVICE = {
@@ -38,13 +38,18 @@ ADVICE = {
         "A transformer with the stages of a convolutional network: attention within windows, so that large images "
         "cost in proportion to their area. A good choice for fine-tuning at 224 pixels and above."
     ),
+    "swinv2": (
+        "Swin with cosine attention and position biases that are computed from distances: weights of one window size "
+        "serve another, and larger images, without resampled tables."
+    ),
     "convnext": (
         "A convolutional network with the recipe of transformers. Accurate at every size from `convnext_atto` on, and "
         "it takes any image size without resampled tables."
     ),
     "eva": (
         "Vision transformers with rotary positions, SwiGLU and the largest pretraining. They hold the best accuracies "
-        "in timm's table, and they are large: look at the GMACs first."
+        "in timm's table, and they are large: look at the GMACs first. DINOv3 was pretrained without labels: take its "
+        "features as they are, for neighbours, probes and `explain --method pca`."
     ),
 }  # fmt: skip
 PAPERS = {  # family -> (what, year, arXiv)
@@ -63,6 +68,7 @@ PAPERS = {  # family -> (what, year, arXiv)
         ("DINOv2 (Oquab et al.)", 2023, "2304.07193"), ("Registers (Darcet et al.)", 2023, "2309.16588"),
     ],
     "swin": [("Swin (Liu et al.)", 2021, "2103.14030"), ("S3 (Chen et al.)", 2021, "2111.14725")],
+    "swinv2": [("Swin V2 (Liu et al.)", 2021, "2111.09883")],
     "convnext": [("ConvNeXt (Liu et al.)", 2022, "2201.03545"), ("ConvNeXt V2 (Woo et al.)", 2023, "2301.00808")],
     "eva": [
         ("EVA (Fang et al.)", 2022, "2211.07636"), ("EVA-02 (Fang et al.)", 2023, "2303.11331"),

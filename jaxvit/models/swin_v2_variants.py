@@ -1,17 +1,13 @@
 """Swin V2's 12 entry points of timm 1.0.31: name -> fields of `SwinTransformerV2` that differ; the family's record."""
 
 import re
+from dataclasses import replace
 from typing import Any
 
-from jaxvit.models.family import MEGATRON, Family, Tensors, patches_fit
+from jaxvit.models import swin_variants
 from jaxvit.models.hf_model import Config, HfModel
-from jaxvit.models.layers import REMAT_CHOICES
-from jaxvit.models.layouts import HF_TRANSFORMER, Layout, Table, fuse_qkv
-from jaxvit.models.layouts import Tensors as Renamed
-from jaxvit.models.swin import CHOICES
-from jaxvit.models.swin import NORM_EPS as EPS
+from jaxvit.models.layouts import HF_TRANSFORMER, Layout, Table, Tensors, fuse_qkv
 from jaxvit.models.swin_v2 import SwinTransformerV2, check_fields
-from jaxvit.models.swin_variants import shift_downsample, small, taps, transformers
 
 _SMALL = {"depths": (2, 2, 18, 2)}
 _BASE = {"embed_dim": 128, "num_heads": (4, 8, 16, 32), **_SMALL}
@@ -45,55 +41,35 @@ HF_SWINV2: Table = (
 )
 
 
-def _separate_biases(tensors: Renamed) -> Renamed:
+def _separate_biases(tensors: Tensors) -> Tensors:
     """Queries, keys and values joined; their biases, of which keys have none, stay apart."""
     return {re.sub(r"\.attn\.([qv])\.bias$", r".attn.\1_bias", name): a for name, a in fuse_qkv(tensors).items()}
 
 
 def _transformers(config: Config) -> dict[str, Any]:
-    return {**transformers(config), "pretrained_window_sizes": config.get("pretrained_window_sizes", [0, 0, 0, 0])}
+    return {
+        **swin_variants.transformers(config),
+        "pretrained_window_sizes": config.get("pretrained_window_sizes", [0, 0, 0, 0]),
+    }
 
 
-def _fits(tensors: Tensors, fields: Any) -> bool:
-    return patches_fit(tensors.get("patch_embed.proj.weight"), fields)
-
-
-FAMILY = Family(
+# As Swin's, but for what is named here.
+FAMILY = replace(
+    swin_variants.FAMILY,
     name="swinv2",
     model=SwinTransformerV2,
     variants=VARIANTS,
     timm_modules=("swin_transformer_v2",),
-    choices={**CHOICES, "remat": REMAT_CHOICES},
     check=check_fields,
-    depth_field="depths",
-    small=small,
-    stem=r"patch_embed|absolute_pos_embed",
-    blocks=((r"layers_(\d+)/downsample", (0,)), (r"layers_(\d+)/blocks_(\d+)", ())),
-    stages=True,
-    last_norm=r"norm",
     decays=r"(?!.*/cpb_mlp_).*kernel$",
-    sharding=MEGATRON,
     mark=r"^layers\.0\.blocks\.0\.attn\.logit_scale$",
-    first_conv=("patch_embed.proj",),
-    classifiers={"head.fc": "head.hidden"},
     buffers=(r"\.relative_position_index$", r"\.relative_coords_table$", r"\.attn_mask$", r"\.k_bias$"),
     layouts=(
         Layout(r"\.continuous_position_bias_mlp\.", HF_SWINV2, _separate_biases, transformers=True),
-        Layout(r"^layers\.0\.downsample\.", finish=shift_downsample),
-        Layout(r"^head\.(weight|bias)$", ((r"^head\.(weight|bias)$", r"head.fc.\1"),)),
+        *swin_variants.RELEASES,
     ),
-    fits=_fits,
+    window_tables=None,  # the bias is computed
     transformers={"swinv2": HfModel("swinv2_tiny_window8_256", _transformers)},
     transformers_fields={"num_heads": "num_heads", "pretrained_window_sizes": "pretrained_window_sizes"},
-    transformers_only={"hidden_act": "gelu", "layer_norm_eps": EPS},
-    timm_args=(
-        "patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "qkv_bias",
-        "pretrained_window_sizes",
-    ),
-    takes_image_size=True,
-    default_layer="norm",  # the last before the mean
-    taps=taps,
-    not_maps=frozenset({"attn"}),  # windows
-    attention="windows",
-    attention_runs=lambda model, train: model.attn_implementation or "xla",
-)  # fmt: skip
+    timm_args=(*swin_variants.FAMILY.timm_args, "pretrained_window_sizes"),
+)

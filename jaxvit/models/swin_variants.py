@@ -37,6 +37,12 @@ def shift_downsample(tensors: Tensors) -> Tensors:
     }
 
 
+RELEASES = (  # as Microsoft's first files have it
+    Layout(r"^layers\.0\.downsample\.", finish=shift_downsample),
+    Layout(r"^head\.(weight|bias)$", ((r"^head\.(weight|bias)$", r"head.fc.\1"),)),
+)
+
+
 def small(fields: Fields) -> dict[str, Any]:
     depths = (2, 1) if sum(fields["depths"]) <= 12 else (2, 2)
     sizes = {"image_size": 16, "patch_size": 2, "window_size": 4, "embed_dim": 16}
@@ -83,8 +89,7 @@ FAMILY = Family(
         Layout(
             r"^(swin\.)?embeddings\.patch_embeddings\.projection\.weight$", HF_TRANSFORMER, fuse_qkv, transformers=True
         ),
-        Layout(r"^layers\.0\.downsample\.", finish=shift_downsample),
-        Layout(r"^head\.(weight|bias)$", ((r"^head\.(weight|bias)$", r"head.fc.\1"),)),
+        *RELEASES,
     ),
     fits=lambda tensors, fields: patches_fit(tensors.get("patch_embed.proj.weight"), fields),
     window_tables=r"^layers\.(\d+)\..*relative_position_bias_table$",
