@@ -13,6 +13,7 @@ from jaxvit.data import crops
 from jaxvit.errors import UserError
 
 SAMPLE = 256  # photos that the stages are timed on
+ROUNDS = 3  # of all rates
 ENOUGH = 0.95  # of the model's rate
 OPTIONS = {
     "train_crop_mode": "rrc", "random_resized_crop": (0.08, 1.0), "crop_ratio": (3 / 4, 4 / 3),
@@ -67,9 +68,12 @@ def stages(split: data.Split, crop: data.Crop, batch_size: int) -> dict[str, flo
     return {**found, "copy": (time.perf_counter() - begun) / batch_size}
 
 
-def rate(split: data.Split, crop: data.Crop, batch_size: int, threads: int, seconds: float) -> float:
-    """Photos/s of the complete feed with this number of threads, epoch after epoch, for about `seconds`."""
-    feed = data.Streamed(split, data.make_transform(crop.shape[:2], crop.shape[2]), num_threads=threads, crop=crop)
+def rate(
+    split: data.Split, crop: data.Crop, batch_size: int, num_workers: int, seconds: float, *, processes: bool = False
+) -> float:
+    """Photos/s of the complete feed with these workers, epoch after epoch, for about `seconds`."""
+    transform = data.make_transform(crop.shape[:2], crop.shape[2])
+    feed = data.Streamed(split, transform, num_workers=num_workers, crop=crop, processes=processes)
     size = min(batch_size, len(split))
 
     def batches() -> Generator[Any, None, None]:
@@ -78,7 +82,7 @@ def rate(split: data.Split, crop: data.Crop, batch_size: int, threads: int, seco
             yield from feed.batches(order, size, draws=data.Draws(0, epoch, np.arange(len(order))))
 
     stream = batches()
-    jax.block_until_ready(next(stream))  # threads and buffers are there
+    jax.block_until_ready(next(stream))  # workers and buffers are there
     done, begun = 0, time.perf_counter()
     for batch in stream:
         jax.block_until_ready(batch)
@@ -98,20 +102,33 @@ def measure(
     seconds: float,
     decoder: str,
     say: Callable[[str], None],
+    between: Callable[[int, float], None] | None = None,
 ) -> dict[str, Any]:
-    """A row for a data set: stages, rates by the number of threads, and the best of them per core."""
+    """A row for a data set: stages, rates by the kind and number of workers, and the best of them per core.
+
+    Each kind and number is measured ROUNDS times, in turn, and the best of them counts: other programs only slow down.
+    `between` is called after each round with (batch size, seconds), for what is to be measured at the same times.
+    """
     split, crop = photos_of(name), make_crop(image_size, decoder)
     say(f"{name}: stages of {min(SAMPLE, len(split))} photos")
     row: dict[str, Any] = {
         "mode": "loader", "data": name, "photos": len(split), "image_size": list(image_size), "decoder": decoder,
         "batch_size": min(batch_size, len(split)), "cores": cores, "seconds_per_photo": stages(split, crop, batch_size),
     }  # fmt: skip
-    rates = {}
-    for threads in sorted({1, 2, cores, 2 * cores}):
-        say(f"{name}: {threads} thread{'s' * (threads > 1)}")
-        rates[threads] = rate(split, crop, batch_size, threads, seconds)
-    best = max(rates.values())
-    return {**row, "by_threads": rates, "images_per_second": best, "per_core": best / cores}
+    counts = {"threads": sorted({1, 2, cores, 2 * cores}), "processes": sorted({1, 2, cores})}
+    if split.file is None:  # what a reader of its own decodes
+        del counts["processes"]
+    rates: dict[str, dict[int, float]] = {kind: dict.fromkeys(counts[kind], 0.0) for kind in counts}
+    for i in range(ROUNDS):
+        for kind, number in [(kind, number) for kind, numbers in counts.items() for number in numbers]:
+            say(f"{name}: {number} {kind}, {i + 1} of {ROUNDS}")
+            found = rate(split, crop, batch_size, number, seconds / ROUNDS, processes=kind == "processes")
+            rates[kind][number] = max(rates[kind][number], found)
+        if between is not None:
+            between(row["batch_size"], seconds / ROUNDS)
+    best = max(found for by_number in rates.values() for found in by_number.values())
+    by = {f"by_{kind}": by_number for kind, by_number in rates.items()}
+    return {**row, **by, "images_per_second": best, "per_core": best / cores}
 
 
 def verdict(loader: float, model: float, cores: int) -> str:

@@ -91,7 +91,7 @@ def environment() -> dict[str, Any]:
     """Versions, hardware, what changes rates, and the command."""
     return {
         **machine.environment(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": machine.cores(),
         "flags": {word: os.environ[word] for word in FLAGS if word in os.environ},
         "command": shlex.join([Path(sys.executable).name, *sys.argv]),
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

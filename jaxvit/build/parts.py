@@ -20,6 +20,7 @@ from jaxvit.data import augment, crops, opencv
 from jaxvit.errors import UserError
 from jaxvit.precision import full_float
 from jaxvit.pretrained.files import WEIGHT_SUFFIXES
+from jaxvit.runtime import machine
 
 DTYPES = {"float32": None, "bfloat16": jnp.bfloat16, "float64": None}
 
@@ -109,6 +110,12 @@ def make_crop(config: Config) -> data.Crop | None:
     return data.Crop(draw, size, len(config.data.mean), config.data.decoder)
 
 
+def readers(config: Config, split: data.Split) -> tuple[int, bool]:
+    """How many workers read the images of a split that is streamed, and whether these are processes."""
+    processes = config.data.workers == "processes" and split.file is not None
+    return config.data.num_workers or (machine.cores() if processes else data.NUM_THREADS), processes
+
+
 def make_feed(
     config: Config, split: data.Split, sharding: Any = None, crop_mode: str = "center", *, to_train: bool = False
 ) -> Any:
@@ -117,7 +124,7 @@ def make_feed(
     `to_train`: photos are cropped at random where batches are asked for with draws.
     """
     d = config.data
-    transform = None
+    transform, (num_workers, processes) = None, readers(config, split)
     if split.images is None:  # images of any size: to the model's on the host, as timm's evaluation does
         transform = data.make_transform(
             tuple(d.image_size),
@@ -133,6 +140,8 @@ def make_feed(
         resident_bytes=d.resident_mb * 2**20,
         max_unreadable=max(d.max_bad_fraction, data.MAX_UNREADABLE),
         crop=make_crop(config) if to_train and split.images is None else None,
+        num_workers=num_workers,
+        processes=processes,
     )
 
 

@@ -100,22 +100,31 @@ def _loader(args: argparse.Namespace) -> int:
     for settings in _wanted(args):
         subject = make_subject(settings)
         size, batch = to_pair(subject.image_shape[:2]), args.batch_size or 64
+        timm: dict[str, Any] = {}
+
+        def beside(batch: int, seconds: float, size: tuple[int, int] = size, timm: dict[str, Any] = timm) -> None:
+            err.print("timm's loader")
+            folder = args.data.partition(":")[2]
+            split = next((d for d in ("train", "training") if os.path.isdir(os.path.join(folder, d))), "")
+            answer = compare.loader_rates(args.torch_python, {
+                "folder": os.path.abspath(os.path.join(folder, split)), "image_size": list(size),
+                "batch_size": batch, "workers": sorted({1, cores}), "seconds": seconds,
+            })  # fmt: skip
+            before = timm.get("by_workers", {})
+            best = {n: max(rate, before.get(n, 0.0)) for n, rate in answer["by_workers"].items()}
+            timm.update(answer, by_workers=best)
+
         row = loader.measure(
-            args.data, size, batch, cores=cores, seconds=args.seconds, decoder=args.decoder, say=err.print
-        )
+            args.data, size, batch, cores=cores, seconds=args.seconds, decoder=args.decoder, say=err.print,
+            between=beside if args.compare else None,
+        )  # fmt: skip
         err.print(f"{settings.name}: training, batch {batch}")
         own = measure(subject, "train", batch, Effort(args.repeats, args.seconds, "none"), None)
         model = own["images_per_second"]["median"]
         row |= {"model": settings.name, "dtype": settings.dtype, "model_images_per_second": model}
         row["verdict"] = loader.verdict(row["images_per_second"], model, cores)
         if args.compare:
-            err.print("timm's loader")
-            folder = args.data.partition(":")[2]
-            split = next((d for d in ("train", "training") if os.path.isdir(os.path.join(folder, d))), "")
-            row["timm"] = compare.loader_rates(args.torch_python, {
-                "folder": os.path.abspath(os.path.join(folder, split)), "image_size": list(size),
-                "batch_size": row["batch_size"], "workers": sorted({1, cores}), "seconds": args.seconds,
-            })  # fmt: skip
+            row["timm"] = timm
         found["results"].append(row)
         if args.json:
             run_files.write_json(args.json, found)
@@ -125,13 +134,13 @@ def _loader(args: argparse.Namespace) -> int:
     for row in found["results"]:
         times = {stage: f"{1e3 * seconds:.2f} ms" for stage, seconds in row["seconds_per_photo"].items()}
         h, w = row["image_size"]
-        console.table(
-            f"{row['data']}: {row['photos']:,} photos to {h}x{w}, {row['decoder']}, {cores} cores",
-            ["", *times, *(f"{n} thread{'s' * (n > 1)}" for n in row["by_threads"])],
-            [["time of one", *times.values(), *[""] * len(row["by_threads"])],
-             ["images/s", *[""] * len(times), *(f"{rate:,.0f}" for rate in row["by_threads"].values())]],
-            left=[""],
-        )  # fmt: skip
+        title = f"{row['data']}: {row['photos']:,} photos to {h}x{w}, {row['decoder']}, {cores} cores"
+        console.table(title, ["", *times], [["time of one", *times.values()]], left=[""])
+        kinds = [kind for kind in ("threads", "processes") if f"by_{kind}" in row]
+        counts = sorted({n for kind in kinds for n in row[f"by_{kind}"]})
+        rates = [[kind, *(f"{rate:,.0f}" if (rate := row[f"by_{kind}"].get(n)) else "" for n in counts)]
+                 for kind in kinds]  # fmt: skip
+        console.table("images/s by the number of workers", ["", *map(str, counts)], rates, left=[""])
         model = (
             f"{row['model']} trains on {row['model_images_per_second']:,.0f} images/s on {jax.devices()[0].device_kind}"
         )

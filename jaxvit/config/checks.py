@@ -13,7 +13,8 @@ from jaxvit.errors import UserError, suggest
 
 _POSITIVE = ("num_epochs", "batch_size", "eval_every_epochs", "log_every_steps", "micro_batch", "steps_per_dispatch",
              "optim.accum_steps", "optim.learning_rate",
-             "data.per_class", "data.test_limit", "checkpoint.every_steps", "checkpoint.every_epochs",
+             "data.per_class", "data.test_limit", "data.num_workers",
+             "checkpoint.every_steps", "checkpoint.every_epochs",
              "early_stopping.patience",
              "parallel.num_devices", "parallel.fsdp", "parallel.tensor",
              "optim.grad_clip_norm", "data.crop_pct", "optim.eps", "optim.sam.eta",
@@ -57,6 +58,7 @@ _CHOICES = {
     "sweep.pruner": ("median", "none"),
     "data.check": ("leaks", "leaks_deep"),
     "data.decoder": ("pillow", "opencv"),
+    "data.workers": ("threads", "processes"),
     "data.interpolation": ("bicubic", "bilinear", "lanczos", "nearest"),
 }
 _FLOAT16 = "its gradients need a loss scale, which is not built in; bfloat16 has the range of float32"

@@ -15,6 +15,10 @@ DERIVED = (
 )  # fmt: skip
 
 
+# Where and by what a run is computed, not what it is.
+PLACES = ("parallel.", "data.workers", "data.num_workers")
+
+
 def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
     """Returns the options whose values differ between a config and a run's resolved one, as "option: old -> new".
 
@@ -29,7 +33,7 @@ def differences(given: Config, resolved: Mapping[str, Any]) -> list[str]:
         left_open = word in DERIVED or word.startswith("model.") and brings
         if word in ("imports", "data.rescan") or word.startswith("sweep.") or left_open and new.get(word) is None:
             continue
-        if word.startswith("parallel."):  # where a run is computed, not what it is
+        if word.startswith(PLACES):
             continue
         if new.get(word) != old.get(word) and not _made_of(word, new.get(word), old.get(word)):
             out.append(f"{word}: {old.get(word)} -> {new.get(word)}")

@@ -5,8 +5,9 @@ A crop is drawn from (seed, epoch, position in the epoch) alone: it does not dep
 and a resumed run draws the same.
 """
 
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -140,24 +141,24 @@ def make_draw(options: Mapping[str, Any], size: Size, interpolation: str) -> Dra
         return None
     near, gentle = scale or (0.8, 1.0), (0.9, 1 / 0.9) if ratio == USUAL_RATIO else ratio
     draws: dict[str, Draw] = {
-        "rrc": lambda rng, photo: resized_crop(rng, photo, size, scale or (0.08, 1.0), ratio),
-        "rkrc": lambda rng, photo: keep_ratio(rng, photo, size, near, gentle, centre=True),
-        "rkrr": lambda rng, photo: keep_ratio(rng, photo, size, near, gentle, centre=False),
-        "src": lambda rng, photo: simple_crop(rng, photo, size),
+        "rrc": functools.partial(resized_crop, size=size, scale=scale or (0.08, 1.0), ratio=ratio),
+        "rkrc": functools.partial(keep_ratio, size=size, scale=near, ratio=gentle, centre=True),
+        "rkrr": functools.partial(keep_ratio, size=size, scale=near, ratio=gentle, centre=False),
+        "src": functools.partial(simple_crop, size=size),
     }
     methods = ANY if options["train_interpolation"] == "random" else (options["train_interpolation"] or interpolation,)
     if unknown := set(methods) - INTERPOLATIONS.keys():
         raise UserError(f"no interpolation {unknown.pop()!r}; expected one of {', '.join(INTERPOLATIONS)}, random.")
+    return functools.partial(_drawn, draw=draws[mode], methods=methods)
 
-    def draw(rng: np.random.Generator, photo: Size) -> Cut:
-        cut = draws[mode](rng, photo)
-        return cut._replace(method=methods[rng.integers(len(methods))] if len(methods) > 1 else methods[0])
 
-    return draw
+def _drawn(rng: np.random.Generator, photo: Size, draw: Draw, methods: Sequence[str]) -> Cut:
+    cut = draw(rng, photo)
+    return cut._replace(method=methods[int(rng.integers(len(methods)))] if len(methods) > 1 else methods[0])
 
 
 class Crop:
-    """Cuts photos to uint8 [h, w, in_channels]."""
+    """Cuts photos to uint8 [h, w, in_channels]. It can be pickled, as `make_transform`'s result: processes get it."""
 
     def __init__(self, draw: Draw, size: Size, in_channels: int, decoder: str = "pillow"):
         """`draw` and `size` as those of `make_draw`; `decoder`: pillow or opencv."""

@@ -1,5 +1,6 @@
 """timm's evaluation transform on the host: resize and crop with Pillow, then normalise."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -73,21 +74,35 @@ def make_transform(
     if in_channels not in (1, 3):
         raise UserError(f"in_channels is {in_channels}; images become grey (1) or RGB (3).")
     scale = (math.floor(h / crop_pct), math.floor(w / crop_pct))
-    method = INTERPOLATIONS[interpolation]
-    mode = "L" if in_channels == 1 else "RGB"
     border = fill if crop_mode == "border" else (0, 0, 0)
+    return functools.partial(
+        _transformed,
+        size=size,
+        scale=scale,
+        mode="L" if in_channels == 1 else "RGB",
+        method=INTERPOLATIONS[interpolation],
+        crop_mode=crop_mode,
+        border=border,
+    )
 
-    def transform(example: Image.Image | np.ndarray) -> np.ndarray:
-        image = _as_image(example)
-        image = image if image.mode == mode else image.convert(mode)
-        if crop_mode == "center":
-            image = _middle(image, MAX_ASPECT * max(scale) / max(min(scale), 1))
-        new_h, new_w = _resized(image.height, image.width, scale, crop_mode)
-        if (new_h, new_w) != (image.height, image.width):
-            image = image.resize((new_w, new_h), method)
-        return _center_crop(np.atleast_3d(np.asarray(image)), size, border)
 
-    return transform
+def _transformed(
+    example: Image.Image | np.ndarray,
+    size: tuple[int, int],
+    scale: tuple[int, int],
+    mode: str,
+    method: Image.Resampling,
+    crop_mode: str,
+    border: tuple[int, ...],
+) -> np.ndarray:
+    image = _as_image(example)
+    image = image if image.mode == mode else image.convert(mode)
+    if crop_mode == "center":
+        image = _middle(image, MAX_ASPECT * max(scale) / max(min(scale), 1))
+    new_h, new_w = _resized(image.height, image.width, scale, crop_mode)
+    if (new_h, new_w) != (image.height, image.width):
+        image = image.resize((new_w, new_h), method)
+    return _center_crop(np.atleast_3d(np.asarray(image)), size, border)
 
 
 def _size(image_size: int | tuple[int, int]) -> tuple[int, int]:

@@ -25,6 +25,10 @@ class Interrupted(Exception):
         self.exit_code = 128 + signum
 
 
+class Starved(Interrupted):
+    """A run was asked to stop while it waited for images, and has yet to save its state."""
+
+
 class Flag:
     """`signum` is the signal that came, or None."""
 
@@ -42,6 +46,7 @@ before_leaving: list[Callable[[], None]] = []  # called by `leave`
 owns_the_process = False  # within `owned`: then a signal may end the process from within a compilation
 _nothing_to_save: str | None = None  # what to say then
 _came: int | None = None  # the meaning of a signal that has come and has not ended the process
+_deferred: Flag | None = None  # of the `deferred` that is open
 
 
 def leave(code: int) -> NoReturn:
@@ -139,6 +144,7 @@ def _handling(handler: Callable[[int, Any], None]) -> Iterator[None]:
 @contextmanager
 def deferred() -> Iterator[Flag]:
     """Yields a Flag that the first signal of MEANING sets instead of raising. Only the main thread gets signals."""
+    global _deferred
     flag = Flag()
     if threading.current_thread() is not threading.main_thread():
         yield flag
@@ -150,8 +156,17 @@ def deferred() -> Iterator[Flag]:
         elif signum == signal.SIGINT:  # schedulers repeat theirs: that must not break off the save
             raise KeyboardInterrupt
 
-    with _handling(remember):
-        yield flag
+    before, _deferred = _deferred, flag
+    try:
+        with _handling(remember):
+            yield flag
+    finally:
+        _deferred = before
+
+
+def asked() -> int | None:
+    """The meaning of a signal that `deferred` has remembered, for those who wait for something that may never come."""
+    return None if _deferred is None else _deferred.signum
 
 
 @contextmanager

@@ -45,7 +45,7 @@ def result(future: Future, what: str) -> Any:
                 raise
             global stuck
             stuck = True
-            raise RunError(_too_long(what)) from None
+            raise too_long(what) from None
 
 
 @contextlib.contextmanager
@@ -64,7 +64,7 @@ def limited(what: str, *, end_process: bool = True) -> Iterator[None]:
                 warn(f"{what}: no answer from the disk for {duration(waited)}")
                 continue
             if end_process and interrupt.owns_the_process:
-                warn(f"error: {_too_long(what)}")
+                warn(f"error: {too_long(what)}")
                 interrupt.leave(1)
             return
 
@@ -75,8 +75,9 @@ def limited(what: str, *, end_process: bool = True) -> Iterator[None]:
         done.set()
 
 
-def _too_long(what: str) -> str:
-    return (
+def too_long(what: str) -> RunError:
+    """That a wait is given up."""
+    return RunError(
         f"{what}: no answer from the disk for {duration(LIMIT_SECS)}\n"
         "check that the disk or its server responds; the same command then resumes"
     )

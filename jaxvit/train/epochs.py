@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxvit.runtime import multihost, sharding
 from jaxvit.runtime.console import bar, err, warn
-from jaxvit.runtime.interrupt import Interrupted
+from jaxvit.runtime.interrupt import Interrupted, Starved
 from jaxvit.runtime.late import Late
 from jaxvit.step.state import TrainState
 from jaxvit.train import handed, summary
@@ -128,24 +128,31 @@ def _train_epoch(run: Run, state: TrainState, progress: Progress, writer: Any) -
     epochs = batches.num_epochs
     title, after = f"{run.what}epoch {progress.epoch + 1}/{epochs}", len(order) * (epochs - progress.epoch - 1)
     with bar(title, len(order), step=batches.size, after=after) as meter:
-        for count, batch in _clocked(run.dispatches(order, progress.epoch, done), waits):
-            waited = run.waited
-            state, found = run.take_step(first + done, state, batch, count)
-            run.checkpoints.check()
-            done += count
-            compiling = run.waited - waited
-            if compiling:  # does not count as training time
-                begun += compiling
-                meter.leave_out(compiling, count * batches.size)
-            _count(run, progress, writer, meter, late.put(found))
-            progress.seconds = before + time.monotonic() - begun
-            signum = run.stop(run.flag.signum)
-            if signum is not None or (saving.is_due_within(first + done) and done < batches.steps_per_epoch):
-                _count(run, progress, writer, meter, late.rest())
-                _save(run, state, progress, writer)
-            if signum is not None:
-                run.checkpoints.wait()
-                raise Interrupted(signum, f"{run.what}stopped at step {first + done}; the same command resumes it")
+        try:
+            for count, batch in _clocked(run.dispatches(order, progress.epoch, done), waits):
+                waited = run.waited
+                state, found = run.take_step(first + done, state, batch, count)
+                run.checkpoints.check()
+                done += count
+                compiling = run.waited - waited
+                if compiling:  # does not count as training time
+                    begun += compiling
+                    meter.leave_out(compiling, count * batches.size)
+                _count(run, progress, writer, meter, late.put(found))
+                progress.seconds = before + time.monotonic() - begun
+                signum = run.stop(run.flag.signum)
+                if signum is not None or (saving.is_due_within(first + done) and done < batches.steps_per_epoch):
+                    _count(run, progress, writer, meter, late.rest())
+                    _save(run, state, progress, writer)
+                if signum is not None:
+                    run.checkpoints.wait()
+                    raise Interrupted(signum, f"{run.what}stopped at step {first + done}; the same command resumes it")
+        except Starved as stop:
+            _count(run, progress, writer, meter, late.rest())
+            _save(run, state, progress, writer)
+            run.checkpoints.wait()
+            where = f"{run.what}stopped at step {first + done}, while waiting for images; the same command resumes it"
+            raise Interrupted(stop.exit_code - 128, where) from None
         _count(run, progress, writer, meter, late.rest())
     progress.seconds = before + time.monotonic() - begun
     if progress.epoch == 0 and run.feeds["train"].kind == "streamed":

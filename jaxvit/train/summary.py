@@ -17,7 +17,7 @@ from jaxvit.build import class_balance, parts
 from jaxvit.config import checks
 from jaxvit.config.default import default
 from jaxvit.config.words import flatten, to_dict
-from jaxvit.data import opencv
+from jaxvit.data import opencv, streamed
 from jaxvit.models.macs import count_macs
 from jaxvit.runtime import console, machine, sharding, streams, verbosity
 from jaxvit.runtime.console import count, detail, duration, err, warn
@@ -46,7 +46,9 @@ def print_wait(run: Run, share: float) -> None:
         return
     config, name = run.blueprint.config, run.blueprint.config.data.name
     cropped = parts.make_crop(config) is not None
-    cure = "data.decoder=opencv and augment.crop_from=resized are faster; " if cropped else ""
+    faster = {"data.decoder": "opencv", "data.workers": "processes", "augment.crop_from": "resized"} if cropped else {}
+    left = [f"{word}={value}" for word, value in faster.items() if flatten(to_dict(config)).get(word) != value]
+    cure = f"{' or '.join(left)} may be faster; " if left else ""
     err.print(
         f"the steps waited for data for {share:.0%} of the time; {cure}"
         f"bench --loader --data {name} --model {config.model.name} measures the loader"
@@ -71,6 +73,9 @@ def print_header(run: Run, state: TrainState) -> None:
         by = f"OpenCV {opencv.version()}" if config.data.decoder == "opencv" else f"Pillow {PIL.__version__}"
         mode = config.augment.train_crop_mode or "rrc"
         err.print(f"       training crops are cut from the original photos ({mode}) by {by}")
+    if facts.shape is None and "train" not in resident:
+        rows = run.batches.size // jax.process_count()
+        err.print(f"       {streamed.describe(*parts.readers(config, dataset.train), (rows, h, w, channels))}")
     for line in [] if facts.several else class_balance.describe(config, facts, dataset.class_names):
         err.print(f"       {line}")
     macs = count_macs(run.blueprint.model, (h, w, channels))

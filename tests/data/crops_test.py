@@ -134,7 +134,7 @@ def test_crops_depend_on_seed_epoch_and_position_alone():
     crop, order = make((16, 16), random_resized_crop=(0.1, 0.5)), np.array([3, 1, 3, 5, 0, 2, 4, 3])
 
     def images(threads=1, seed=0, epoch=0, **options):
-        feed = Streamed(photos(), make_transform(16), num_threads=threads, crop=crop)
+        feed = Streamed(photos(), make_transform(16), num_workers=threads, crop=crop)
         return np.stack([b["image"] for b in batches(feed, order, draws=Draws(seed, epoch, np.arange(8)), **options)])
 
     first = images()

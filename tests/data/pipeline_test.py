@@ -10,7 +10,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 
 from jaxvit.data import Resident, Streamed, epoch_order, load_dataset, make_feed, make_transform
-from jaxvit.data.pipeline import gather, num_batches
+from jaxvit.data.pipeline import gather
+from jaxvit.data.sampling import num_batches
 from jaxvit.data.splits import Split, from_arrays
 from jaxvit.errors import RunError, UserError
 
@@ -66,7 +67,7 @@ def test_without_padding_the_remainder_is_dropped():
 def test_streamed_equals_resident_and_resumes_anywhere(pad, start):
     split, order = _split(), epoch_order(7, 2, 23)
     whole = _host(Resident(split).batches(order, 5, pad=pad))
-    for feed in (Resident(split), Streamed(split, num_threads=3)):
+    for feed in (Resident(split), Streamed(split, num_workers=3)):
         resumed = _host(feed.batches(order, 5, start=start, pad=pad))
         chex.assert_trees_all_equal(resumed, whole[start:])
 
@@ -141,7 +142,7 @@ def test_a_stream_left_early_stops_reading():
     read = []
     split = _split(2000)
     counted = Split("train", split.labels, split.index, lambda i: read.append(i) or split.read(i))
-    batches = Streamed(counted, num_threads=2).batches(np.arange(2000), 4)
+    batches = Streamed(counted, num_workers=2).batches(np.arange(2000), 4)
     next(batches)
     batches.close()
     time.sleep(0.3)

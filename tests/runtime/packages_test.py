@@ -33,7 +33,7 @@ def test_every_package_that_we_need_is_named_as_it_is_installed():
     assert packages.missing(nameless) == "the package jaxlib is not installed: pip install jaxlib"
     assert packages.missing(ImportError("of no name")) is None
     own = {IMPORTED_AS.get(name, name) for r in project["dependencies"] if (name := re.match(r"[\w-]+", r)[0])}
-    assert own - {"array_record", "grain"} <= set(packages.NEEDED)  # those two are not on Windows
+    assert own - {"array_record"} <= set(packages.NEEDED)  # which is not on Windows
 
 
 def test_an_extension_that_does_not_name_the_package(monkeypatch):
