@@ -5,6 +5,7 @@
 
 Hardware: 8 GPUs or TPU chips. Cost: 25.6 M parameters, 4.1 GMACs an image; 600 epochs of 1.28 M images.
 Expect: 80.4 % top-1 on the validation images in the paper. Not measured here.
+Differs from the paper: optax's LAMB scales biases and norms by their trust ratio too.
 """
 
 from jaxvit.config.default import default
@@ -35,6 +36,7 @@ def get_config():
     config.optim.name = "lamb"
     config.optim.learning_rate = 5e-3
     config.optim.weight_decay = 0.01
+    config.optim.grad_clip_norm = 1.0  # what timm's Lamb does by default
     config.optim.schedule.warmup_epochs = 5
     config.optim.schedule.min_learning_rate = 1e-6
     config.loss.name = "bce"

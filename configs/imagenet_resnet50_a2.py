@@ -5,6 +5,7 @@
 
 Hardware: 8 GPUs or TPU chips. Cost: half of imagenet_resnet50_a1.
 Expect: 79.8 % top-1 on the validation images in the paper. Not measured here.
+Differs from the paper as imagenet_resnet50_a1 does.
 """
 
 from configs import imagenet_resnet50_a1

@@ -15,7 +15,8 @@ CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.py
 DEIT = Path(__file__).resolve().parent.parent.parent / "shared/data/weights/deit_tiny_patch16_224.safetensors"
 # augmentation policies and Swin compile for long; what the others compile is compiled by their kin
 LONG = ("asam_vit", "cifar100_vit_mae", "cifar100_vit_taught", "finetune_resnet", "finetune_swin", "finetune_vit",
-        "imagenet_deit3_small", "imagenet_deit_small", "imagenet_resnet50_a1", "imagenet_resnet50_a2",
+        "imagenet_deit3_small", "imagenet_deit3_small_384", "imagenet_deit_small", "imagenet_resnet50_a1",
+        "imagenet_resnet50_a2",
         "imagenet_resnet50_a3", "imagenet_swin_tiny", "imagenet_vit_small_90ep",
         "scratch_cnn_cifar", "scratch_swin_cifar",
         "scratch_vit_cifar", "sweep_cifar100_asam", "sweep_cifar100_resnet18", "sweep_cifar100_vit",
@@ -48,6 +49,7 @@ def test_every_config_takes_a_step(path, tmp_path):
     words = [f"--config.data.name={name}", "--config.fast_dev_run", "--config.batch_size=8", "--config.pretrained=None"]
     words += ["--config.distill.teacher=None"] if given.distill.teacher else []
     words += ["--config.parallel.num_devices=1", "--config.data.image_size=32"] if size == 32 else []
+    words += ["--config.data.train_sizes=((0,24),)"] if given.data.train_sizes else []
     config = config_lib.load(str(path), words, models.model_fields)
     with config.unlocked():  # small: the test is of the config, not of the machine
         if "resnet" in given.model.name:

@@ -108,6 +108,7 @@ TESTED_BY = {
     "commands/study": "studies/conduct_test.py",
     "commands/together": "combine/ensemble_test.py",
     "confidence/unknown_images": "commands/trust_test.py",
+    "data/by_size": "build/sizes_test.py",
     "data/files": "data/formats_test.py",
     "data/index_file": "data/listing_test.py",
     "data/rows": "data/pipeline_test.py",

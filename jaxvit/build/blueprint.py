@@ -18,7 +18,7 @@ from ml_collections import FrozenConfigDict
 
 from jaxvit import config as config_lib
 from jaxvit import optim
-from jaxvit.build import batches, binary, class_balance, optimiser, parts
+from jaxvit.build import batches, binary, class_balance, optimiser, parts, sizes
 from jaxvit.build.batches import Batches
 from jaxvit.build.facts import Facts
 from jaxvit.build.phases import Phase, make_phases, read_phases
@@ -42,6 +42,8 @@ class Blueprint:
     mesh: Mesh
     batches: Batches
     resident: frozenset[str]  # the splits that are kept on the device
+    cropped: bool  # whether training images are cut from photos, on the host
+    sizes: tuple[tuple[int, tuple[int, int]], ...]  # (first epoch, (h, w)) of training images
     model: nn.Module
     variables: Any  # shapes
     pixels: steps.Pixels
@@ -75,10 +77,16 @@ class Blueprint:
         every, start = sam.every, sam.start_fraction
         return sam.rho > 0 and bool(optim.sam_active(step, self.batches.total_steps, every=every, start_fraction=start))
 
-    def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes, types and places of what a training step reads in addition to the state."""
+    @property
+    def largest(self) -> Phase:
+        """The phase with the largest images; of several the last, in which most of the model trains."""
+        return max(self.phases, key=lambda phase: (math.prod(phase.image_size), phase.epoch))
+
+    def batch(self, phase: Phase) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes, types and places of what a training step of a phase reads in addition to the state."""
         n, split = self.batches.size, sharding.batch_sharding(self.mesh)
-        stored = self.facts.shape or (*self.config.data.image_size, len(self.config.data.mean))
+        size = phase.image_size if self.cropped else self.config.data.image_size
+        stored = self.facts.shape or (*size, len(self.config.data.mean))
         label = ((self.facts.num_classes,), jnp.uint8) if self.facts.several else ((), jnp.int32)
         known = {"image": (stored, jnp.uint8), "label": label, "mask": ((), jnp.bool_)}
         if self.teacher_cached:
@@ -124,9 +132,11 @@ def draw(
     entries = read_phases(config.optim.freeze, config.optim.unfreeze, config.num_epochs)
     size, cut = batches.split_batch(config, facts.num_train)
     mesh = batches.make_mesh(config, size, pieces or cut, devices)
+    by_size = sizes.train_sizes(config)
     steps_per_epoch, num_epochs = max(facts.num_train // size, 1), config.num_epochs
-    if config.fast_dev_run:
-        steps_per_epoch, num_epochs = min(steps_per_epoch, DRY_RUN_STEPS), 1
+    if config.fast_dev_run:  # an epoch of each size
+        steps_per_epoch, num_epochs = min(steps_per_epoch, DRY_RUN_STEPS), len(by_size)
+        by_size = [(epoch, pixels) for epoch, (_, pixels) in enumerate(by_size)]
     with config.unlocked(), config.ignore_type():
         config.parallel.num_devices, config.num_epochs = mesh.size, num_epochs
         config.imports = parts.imports(config)
@@ -152,7 +162,9 @@ def draw(
     resident = frozenset(kept - {"train"} if cropped else kept)  # photos are cut anew in every epoch
     plain = config.augment.to_dict() == default().augment.to_dict()
     cached = teacher is not None and alone and plain and "train" in resident
-    pixels, task = _make_pixels(asked, cropped), task or _make_task(asked, facts, teacher, cached)
+    shown = {pixels for _, pixels in by_size} - {tuple(config.data.image_size)}
+    sizes.check_model(model, shapes, sorted(shown), config.model.in_channels)
+    task = task or _make_task(asked, facts, teacher, cached)
     image_shape = (*config.data.image_size, config.model.in_channels)
     per_dispatch = batches.steps_per_dispatch(
         config.steps_per_dispatch,
@@ -167,9 +179,12 @@ def draw(
     place = sharding.replicated(mesh) if mesh.size > 1 else None
     jit = functools.partial(numbers.compiled, place=place) if lifted else jax.jit
     phases = make_phases(
-        asked, mesh, phases=entries, variables=shapes, model=model, pixels=pixels, task=task, gradient=gradient,
+        asked, mesh, phases=entries, sizes=by_size, variables=shapes,
+        model=lambda size: sizes.at_any_size(model) if size in shown else model,
+        pixels=functools.partial(_make_pixels, asked, cropped), task=task, gradient=gradient,
         schedule=schedule, many=per_dispatch > 1, jit=jit,
     )  # fmt: skip
+    pixels = _make_pixels(asked, cropped, tuple(config.data.image_size))
     return Blueprint(
         config=FrozenConfigDict(config),
         words=config_lib.to_dict(config),
@@ -177,6 +192,8 @@ def draw(
         mesh=mesh,
         batches=Batches(size, eval_size, steps_per_epoch, num_epochs, per_dispatch),
         resident=resident,
+        cropped=cropped,
+        sizes=tuple(by_size),
         model=model,
         variables=shapes,
         pixels=pixels,
@@ -189,14 +206,15 @@ def draw(
     )
 
 
-def _make_pixels(config: Config, cropped: bool) -> steps.Pixels:
+def _make_pixels(config: Config, cropped: bool, size: tuple[int, int]) -> steps.Pixels:
     d, options = config.data, config.augment.to_dict()
+    smaller = size if size != tuple(d.image_size) else None
     if cropped:  # on the host
         options |= {"random_resized_crop": None, "train_crop_mode": None}
     return steps.Pixels(
         to_float=parts.make_to_float(config.model.in_channels),
-        normalise=parts.make_normalise(d.image_size, d.interpolation, d.mean, d.std),
-        augment=make_augment(options),
+        normalise=parts.make_normalise(size, d.interpolation, d.mean, d.std),
+        augment=make_augment(options, smaller, d.interpolation),
     )
 
 

@@ -4,6 +4,7 @@ Shared by training (a config) and by evaluation and prediction (a finished run's
 """
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -99,9 +100,12 @@ def make_normalise(
     return normalise
 
 
-def make_crop(config: Config) -> data.Crop | None:
-    """Returns what cuts photos to training images; None where their centre is resized once, and the device crops."""
-    options, size = config.augment.to_dict(), tuple(config.data.image_size)
+def make_crop(config: Config, size: tuple[int, int] | None = None) -> data.Crop | None:
+    """Returns what cuts photos to training images; None where their centre is resized once, and the device crops.
+
+    `size` (h, w) is that of the images; None: `data.image_size`.
+    """
+    options, size = config.augment.to_dict(), size or tuple(config.data.image_size)
     draw = crops.make_draw(options, size, config.data.interpolation)
     if draw is None or options["crop_from"] == "resized":
         return None
@@ -117,11 +121,18 @@ def readers(config: Config, split: data.Split) -> tuple[int, bool]:
 
 
 def make_feed(
-    config: Config, split: data.Split, sharding: Any = None, crop_mode: str = "center", *, to_train: bool = False
+    config: Config,
+    split: data.Split,
+    sharding: Any = None,
+    crop_mode: str = "center",
+    *,
+    to_train: bool = False,
+    sizes: Sequence[tuple[int, tuple[int, int]]] = (),
 ) -> Any:
     """Returns the batches of one split: on the device where it is small enough, else streamed.
 
-    `to_train`: photos are cropped at random where batches are asked for with draws.
+    `to_train`: photos are cropped at random where batches are asked for with draws; `sizes` are (first epoch, (h, w))
+    of these crops, `data.image_size` where there are none.
     """
     d = config.data
     transform, (num_workers, processes) = None, readers(config, split)
@@ -133,16 +144,21 @@ def make_feed(
             interpolation=d.interpolation,
             crop_mode=crop_mode,
         )
-    return data.make_feed(
+    make = functools.partial(
+        data.make_feed,
         split,
         transform=transform,
         sharding=sharding,
         resident_bytes=d.resident_mb * 2**20,
         max_unreadable=max(d.max_bad_fraction, data.MAX_UNREADABLE),
-        crop=make_crop(config) if to_train and split.images is None else None,
         num_workers=num_workers,
         processes=processes,
     )
+    if not to_train or split.images is not None or make_crop(config) is None:
+        return make()
+    by_size = {size: make(crop=make_crop(config, size)) for _, size in sizes}
+    feeds = [(epoch, by_size[size]) for epoch, size in sizes]
+    return data.BySize(feeds) if len(by_size) > 1 else feeds[0][1] if feeds else make(crop=make_crop(config))
 
 
 def imports(config: Config) -> tuple[str, ...]:

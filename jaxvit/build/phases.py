@@ -1,4 +1,4 @@
-"""The phases of a run, in each of which the same parameters train: their steps, and the state that goes from one on."""
+"""The phases of a run, in each of which the same parameters train on images of one size: their steps and state."""
 
 import dataclasses
 import functools
@@ -23,9 +23,13 @@ EXAMPLE = '((2, "last_2_blocks"), (5, "none"))'
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """A part of a run in which the same parameters train; most runs have one."""
+    """A part of a run in which the same parameters train on images of one size; most runs have one.
+
+    Phases that differ only in the size share all but the steps.
+    """
 
     epoch: int  # the first, counted from 0
+    image_size: tuple[int, int]  # (h, w) of its training images
     trainable: Any
     train_steps: dict[bool, Callable]  # compiled: True with sharpness-aware gradients, where they are on, False without
     many_steps: dict[bool, Callable]  # the same, several at once, where the run takes several
@@ -94,33 +98,36 @@ def make_phases(
     mesh: Mesh,
     *,
     phases: Sequence[tuple[int, str]],
+    sizes: Sequence[tuple[int, tuple[int, int]]],
     variables: Any,
-    model: Any,
-    pixels: steps.Pixels,
+    model: Callable[[tuple[int, int]], Any],
+    pixels: Callable[[tuple[int, int]], steps.Pixels],
     task: steps.Task,
     gradient: dict[bool, Callable],
     schedule: Callable[[Any], Any],
     many: bool,
     jit: Callable,
 ) -> tuple[Phase, ...]:
-    """Returns the phases of `read_phases` with their steps; of `variables` only shapes are read.
+    """Returns the phases of `read_phases` and `train_sizes` with their steps; of `variables` only shapes are read.
 
+    `model` and `pixels` are those for training images of a size (h, w).
     `many`: whether there are programs of several steps. `jit` compiles: `numbers.compiled` where `config` is one of
     `with_numbers`, else `jax.jit`.
     """
     mapped = config.parallel.mode == "pmap"
     batch_sharding = sharding.batch_sharding(mesh) if mesh.size > 1 else None
 
-    def one_step(gradient: Callable, trainable: Any, tx: Any) -> Callable:
+    def one_step(gradient: Callable, trainable: Any, tx: Any, size: tuple[int, int]) -> Callable:
         update = steps.Update(
             tx=tx, schedule=schedule, trainable=trainable, gradient=gradient, average=optimiser.make_average(config)
         )
         axis_name = sharding.MAPPED if mapped else None
-        step = steps.make_train_step(model=model, pixels=pixels, task=task, update=update, axis_name=axis_name)
+        known = {"model": model(size), "pixels": pixels(size), "task": task}
+        step = steps.make_train_step(**known, update=update, axis_name=axis_name)
         step = steps.skip_bad(step) if config.loss.on_nan == "skip" else step
         return sharding.map_over_devices(step, mesh) if mapped else step
 
-    def make_phase(epoch: int, trainable: Any) -> Phase:
+    def make_part(trainable: Any) -> Callable[[int, tuple[int, int]], Phase]:
         tx = optimiser.make_optimizer(config, variables["params"], trainable, schedule)
 
         def create(variables: Any) -> TrainState:
@@ -130,13 +137,24 @@ def make_phases(
         places = sharding.state_shardings(shapes, mesh, rules)
         template = jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, places)
         compiled = functools.partial(jit, donate_argnums=0, out_shardings=(places, sharding.replicated(mesh)))
-        made = {sam: one_step(make, trainable, tx) for sam, make in gradient.items()}
-        several = {sam: compiled(steps.make_many(step, batch_sharding)) for sam, step in made.items()} if many else {}
-        return Phase(epoch, trainable, {sam: compiled(step) for sam, step in made.items()}, several, create, template)
+
+        @functools.cache  # a size that comes again is not compiled again
+        def programs(size: tuple[int, int]) -> tuple[dict[bool, Callable], dict[bool, Callable]]:
+            made = {sam: one_step(make, trainable, tx, size) for sam, make in gradient.items()}
+            several = {sam: compiled(steps.make_many(step, batch_sharding)) for sam, step in made.items() if many}
+            return {sam: compiled(step) for sam, step in made.items()}, several
+
+        return lambda epoch, size: Phase(epoch, size, trainable, *programs(size), create, template)
 
     rules = registry.sharding_rules(tree.named_leaves(variables["params"]))
     trains = trainable_masks(variables["params"], phases)
-    return tuple(make_phase(epoch, mask) for (epoch, _), mask in zip(phases, trains, strict=True))
+    made = [(epoch, make_part(mask)) for (epoch, _), mask in zip(phases, trains, strict=True)]
+
+    def at(epoch: int, entries: Sequence[tuple[int, Any]]) -> Any:
+        return [value for first, value in entries if first <= epoch][-1]
+
+    starts = sorted({epoch for epoch, _ in (*phases, *sizes)})
+    return tuple(at(epoch, made)(epoch, at(epoch, sizes)) for epoch in starts)
 
 
 def thawed(old: TrainState, fresh: TrainState) -> TrainState:

@@ -144,7 +144,7 @@ def phase_config(config: Config) -> Config:
         config.optim, config.augment = optim, augment
         for section in ("ema", "distill", "pretrain", "early_stopping"):
             config[section] = usual[section]
-        config.pretrained, config.data.sampling = None, None
+        config.pretrained, config.data.sampling, config.data.train_sizes = None, None, ()
     return config
 
 

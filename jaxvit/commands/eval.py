@@ -30,6 +30,9 @@ def run(argv: list[str]) -> int:
         "--real-labels", metavar="FILE", help="real.json of ImageNet-ReaL: the accuracy on its labels too"
     )
     parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images per step; default 64")
+    parser.add_argument(
+        "--image-size", type=positive, metavar="N", help="side of the images in pixels; default: the model's own"
+    )
     parser.add_argument("--ensemble", action="store_true", help="the mean of the probabilities of several --workdir")
     together.add_views(parser)
     parser.add_argument(
@@ -65,6 +68,8 @@ def run(argv: list[str]) -> int:
     from jaxvit.step.metrics import OWN
     from jaxvit.workdir import run_files
 
+    if args.image_size is not None:
+        loaded = inference.at_size(loaded, (args.image_size, args.image_size))
     found = inference.evaluate_split(
         loaded,
         args.split,
@@ -105,7 +110,7 @@ def run(argv: list[str]) -> int:
 
 def _check_alone(args: argparse.Namespace) -> None:
     """Raises UserError where an option of one classifier is given to several, or to another task."""
-    given = [name for name in ("restrict_classes", "real_labels") if getattr(args, name)]
+    given = [name for name in ("restrict_classes", "real_labels", "image_size") if getattr(args, name)]
     several = args.ensemble or args.tta or len(getattr(args, "workdirs", ())) > 1
     if given and (several or args.calibrate or args.unknown):
         option = f"--{given[0].replace('_', '-')}"

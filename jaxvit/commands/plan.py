@@ -16,6 +16,7 @@ what it needs.
 
   %(prog)s --config FILE --topology v5e:4x4 [--config.OPTION=VALUE ...]
 
+Pretraining and each size of `data.train_sizes` are compiled too.
 Topologies: v4:4x4x4, v5e:4x4, v5p:4x4x4, v6e:4x4 and other shapes (the `tpu` extra has the compiler; no TPU is needed),
 h100:1 to h200:8 (the `cuda` extra; no GPU is needed), and cpu:8 for virtual devices. Nothing is allocated, no data are
 read. The exit code is 0 whether or not it fits."""
@@ -109,8 +110,8 @@ def _plan(args: Any, rest: list[str], topology: Any) -> int:
 
         jax.config.update("jax_enable_x64", True)
     with platform.made_for(topology.chip.platform):
-        found = step.compile_step(config, facts.find(config, args.num_classes, args.num_train), topology)
-    plan = estimate.estimate(found, topology)
+        found = step.compile_steps(config, facts.find(config, args.num_classes, args.num_train), topology)
+    plan = estimate.whole(found, topology)
     console.say("\n".join(estimate.lines(plan)))
     if args.json:
         run_files.write_json(args.json, plan)

@@ -41,7 +41,8 @@ def default() -> Config:
     c.steps_per_dispatch = optional(int)
     # type of the computation: "float32", "bfloat16" (parameters stay float32) or "float64" (parameters too)
     c.dtype = "float32"
-    # a timm name with its tag ("deit_tiny_patch16_224.fb_in1k"), a repository (hf_hub:user/name) or a weight file
+    # a timm name with its tag ("deit_tiny_patch16_224.fb_in1k"), a repository (hf_hub:user/name), a weight file or
+    # the workdir of a finished run
     c.pretrained = optional(str)
     c.deterministic = False  # the same bits on every run on a GPU, by XLA's flags; a CPU or a TPU gives them anyway
     c.fast_dev_run = False  # two steps of everything, to see that all of it works
@@ -64,6 +65,9 @@ def default() -> Config:
     c.data.archive = optional(str)  # a local copy of CIFAR's official binary archive
     # side in pixels, or (height, width); None: the model's size, or else that of the data
     c.data.image_size = optional(object)
+    # pairs (epochs done, side in pixels) for progressive resizing, as ((0, 128), (40, 160), (70, 192)): the training
+    # images of those epochs; evaluation stays at data.image_size; (): all of training is at that size
+    c.data.train_sizes = ()
     # mean of the pixels per channel, for pixels in [0, 1]; None: that of the weights or of the data
     c.data.mean = optional(tuple)
     # standard deviation of the pixels per channel, for pixels in [0, 1]; None: as for data.mean

@@ -3,6 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from jaxvit.data.by_size import BySize
 from jaxvit.data.crops import Crop, Draws
 from jaxvit.data.images import open_image, to_rgb
 from jaxvit.data.preprocess import make_transform, preprocess
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "MAX_UNREADABLE",
     "NAMES",
+    "BySize",
     "NUM_THREADS",
     "Crop",
     "Dataset",

@@ -94,14 +94,14 @@ class Streamed:
         slots = slots_of(order, batch_size, start, pad)
         if not len(slots):
             return
-        places = None
-        if self._preparation.crop is not None and draws is not None:
-            places = slots_of(draws.positions, batch_size, start, pad)
+        places, shape, crop = None, self.image_shape, self._preparation.crop
+        if crop is not None and draws is not None:
+            places, shape = slots_of(draws.positions, batch_size, start, pad), crop.shape
         if self._sharding is not None:  # what the devices of this process hold
             own = local_rows(self._sharding, batch_size)
             slots, places = slots[:, own], None if places is None else places[:, own]
         self._pool = self._pool or workers.shared(self._num_workers, processes=self._processes)
-        memory = workers.Memory(Layout(MAKING + 1, (slots.shape[1], *self.image_shape)))
+        memory = workers.Memory(Layout(MAKING + 1, (slots.shape[1], *shape)))
         free, making, copying = collections.deque(range(MAKING + 1)), collections.deque(), collections.deque()
         ahead: collections.deque[Batch] = collections.deque()
         todo = iter(range(len(slots)))

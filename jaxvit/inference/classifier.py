@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxvit import config as config_lib
 from jaxvit import plugins, pretrained
-from jaxvit.build import checks, parts, resolve
+from jaxvit.build import checks, parts, resolve, sizes
 from jaxvit.config.default import Config
 from jaxvit.data import imagenet
 from jaxvit.errors import UserError
@@ -89,6 +89,18 @@ def from_run(workdir: str | Path) -> Classifier:
     words = {name: config.data[name] for name in ("image_size", "mean", "std", "crop_pct", "interpolation")}
     data_config = {**words, "in_channels": config.model.in_channels}
     return Classifier(config.model.name, model, variables, class_names, data_config, config, thresholds)
+
+
+def at_size(classifier: Classifier, size: tuple[int, int]) -> Classifier:
+    """The classifier as it reads images of another size (h, w); its parameters stay, a position table is resampled.
+
+    Raises UserError where its model cannot.
+    """
+    words, model = classifier.data_config, classifier.model
+    sizes.check_model(model, classifier.variables, [size], words["in_channels"], "images of")
+    return dataclasses.replace(
+        classifier, model=sizes.at_any_size(model), data_config={**words, "image_size": tuple(size)}
+    )
 
 
 def from_name(

@@ -37,6 +37,7 @@ from jaxvit.models.vit_layers import (
     pad_to_patches,
     refine,
     resample_pos_embed,
+    sine_cosine_table,
     take_patches,
     tiny_normal,
 )
@@ -54,7 +55,7 @@ POOLS: dict[str, Callable[[Array], Array]] = {
 }
 CHOICES: dict[str, tuple[str | None, ...]] = {
     "global_pool": ("token", *POOLS, "map", "prr", ""),
-    "pos_embed": ("learn", "none"),
+    "pos_embed": ("learn", "sincos2d", "none"),
     "norm_layer": tuple(NORMS),
     "embed_norm_layer": (None, *NORMS),
     "act_layer": tuple(ACTIVATIONS),
@@ -92,7 +93,7 @@ class VisionTransformer(nn.Module):
     class_token: bool = True
     distilled: bool = False  # a second token with its own head (DeiT)
     distilled_training: bool = False
-    pos_embed: str = "learn"
+    pos_embed: str = "learn"  # "sincos2d" begins with sines and cosines; optim.freeze="^pos_embed$" keeps them
     no_embed_class: bool = False  # positions for patches only
     reg_tokens: int = 0
     pre_norm: bool = False  # a norm before the blocks; the patch projection then has no bias
@@ -201,7 +202,8 @@ class VisionTransformer(nn.Module):
         """The learnt positions for a grid of patches: [1, prefix + gh*gw, d], or without the prefix."""
         num_prefix = 0 if self.no_embed_class else self.num_prefix_tokens
         num_patches = self.grid_size[0] * self.grid_size[1]
-        table = self.param("pos_embed", trunc_normal, (1, num_prefix + num_patches, self.embed_dim))
+        init = trunc_normal if self.pos_embed == "learn" else partial(sine_cosine_table, self.grid_size)
+        table = self.param("pos_embed", init, (1, num_prefix + num_patches, self.embed_dim))
         return resample_pos_embed(table, self.grid_size, grid, num_prefix)
 
     def make_block(self, norm: Norm, index: int = 0) -> Layer:

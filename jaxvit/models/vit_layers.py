@@ -8,6 +8,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxvit.errors import UserError
 from jaxvit.models.layers import (
@@ -292,3 +293,22 @@ def resample_pos_embed(table: Array, grid: tuple[int, int], new_grid: tuple[int,
     table = table.reshape(1, *grid, -1)
     table = jax.image.resize(table, (1, *new_grid, table.shape[-1]), method="bicubic")
     return jnp.concatenate([prefix, table.reshape(1, new_grid[0] * new_grid[1], -1)], axis=1)
+
+
+def sine_cosine_table(
+    grid: tuple[int, int], key: Array, shape: tuple[int, int, int], dtype: Any = jnp.float32
+) -> Array:
+    """An initialiser of a position table [1, prefix + gh*gw, d] with fixed waves, d a multiple of 4; the prefix is 0.
+
+    The first half is of the column, the second of the row; each is sines and then cosines of frequencies that fall to
+    1e-4 (Chen et al. 2021, MoCo v3; Beyer et al. 2022).
+    """
+    del key
+    width = shape[2]
+    if width % 4:
+        raise UserError(f"pos_embed='sincos2d' needs a multiple of 4 as embed_dim; it is {width}.")
+    rows, columns = (axis.reshape(-1) for axis in np.meshgrid(*map(np.arange, grid), indexing="ij"))
+    frequencies = 1e-4 ** (np.arange(width // 4) / max(width // 4 - 1, 1))
+    angles = [place[:, None] * frequencies for place in (columns, rows)]
+    waves = np.concatenate([wave(angle) for angle in angles for wave in (np.sin, np.cos)], axis=1)
+    return jnp.pad(jnp.asarray(waves, dtype), ((shape[1] - len(waves), 0), (0, 0)))[None]

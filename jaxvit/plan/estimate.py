@@ -1,6 +1,7 @@
 """From the compiler's figures to what a person asks: does it fit, how long is a step, what would help."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from jaxvit import models
@@ -11,8 +12,27 @@ from jaxvit.runtime.console import count
 GB = 2**30
 
 
+def whole(found: Sequence[Compiled], topology: Topology) -> dict[str, Any]:
+    """Returns the figures of a run: of the training step that needs most memory, and of all parts with their hours."""
+    plans = [estimate(one, topology) for one in found]
+    parts = [_part(one, plan) for one, plan in zip(found, plans, strict=True)]
+    hours = [part["hours"] for part in parts]
+    training = [plan for one, plan in zip(found, plans, strict=True) if one.part == "training"]
+    plan = max(training, key=lambda plan: plan["memory_bytes"])
+    refused = next((plan for plan in plans if not plan["fits"]), plan)
+    shared = {"fits": refused["fits"], "suggestions": refused["suggestions"]}
+    return {**plan, **shared, "hours": None if None in hours else sum(hours), "parts": parts}
+
+
+def _part(found: Compiled, plan: dict[str, Any]) -> dict[str, Any]:
+    seconds = plan["step_seconds"]
+    kept = {name: plan[name] for name in ("image_size", "batch_size", "memory_bytes", "fits", "step_seconds")}
+    hours = None if seconds is None else found.steps * seconds / 3600
+    return {"part": found.part, "steps": found.steps, "hours": hours, **kept}
+
+
 def estimate(found: Compiled, topology: Topology) -> dict[str, Any]:
-    """Returns all figures of a plan, ready for JSON; times in seconds, the step time is a lower bound (roofline)."""
+    """Returns all figures of a step, ready for JSON; times in seconds, the step time is a lower bound (roofline)."""
     chip, config = topology.chip, found.config
     memory = found.memory_bytes + found.resident_bytes
     capacity = None if chip.memory is None else chip.memory - RESERVED
@@ -38,7 +58,7 @@ def estimate(found: Compiled, topology: Topology) -> dict[str, Any]:
         "mode": config.parallel.mode,
         "model": config.model.name,
         "data": config.data.name,
-        "image_size": list(config.data.image_size),
+        "image_size": list(found.image_size),
         "dtype": config.dtype,
         "batch_size": found.batch_size,
         "accum_steps": config.optim.accum_steps,
@@ -133,5 +153,15 @@ def lines(plan: dict[str, Any]) -> list[str]:
             f"time      at least {1e3 * plan['step_seconds']:.4g} ms per step (roofline: {limits}), "
             f"at most {plan['images_per_second']:,.0f} images/s and MFU {plan['mfu']:.0%}"
         )
+    for part in plan["parts"] if len(plan["parts"]) > 1 else []:
+        size, seconds = "x".join(map(str, part["image_size"])), part["step_seconds"]
+        out.append(
+            f"part      {part['part']} at {size}: {part['memory_bytes'] / GB:.2f} GiB, {part['steps']:,} steps"
+            + (f" of at least {1e3 * seconds:.4g} ms" if seconds else "")
+            + ("" if part["fits"] else ", does NOT fit")
+        )
+    if plan["hours"] is not None:
+        steps = sum(part["steps"] for part in plan["parts"])
+        out.append(f"hours     at least {plan['hours']:.3g} for {steps:,} steps; evaluation is not counted")
     out.append("fits      yes" if plan["fits"] else "fits      NO; estimates of what would help:")
     return out + [f"          {suggestion}" for suggestion in plan["suggestions"]]

@@ -1,4 +1,4 @@
-"""The training step of a config, from shapes alone, compiled for devices that need not be present."""
+"""The training steps of a config, from shapes alone, compiled for devices that need not be present."""
 
 import contextlib
 import dataclasses
@@ -7,14 +7,16 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 
 from jaxvit.build import pretraining
-from jaxvit.build.blueprint import draw
+from jaxvit.build.blueprint import Blueprint, draw
 from jaxvit.build.facts import Facts
+from jaxvit.build.phases import Phase
+from jaxvit.build.sizes import at_any_size
 from jaxvit.build.teacher import LEFT_OUT, describe, outline
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
@@ -29,6 +31,9 @@ class Compiled:
     """What the compiler says of one step; bytes and FLOPs are those of one device."""
 
     config: Config  # resolved
+    part: str  # of the run: "training" or the name of its pretraining
+    image_size: tuple[int, int]
+    steps: int  # of the run that are such
     sharp: bool  # whether this is the sharpness-aware step
     devices: int
     batch_size: int
@@ -67,28 +72,51 @@ def devices_of(topology: chips.Topology) -> list[Any]:
     return list(described.devices)
 
 
-def compile_step(given: Config, known: Facts, topology: chips.Topology) -> Compiled:
-    """Compiles the step of a run's blueprint: of its last phase, in which most of the model trains."""
-    d, teacher = given.distill, None
+def compile_steps(given: Config, known: Facts, topology: chips.Topology) -> list[Compiled]:
+    """Compiles the steps of a run, in their order: of its pretraining, and of training at each size of its images.
+
+    At each size it is the step of the last phase, in which most of the model trains.
+    """
+    d, teacher, devices, found = given.distill, None, devices_of(topology), []
     if d.teacher is not None:
         teacher = outline(d.teacher, d.model, known.num_classes)
-    blueprint = draw(given, known, devices=devices_of(topology), teacher=teacher)
-    config, mesh, phase = blueprint.config, blueprint.mesh, blueprint.phases[-1]
+    blueprint = draw(given, known, devices=devices, teacher=teacher)
+    if given.pretrain.name is not None:
+        first = pretraining.outline(given, known, devices=devices)
+        found.append(_compile(first.blueprint, first.blueprint.largest, topology, given.pretrain.name))
     notes = [known.note] if known.note else []
+    if found:
+        notes.append(f"pretrain {first.describe()}")
     if d.teacher is not None:
         notes.append(LEFT_OUT if teacher is None else f"teacher {describe(teacher, blueprint.teacher_cached)}")
-    if given.pretrain.name is not None:
-        notes.append(_before(given, known, topology, count_macs(blueprint.model, blueprint.image_shape)))
-    if mesh.size < topology.chips:
+    if blueprint.mesh.size < topology.chips:
         size = blueprint.batches.size
-        notes.append(f"a batch of {size} divides over only {mesh.size} of the {topology.chips} devices")
+        notes.append(f"a batch of {size} divides over only {blueprint.mesh.size} of the {topology.chips} devices")
+    for phase in {phase.image_size: phase for phase in blueprint.phases}.values():
+        found.append(_compile(blueprint, phase, topology, "training", notes))
+    return found
+
+
+def _steps_at(blueprint: Blueprint, size: tuple[int, int]) -> int:
+    """How many steps of the run are taken on images of a size."""
+    ends = [first for first, _ in blueprint.sizes[1:]] + [blueprint.batches.num_epochs]
+    epochs = sum(end - first for (first, at), end in zip(blueprint.sizes, ends, strict=True) if at == size)
+    return epochs * blueprint.batches.steps_per_epoch
+
+
+def _compile(
+    blueprint: Blueprint, phase: Phase, topology: chips.Topology, part: str, notes: Sequence[str] = ()
+) -> Compiled:
+    config, mesh, teacher = blueprint.config, blueprint.mesh, blueprint.teacher
+    image_shape = (*phase.image_size, config.model.in_channels)
+    macs = count_macs(at_any_size(blueprint.model), image_shape)
     state, sharp = phase.template, True in phase.train_steps  # the larger step if there are two
     asked = None
     if teacher is not None and not blueprint.teacher_cached:
         whole = sharding.replicated(mesh)
         asked = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), teacher.variables)
     with _described(mesh, topology):
-        traced = phase.train_steps[sharp].trace(state, blueprint.batch(), asked)
+        traced = phase.train_steps[sharp].trace(state, blueprint.batch(phase), asked)
     begun = time.monotonic()
     try:
         with _quiet(), _described(mesh, topology):
@@ -112,6 +140,9 @@ def compile_step(given: Config, known: Facts, topology: chips.Topology) -> Compi
     mapped = mesh.size if blueprint.mapped else 1  # its inner shapes are those of one device
     return Compiled(
         config=config,
+        part=part,
+        image_size=phase.image_size,
+        steps=_steps_at(blueprint, phase.image_size),
         sharp=sharp,
         devices=mesh.size,
         batch_size=blueprint.batches.size,
@@ -120,7 +151,7 @@ def compile_step(given: Config, known: Facts, topology: chips.Topology) -> Compi
         resident_bytes=blueprint.resident_bytes(),
         memory_bytes=memory,
         fits=compiled is not None,
-        forward_macs=count_macs(blueprint.model, blueprint.image_shape),
+        forward_macs=macs,
         counted_flops=2.0 * mapped * count_jaxpr(traced.jaxpr.jaxpr),
         flops=cost.get("flops"),
         bytes_accessed=moved,
@@ -128,14 +159,6 @@ def compile_step(given: Config, known: Facts, topology: chips.Topology) -> Compi
         compile_seconds=seconds,
         notes=tuple(notes),
     )
-
-
-def _before(given: Config, known: Facts, topology: chips.Topology, macs: int) -> str:
-    """A note on the pretraining, whose step is not compiled; `macs` are those of the run's model."""
-    first = pretraining.outline(given, known, devices=devices_of(topology))
-    share = first.macs() / macs
-    cost = f"an image takes {share:.2f} of the MACs below, and time and memory are not counted"
-    return f"pretrain {first.describe()}; {cost}"
 
 
 def _described(mesh: Any, topology: chips.Topology) -> Any:

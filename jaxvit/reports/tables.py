@@ -82,7 +82,9 @@ def _macs(run: RunFiles) -> tuple[Any, str]:
     value, size = run.summary.get("gmacs"), run.summary.get("image_size")
     if value is None or not size:
         return value, ABSENT
-    return value, f"{count(1e9 * value)} at {size[0]}×{size[1]}"
+    sides = dict.fromkeys("×".join(map(str, pixels)) for _, pixels in run.summary.get("train_sizes") or ())
+    trained = f", trained at {', '.join(sides)}" if sides else ""
+    return value, f"{count(1e9 * value)} at {size[0]}×{size[1]}{trained}"
 
 
 def _top1(run: RunFiles) -> tuple[Any, str]:

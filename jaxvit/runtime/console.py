@@ -173,7 +173,7 @@ def say(text: str) -> None:
 
 def count(number: float, unit: str = "") -> str:
     """Returns 5.72 M, 1.26 GMACs, 940 k, 640 MACs: three significant digits, and a space before prefix and unit."""
-    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for limit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= limit:
             return f"{number / limit:.3g} {letter}{unit}"
     return f"{number:.0f} {unit}".rstrip()

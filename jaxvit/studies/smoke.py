@@ -32,7 +32,7 @@ def reduce(config: Config) -> Config:
     small = registry.model_entry(config.model.name)[0].small(fields)
     with config.unlocked(), config.ignore_type():
         config.model.update({**small, "in_channels": 3})
-        config.data.image_size = None
+        config.data.image_size, config.data.train_sizes = None, ()
         config.num_epochs = min(config.num_epochs, EPOCHS)
         config.batch_size = min(config.batch_size, BATCH_SIZE)
         config.optim.schedule.warmup_epochs = min(config.optim.schedule.warmup_epochs, 0.5)

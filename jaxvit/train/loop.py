@@ -16,7 +16,7 @@ from jaxvit.runtime.interrupt import deferred
 from jaxvit.runtime.paths import expand
 from jaxvit.step.multi_label import USUAL
 from jaxvit.step.state import TrainState
-from jaxvit.train import handed, lr_find, micro_batch, summary
+from jaxvit.train import handed, lr_find, micro_batch, start, summary
 from jaxvit.train.epochs import check_data, fit, resumed
 from jaxvit.train.finish import finish
 from jaxvit.train.prepare import gather, prepare
@@ -70,6 +70,7 @@ def train_and_evaluate(
     err.quiet = not multihost.is_main()
     interrupt.nothing_to_save("stopped before there was anything to save; the same command starts from the beginning")
     with _opened(workdir) as path:
+        config = start.from_run(config, path)
         if config.lr_find:
             return lr_find.find(config, path, dataset)
         finished = multihost.by_main(lambda: resume.check(config, path, force, test))

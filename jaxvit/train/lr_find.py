@@ -4,6 +4,7 @@ The rate rises by the same factor at each step, from 1e-4 to 1e3 times the confi
 rate at which the smoothed loss falls fastest is suggested.
 """
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def find(config: Config, workdir: Path, dataset: Any = None) -> dict[str, Any]:
         raise UserError(
             "lr_find runs in one process; its suggestion also holds for several processes with the same batch_size"
         )
+    config = copy.deepcopy(config)
+    config.data.train_sizes = ()  # at the size that training ends with
     low, high = (config.optim.learning_rate * x for x in SPAN)
 
     def schedule(step: Any) -> Any:

@@ -16,6 +16,7 @@ from jaxvit.build.blueprint import Blueprint, draw
 from jaxvit.build.facts import Facts, of_dataset
 from jaxvit.build.phases import check_names, read_phases
 from jaxvit.build.resolve import check_student, complete
+from jaxvit.build.sizes import read_sizes
 from jaxvit.build.teacher import Teacher, describe
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError, suggest
@@ -100,7 +101,9 @@ def prepare(
     variables = jax.device_get(variables)
     with working("preparing the images"):
         feeds = {
-            split.name: parts.make_feed(blueprint.config, split, blueprint.placed, to_train=split.name == "train")
+            split.name: parts.make_feed(
+                blueprint.config, split, blueprint.placed, to_train=split.name == "train", sizes=blueprint.sizes
+            )
             for split in (dataset.train, dataset.val, dataset.test)
             if len(split)
         }
@@ -148,12 +151,15 @@ def first_state(blueprint: Blueprint, variables: Any) -> TrainState:
 
 
 def _largest(blueprint: Blueprint, feed: Any, teacher: Any) -> tuple[Callable, tuple[Any, ...]]:
-    """A program that will run, so that it is not compiled to be measured alone: of the phase in which most trains."""
-    phase, size, several = blueprint.phases[-1], blueprint.batches.size, blueprint.batches.per_dispatch
+    """A program that will run, so that it is not compiled to be measured alone: of the phase that needs most."""
+    phase, size, several = blueprint.largest, blueprint.batches.size, blueprint.batches.per_dispatch
     if several > 1:
         slots = feed.place(np.zeros((several, size), np.int32))
         return next(iter(phase.many_steps.values())), (phase.template, feed.arrays, slots, teacher)
     batch = next(iter(feed.batches(np.arange(size), size)))
+    batch["image"] = jax.ShapeDtypeStruct(
+        blueprint.batch(phase)["image"].shape, batch["image"].dtype, sharding=batch["image"].sharding
+    )
     return next(iter(phase.train_steps.values())), (phase.template, batch, teacher)
 
 
@@ -175,6 +181,7 @@ def _check_without_data(config: Config) -> None:
     if config.dtype == "float64" and jnp.result_type(float) != jnp.float64:
         raise UserError("dtype=float64 needs jax.config.update('jax_enable_x64', True), which the command line calls")
     entries = read_phases(config.optim.freeze, config.optim.unfreeze, config.num_epochs)
+    read_sizes(config.data.train_sizes, config.num_epochs)
     optimiser.check(config)
     check_names(config, entries)
 

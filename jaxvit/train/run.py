@@ -82,10 +82,13 @@ class Run:
 
     def enter(self, epoch: int, state: TrainState) -> TrainState:
         """Returns the state that an epoch, counted from 0, begins with: more of it may train than before."""
-        before = self.at
-        if self._go_to(epoch) == before:
-            return state
+        before = self.phase
+        self._go_to(epoch)
         phase = self.phase
+        if phase.image_size != before.image_size:
+            err.print(f"epoch {epoch + 1}: training images of {phase.image_size[0]}x{phase.image_size[1]}")
+        if phase.template is before.template:
+            return state
         places = jax.tree.map(lambda x: x.sharding, phase.template)
         make = jax.jit(lambda old: thawed(old, phase.create(model_variables(old))), out_shardings=places)
         err.print(f"epoch {epoch + 1}: {optim.describe_trainable(state.params, phase.trainable)}")

@@ -13,7 +13,7 @@ import numpy as np
 import PIL
 
 from jaxvit import optim, tree
-from jaxvit.build import class_balance, parts
+from jaxvit.build import class_balance, parts, sizes
 from jaxvit.config import checks
 from jaxvit.config.default import default
 from jaxvit.config.words import flatten, to_dict
@@ -63,12 +63,14 @@ def print_header(run: Run, state: TrainState) -> None:
     channels = config.model.in_channels
     for note in dataset.notes:
         err.print(f"data   {note}")
-    sizes = ", ".join(
+    counts = ", ".join(
         f"{len(split):,} {split.name}" for split in (dataset.train, dataset.val, dataset.test) if len(split)
     )
     facts, resident = run.blueprint.facts, run.blueprint.resident
     kinds = {"resident" if name in resident else "streamed" for name in facts.sizes()}
-    err.print(f"data   {config.data.name}: {sizes}; {len(dataset.class_names)} classes ({' and '.join(sorted(kinds))})")
+    err.print(
+        f"data   {config.data.name}: {counts}; {len(dataset.class_names)} classes ({' and '.join(sorted(kinds))})"
+    )
     if facts.shape is None and parts.make_crop(config) is not None:
         by = f"OpenCV {opencv.version()}" if config.data.decoder == "opencv" else f"Pillow {PIL.__version__}"
         mode = config.augment.train_crop_mode or "rrc"
@@ -96,6 +98,9 @@ def print_header(run: Run, state: TrainState) -> None:
         f"train  {config.num_epochs} epochs of {run.batches.steps_per_epoch} steps, batch {run.batches.size}, "
         f"{_method(config)}, on {config.parallel.num_devices} x {devices[0].device_kind}{_placement(config)}"
     )
+    if config.data.train_sizes:
+        b = run.blueprint
+        err.print(f"sizes  {sizes.describe(b.model, b.sizes, config.num_epochs, (h, w))}")
     if run.batches.size != config.batch_size:
         warn(f"       batch_size {config.batch_size} is larger than the number of training images")
     warmup, most = config.optim.schedule.warmup_epochs, config.num_epochs / 2
@@ -165,6 +170,7 @@ def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
         "trainable_parameters": tree.count(trained),
         "gmacs": count_macs(run.blueprint.model, (h, w, config.model.in_channels)) / 1e9,
         "image_size": [h, w],
+        **({"train_sizes": run.blueprint.sizes} if config.data.train_sizes else {}),  # (first epoch, (h, w))
         "data": config.data.name,
         "num_train": len(run.dataset.train),
         "num_val": len(run.dataset.val),

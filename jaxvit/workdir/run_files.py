@@ -111,6 +111,7 @@ def _no_file(path: Path) -> UserError:
 
 THRESHOLDS = "thresholds.json"  # of several labels per image: the probability that says each class
 CALIBRATION = "calibration.json"  # the temperature that was fitted on validation
+START = "start"  # the weights of another run that a run began with
 PRETRAIN = "pretrain"  # the directory of the first phase of a run, and of its checkpoints below checkpoints/
 PRETRAIN_FILES = ("model.safetensors", "config.json", "metrics.jsonl", "reconstructions.npz", "reconstructions.png",
                   "summary.json")  # fmt: skip

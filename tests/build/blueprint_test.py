@@ -29,7 +29,7 @@ def test_a_large_model_is_drawn_without_an_array():
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(found.variables))
     assert sum(leaf.size for leaf in jax.tree.leaves(found.variables)) == 304_326_632  # timm's count
     assert (found.batches.steps_per_epoch, found.mesh.size) == (1251, 8) and not found.resident
-    assert found.batch()["image"].shape == (1024, 224, 224, 3)
+    assert found.batch(found.phases[0])["image"].shape == (1024, 224, 224, 3)
 
 
 def test_the_config_is_complete_and_is_not_written_to():
@@ -56,7 +56,7 @@ def test_a_run_has_the_shapes_of_its_blueprint(tmp_path, words):
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == shapes
     batch = next(iter(run.feeds["train"].batches(np.arange(found.batches.size), found.batches.size)))
     assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {
-        k: (v.shape, v.dtype) for k, v in found.batch().items()
+        k: (v.shape, v.dtype) for k, v in found.batch(found.phases[0]).items()
     }
     assert [found.is_sharp(step) for step in range(3)] == ([True, False, True] if words else [False] * 3)
 

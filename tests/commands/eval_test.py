@@ -30,3 +30,19 @@ def test_eval_repeats_the_recorded_accuracy(files, capsys, tmp_path, batch_size)
     printed = capsys.readouterr().out
     assert f"{final['test/accuracy']:.2%}" in printed and "20 of 68" in printed
     assert metrics["of_images"] == 68 and metrics["split"] == "test"
+
+
+def test_eval_at_another_size(files, capsys, tmp_path):
+    out = tmp_path / "metrics.json"
+
+    def evaluated(*words):
+        assert cli.main(["eval", "--workdir", str(files / "run"), "--json", str(out), *words]) == 0
+        return json.loads(out.read_text())
+
+    own = evaluated()
+    assert evaluated("--image-size", "8") == own
+    larger = evaluated("--image-size", "16")
+    assert larger["images"] == 20 and larger["loss"] != own["loss"]
+    assert cli.main(["eval", "--workdir", str(files / "run"), "--image-size", "10"]) == 2
+    assert "images of 10x10" in capsys.readouterr().err
+    assert cli.main(["eval", "--workdir", str(files / "run"), "--image-size", "8", "--tta", "flip"]) == 2

@@ -273,3 +273,15 @@ def test_gradients_equal_timm():
         assert np.linalg.norm(ours - theirs) <= 1e-3 * np.linalg.norm(theirs) + 1e-7
 
     jax.tree.map(close, jax.jit(jax.grad(loss))(variables)["params"], expected)
+
+
+def test_fixed_positions_are_big_visions():
+    """Against its formula by hand (models/vit.py, posemb_sincos_2d), one number at a time."""
+    model = tiny(embed_dim=12, num_heads=2, pos_embed="sincos2d")
+    table = model.init(jax.random.key(0), jnp.zeros((1, 16, 24, 3)))["params"]["pos_embed"]
+    assert table.shape == (1, 1 + 6, 12) and not table[0, 0].any()
+    for row in range(2):
+        for column in range(3):
+            waves = [1.0, 1e-2, 1e-4]
+            want = [f(place * w) for place in (column, row) for f in (np.sin, np.cos) for w in waves]
+            np.testing.assert_allclose(table[0, 1 + 3 * row + column], want, atol=1e-6)

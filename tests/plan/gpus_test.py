@@ -30,6 +30,6 @@ def test_a_step_with_our_own_kernel_is_planned_where_no_gpu_is(topology, monkeyp
     programs = []
     monkeypatch.setattr(step.traffic, "memory_bytes", lambda hlo: programs.append(hlo) or 1.0)
     with platform.made_for("gpu"):
-        found = step.compile_step(config, facts.find(config), where)
+        (found,) = step.compile_steps(config, facts.find(config), where)
     assert found.fits and found.devices == where.chips
     assert programs[0].count('custom_call_target="__gpu$xla.gpu.triton"') == 2

@@ -18,10 +18,19 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 def test_a_plan_for_virtual_devices_counts_what_training_has(tmp_path):
     name = write_npz(tmp_path / "data")
     words = {"parallel__num_devices": 2, "parallel__fsdp": 2, "model__embed_dim": 64}
-    config = tiny_config(name, pretrain__name="mae", **words)
-    compiled = step.compile_step(config, facts.find(config), chips.parse("cpu:2"))
-    assert "1 of 4 patches" in compiled.notes[-1] and "not counted" in compiled.notes[-1]
-    config.pretrain.name = None
+    config = tiny_config(name, data__train_sizes=((0, 4), (1, 8)), pretrain__name="mae", **words)
+    config.pretrain.update({"num_epochs": 3, "decoder_embed_dim": 16})
+    first, small, compiled = step.compile_steps(config, facts.find(config), chips.parse("cpu:2"))
+    assert "1 of 4 patches" in compiled.notes[-1]
+    steps = compiled.steps
+    assert [(p.part, p.image_size, p.steps) for p in (first, small)] == [
+        ("mae", (8, 8), 3 * steps),
+        ("training", (4, 4), steps),
+    ]
+    assert first.parameters > compiled.parameters == small.parameters  # with the decoder, without a classifier
+    assert small.counted_flops < 0.5 * compiled.counted_flops  # of two tokens against five
+    assert 5 < first.counted_flops / (first.forward_macs * first.batch_size) <= 6
+    config.pretrain.name, config.data.train_sizes = None, ()
     plan = estimate.estimate(compiled, chips.parse("cpu:2"))
     run, state = train.prepare(config, tmp_path)
     run.checkpoints.close()
@@ -49,7 +58,7 @@ def test_tpu_slices_through_their_compiler():
 
 
 def planned(config, topology="cpu:2"):
-    compiled = step.compile_step(config, facts.find(config), chips.parse(topology))
+    (compiled,) = step.compile_steps(config, facts.find(config), chips.parse(topology))
     return compiled, estimate.estimate(compiled, chips.parse(topology))
 
 

@@ -259,11 +259,16 @@ def _own(values: Mapping[str, Any]) -> Operation | None:
     return operate if on else None
 
 
-def make_augment(options: Mapping[str, Any]) -> Operation:
+def make_augment(
+    options: Mapping[str, Any], size: tuple[int, int] | None = None, interpolation: str = "bicubic"
+) -> Operation:
     """Returns f(key, images [b, h, w, c] in [0, 1], targets [b, k]) -> (images, targets), what `options` ask for.
 
     `options` maps names of WORDS to their values; the rest have their defaults, which are off. Each operation draws
     from its own key, which does not change when another one is switched on or off.
+
+    Images larger than `size` (h, w) are brought to it after crops and flips; the other operations, and noise, are then
+    those of images of that size.
     """
     checked = check(options)
     made = {name: make(checked) for name, make in OPERATIONS.items()}
@@ -275,9 +280,16 @@ def make_augment(options: Mapping[str, Any]) -> Operation:
                 images, targets = own(key, images, targets)
             if operation is not None:
                 images, targets = operation(jax.random.fold_in(key, i), images, targets)
+            if name == "random_resized_crop" and size is not None:
+                images = _at_most(images, size, interpolation)
         return images, targets
 
     return augment
+
+
+def _at_most(images: jax.Array, size: tuple[int, int], interpolation: str) -> jax.Array:
+    h, w = (min(have, most) for have, most in zip(images.shape[1:3], size, strict=True))
+    return jnp.clip(resize(images, (h, w), interpolation), 0.0, 1.0)  # bicubic overshoots
 
 
 def picture_grid(augment: Operation, key: jax.Array, images: jax.Array | np.ndarray, draws: int = 5) -> np.ndarray:
