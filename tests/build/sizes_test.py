@@ -170,6 +170,7 @@ def test_a_run_resumed_between_and_within_sizes_has_the_same_bits(tmp_path, word
         np.testing.assert_array_equal(*ends)
 
 
+@pytest.mark.slow
 def test_a_dry_run_takes_steps_at_each_size_and_files_say_them(tmp_path, capsys):
     name = write_npz(tmp_path / "data", size=16)
     config = tiny_config(name, num_epochs=9, data__train_sizes=((0, 8), (6, 16)), fast_dev_run=True)
@@ -179,3 +180,13 @@ def test_a_dry_run_takes_steps_at_each_size_and_files_say_them(tmp_path, capsys)
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["train_sizes"] == [[0, [8, 8]], [1, [16, 16]]] and summary["image_size"] == [16, 16]
     checks.validate(config)
+
+
+def test_the_header_has_epochs_and_work_of_each_size():
+    model = models.create_model("vit_tiny_patch16_224", depth=1, num_classes=2, image_size=64)
+    said = sizes.describe(model, [(0, (32, 32)), (2, (48, 32)), (3, (64, 64))], 9, (64, 64))
+    shares = [(1 + 4), (1 + 6), (1 + 16)]  # tokens, about
+    assert said.startswith("epochs 1-2 at 32x32 (0.") and ", 3 at 48x32 (0." in said
+    assert said.endswith(", 4-9 at 64x64; evaluation at 64x64")
+    found = [float(part.split(" of")[0]) for part in said.split("(")[1:]]
+    np.testing.assert_allclose(found, [share / shares[2] for share in shares[:2]], atol=0.03)
