@@ -155,7 +155,7 @@ def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]
         raise UserError(f"no test image is {args.only}; expected another --only")
     several = labels.ndim == 2
     places = [position[int(index[i])] for i in chosen]
-    found = split.image_names(places)
+    found, names = split.image_names(places), classifiers[0].shown_names
     return [
         _picture(str(name), split.read(place), [names[k] for k in np.flatnonzero(label)] if several else [names[label]])
         for name, place, label in zip(found, places, labels[chosen], strict=True)
@@ -200,6 +200,7 @@ def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace)
     from jaxvit.runtime.console import bar
 
     model, variables, config = classifier.model, classifier.variables, classifier.data_config
+    names = classifier.shown_names
     wanted = None if args.class_name is None else _class_index(classifier, args.class_name)
     method = methods.METHODS[args.method]
     apply = jax.jit(lambda variables, images: classifier.to_probabilities(model.apply(variables, images)))
@@ -227,7 +228,7 @@ def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace)
             for j in range(len(chunk)):
                 lines, wrong, true = [note[j] for note in notes], False, chunk[j].true
                 if model.num_classes:
-                    name = classifier.class_names[index[j]]
+                    name = names[index[j]]
                     lines = [escape.plain(name), f"{probabilities[j, index[j]]:.1%}", *lines]
                     wrong = wanted is None and true is not None and name not in (true, *chunk[j].classes)
                 results.append(Result(shown[j], None, "\n".join(lines), wrong))
@@ -242,9 +243,10 @@ def _explain(classifier: Any, pictures: list[Picture], args: argparse.Namespace)
 
 
 def _class_index(classifier: Any, text: str) -> int:
-    names = [name.casefold() for name in classifier.class_names]
-    if text.casefold() in names:
-        return names.index(text.casefold())
+    names = [name.casefold() for name in classifier.shown_names]
+    for known in (names, [name.casefold() for name in classifier.class_names]):
+        if text.casefold() in known:
+            return known.index(text.casefold())
     if re.fullmatch(r"-?\d+", text):
         if not 0 <= int(text) < len(names):
             raise UserError(f"--class {text} is out of range; {classifier.name} has the classes 0 to {len(names) - 1}")

@@ -46,7 +46,7 @@ def run(argv: list[str]) -> int:
         raise UserError(
             "--min-confidence is for one label per image; this run has several, each with its own threshold"
         )
-    names, rows, found = loaded.class_names, [], []
+    names, rows, found = loaded.shown_names, [], []
     bad: list[tuple[str, str]] = []
     for path, probabilities in combine.predict(members, paths, args.batch_size, bad, args.tta):
         order = probabilities.argsort(kind="stable")[::-1][: args.top or 5]

@@ -1,5 +1,6 @@
 """What is known of ImageNet-1k: its classes, and the names of its validation images."""
 
+import collections
 import functools
 import json
 import re
@@ -35,8 +36,8 @@ def readable(class_names: Sequence[str]) -> list[str]:
     if not are_synsets(class_names):
         return list(class_names)
     names = dict(classes())
-    double = [name for name in names.values() if list(names.values()).count(name) > 1]
-    return [f"{names[s]} ({s})" if names[s] in double else names[s] for s in class_names]
+    times = collections.Counter(names.values())
+    return [f"{names[s]} ({s})" if times[names[s]] > 1 else names[s] for s in class_names]
 
 
 def val_number(name: str) -> int | None:

@@ -41,6 +41,11 @@ class Classifier:
         """Whether an image may have several labels, or none: probabilities are then sigmoids, one for each class."""
         return self.thresholds is not None
 
+    @property
+    def shown_names(self) -> list[str]:
+        """The names of the classes for a person: those of ImageNet's synsets in words."""
+        return imagenet.readable(self.class_names)
+
     def to_probabilities(self, logits: Any) -> Any:
         """Logits [b, num_classes] -> probabilities."""
         return jax.nn.sigmoid(logits) if self.several else jax.nn.softmax(logits, axis=-1)

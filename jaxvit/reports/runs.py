@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxvit import config as config_lib
+from jaxvit.data import imagenet
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape
 from jaxvit.runtime.paths import expand
@@ -122,7 +123,7 @@ def read_run(path: Path, label: str) -> RunFiles:
         raise UserError(
             f"{str(path / 'config.json')!r} does not name a model and data; check that {str(path)!r} is a run"
         )
-    class_names = [str(name) for name in run_files.read_json(path / "classes.json", list)]
+    class_names = imagenet.readable([str(name) for name in run_files.read_json(path / "classes.json", list)])
     summary = run_files.read_json(path / "summary.json") if (path / "summary.json").exists() else {}
     lines = read_lines(path / "metrics.jsonl")
     epochs = [line for line in lines if "train/loss" in line or "val/loss" in line]
