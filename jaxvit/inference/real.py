@@ -43,24 +43,36 @@ def _is_label(value: object) -> bool:
     return type(value) is int and 0 <= value < len(SYNSETS)
 
 
-def scores(logits: np.ndarray, names: Iterable[str], sets: list[np.ndarray]) -> dict[str, float]:
-    """Returns `real_accuracy`, `real_top5_accuracy` and `real_images`, of logits [n, num_classes] by image name.
+def numbers(names: Iterable[str]) -> np.ndarray:
+    """Returns the numbers of validation images, from 1, by their names, int64 [n].
+
+    Raises:
+      UserError: a name without one.
+    """
+    found = []
+    for name in names:
+        number = imagenet.val_number(name)
+        if number is None or not 0 < number <= imagenet.NUM_VAL:
+            raise UserError(
+                f"--real-labels: the image {str(name)!r} is not one of ImageNet's validation images\n"
+                "expected names that contain ILSVRC2012_val_00000001 or another number up to 50,000"
+            )
+        found.append(number)
+    return np.array(found, np.int64)
+
+
+def scores(logits: np.ndarray, images: np.ndarray, sets: list[np.ndarray]) -> dict[str, float]:
+    """Returns `real_accuracy`, `real_top5_accuracy` and `real_images`, of logits [n, num_classes] by image number [n].
 
     An image is right if its most probable class, or one of five, is among its labels; images without labels do not
     count, as the authors and timm have it.
 
     Raises:
-      UserError: names without the number of a validation image, or no image with labels.
+      UserError: no image has labels.
     """
     hits = np.zeros(2)
     count = 0
-    for row, name in zip(np.argsort(-logits, axis=-1, kind="stable")[:, :5], names, strict=True):
-        number = imagenet.val_number(name)
-        if number is None or not 0 < number <= len(sets):
-            raise UserError(
-                f"--real-labels: the image {name!r} is not one of ImageNet's validation images\n"
-                "expected names that contain ILSVRC2012_val_00000001 or another number up to 50,000"
-            )
+    for row, number in zip(np.argsort(-logits, axis=-1, kind="stable")[:, :5], images, strict=True):
         if len(labels := sets[number - 1]):
             right = np.isin(row, labels)
             hits += right[0], right.any()

@@ -209,12 +209,13 @@ def evaluate_split(
     if restrict and sets is not None:
         raise UserError("--restrict-classes and --real-labels: expected one of them")
     opened = open_split(classifier, split_name, restrict=restrict, **wanted)
+    numbers = None if sets is None else real.numbers(opened.split.image_names())
     if opened.among is not None:
         classifier = dataclasses.replace(classifier, model=Among(classifier.model, opened.among))
     metrics, logits, places = SplitReader(classifier, opened, batch_size)(classifier.variables)
     metrics["ece"] = calibration.ece(logits, opened.split.labels[places])
-    if sets is not None:
-        metrics |= real.scores(logits, opened.split.image_names(places), sets)
+    if sets is not None and numbers is not None:
+        metrics |= real.scores(logits, numbers[places], sets)
     return Evaluation(metrics, len(places), opened.name, opened.of)
 
 
