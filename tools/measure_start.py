@@ -1,6 +1,6 @@
 """Measures how long a folder of very many small JPEGs takes to start, the first time and later, and its memory.
 
-    python tools/measure_start.py --files 200000 [--out results/imagenet_start.json] [--label NAME]
+    python tools/measure_start.py --files 200000 [--out FILE.json] [--label NAME]
 
 Makes 1,000 folders of ImageNet's synsets in train/ and val/ below a temporary directory, hard links to 64 small JPEGs,
 and starts in a process of its own each time. `load`: `data.load_dataset` alone; `process`: with Python and the imports.
@@ -104,7 +104,7 @@ def main() -> int:
     if args.out:
         known = json.loads(args.out.read_text(encoding="utf-8"))["rows"] if args.out.exists() else []
         about = {
-            "command": "python tools/measure_start.py --files N --out results/imagenet_start.json",
+            "command": "python tools/measure_start.py --files N --out FILE.json",
             "date": datetime.date.today().isoformat(),
             "hardware": f"{os.cpu_count()} cores, shared with other work: see load_average; a local disk",
         }
