@@ -185,9 +185,11 @@ def draw(
         schedule=schedule, many=per_dispatch > 1, jit=jit,
     )  # fmt: skip
     pixels = _make_pixels(asked, cropped, tuple(config.data.image_size))
+    words = config_lib.to_dict(config)
+    words["data"]["rescan"] = False  # was asked of this start, and is not a property of the run
     return Blueprint(
         config=FrozenConfigDict(config),
-        words=config_lib.to_dict(config),
+        words=words,
         facts=facts,
         mesh=mesh,
         batches=Batches(size, eval_size, steps_per_epoch, num_epochs, per_dispatch),

@@ -60,6 +60,12 @@ def read(source: str) -> dict[str, np.ndarray] | None:
     return found
 
 
+def forget(source: str) -> None:
+    """Removes an index, if there is one and that is possible."""
+    with suppress(OSError):
+        where(source).unlink(missing_ok=True)
+
+
 def write(source: str, arrays: Mapping[str, np.ndarray]) -> bool:
     """Keeps arrays as the index of a data set; returns whether that was possible."""
     path = where(source)
@@ -91,8 +97,11 @@ def remembered(
         "stamps": np.array([(found.st_size, found.st_mtime_ns) for found in stats], np.int64),
     }
 
+    if rescan:
+        forget(source)
+
     def known() -> dict[str, np.ndarray] | None:
-        stored = None if rescan else read(source)
+        stored = read(source)
         if stored is None or any(not np.array_equal(stored.pop(word, None), seen[word]) for word in seen):  # type: ignore[arg-type]
             return None
         return stored

@@ -95,13 +95,15 @@ def read(root: Path, units: Sequence[str], *, rescan: bool = False) -> Files:
     With `rescan` nothing is taken from the index. Raises UserError for a folder that cannot be read.
     """
     source, begun = f"folder:{root.resolve()}", time.monotonic()
-    stored = None if rescan else index_file.read(source)
+    if rescan:
+        index_file.forget(source)
+    stored = index_file.read(source)
     found = {} if stored is None else _unpacked(stored)
     changed, fresh = _changed(root, units, found)
     if not changed and not fresh and not _to_check(units, found).size:
         return _files(root, units, found, {})
     with index_file.one_at_a_time(source):
-        if not rescan and (again := index_file.read(source)) is not None:  # another process has just written it
+        if (again := index_file.read(source)) is not None:  # another process has just written it
             found = _unpacked(again)
             changed, fresh = _changed(root, units, found)
         bad: dict[int, str] = {}

@@ -34,9 +34,11 @@ def test_a_large_model_is_drawn_without_an_array():
 
 def test_the_config_is_complete_and_is_not_written_to():
     given = large()
+    given.data.rescan = True
     before = given.to_json()
     found = draw(given, PHOTOS)
     assert given.to_json() == before
+    assert not found.words["data"]["rescan"]  # asked of one start: what reads the run's config need not do it again
     assert (found.config.model.num_classes, found.config.data.image_size) == (1000, (224, 224))
     assert found.config.parallel.num_devices == 8
     with pytest.raises(AttributeError):
