@@ -1,7 +1,8 @@
 """timm's loader, run as a file by a Python that has torch and timm: one line of JSON on stdin, one on stdout.
 
-The request is {"folder", "image_size", "batch_size", "workers", "seconds"}. Its training transform crops and flips; its
-colour jitter is off, which jaxvit computes on the device. It imports nothing of jaxvit.
+The request is {"folder", "image_size", "batch_size", "workers", "seconds", "least"}; an epoch repeats the photos until
+it has `least`. The training transform crops and flips; its colour jitter is off, which jaxvit computes on the device.
+This file imports nothing of jaxvit.
 """
 
 import importlib
@@ -30,8 +31,10 @@ def main():
     transform = create_transform(tuple(request["image_size"]), **words)
     found = {}
     for workers in request["workers"]:
+        photos = ImageDataset(request["folder"], transform=transform)
+        repeated = [photos] * -(-request["least"] // len(photos))
         loader = torch.utils.data.DataLoader(
-            ImageDataset(request["folder"], transform=transform),
+            torch.utils.data.ConcatDataset(repeated),
             batch_size=request["batch_size"],
             shuffle=True,
             num_workers=workers,

@@ -108,7 +108,7 @@ def _loader(args: argparse.Namespace) -> int:
             split = next((d for d in ("train", "training") if os.path.isdir(os.path.join(folder, d))), "")
             answer = compare.loader_rates(args.torch_python, {
                 "folder": os.path.abspath(os.path.join(folder, split)), "image_size": list(size),
-                "batch_size": batch, "workers": sorted({1, cores}), "seconds": seconds,
+                "batch_size": batch, "workers": sorted({1, cores}), "seconds": seconds, "least": loader.LEAST,
             })  # fmt: skip
             before = timm.get("by_workers", {})
             best = {n: max(rate, before.get(n, 0.0)) for n, rate in answer["by_workers"].items()}

@@ -5,6 +5,7 @@ decodes lies in memory that both share, so that only paths and a byte per image 
 anew and not forked, which JAX with its threads would not survive, and they import no JAX.
 """
 
+import atexit
 import mmap
 import os
 import queue
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -26,12 +28,14 @@ from jaxvit.data.worker import GONE, Layout, Task, Work
 from jaxvit.errors import RunError, UserError
 from jaxvit.runtime.interrupt import MEANING
 
+LEAVING = 1.0  # seconds that images have which are being read when the program ends
 LAST = 5.0  # seconds that a process has for its last images
 CHUNK = 8  # images of a task, at most
 # glibc gives memory back to the system after each image and asks for it again: a fifth of a worker's time
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**26), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 START = "import sys; sys.path[:] = {path!r}; from jaxvit.data.worker import main; main({descriptor})"
 
+_threads: "weakref.WeakSet[threading.Thread]" = weakref.WeakSet()
 _pools: "weakref.WeakValueDictionary[tuple[bool, int], Pool]" = weakref.WeakValueDictionary()
 
 
@@ -132,11 +136,13 @@ class Pool:
 
     def __init__(self, count: int, *, processes: bool = False):
         """With `processes`, each thread passes its process to the tasks, else None."""
-        self._tasks: queue.SimpleQueue = queue.SimpleQueue()
+        self._tasks, stop = queue.SimpleQueue(), threading.Event()
         for i in range(count):
-            name = f"reads-images-{i}"
-            threading.Thread(target=_serve, args=(self._tasks, processes), name=name, daemon=True).start()
-        weakref.finalize(self, _end, self._tasks, count)
+            args, name = (self._tasks, stop, processes), f"reads-images-{i}"
+            thread = threading.Thread(target=_serve, args=args, name=name, daemon=True)
+            _threads.add(thread)
+            thread.start()
+        self.close = weakref.finalize(self, _end, self._tasks, stop, count)
 
     def submit(self, task: Callable[[Process | None], None]) -> Future:
         """The task's end, or its exception."""
@@ -145,14 +151,13 @@ class Pool:
         return future
 
 
-def _serve(tasks: queue.SimpleQueue, processes: bool) -> None:
+def _serve(tasks: queue.SimpleQueue, stop: threading.Event, processes: bool) -> None:
     process = None
     while True:
-        asked = process is None and processes
-        if asked:
+        if process is None and processes:
             process = Process()  # before there is work: it takes a second
         item = tasks.get()
-        if item is None:
+        if stop.is_set():
             break
         future, task = item
         if not future.set_running_or_notify_cancel():
@@ -170,9 +175,20 @@ def _serve(tasks: queue.SimpleQueue, processes: bool) -> None:
         process.close()
 
 
-def _end(tasks: queue.SimpleQueue, count: int) -> None:
+def _end(tasks: queue.SimpleQueue, stop: threading.Event, count: int) -> None:
+    stop.set()
     for _ in range(count):
         tasks.put(None)
+
+
+@atexit.register
+def _leave() -> None:
+    """Waits for images that are being read: Python's end would abort the process from within a decoder."""
+    for pool in list(_pools.values()):
+        pool.close()
+    end = time.monotonic() + LEAVING
+    for thread in list(_threads):
+        thread.join(max(end - time.monotonic(), 0.0))
 
 
 def shared(count: int, *, processes: bool) -> Pool:

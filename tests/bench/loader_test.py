@@ -29,10 +29,11 @@ def test_a_row_has_the_stages_the_rates_and_a_verdict(photos, tmp_path, capsys):
     (row,) = found["results"]
     assert found["complete"] and row["decoder"] == "pillow" and row["image_size"] == [16, 16]
     assert set(row["seconds_per_photo"]) == {"read", "decode", "crop", "copy"}
-    assert min(row["seconds_per_photo"].values()) > 0 and min(row["by_threads"].values()) > 0
-    assert row["images_per_second"] == max(row["by_threads"].values())
+    rates = [*row["by_threads"].values(), *row["by_processes"].values()]
+    assert min(row["seconds_per_photo"].values()) > 0 and min(rates) > 0
+    assert row["images_per_second"] == max(rates)
     out = capsys.readouterr().out
-    assert "images/s" in out and "the loader feeds" in out
+    assert "images/s" in out and "threads" in out and "processes" in out and "the loader feeds" in out
 
 
 @pytest.mark.parametrize(

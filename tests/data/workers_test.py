@@ -193,3 +193,32 @@ def test_memory_has_no_name():
     assert (
         [int(images.min()) for images in memory.images] == [int(images.max()) for images in memory.images] == [0, 1, 2]
     )
+
+
+ENDS = """
+import sys
+import numpy as np
+from jaxvit.data import Crop, Draws, Split, Streamed, crops, make_transform
+
+options = {
+    "train_crop_mode": "rrc", "random_resized_crop": None, "crop_ratio": (0.75, 1.3), "train_interpolation": None
+}
+crop = Crop(crops.make_draw(options, (224, 224), "bicubic"), (224, 224), 3, sys.argv[2])
+file = lambda i: sys.argv[1]
+split = Split("train", np.zeros(999, np.int32), np.arange(999), lambda i: np.zeros((9, 9, 3), np.uint8), file=file)
+feed = Streamed(split, make_transform(224), num_workers=4, crop=crop)
+batches = feed.batches(np.arange(999), 16, draws=Draws(0, 0, np.arange(999)))
+next(batches)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decoder", ["pillow", "opencv"])
+def test_a_program_that_ends_while_images_are_read_ends_in_order(tmp_path, decoder):
+    """Python would end the threads from within the decoder's C++, which aborts."""
+    pytest.importorskip("cv2")
+    (tmp_path / "photo.jpg").write_bytes(jpeg(detailed(900, 1200)))
+    command = [sys.executable, "-c", ENDS, str(tmp_path / "photo.jpg"), decoder]
+    for _ in range(3):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr) == (0, "")
