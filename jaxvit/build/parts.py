@@ -32,12 +32,14 @@ def load_data(
     class_names: Sequence[str] | None = None,
     *,
     to_train: bool = True,
+    prefer: Sequence[str] = (),
     given: data.Dataset | Mapping[str, Any] | None = None,
 ) -> data.Dataset:
     """Returns the data set that `config.data` names; unreadable files are listed in `skipped_file`.
 
-    `class_names` is the order of the classes of a run, which it keeps; `to_train`: see `data.load_dataset`. One that is
-    `given` goes before the name: a data set as it is, arrays with validation drawn and limits set.
+    `class_names` is the order of the classes of a run, which it keeps; for `to_train` and `prefer` see
+    `data.load_dataset`. One that is `given` goes before the name: a data set as it is, arrays with validation drawn and
+    limits set.
     """
     d = config.data
     if given is not None and not isinstance(given, data.Dataset | Mapping):
@@ -61,6 +63,7 @@ def load_data(
         to_train=to_train,
         columns=d.columns,
         rescan=d.rescan,
+        prefer=prefer,
         arrays=given,
     )
 

@@ -112,8 +112,20 @@ def read(root: Path, units: Sequence[str], *, rescan: bool = False) -> Files:
             bad = _check(root, units, found)
         finally:  # what an interrupted start has checked is checked
             if time.monotonic() - begun > index_file.WORTH_SECS and all(unit in found for unit in units):
-                index_file.write(source, _packed(units, found))
+                others = [unit for unit in found if unit not in set(units) and os.path.isdir(root / unit)]
+                index_file.write(source, _packed([*units, *others], found))
     return _files(root, units, found, bad)
+
+
+def count(root: Path, units: Sequence[str]) -> list[int]:
+    """Returns how many images, or what claim to be some, are below each class folder; none is looked into."""
+    counts = [0] * len(units)
+
+    def visit(i: int) -> None:
+        counts[i] = len(_scan(root, units[i], None).names)
+
+    in_threads(visit, len(units), "listing class folders", per_task=1, show_from=500)
+    return counts
 
 
 def _scan(root: Path, unit: str, old: Unit | None) -> Unit:

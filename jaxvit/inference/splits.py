@@ -36,7 +36,7 @@ class Evaluation(NamedTuple):
     metrics: dict[str, float]
     images: int
     split: str  # "train", "val", "test" or "all"
-    of: int  # images of the whole data set
+    of: int  # images of all splits that were read
 
 
 class EmptySplit(UserError):
@@ -50,7 +50,7 @@ class OpenSplit(NamedTuple):
     feed: Any
     pixels: steps.Pixels
     name: str  # "train", "val", "test" or "all"
-    of: int  # images of the whole data set
+    of: int  # images of all splits that were read
     among: np.ndarray | None = None  # int [k]: the model's labels that the data's labels 0 to k - 1 stand for
 
 
@@ -70,14 +70,16 @@ def open_split(
 
     Without `labelled` the classes of the data may be any: all labels are then 0. `class_order`: see `open_data`.
     """
-    config, dataset, foreign = open_data(classifier, data_name, data_dir, columns, class_order)
+    prefer = ("test", "val") if split_name is None else () if split_name in ("all", "train") else (split_name,)
+    config, dataset, foreign = open_data(classifier, data_name, data_dir, columns, class_order, prefer)
     splits = {split.name: split for split in (dataset.train, dataset.val, dataset.test)}
     if split_name is None:
         own = [name for name in ("test", "val") if name in splits and len(splits[name]) and name not in dataset.drawn]
         split_name = (own[0] if own else "all") if foreign else "test"
     split = together(list(splits.values())) if split_name == "all" else splits[split_name]
     if not len(split):
-        raise EmptySplit(f"{config.data.name} has no images in its {split_name} split")
+        others = ", ".join(name for name in splits if len(splits[name])) or "none"
+        raise EmptySplit(f"{config.data.name} has no images in its {split_name} split; splits with images: {others}")
     if limit is not None:
         split = some(split, limit)
     if labelled:
@@ -106,11 +108,13 @@ def open_data(
     data_dir: str | None = None,
     columns: str | None = None,
     class_order: Sequence[str] | None = None,
+    prefer: Sequence[str] = (),
 ) -> tuple[Config, data.Dataset, bool]:
     """Returns (config, data set, whether it is other data than the run's): a run's own data, or `data_name`.
 
     The labels are those of the data. Of other data than the run's all images are there, and what was read is said.
     `class_order`: the order in which classes are read, which draws of images depend on; None: the classifier's.
+    `prefer`: of other data, see `data.load_dataset`.
     """
     config = _reading(classifier)
     foreign = data_name is not None and (classifier.config is None or not same_data(data_name, config.data.name))
@@ -127,7 +131,7 @@ def open_data(
             config.data.update({"name": data_name, **whole})
         config.data.update({"dir": data_dir or config.data.dir, "columns": columns or config.data.columns})
     class_names = classifier.class_names if class_order is None else class_order
-    dataset = parts.load_data(config, class_names=class_names, to_train=not foreign)
+    dataset = parts.load_data(config, class_names=class_names, to_train=not foreign, prefer=prefer if foreign else ())
     if foreign:
         for note in dataset.notes:
             err.print(f"data   {note}")

@@ -13,7 +13,7 @@ from jaxvit import plugins
 from jaxvit.build import parts
 from jaxvit.build.facts import Facts, of_dataset
 from jaxvit.config.default import Config
-from jaxvit.data.files import image_files
+from jaxvit.data import listing
 from jaxvit.data.layout import read_layout, subfolders
 from jaxvit.data.sources import hf, label_file, npz, wds
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, long_tail
@@ -146,7 +146,9 @@ def _folder(root: Path) -> tuple[int, int, int, Shape | None] | None:
     """From the names of the files."""
     folders = read_layout(root).folders
     classes = subfolders(folders["train"])
-    images = {split: sum(len(image_files(d)) for d in subfolders(folder)) for split, folder in folders.items()}
+    images = {}
+    for split, folder in folders.items():
+        images[split] = sum(listing.count(folder, [d.name for d in subfolders(folder)]))
     if not classes or not images["train"]:
         return None
     return _photos(collections.Counter(images), len(classes))

@@ -41,6 +41,10 @@ def test_val_of_imagenets_classes_is_the_test_split(tmp_path):
     assert all(name.startswith("val/") for name in data.test.image_names())
     drawn = load_dataset(f"folder:{tmp_path}", val_fraction=0.25)
     assert (len(drawn.train), len(drawn.val)) == (12, 4) and drawn.test.names == data.test.names
+    alone = load_dataset(f"folder:{tmp_path}", val_fraction=0.0, to_train=False, prefer=("test", "val"))
+    assert (len(alone.train), len(alone.val), len(alone.test)) == (0, 0, 6) and alone.test.names == data.test.names
+    assert alone.test.labels.tolist() == data.test.labels.tolist() and alone.class_names == data.class_names
+    assert any("only val/ is read" in note for note in alone.notes)
     _fill(tmp_path / "test" / "n01440764", 1)
     assert len(load_dataset(f"folder:{tmp_path}").val) == 6  # with a test split of its own
 

@@ -159,7 +159,19 @@ def test_other_class_folders_of_the_same_data(root, looks):
     looks.clear()
     assert _read(root, UNITS[2:])[0] == [name for name in _read(root)[0] if name.startswith("val")]
     assert not looks
+    index_file.forget("x")  # which there is not
+    listing.read(root, UNITS[2:], rescan=True)
+    looks.clear()
+    _read(root)  # lists train/ again, and so keeps all
+    assert _read(root, UNITS[2:]) and not any(unit in looks for unit in UNITS[2:])
+    _write(root / "val/ant/new.jpg")
+    _read(root, UNITS[2:])  # writes the index again, with train/
+    looks.clear()
+    assert len(_read(root)[0]) == 23 and not looks
+    (root / "val/ant/new.jpg").unlink()
     _write(root / "val/cat/0.jpg")
+    _read(root)
+    looks.clear()
     assert len(_read(root, [*UNITS, "val/cat"])[0]) == 23 and looks == ["val/cat", "0.jpg"]
 
 

@@ -24,6 +24,7 @@ def load(
     known: Sequence[str] | None = None,
     to_train: bool = True,
     rescan: bool = False,
+    prefer: Sequence[str] = (),
 ) -> Source:
     """Reads `PATH/train/CLASS/*`, `PATH/val/CLASS/*`, `PATH/test/CLASS/*`, or `PATH/CLASS/*`, at any depth.
 
@@ -31,7 +32,8 @@ def load(
     training images; for the test split these are 20 % of every class, the same for every seed. Classes have the order
     of `layout.in_order`, or that of `known` where these are the same ones. Formats are told by content. Files that
     cannot be read are skipped, counted, and listed in `skipped_file`; more than `max_bad_fraction` of them is a
-    UserError, as are, with `to_train`, single classes and those without images. `rescan`: see `listing.read`.
+    UserError, as are, with `to_train`, single classes and those without images. `rescan`: see `listing.read`;
+    `prefer`: see `load_dataset`.
     """
     root = expand(path)
     if not root.is_dir():
@@ -46,11 +48,16 @@ def load(
         notes.append(f"class names are sorted by the numbers in them: {first}, ... have the labels 0, 1, 2, ...")
     labels = {name: label for label, name in enumerate(class_names)}
     _check_classes(layout, class_names, 2 if to_train else 1)
+    alone = next((split for split in prefer if split in folders), None)
+    if alone is not None and len(folders) > 1:
+        folders = {alone: folders[alone]}
+        notes.append(f"only {folders[alone].name}/ is read")
     directories = [(split, directory) for split, folder in folders.items() for directory in subfolders(folder)]
     files = listing.read(root, [d.relative_to(root).as_posix() for _, d in directories], rescan=rescan)
     label = np.array([labels[plain(d.name)] for _, d in directories], np.int32)[files.unit]
     split = np.array([list(folders).index(name) for name, _ in directories], np.int8)[files.unit]
-    _check_counts(root, folders["train"], label[split == 0], class_names, "no images", to_train)
+    first = next(iter(folders.values()))  # of the training images
+    _check_counts(root, first, label[split == 0], class_names, "no images", to_train)
     good = np.ones(len(files), bool)
     good[list(files.bad)] = False
     skipped = [(files.name(i), why) for i, why in files.bad.items()]
@@ -58,12 +65,14 @@ def load(
         write_skipped(skipped_file, skipped)
     if skipped:
         notes.append(report_skipped(f"folder:{root}", skipped, len(files), skipped_file, max_bad_fraction))
-    _check_counts(root, folders["train"], label[good & (split == 0)], class_names, "no readable images", to_train)
+    _check_counts(root, first, label[good & (split == 0)], class_names, "no readable images", to_train)
     splits = {name: _split(name, files, np.flatnonzero(good & (split == i)), label) for i, name in enumerate(folders)}
     for name, folder in folders.items():
         if not len(splits[name]):
             raise UserError(f"{folder}: no images; expected a subfolder per class with {read_formats()} files.")
     scale, drawn = 1.0, ()
+    if alone is not None:
+        splits = {name: splits[alone].take(np.arange(0), name) for name in ("train", "test")} | splits
     if "test" not in splits:
         splits["train"], splits["test"], scale = automatic_test(splits["train"])
         drawn = ("test",)

@@ -27,7 +27,9 @@ _PLAIN: dict[str, Callable[..., Source]] = {
     "cifar100": lambda **options: cifar.load("cifar100", options["data_dir"], options["archive"]),
 }
 _WITH_ARGUMENT: dict[str, Callable[..., Source]] = {
-    "tfds": lambda argument, **options: tfds_source.load(argument, options["data_dir"], options["rescan"]),
+    "tfds": lambda argument, **options: tfds_source.load(
+        argument, options["data_dir"], options["rescan"], options["prefer"]
+    ),
     "folder": lambda argument, **options: folder.load(
         argument,
         options["skipped_file"],
@@ -35,6 +37,7 @@ _WITH_ARGUMENT: dict[str, Callable[..., Source]] = {
         options["class_names"],
         options["to_train"],
         options["rescan"],
+        options["prefer"],
     ),
     "npz": lambda argument, **options: npz.load(argument, options["to_train"]),
     **{kind: partial(label_file.load, kind) for kind in label_file.KINDS},
@@ -103,6 +106,7 @@ def load_dataset(
     fold: str | None = None,
     arrays: Mapping[str, Any] | None = None,
     rescan: bool = False,
+    prefer: Sequence[str] = (),
 ) -> Dataset:
     """Returns the data set called `name`, with validation drawn and the train split limited.
 
@@ -128,6 +132,8 @@ def load_dataset(
       arrays: as `register_data`'s function returns them, in place of what the name stands for.
       rescan: read all files of `folder:`, `tfds:` and `wds:` again, not only those that have changed since an earlier
         start.
+      prefer: names of splits; of `folder:` and photos of `tfds:` the first that is stored is read alone, and the others
+        are empty.
       columns: which columns of `csv:` are meant, as "file=path,label=species"; see `label_file`.
     """
     if isinstance(val_fraction, bool) or not 0 <= val_fraction < 1:
@@ -141,7 +147,7 @@ def load_dataset(
         parse(fold)
     options: dict[str, Any] = {"data_dir": data_dir, "archive": archive, "skipped_file": skipped_file}
     options |= {"max_bad_fraction": max_bad_fraction, "class_names": class_names, "to_train": to_train}
-    options |= {"columns": columns, "rescan": rescan}
+    options |= {"columns": columns, "rescan": rescan, "prefer": prefer}
     source = _load_source(name, **options) if arrays is None else npz.of_arrays(arrays, "dataset", to_train)
     if fold is not None:
         source = hold_out_fold(name, source, fold)

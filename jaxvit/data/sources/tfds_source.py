@@ -35,13 +35,13 @@ ID_KEYS = ("id", "file_name", "filename", "image/filename", "image_id", "image/i
 VAL_NAMES = ("validation", "val", "valid", "dev")
 
 
-def load(name: str, data_dir: str | None = None, rescan: bool = False) -> Source:
+def load(name: str, data_dir: str | None = None, rescan: bool = False, prefer: Sequence[str] = ()) -> Source:
     """Reads a data set through `tfds.data_source`: an Image feature and a ClassLabel are all it needs.
 
     TFDS shuffles when it writes. Where examples have an id they are put in its order, so that results depend
     neither on that shuffling nor on the number of shards. Labels and ids of photos are kept in an index, as the records
-    that hold them are those of the images; `rescan` reads them again. Raises UserError where the set is unknown, not
-    prepared, in a format without random access, or not for classification.
+    that hold them are those of the images; `rescan` reads them again. `prefer`: see `load_dataset`. Raises UserError
+    where the set is unknown, not prepared, in a format without random access, or not for classification.
     """
     builder = _builder(name, data_dir)
     features = builder.info.features
@@ -51,13 +51,21 @@ def load(name: str, data_dir: str | None = None, rescan: bool = False) -> Source
     h, w, c = features[image_key].shape
     channels = 1 if c == 1 else 3
     fixed = None if h is None or w is None else (int(h), int(w))
-    splits = {}
-    for role, stored in roles.items():
-        splits[role] = _read_split(name, builder, role, stored, image_key, label_key, fixed, channels, rescan)
+    splits: dict[str, Split] = {}
+    alone = [role for role in prefer if role in roles] if fixed is None else []
+    for role in alone or roles:
+        splits[role] = _read_split(name, builder, role, roles[role], image_key, label_key, fixed, channels, rescan)
+        if alone and (splits[role].labels >= 0).any():
+            notes.append(f"only the split {roles[role]!r} is read")
+            break
     if "test" in splits and (splits["test"].labels < 0).all() and "val" in splits:  # ImageNet hides them
         notes.append("the test split has no labels: the validation split is the test split")
         splits["test"] = _rename(splits.pop("val"), "test")
+    if alone:
+        splits = {role: next(iter(splits.values())).take(np.arange(0), role) for role in ("train", "test")} | splits
     for role, split in splits.items():
+        if len(split) == 0 and alone:
+            continue
         if len(split) == 0 or split.labels.min() < 0 or split.labels.max() >= len(class_names):
             raise UserError(f"tfds:{name}: split {roles[role]!r} is empty or has labels outside its classes.")
     scale, drawn = 1.0, ()

@@ -125,6 +125,9 @@ def test_labels_of_photos_are_read_once(tmp_path, monkeypatch):
         assert found[:3] == first[:3] and len(passes) == count
         for a, b in zip(found[3], first[3], strict=True):
             np.testing.assert_array_equal(a, b)
+    passes.clear()
+    alone = load_dataset("tfds:tiny", data_dir=str(tmp_path / "data"), to_train=False, prefer=("test",), rescan=True)
+    assert (len(alone.train), alone.test.labels.tolist(), len(passes)) == (0, first[2], 1)
     record = next((tmp_path / "data").rglob("*train*array_record*"))
     os.utime(record, ns=(0, record.stat().st_mtime_ns + 1))
     assert read()[:3] == first[:3] and len(passes) == 2
