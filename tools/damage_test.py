@@ -185,6 +185,11 @@ def one_damage(rng: random.Random, config: Any, base: Path, workdir: Path, expec
             differences = [d for d in differences if not d.startswith("last")]
         if differences:
             wrong.append(f"another end: {differences}")
+    known = {str(workdir): "RUN", name: "FILE"} | dict.fromkeys(names - {name}, "STEP")
+    if parts[0] == "checkpoints":
+        known["/".join(parts[3:]) or name] = "FILE"
+    for text, word in known.items():
+        lines = [line.replace(text, word) for line in lines]
     return dict(zip(COLUMNS, (base.name, name, kind, lines, error, wrong), strict=True))
 
 
@@ -248,8 +253,10 @@ def main() -> int:
     print(json.dumps(counts))
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
+        said = sorted({line for record in records for line in record["said"]})  # a record has their places
+        records = [record | {"said": [said.index(line) for line in record["said"]]} for record in records]
         rows = [short(json.dumps([record[column] for column in COLUMNS])) for record in records]
-        head = json.dumps({**counts, "columns": COLUMNS})[:-1]
+        head = json.dumps({**counts, "said": said, "columns": COLUMNS})[:-1]
         args.out.write_text(head + ', "records": [\n' + ",\n".join(rows) + "\n]}\n")
     if not wrong:
         shutil.rmtree(scratch)
