@@ -11,7 +11,8 @@ from tests.helpers.commands import CASES, drawn
 
 # timm's `classifier` of these models
 CLASSIFIERS = {
-    "vit": ("head",), "deit": ("head", "head_dist"), "swin": ("head.fc",), "resnet": ("fc",), "eca": ("fc",),
+    "vit": ("head",), "deit": ("head", "head_dist"), "eva": ("head",), "swin": ("head.fc",), "swinv2": ("head.fc",),
+    "resnet": ("fc",), "eca": ("fc",),
     "convnext": ("head.fc",), "vgg": ("head.fc",), "alexnet": ("classifier.6",),
 }  # fmt: skip
 

@@ -18,9 +18,14 @@ ALEXNET = ("alexnet", {"head_hidden_size": 8, "num_classes": 5, "image_size": 64
 CONVNEXT = (
     "convnextv2_atto", {"depths": (1, 2, 1, 1), "dims": (8, 8, 16, 16), "num_classes": 5, "image_size": 32},
 )  # fmt: skip
+EVA = (
+    "vit_small_patch16_dinov3",
+    {"depth": 1, "embed_dim": 16, "num_heads": 2, "patch_size": 8, "num_classes": 5, "image_size": 32},
+)
+SWIN_V2 = ("swinv2_tiny_window8_256", SWIN[1])
 ALL = {
-    "vit": VIT, "deit": DEIT, "swin": SWIN, "resnet": RESNET, "eca": ECA, "convnext": CONVNEXT, "vgg": VGG,
-    "alexnet": ALEXNET,
+    "vit": VIT, "deit": DEIT, "eva": EVA, "swin": SWIN, "swinv2": SWIN_V2, "resnet": RESNET, "eca": ECA,
+    "convnext": CONVNEXT, "vgg": VGG, "alexnet": ALEXNET,
 }  # fmt: skip
 
 
