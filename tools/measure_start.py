@@ -30,6 +30,7 @@ def memory():
     with open("/proc/self/status") as lines:
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
 
+data.load_dataset("digits"), data.epoch_order(0, 0, 9)  # what is imported on first use is not measured
 before, begun, processor = memory(), time.perf_counter(), time.process_time()
 found = data.load_dataset(sys.argv[1], val_fraction=0.0)
 seconds = {"load": time.perf_counter() - begun, "load_processor": time.process_time() - processor}
