@@ -23,6 +23,14 @@ def hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is one itself, or a link to one; most systems need not look at it to know."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def image_files(directory: Path) -> list[Path]:
     """Returns what is, or claims to be, an image below `directory`, sorted; hidden and other files are left out."""
 

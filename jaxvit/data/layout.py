@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from jaxvit.data.files import hidden, image_files
+from jaxvit.data.files import hidden, image_files, is_folder
 from jaxvit.data.imagenet import are_synsets, refuse_flat
 from jaxvit.errors import UserError
 
@@ -68,7 +68,8 @@ def is_number(name: str) -> bool:
 def subfolders(folder: Path) -> list[Path]:
     """Returns the folders in a folder, sorted, without hidden ones."""
     try:
-        found = [d for d in folder.iterdir() if d.is_dir() and not hidden(d.name)]
+        with os.scandir(folder) as entries:
+            found = [folder / entry.name for entry in entries if not hidden(entry.name) and is_folder(entry)]
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror}).") from None
     return sorted(found, key=lambda d: plain(d.name))

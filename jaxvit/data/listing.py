@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxvit.data import index_file
-from jaxvit.data.files import SUFFIXES, hidden
+from jaxvit.data.files import SUFFIXES, hidden, is_folder
 from jaxvit.data.formats import is_image
 from jaxvit.data.images import DECODE_ERRORS, check, in_threads, reason
 from jaxvit.data.texts import Texts
@@ -146,7 +146,7 @@ def _scan(root: Path, unit: str, old: Unit | None) -> Unit:
                     name = f"{below}/{entry.name}" if below else entry.name
                     if hidden(entry.name):
                         continue
-                    if _is_folder(entry):
+                    if is_folder(entry):
                         if not entry.is_symlink():
                             waiting.append(name)
                     elif _looks_like_image(entry):
@@ -164,13 +164,6 @@ def _scan(root: Path, unit: str, old: Unit | None) -> Unit:
             if j is not None and (old.stats[j] == stats[i]).all():
                 shapes[i], states[i] = old.shapes[j], old.states[j]
     return Unit(folders, np.array(times, np.int64), Texts.of(names), stats, shapes, states)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
 
 
 def _looks_like_image(entry: os.DirEntry[str]) -> bool:
