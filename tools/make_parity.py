@@ -268,8 +268,8 @@ def write_page(figures: dict[str, dict[str, Any]]) -> None:
         "",
         "Networks with BatchNorm or global response norms were also compared in train mode, where BatchNorm uses the "
         "statistics of a batch of four: the logits, and the running means afterwards. The column `running variance` is "
-        "the largest difference as a share of the largest variance; it is empty where there is none. Very large models "
-        "were cut to a few blocks, as the remark says. AlexNet is compared with torchvision's.",
+        "the largest difference as a share of the largest variance; it is empty if it was not measured. Very large "
+        "models were cut to a few blocks, as the remark says. AlexNet is compared with torchvision's.",
         "",
         "`python tools/make_parity.py` writes this page.",
         "",

@@ -37,7 +37,9 @@ def block_windows(model: Any, size: Pair) -> list[Windows]:
             own, maps = ([(n + 1) // 2 for n in sides] for sides in (own, maps))
         cell = (patch[0] * 2**stage, patch[1] * 2**stage)
         for i in range(depth):
-            clamped, shift = clamp_window((own[0], own[1]), window, shifted=i % 2 == 1)
+            clamped, shift = clamp_window(
+                (own[0], own[1]), window, shifted=i % 2 == 1, always_partition=model.always_partition
+            )
             places.append(Windows((maps[0], maps[1]), clamped, shift, cell))
     return places
 

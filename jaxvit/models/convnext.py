@@ -20,6 +20,7 @@ from jaxvit.models.layers import (
     Size,
     drop_path_rates,
     rematerialised,
+    scaled_normal,
     trunc_normal,
 )
 from jaxvit.ops.activations import ACTIVATIONS
@@ -133,11 +134,12 @@ class HiddenLayer(nn.Module):
     """A linear layer and GELU before the classifier: [b, d] -> [b, features]."""
 
     features: int
+    kernel_init: Callable[..., Array] = trunc_normal
     dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        return ACTIVATIONS["gelu"](Dense(self.features, dtype=self.dtype, kernel_init=trunc_normal, name="fc")(x))
+        return ACTIVATIONS["gelu"](Dense(self.features, dtype=self.dtype, kernel_init=self.kernel_init, name="fc")(x))
 
 
 class ConvNeXtHead(nn.Module):
@@ -151,16 +153,21 @@ class ConvNeXtHead(nn.Module):
     norm: Layer | None
     hidden_size: int | None = None
     drop_rate: float = 0.0
+    kernel_init: Callable[..., Array] = trunc_normal
     dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         x = self.pool(at_least_float32(x))
         x = x if self.norm is None else self.norm(name="norm")(x)
-        x = x if self.hidden_size is None else HiddenLayer(self.hidden_size, self.dtype, name="pre_logits")(x)
+        x = (
+            x
+            if self.hidden_size is None
+            else HiddenLayer(self.hidden_size, self.kernel_init, self.dtype, name="pre_logits")(x)
+        )
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
         if self.num_classes:
-            x = Dense(self.num_classes, dtype=self.dtype, kernel_init=trunc_normal, name="fc")(x)
+            x = Dense(self.num_classes, dtype=self.dtype, kernel_init=self.kernel_init, name="fc")(x)
         return at_least_float32(x)
 
 
@@ -186,6 +193,7 @@ class ConvNeXt(nn.Module):
     stem_type: str = "patch"
     patch_size: int = 4
     head_norm_first: bool = False
+    head_init_scale: float = 1.0  # of the classifier's random weights
     head_hidden_size: int | None = None
     conv_mlp: bool = False
     conv_bias: bool = True
@@ -201,7 +209,7 @@ class ConvNeXt(nn.Module):
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
         check_fields(self)
-        check_images(images, in_channels=self.in_channels, least=self.strides()[-1], family="this ConvNeXt")
+        check_images(images, in_channels=self.in_channels, least=self.least_side(), family="this ConvNeXt")
         conv = partial(conv_layers.conv, use_bias=self.conv_bias, kernel_init=trunc_normal, dtype=self.dtype)
         norm = partial(pick(NORMS, "norm_layer", self.norm_layer), epsilon=self.norm_eps, dtype=self.dtype)
         act = pick(ACTIVATIONS, "act_layer", self.act_layer)
@@ -234,6 +242,7 @@ class ConvNeXt(nn.Module):
             norm=None if self.head_norm_first else norm,
             hidden_size=self.head_hidden_size,
             drop_rate=self.drop_rate,
+            kernel_init=scaled_normal(self.head_init_scale),
             dtype=self.dtype,
             name="head",
         )
@@ -261,6 +270,10 @@ class ConvNeXt(nn.Module):
 
     def stem_stride(self) -> int:
         return self.patch_size if self.stem_type == "patch" else 4
+
+    def least_side(self) -> int:
+        """Pixels of the smallest image that leaves the last stage a cell; overlapping stems round up."""
+        return self.strides()[-1] - (0 if self.stem_type == "patch" else 3)
 
     def strides(self) -> tuple[int, ...]:
         """Pixels of the image between two cells of each stage."""

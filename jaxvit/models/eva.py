@@ -19,7 +19,6 @@ from jaxvit.models.eva_blocks import (
     EvaBlockPostNorm,
     FeedForward,
     Rope,
-    scaled_normal,
 )
 from jaxvit.models.layers import (
     Array,
@@ -30,6 +29,7 @@ from jaxvit.models.layers import (
     Size,
     drop_path_rates,
     rematerialised,
+    scaled_normal,
     to_pair,
     trunc_normal,
 )
@@ -110,6 +110,7 @@ class Eva(nn.Module):
     attn_pool_mlp_ratio: float | None = None
     dynamic_img_size: bool = False  # positions of their own for images of another size
     dynamic_img_pad: bool = False  # and zeros below and right of images that fill no whole patches
+    crop_to_patches: bool = False  # cut off pixels that fill no patch, instead of refusing
     head_init_scale: float = 0.001
     head_hidden_size: int | None = None  # of a hidden layer before the classifier; not in timm
     drop_rate: float = 0.0
@@ -341,8 +342,8 @@ def check_fields(model: Eva) -> None:
         raise UserError("global_pool='token' needs class_token=True; expected e.g. global_pool='avg'.")
     if model.global_pool == "map" and dim % (model.attn_pool_num_heads or heads):
         raise UserError(f"embed_dim={dim} is not divisible by attn_pool_num_heads={model.attn_pool_num_heads}.")
-    if model.dynamic_img_pad and not model.dynamic_img_size:
-        raise UserError("dynamic_img_pad=True needs dynamic_img_size=True.")
+    if model.dynamic_img_pad and model.crop_to_patches:
+        raise UserError("dynamic_img_pad=True needs crop_to_patches=False.")
     if model.attn_implementation == "cudnn" and model.attn_drop_rate:
         raise UserError(
             "attn_implementation='cudnn' does not expose the attention weights that attn_drop_rate changes; "

@@ -1,26 +1,16 @@
 """The blocks of EVA, EVA-02, RoPE ViTs, Perception Encoders and DINOv3: [b, n, d] -> [b, n, d] each."""
 
 from functools import partial
-from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxvit.models.layers import Array, Dense, DropPath, Dtype, Layer, trunc_normal
+from jaxvit.models.layers import Array, Dense, DropPath, Dtype, Layer, scaled_normal, trunc_normal
 from jaxvit.models.rope import turned
 from jaxvit.models.vit_layers import Norm, attend, default_norm
 from jaxvit.ops.activations import ACTIVATIONS
 
 Rope = tuple[Array, Array] | None  # cosine and sine of each token's angles, [b or 1, n, heads or 1, hd/2]
-
-
-def scaled_normal(scale: float) -> Any:
-    """`trunc_normal` times a factor: of the last projection of block i, 1 / sqrt(2 (i + 1))."""
-
-    def draw(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
-        return trunc_normal(key, shape, dtype) * jnp.asarray(scale, dtype)
-
-    return draw
 
 
 class EvaAttention(nn.Module):

@@ -51,6 +51,17 @@ ELSEWHERE = {
     "stochastic_depth": "drop_path_rate",
     "grad_checkpointing": "remat",
 }
+# timm's arguments that are no fields here -> what is instead.
+ABSENT = {
+    "device": "JAX places arrays; jax.default_device chooses one",
+    "dynamic_img_size": "images of other sizes are always accepted, unless strict_img_size=True",
+    "embed_layer": "the patch projection is part of the model",
+    "fix_init": "weights start as timm's do by default",
+    "head_dim": "a head has embed_dim / num_heads channels",
+    "output_stride": "strides are those of the network, without dilation; a larger image gives a larger map",
+    "rope_mrope_section": "rope_type='mrope' is not supported",
+    "weight_init": "weights start as timm's do by default",
+}
 
 
 def field_kinds(cls: type[nn.Module]) -> dict[str, Any]:
@@ -169,6 +180,8 @@ def check_name(field: str, known: Collection[str], model_name: str) -> None:
         return
     if field == "pretrained":
         raise UserError("create_model does not create weights; jaxvit.load_pretrained(name) loads pretrained ones.")
+    if field in ABSENT:
+        raise UserError(f"{model_name} has no field {field!r}: {ABSENT[field]}.")
     if ELSEWHERE.get(field) in known:
         raise UserError(f"{model_name} has no field {field!r}; it is called {ELSEWHERE[field]!r} here.")
     near = suggest(field, known) or f" It has {', '.join(sorted(known))}."
@@ -187,7 +200,7 @@ def check_sizes(values: Mapping[str, Any], *, whole_patches: bool) -> None:
         if h < ph or w < pw or ((h % ph or w % pw) and not cropped):
             raise UserError(
                 f"image {h}x{w} is not divisible by patch size {ph}x{pw}; "
-                f"the nearest image_size is {_nearest(h, ph)}x{_nearest(w, pw)}."
+                f"the nearest image_size is {_nearest(h, ph)}x{_nearest(w, pw)}, or crop_to_patches=True cuts it."
             )
     ratio, width = values.get("mlp_ratio"), values.get("embed_dim")
     if isinstance(ratio, float | int) and isinstance(width, int) and int(ratio * width) < 1:

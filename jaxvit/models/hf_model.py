@@ -64,6 +64,12 @@ def mlp_ratio(size: int, hidden: int) -> float:
     return ratio if int(size * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
+def tower(config: Config) -> Config:
+    """The part of a config that describes the image tower, where a model has others too, else all of it."""
+    part = config.get("vision_config")
+    return part if isinstance(part, Mapping) else config
+
+
 def transformer(config: Config) -> dict[str, Any]:
     """The words that all of Transformers' plain vision transformers share."""
     return {

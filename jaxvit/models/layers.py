@@ -55,6 +55,15 @@ def to_pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
+def scaled_normal(scale: float) -> Callable[..., Array]:
+    """`trunc_normal` times a factor."""
+
+    def draw(key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
+        return trunc_normal(key, shape, dtype) * jnp.asarray(scale, dtype)
+
+    return draw
+
+
 class LayerNorm(nn.LayerNorm):
     """`flax.linen.LayerNorm` over the last axis (Ba et al., 2016) by the operation of `jaxvit.ops`."""
 

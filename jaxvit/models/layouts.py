@@ -59,6 +59,7 @@ def fuse_qkv(tensors: Tensors) -> Tensors:
 # Transformers' names of a ViT and of a Swin.
 HF_TRANSFORMER: Table = (
     (r"^(vit|deit|swin|dinov2|dinov2_with_registers)\.", ""),
+    (r"^decoder\.", None),  # of masked autoencoders
     (r"^embeddings\.cls_token$", "cls_token"),
     (r"^embeddings\.distillation_token$", "dist_token"),
     (r"^embeddings\.position_embeddings$", "pos_embed"),

@@ -1,12 +1,13 @@
 """Swin Transformer: shifted windows (Liu et al., 2021) and its variants S3 (Chen et al., 2021)."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, suggest
 from jaxvit.models.conv_layers import hidden_layer, torch_bias
 from jaxvit.models.layers import (
     Array,
@@ -31,10 +32,17 @@ from jaxvit.models.windows import (
     relative_position_index,
     stage_windows,
 )
+from jaxvit.ops.activations import ACTIVATIONS
+from jaxvit.ops.pooling import GLOBAL_POOLS
 from jaxvit.ops.window_attention import KERNELS, window_attention
 from jaxvit.precision import at_least_float32
 
-CHOICES: dict[str, tuple[str | None, ...]] = {"attn_implementation": (None, "xla", *KERNELS)}
+POOLS = {**GLOBAL_POOLS, "": lambda x: x}
+CHOICES: dict[str, tuple[str | None, ...]] = {
+    "global_pool": tuple(POOLS),
+    "act_layer": tuple(ACTIVATIONS),
+    "attn_implementation": (None, "xla", *KERNELS),
+}
 NORM_EPS = 1e-5  # torch.nn.LayerNorm's own; timm's ViT uses 1e-6
 
 
@@ -128,13 +136,16 @@ class SwinStage(nn.Module):
     attn: Layer  # but for its windows
     block: Layer  # but for its attention
     downsample: Layer | None = None
+    always_partition: bool = False
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         if self.downsample is not None:
             x = self.downsample(name="downsample")(x)
         for i, rate in enumerate(self.drop_path_rates):
-            window, shift = clamp_window(self.map_size, self.window_size, shifted=i % 2 == 1)
+            window, shift = clamp_window(
+                self.map_size, self.window_size, shifted=i % 2 == 1, always_partition=self.always_partition
+            )
             attn = partial(self.attn, window_size=window, shift_size=shift)
             x = self.block(attn=attn, drop_path_rate=rate, name=f"blocks_{i}")(x, train)
         return x
@@ -165,19 +176,20 @@ class PatchEmbed(nn.Module):
 
 
 class ClassifierHead(nn.Module):
-    """Mean over the map, dropout, linear: [b, h, w, d] -> [b, num_classes]; [b, d] if `num_classes` is 0.
+    """Pool over the map, dropout, linear: [b, h, w, d] -> [b, num_classes]; [b, d] if `num_classes` is 0.
 
     With `hidden_size` a hidden layer, GELU and dropout come before the linear layer.
     """
 
     num_classes: int
+    pool: Callable[[Array], Array]
     drop_rate: float = 0.0
     hidden_size: int | None = None
     dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
-        x = jnp.mean(at_least_float32(x), (1, 2))
+        x = self.pool(at_least_float32(x))
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
         if self.num_classes == 0:
             return x
@@ -198,8 +210,9 @@ class SwinTransformer(nn.Module):
     """Swin Transformer (Liu et al., 2021): images [b, h, w, c] -> logits [b, num_classes].
 
     `image_size` fixes the windows (clamped to small maps) and with them the parameters; images of any other
-    size that the patches divide are accepted too, padded to whole windows. `window_size` is one int, one
-    (height, width) or one entry per stage. Raises UserError for images that the patches do not divide.
+    size that the patches divide are accepted too, padded to whole windows, unless `strict_img_size` refuses them.
+    `window_size` is one int, one (height, width) or one entry per stage. `global_pool=""` returns [b, h, w, ...].
+    Raises UserError for images that the patches do not divide.
     """
 
     attention_class: ClassVar[type[nn.Module]] = WindowAttention
@@ -209,13 +222,18 @@ class SwinTransformer(nn.Module):
     num_classes: int = 1000
     in_channels: int = 3
     image_size: Size = 224
+    global_pool: str = "avg"
     patch_size: Size = 4
     embed_dim: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)
     num_heads: tuple[int, ...] = (3, 6, 12, 24)
     window_size: int | tuple[int | tuple[int, int], ...] = 7
+    always_partition: bool = False  # windows keep their size and shift on smaller maps, which are padded
+    strict_img_size: bool = False
+    crop_to_patches: bool = False  # cut off pixels that fill no patch, instead of refusing
     mlp_ratio: float = 4.0
     qkv_bias: bool = True
+    act_layer: str = "gelu"
     head_hidden_size: int | None = None  # of a hidden layer before the classifier; not in timm
     drop_rate: float = 0.0
     proj_drop_rate: float = 0.0
@@ -232,14 +250,20 @@ class SwinTransformer(nn.Module):
         if images.ndim != 4 or images.shape[-1] != self.in_channels:
             raise UserError(f"images have shape {images.shape}; expected [b, h, w, {self.in_channels}].")
         for h, w in (to_pair(self.image_size), images.shape[1:3]):
-            if h % ph or w % pw or not h or not w:
+            if h < ph or w < pw or ((h % ph or w % pw) and not self.crop_to_patches):
                 raise UserError(f"image {h}x{w} is not divisible by patch size {ph}x{pw}.")
+        if self.strict_img_size and images.shape[1:3] != to_pair(self.image_size):
+            (want_h, want_w), (h, w) = to_pair(self.image_size), images.shape[1:3]
+            raise UserError(
+                f"image {h}x{w} does not fit the model's image_size {want_h}x{want_w}; "
+                f"expected that size, image_size=({h}, {w}) or strict_img_size=False."
+            )
         map_h, map_w = (i // p for i, p in zip(to_pair(self.image_size), patch_size, strict=True))
         windows = stage_windows(self.window_size, len(self.depths))
         rates = iter(drop_path_rates(self.drop_path_rate, sum(self.depths)))
         norm = partial(layer_norm, NORM_EPS, dtype=self.dtype)
         block = partial(rematerialised(self.block_class, self.remat, static_argnums=(2,)), norm=norm)
-        mlp = partial(Mlp, drop_rate=self.proj_drop_rate, dtype=self.dtype)
+        mlp = partial(Mlp, act=self.act_layer, drop_rate=self.proj_drop_rate, dtype=self.dtype)
         merge = partial(self.merging_class, norm=norm, dtype=self.dtype)
 
         x = PatchEmbed(self.embed_dim, patch_size, norm=norm, dtype=self.dtype, name="patch_embed")(images)
@@ -254,11 +278,13 @@ class SwinTransformer(nn.Module):
                 attn=partial(self.attention(i), num_heads=heads),
                 block=partial(block, mlp=partial(mlp, hidden_dim=int(dim * self.mlp_ratio))),
                 downsample=partial(merge, features=dim) if i > 0 else None,
+                always_partition=self.always_partition,
                 name=f"layers_{i}",
             )(x, train=train)
         x = norm(name="norm")(x)
         head = ClassifierHead(
             num_classes=self.num_classes,
+            pool=POOLS[self.global_pool],
             drop_rate=self.drop_rate,
             hidden_size=self.head_hidden_size,
             dtype=self.dtype,
@@ -283,6 +309,10 @@ class SwinTransformer(nn.Module):
 
 def check_fields(model: SwinTransformer) -> None:
     """Raises UserError when the fields of the stages do not fit each other."""
+    for field, choices in CHOICES.items():
+        if (value := getattr(model, field)) not in choices:
+            near = suggest(str(value), [choice for choice in choices if choice])
+            raise UserError(f"{field}={value!r} is unknown; expected one of {', '.join(map(repr, choices))}.{near}")
     stages = len(model.depths)
     if not stages or len(model.num_heads) != stages:
         raise UserError(

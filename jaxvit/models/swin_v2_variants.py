@@ -71,5 +71,5 @@ FAMILY = replace(
     window_tables=None,  # the bias is computed
     transformers={"swinv2": HfModel("swinv2_tiny_window8_256", _transformers)},
     transformers_fields={"num_heads": "num_heads", "pretrained_window_sizes": "pretrained_window_sizes"},
-    timm_args=(*swin_variants.FAMILY.timm_args, "pretrained_window_sizes"),
+    timm_args=(*swin_variants.FAMILY.timm_args, "act_layer", "pretrained_window_sizes"),
 )

@@ -96,11 +96,14 @@ FAMILY = Family(
     transformers={"swin": HfModel("swin_base_patch4_window7_224", transformers)},
     transformers_fields={"num_heads": "num_heads"},
     transformers_only={"hidden_act": "gelu", "layer_norm_eps": NORM_EPS},
-    timm_args=("patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "qkv_bias"),
+    timm_args=(
+        "global_pool", "patch_size", "embed_dim", "depths", "num_heads", "window_size", "always_partition",
+        "mlp_ratio", "qkv_bias",
+    ),
     takes_image_size=True,
     default_layer="norm",  # the last before the mean
     taps=taps,
     not_maps=frozenset({"attn"}),  # windows
     attention="windows",
     attention_runs=lambda model, train: model.attn_implementation or "xla",
-)
+)  # fmt: skip

@@ -325,8 +325,8 @@ def check_fields(model: VisionTransformer) -> None:
             "attn_implementation='cudnn' does not expose the attention weights that attn_drop_rate and differential "
             "attention change; expected None or 'xla'."
         )
-    if model.dynamic_img_pad and (not model.dynamic_img_size or model.crop_to_patches):
-        raise UserError("dynamic_img_pad=True needs dynamic_img_size=True and crop_to_patches=False.")
+    if model.dynamic_img_pad and model.crop_to_patches:
+        raise UserError("dynamic_img_pad=True needs crop_to_patches=False.")
     if model.global_pool == "token" and not model.class_token:
         raise UserError("global_pool='token' needs class_token=True; expected e.g. global_pool='avg'.")
     if model.distilled and not (model.global_pool in ("token", "") and model.reg_tokens == 0):

@@ -87,6 +87,15 @@ def _dinov2(config: Config) -> dict[str, Any]:
     return {**found, "patch_size": config.get("patch_size", 14)}
 
 
+def _clip(config: Config) -> dict[str, Any]:
+    usual = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "patch_size": 32}
+    return _vit({**usual, **config})
+
+
+def _siglip(config: Config) -> dict[str, Any]:
+    return _vit({"hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6, **config})
+
+
 NO_MEAN = {
     "ForImageClassification": "classifies the class token joined to the mean of the patches, which no model here does; "
     "expected the features alone (Dinov2Model)."
@@ -95,8 +104,19 @@ NO_TOKEN = {
     "DeiTForImageClassification": "has a distillation token that no classifier reads, as no model here; "
     "expected DeiTForImageClassificationWithTeacher."
 }
+NO_TOWER = {
+    "ForImageClassification": "classifies the mean of the patches, which this model does not; expected the features "
+    "alone (CLIPVisionModelWithProjection, SiglipVisionModel)."
+}
+CLIP = HfModel("vit_base_patch32_clip_quickgelu_224", _clip, among="clip", refused=NO_TOWER)
+SIGLIP = HfModel("vit_base_patch16_siglip_224", _siglip, among="siglip_(?!gap)", refused=NO_TOWER)
 TRANSFORMERS = {
     "vit": HfModel("vit_base_patch16_224", _vit),
+    "vit_mae": HfModel("vit_base_patch16_224", _vit),
+    "clip": CLIP,
+    "clip_vision_model": CLIP,
+    "siglip": SIGLIP,
+    "siglip_vision_model": SIGLIP,
     "deit": HfModel("deit_base_distilled_patch16_224", _vit, refused=NO_TOKEN),
     "dinov2": HfModel("vit_base_patch14_dinov2", _dinov2, refused=NO_MEAN),
     "dinov2_with_registers": HfModel("vit_base_patch14_reg4_dinov2", _dinov2, refused=NO_MEAN),

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from jaxvit.errors import UserError
 from jaxvit.models.layouts import HF_TRANSFORMER, Layout, Table, Tensors, fuse_qkv
 from jaxvit.models.vit_google import google_vit
 
@@ -25,6 +26,27 @@ CLIP: Table = (
     (r"\.mlp\.c_fc\.", ".mlp.fc1."),
     (r"\.mlp\.c_proj\.", ".mlp.fc2."),
     (r"^proj$", "head.weight"),
+)
+# The image tower of CLIP and SigLIP in Transformers.
+HF_CLIP: Table = (
+    (r"^(text_model|text_projection|logit_scale|logit_bias)\b", None),
+    (r"\bposition_ids$", None),
+    (r"^vision_model\.", ""),
+    (r"^embeddings\.class_embedding$", "cls_token"),
+    (r"^embeddings\.patch_embedding\.", "patch_embed.proj."),
+    (r"^embeddings\.position_embedding\.weight$", "pos_embed"),
+    (r"^pre_layrnorm\.", "norm_pre."),
+    (r"^post_layernorm\.", "norm."),
+    (r"^encoder\.layers\.", "blocks."),
+    (r"\.layer_norm([12])\.", r".norm\1."),
+    (r"\.self_attn\.([qkv])_proj\.", r".attn.\1."),
+    (r"\.self_attn\.out_proj\.", ".attn.proj."),
+    (r"^visual_projection\.", "head."),
+    (r"^head\.probe$", "attn_pool.latent"),
+    (r"^head\.attention\.in_proj_", "attn_pool.qkv."),
+    (r"^head\.attention\.out_proj\.", "attn_pool.proj."),
+    (r"^head\.layernorm\.", "attn_pool.norm."),
+    (r"^head\.mlp\.", "attn_pool.mlp."),
 )
 AIMV2: Table = (
     (r"^preprocessor\.patchifier\.", "patch_embed."),
@@ -62,6 +84,12 @@ RADIO: Table = (
     (r"^patch_generator\.cls_token\.token$", "tokens"),
     (r"\.grandma$", ".gamma"),
 )
+# Relative positions of BEiT and data2vec: of each block or of all, in Microsoft's, timm's and Transformers' names.
+BEIT = (
+    r"(^|(?<!\d)\.)blocks\.\d+\.attn\.relative_position_bias_table$|\brel_pos_bias\.relative_position_bias_table$|"
+    r"\b(layer|layers)\.\d+\.(attention\.attention\.)?relative_position_bias\.|"
+    r"\bencoder\.relative_position_bias\.|\bshared_position_bias\."
+)
 TIPS: Table = ((r"^(?!vision_encoder\.)", None), (r"^vision_encoder\.", ""), (r"^mask_token$", None))
 
 
@@ -72,6 +100,29 @@ def _clip(tensors: Tensors) -> Tensors:
     if (head := tensors.get("head.weight")) is not None and head.ndim == 2:
         tensors |= {"head.weight": head.T, "head.bias": np.zeros(head.shape[1], np.float32)}
     return tensors
+
+
+def _hf_clip(tensors: Tensors) -> Tensors:
+    """The same in Transformers; the query of SigLIP's pool is apart from its keys and values in timm."""
+    found: Tensors = {}
+    for name, array in fuse_qkv(tensors).items():
+        leaf = name.removeprefix("attn_pool.qkv.")
+        if leaf != name and len(array) % 3 == 0:
+            q, k, v = np.split(array, 3)
+            found |= {f"attn_pool.q.{leaf}": q, f"attn_pool.kv.{leaf}": np.concatenate([k, v])}
+        else:
+            axes = {"cls_token": (None, None), "pos_embed": (None,)}.get(name)
+            found[name] = array if axes is None else array[axes]
+    if (head := found.get("head.weight")) is not None and "head.bias" not in found:
+        found["head.bias"] = np.zeros(head.shape[:1], np.float32)
+    return found
+
+
+def _beit(tensors: Tensors) -> Tensors:
+    raise UserError(
+        "these are weights of a BEiT or data2vec, whose attention needs a bias for the relative positions of all "
+        "patches; no model here has one.\nExpected weights of another model, such as 'eva02_base_patch14_224'."
+    )
 
 
 def _beit3(tensors: Tensors) -> Tensors:
@@ -108,12 +159,15 @@ def _registers(tensors: Tensors) -> Tensors:
 
 LAYOUTS = (
     Layout(r"embedding/kernel$", finish=google_vit, resampling="bilinear"),
+    Layout(BEIT, finish=_beit),
     Layout(r"embeddings\.patch_embeddings\.projection\.weight$", HF_TRANSFORMER, fuse_qkv, transformers=True),
+    Layout(r"^(vision_model\.)?embeddings\.patch_embedding\.weight$", HF_CLIP, _hf_clip, transformers=True),
     Layout(r"^visual\.class_embedding$", CLIP, _clip),
     Layout(r"^preprocessor\.patchifier\.proj\.weight$", AIMV2),
     Layout(r"^beit3\.", BEIT3, _beit3),
     Layout(r"^radio_model\.model\.patch_generator\.embedder\.weight$", RADIO, _radio, crops=True),
     Layout(r"^vision_encoder\.mask_token$", TIPS),
+    Layout(r"^blocks\.0\.0\.norm1\.weight$", ((r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),)),  # DINOv2 in training
     Layout(r"^register_tokens$", finish=_registers),
     Layout(r"\.gamma_[12]$", DEIT3),
     Layout(r"\.mlp\.w(12|3)\.", DINOV2),

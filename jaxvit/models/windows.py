@@ -38,8 +38,15 @@ def stage_windows(window_size: int | Sequence[Any], num_stages: int) -> tuple[Pa
     return tuple(to_pair(w) for w in stages)
 
 
-def clamp_window(map_size: Pair, window_size: Pair, *, shifted: bool) -> tuple[Pair, Pair]:
-    """Returns (window, shift) on a map: no window larger than the map, no shift where one covers it."""
+def clamp_window(
+    map_size: Pair, window_size: Pair, *, shifted: bool, always_partition: bool = False
+) -> tuple[Pair, Pair]:
+    """Returns (window, shift) on a map: no window larger than the map, no shift where one covers it.
+
+    With `always_partition` neither depends on the map: a small one is padded to a window.
+    """
+    if always_partition:
+        return window_size, (window_size[0] // 2, window_size[1] // 2) if shifted else (0, 0)
     window = (min(map_size[0], window_size[0]), min(map_size[1], window_size[1]))
     shift = tuple(w // 2 if shifted and m > w else 0 for m, w in zip(map_size, window, strict=True))
     return window, shift  # type: ignore[return-value]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit.errors import UserError
-from jaxvit.models.hf_model import Config, HfModel
+from jaxvit.models.hf_model import Config, HfModel, tower
 from jaxvit.models.registry import FAMILIES, create_model, split_tag
 from jaxvit.pretrained import files
 from jaxvit.pretrained.saving import THRESHOLDS, nearest_entry
@@ -70,9 +70,10 @@ def resolve(config: Config) -> tuple[str, dict[str, Any]]:
     for end, why in model.refused.items():
         if made.endswith(end):
             raise UserError(f"config.json: {made} {why}")
-    fields = {"in_channels": config.get("num_channels", 3), **model.fields(config)}
+    part = tower(config)
+    fields = {"in_channels": part.get("num_channels", 3), **model.fields(part)}
     if model.image_size is not None:
-        fields["image_size"] = config.get("image_size", model.image_size)
+        fields["image_size"] = part.get("image_size", model.image_size)
     fields = {word: tuple(value) if isinstance(value, list) else value for word, value in fields.items()}
     return nearest_entry(create_model(model.entry, **fields), model.among), fields
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxvit.errors import UserError
 from jaxvit.models.family import Family
-from jaxvit.models.hf_model import Config, activation
+from jaxvit.models.hf_model import Config, activation, tower
 from jaxvit.models.layers import to_pair
 from jaxvit.models.windows import stage_windows
 from jaxvit.pretrained import foreign
@@ -25,6 +25,7 @@ def fields(family: Family, config: Config, tensors: Mapping[str, np.ndarray]) ->
     """
     if not isinstance(config.get("model_type"), str) or not is_layout(family, tensors):
         return {}
+    config = tower(config)
     for word, wanted in family.transformers_only.items():
         if config.get(word) not in (None, wanted):
             raise UserError(

@@ -22,8 +22,9 @@ from jaxvit.runtime.paths import expand
 # Fields that say how to run or train a model, not what it is.
 RUNTIME = (
     "dtype", "remat", "scan", "attn_implementation", "distilled_training", "zero_init_last", "dynamic_img_size",
-    "dynamic_img_pad",
+    "dynamic_img_pad", "strict_img_size",
 )  # fmt: skip
+UNASKED = ("crop_to_patches",)  # what timm does without a field for it
 SIZES = ("num_classes", "in_channels", "image_size")
 THRESHOLDS = "thresholds"  # in config.json: of several labels per image, the probability that says each class
 
@@ -81,8 +82,9 @@ def make_config(
     changed = differences(model, split_tag(name)[0])
     args = {field: value for field, value in changed.items() if field in family.timm_args}
     extra = {field: value for field, value in changed.items() if field not in args}
-    if extra or not family.timm_modules:
-        said = ", ".join(f"{field}={value!r}" for field, value in extra.items()) or repr(split_tag(name)[0])
+    strange = {field: value for field, value in extra.items() if field not in UNASKED}
+    if strange or not family.timm_modules:
+        said = ", ".join(f"{field}={value!r}" for field, value in strange.items()) or repr(split_tag(name)[0])
         warnings.warn(f"timm has no field for {said}: jaxvit can load the saved files, timm cannot.", stacklevel=3)
     height, width = to_pair(model.image_size)
     args |= {"num_classes": model.num_classes, "in_chans": model.in_channels}

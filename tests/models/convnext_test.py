@@ -119,6 +119,20 @@ def test_mistakes_are_named():
         jax.eval_shape(tiny().init, jax.random.key(0), images_of(16, 40))
 
 
+def test_overlapping_stems_take_smaller_images():
+    """29 pixels: 15, 8, 4, 2, 1."""
+    overlap = tiny(stem_type="overlap", num_classes=3)
+    assert jax.eval_shape(overlap.init_with_output, jax.random.key(0), images_of(29, 31))[0].shape == (3, 3)
+    for model, side in ((overlap, 28), (tiny(), 31)):
+        with pytest.raises(UserError, match=f"the smallest size is {side + 1}x"):
+            jax.eval_shape(model.init, jax.random.key(0), images_of(side, 40))
+
+
+def test_the_classifier_starts_as_told():
+    params = tiny(head_hidden_size=32, head_init_scale=0.5).init(jax.random.key(0), images_of(32, 32))["params"]
+    np.testing.assert_allclose(np.std(params["head"]["pre_logits"]["fc"]["kernel"]), 0.01, rtol=0.1)
+
+
 def test_what_is_frozen():
     params = jax.eval_shape(tiny().init, jax.random.key(0), images_of(32, 32))["params"]
 

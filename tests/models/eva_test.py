@@ -99,7 +99,7 @@ def test_bfloat16_and_the_start():
         ({"rope_type": "mixed", "rope_rotate_half": True, **ROPE}, "rope_rotate_half=False"),
         ({"class_token": False, "global_pool": "token"}, "class_token=True"),
         ({"global_pool": "map", "attn_pool_num_heads": 3}, "attn_pool_num_heads=3"),
-        ({"dynamic_img_pad": True}, "dynamic_img_size=True"),
+        ({"dynamic_img_pad": True, "crop_to_patches": True}, "crop_to_patches=False"),
         ({"rope_jitter_coords": 0.5}, "rope_jitter_coords=0.5 is too small"),
         ({"num_kv_heads": (2,)}, "one for each of depth=2"),
         ({"num_kv_heads": 1}, "qkv_fused=False"),

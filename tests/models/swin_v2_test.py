@@ -95,6 +95,7 @@ def test_layouts_of_others(layout):
         {},
         {"image_size": (40, 56), "window_size": (3, 4), "pretrained_window_sizes": (12, 6)},
         {"image_size": 16, "window_size": 8, "qkv_bias": False},
+        {"image_size": (16, 40), "always_partition": True, "act_layer": "silu", "global_pool": "catavgmax"},
     ],
 )
 def test_numbers_gradients_and_groups_equal_timms(fields):
@@ -149,6 +150,33 @@ def test_images_of_other_sizes_equal_timms_dynamic_size():
         with torch.no_grad():
             wanted = theirs(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
         np.testing.assert_allclose(model.apply(variables, images), wanted, atol=1e-4 * max(1, np.abs(wanted).max()))
+
+
+@pytest.mark.torch
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"image_size": (28, 8), "window_size": 5, "always_partition": True, "global_pool": "max"},
+        {"image_size": (32, 18), "crop_to_patches": True, "global_pool": "", "num_classes": 0},
+    ],
+    ids=str,
+)
+def test_options_equal_timms(name, fields):
+    torch, timm = pytest.importorskip("torch"), pytest.importorskip("timm")
+    fields = {**SMALL, **fields}
+    model = create_model(name, **fields)
+    state, images = helpers.weights(model), draw.images("options", 1, *model.image_size)
+    cropped = fields.pop("crop_to_patches", False)
+    theirs = timm.create_model(name, **{{"image_size": "img_size"}.get(k, k): v for k, v in fields.items()}).eval()
+    theirs.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
+    found = jax.jit(model.apply)(pretrained.convert(model, state), images)
+    with torch.no_grad():
+        wanted = theirs(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * max(1, np.abs(wanted).max()))
+    with pytest.raises(UserError, match=r"strict_img_size=False|divisible"):
+        model.clone(strict_img_size=True, crop_to_patches=False).apply({}, images[:, : 18 if cropped else 8])
 
 
 def test_the_entry_points_of_22000_classes():
