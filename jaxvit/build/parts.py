@@ -17,7 +17,7 @@ from jax import Array
 
 from jaxvit import data, models, plugins
 from jaxvit.config.default import Config
-from jaxvit.data import augment, crops, opencv
+from jaxvit.data import augment, crops, opencv, workers
 from jaxvit.errors import UserError
 from jaxvit.precision import full_float
 from jaxvit.pretrained.files import WEIGHT_SUFFIXES
@@ -119,8 +119,10 @@ def make_crop(config: Config, size: tuple[int, int] | None = None) -> data.Crop 
 
 def readers(config: Config, split: data.Split) -> tuple[int, bool]:
     """How many workers read the images of a split that is streamed, and whether these are processes."""
-    processes = config.data.workers == "processes" and split.file is not None
-    return config.data.num_workers or (machine.cores() if processes else data.NUM_THREADS), processes
+    kind = config.data.workers or ("processes" if workers.SUPPORTED else "threads")
+    processes = kind == "processes" and split.file is not None
+    usual = min(machine.cores(), workers.MOST) if processes else data.NUM_THREADS
+    return config.data.num_workers or usual, processes
 
 
 def make_feed(

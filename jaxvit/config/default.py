@@ -91,9 +91,10 @@ def default() -> Config:
     c.data.drop_leaks = False  # with data.check: trains without the images that have a double in validation or test
     # photos: what decodes and resizes training crops, "pillow" or "opencv" (the extra `fast`): about 1.7 times as fast
     c.data.decoder = "pillow"
-    # photos that are streamed: what reads them, "threads" or "processes", of about 30 MB each; the images are the same
-    c.data.workers = "threads"
-    c.data.num_workers = optional(int)  # how many of them; None: 8 threads, or a process per core
+    # photos that are streamed: what reads them, "threads" or "processes", of about 30 MB each; the images are the same.
+    # None: processes, or threads on Windows
+    c.data.workers = optional(str)
+    c.data.num_workers = optional(int)  # how many of them; None: a process per core, at most 16, or 8 threads
     c.data.resident_mb = 2048  # splits up to this size (MiB, as uint8) are kept on the device
 
     c.augment = Options()

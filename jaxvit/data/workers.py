@@ -30,6 +30,8 @@ from jaxvit.runtime.interrupt import MEANING
 
 LEAVING = 1.0  # seconds that images have which are being read when the program ends
 LAST = 5.0  # seconds that a process has for its last images
+SUPPORTED = hasattr(socket, "send_fds")  # processes; not on Windows
+MOST = 16  # processes, where nobody has said how many: a container may have fewer cores than it sees
 CHUNK = 8  # images of a task, at most
 # glibc gives memory back to the system after each image and asks for it again: a fifth of a worker's time
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**26), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
@@ -193,7 +195,7 @@ def _leave() -> None:
 
 def shared(count: int, *, processes: bool) -> Pool:
     """The pool of this size, which all feeds use. Raises UserError where there are no such processes."""
-    if processes and not hasattr(socket, "send_fds"):
+    if processes and not SUPPORTED:
         raise UserError("data.workers is processes, which this system does not support; expected threads")
     pool = _pools.get((processes, count))
     if pool is None:

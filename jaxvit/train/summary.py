@@ -46,7 +46,7 @@ def print_wait(run: Run, share: float) -> None:
         return
     config, name = run.blueprint.config, run.blueprint.config.data.name
     cropped = parts.make_crop(config) is not None
-    faster = {"data.decoder": "opencv", "data.workers": "processes", "augment.crop_from": "resized"} if cropped else {}
+    faster = {"data.decoder": "opencv", "augment.crop_from": "resized"} if cropped else {}
     left = [f"{word}={value}" for word, value in faster.items() if flatten(to_dict(config)).get(word) != value]
     cure = f"{' or '.join(left)} may be faster; " if left else ""
     err.print(
