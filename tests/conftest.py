@@ -12,7 +12,16 @@ for flag, value in (("xla_force_host_platform_device_count", 8), ("xla_backend_o
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(tempfile.gettempdir(), "jaxvit-test-cache"))
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
+
+from jaxvit.data import index_file  # noqa: E402
 
 jax.devices()  # starts the backend with these flags, whatever a test does to them later
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_index():
+    """Data sets of tests leave nothing in the user's cache directory, however long a busy machine reads them."""
+    index_file.WORTH_SECS = float("inf")

@@ -87,7 +87,7 @@ def read_layout(root: Path) -> Layout:
 
     Raises UserError if there is no subfolder, if all of them have names of splits and none has class folders,
     where their names only look like splits (`seg_train`), and where a folder `train` may be a split or a class. Of
-    ImageNet's classes `val/` is the test split where there is no `test/`, as it is of TFDS.
+    ImageNet's classes `val/` is the test split unless there is a `test/`, as it is of TFDS.
     """
     folders = subfolders(root)
     if not folders:

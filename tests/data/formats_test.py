@@ -121,7 +121,7 @@ def test_the_quick_check_of_many_files_reads_no_scans(tmp_path):
     for read in (images.decode, lambda path: images.check(path, full=True)):
         with pytest.raises(ValueError, match="10,000 scans"):
             read(file)
-    file.write_bytes(file.read_bytes()[:-2])  # an end that is none is looked into
+    file.write_bytes(file.read_bytes()[:-2])  # a file without its end is decoded
     with pytest.raises(ValueError, match="scans"):
         images.check(file, full=False)
 
