@@ -78,6 +78,8 @@ def make_config(
 ) -> dict[str, Any]:
     """The `config.json` of a model: timm's entry point, the arguments in which it differs, the preprocessing."""
     family = family_of(model)
+    if getattr(model, "pos_embed", None) == "sincos2d":  # how the table began, which timm cannot say and nobody needs
+        model = model.clone(pos_embed="learn")
     name = nearest_entry(model) if name is None else name
     changed = differences(model, split_tag(name)[0])
     args = {field: value for field, value in changed.items() if field in family.timm_args}

@@ -14,6 +14,7 @@ from jaxvit.build import parts, sizes
 from jaxvit.config import checks
 from jaxvit.errors import UserError
 from jaxvit.train.prepare import prepare
+from jaxvit.train.run import Run
 from tests.helpers import tiny_config, write_npz
 
 SIZES = ((0, 8), (1, 16))
@@ -152,19 +153,23 @@ class Stop(Exception):
     {"optim__sam__rho": 0.05, "optim__unfreeze": ((1, "none"),), "optim__freeze": "head_only"},
     {"pretrain__name": "mae", "pretrain__num_epochs": 1, "pretrain__decoder_embed_dim": 16},
 ], ids=lambda words: "-".join(words) or "plain")  # fmt: skip
-def test_a_run_resumed_between_and_within_sizes_has_the_same_bits(tmp_path, words):
+def test_a_run_resumed_between_and_within_sizes_has_the_same_bits(tmp_path, monkeypatch, words):
     name = write_npz(tmp_path / "data", size=16)
     config = tiny_config(name, num_epochs=3, data__train_sizes=((0, 8), (1, 16), (2, 12)), **words)
-    config.checkpoint.min_seconds = 0.0
+    config.checkpoint.update({"min_seconds": 0.0, "every_steps": 1 if config.steps_per_dispatch is None else None})
     whole = train.train_and_evaluate(config, tmp_path / "whole")
-    for stop in (1, 2):
+    take_step = Run.take_step
+    for stop in (2, 3):  # of two steps an epoch: between two sizes, and within one
 
-        def interrupt(epoch, metrics, stop=stop):
-            if epoch == stop:
+        def interrupted(run, step, *rest, stop=stop):
+            if step >= stop and not run.pretrains:
                 raise Stop
+            return take_step(run, step, *rest)
 
+        monkeypatch.setattr(Run, "take_step", interrupted)
         with pytest.raises(Stop):
-            train.train_and_evaluate(config, tmp_path / f"cut{stop}", on_evaluation=interrupt)
+            train.train_and_evaluate(config, tmp_path / f"cut{stop}")
+        monkeypatch.setattr(Run, "take_step", take_step)
         assert train.train_and_evaluate(config, tmp_path / f"cut{stop}") == whole
         ends = [np.load(tmp_path / name / "predictions.npz")["logits"] for name in ("whole", f"cut{stop}")]
         np.testing.assert_array_equal(*ends)

@@ -60,6 +60,11 @@ def test_the_entry_is_found_from_the_fields(name):
     assert found == name
 
 
+def test_how_positions_began_is_not_recorded():
+    fixed = create_model("vit_small_patch16_224", pos_embed="sincos2d")
+    assert make_config(fixed) == make_config(create_model("vit_small_patch16_224"))
+
+
 def test_what_timm_cannot_say_is_kept_for_jaxvit(tmp_path):
     fields = {"stem": "cifar", "num_classes": 5, "image_size": 32, "layers": (1, 1, 1, 1)}
     model, variables = drawn(("resnet18", fields))

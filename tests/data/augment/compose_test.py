@@ -237,3 +237,21 @@ def test_a_gpu_waits_for_no_condition_of_an_augmentation(policy):
     assert conditions(jaxpr, "cuda") == 0 < conditions(jaxpr, "cpu")
     beta = jax.make_jaxpr(lambda key: jax.random.beta(key, 0.2, 0.2, (8,)))(jax.random.key(0)).jaxpr
     assert conditions(beta, "cuda") > 0  # what the count is there to find
+
+
+def test_images_are_brought_to_a_size_between_crops_and_what_follows():
+    key, targets = jax.random.key(0), jnp.ones((3, 2))
+    images = jax.random.uniform(jax.random.key(1), (3, 16, 16, 3))
+    small = jnp.clip(augment.resize(images, 8, "bilinear"), 0, 1)
+    for options in ({"random_erasing_prob": 1.0}, {"color_jitter": (0.4, 0.4, 0.4, 0.1)}, {"mixup_alpha": 0.8}):
+        found = augment.make_augment(options, (8, 8), "bilinear")(key, images, targets)
+        chex.assert_trees_all_equal(
+            found, augment.make_augment(options)(key, small, targets)
+        )  # as if stored so
+    crop = {"random_resized_crop": (0.3, 0.5), "flip": True}
+    want = jnp.clip(augment.resize(augment.make_augment(crop)(key, images, targets)[0], 8, "bilinear"), 0, 1)
+    np.testing.assert_array_equal(augment.make_augment(crop, (8, 8), "bilinear")(key, images, targets)[0], want)
+    same = augment.make_augment({}, (32, 32))(key, images, targets)[
+        0
+    ]  # enlarged where they are normalised
+    np.testing.assert_array_equal(same, images)
