@@ -245,13 +245,9 @@ def test_images_are_brought_to_a_size_between_crops_and_what_follows():
     small = jnp.clip(augment.resize(images, 8, "bilinear"), 0, 1)
     for options in ({"random_erasing_prob": 1.0}, {"color_jitter": (0.4, 0.4, 0.4, 0.1)}, {"mixup_alpha": 0.8}):
         found = augment.make_augment(options, (8, 8), "bilinear")(key, images, targets)
-        chex.assert_trees_all_equal(
-            found, augment.make_augment(options)(key, small, targets)
-        )  # as if stored so
+        chex.assert_trees_all_equal(found, augment.make_augment(options)(key, small, targets))  # as if stored so
     crop = {"random_resized_crop": (0.3, 0.5), "flip": True}
     want = jnp.clip(augment.resize(augment.make_augment(crop)(key, images, targets)[0], 8, "bilinear"), 0, 1)
     np.testing.assert_array_equal(augment.make_augment(crop, (8, 8), "bilinear")(key, images, targets)[0], want)
-    same = augment.make_augment({}, (32, 32))(key, images, targets)[
-        0
-    ]  # enlarged where they are normalised
+    same = augment.make_augment({}, (32, 32))(key, images, targets)[0]  # enlarged where they are normalised
     np.testing.assert_array_equal(same, images)
