@@ -24,7 +24,7 @@ from jaxvit.models.layers import (
     trunc_normal,
 )
 from jaxvit.ops.activations import ACTIVATIONS
-from jaxvit.ops.pooling import GLOBAL_POOLS
+from jaxvit.ops.pooling import MAP_POOLS
 from jaxvit.precision import at_least_float32
 
 STAGES = 4
@@ -131,43 +131,37 @@ class ConvNeXtStage(nn.Module):
 
 
 class HiddenLayer(nn.Module):
-    """A linear layer and GELU before the classifier: [b, d] -> [b, features]."""
+    """A linear layer and GELU before the classifier: [..., d] -> [..., features]."""
 
     features: int
-    kernel_init: Callable[..., Array] = trunc_normal
-    dtype: Dtype = None
+    layer: Layer
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        return ACTIVATIONS["gelu"](Dense(self.features, dtype=self.dtype, kernel_init=self.kernel_init, name="fc")(x))
+        return ACTIVATIONS["gelu"](self.layer(self.features, name="fc")(x))
 
 
 class ConvNeXtHead(nn.Module):
     """Pool, norm, hidden layer (each unless None), dropout, linear: [b, h, w, c] -> [b, num_classes].
 
-    Without the linear layer if `num_classes` is 0.
+    Without the linear layer if `num_classes` is 0. Without a pool `layer` is a 1x1 convolution, of a map of logits.
     """
 
     num_classes: int
     pool: Callable[[Array], Array]
     norm: Layer | None
+    layer: Layer
     hidden_size: int | None = None
     drop_rate: float = 0.0
-    kernel_init: Callable[..., Array] = trunc_normal
-    dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         x = self.pool(at_least_float32(x))
         x = x if self.norm is None else self.norm(name="norm")(x)
-        x = (
-            x
-            if self.hidden_size is None
-            else HiddenLayer(self.hidden_size, self.kernel_init, self.dtype, name="pre_logits")(x)
-        )
+        x = x if self.hidden_size is None else HiddenLayer(self.hidden_size, self.layer, name="pre_logits")(x)
         x = nn.Dropout(self.drop_rate)(x, deterministic=not train)
         if self.num_classes:
-            x = Dense(self.num_classes, dtype=self.dtype, kernel_init=self.kernel_init, name="fc")(x)
+            x = self.layer(self.num_classes, name="fc")(x)
         return at_least_float32(x)
 
 
@@ -213,7 +207,7 @@ class ConvNeXt(nn.Module):
         conv = partial(conv_layers.conv, use_bias=self.conv_bias, kernel_init=trunc_normal, dtype=self.dtype)
         norm = partial(pick(NORMS, "norm_layer", self.norm_layer), epsilon=self.norm_eps, dtype=self.dtype)
         act = pick(ACTIVATIONS, "act_layer", self.act_layer)
-        pool = pick(GLOBAL_POOLS, "global_pool", self.global_pool)
+        pool = pick(MAP_POOLS, "global_pool", self.global_pool)
         linear = partial(Dense, kernel_init=trunc_normal, dtype=self.dtype)
         layer = partial(conv_layers.conv, size=1, use_bias=True, kernel_init=trunc_normal, dtype=self.dtype)
         block = partial(
@@ -241,9 +235,8 @@ class ConvNeXt(nn.Module):
             pool=pool,
             norm=None if self.head_norm_first else norm,
             hidden_size=self.head_hidden_size,
+            layer=partial(linear if self.global_pool else layer, kernel_init=scaled_normal(self.head_init_scale)),
             drop_rate=self.drop_rate,
-            kernel_init=scaled_normal(self.head_init_scale),
-            dtype=self.dtype,
             name="head",
         )
         return head(x, train=train)
@@ -297,5 +290,7 @@ def check_fields(model: ConvNeXt) -> None:
         raise UserError(f"patch_size={model.patch_size} leaves the stages no map to halve; expected 1 to 7, such as 4.")
     if model.head_norm_first and model.head_hidden_size is not None:
         raise UserError(f"head_hidden_size={model.head_hidden_size} needs head_norm_first=False.")
+    if model.global_pool == "" and model.head_norm_first and model.num_classes:
+        raise UserError("global_pool='' with head_norm_first=True needs num_classes=0.")
     if model.global_pool == "catavgmax" and not model.head_norm_first:
         raise UserError("global_pool='catavgmax' doubles the channels; expected 'avg', 'max' or 'avgmax'.")

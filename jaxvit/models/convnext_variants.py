@@ -16,7 +16,7 @@ from jaxvit.models.layers import REMAT_CHOICES
 from jaxvit.models.layouts import Layout, Table
 from jaxvit.models.layouts import Tensors as Renamed
 from jaxvit.ops.activations import ACTIVATIONS
-from jaxvit.ops.pooling import GLOBAL_POOLS
+from jaxvit.ops.pooling import MAP_POOLS
 
 _CONV = {"conv_mlp": True}
 _ZEPTO = {**_CONV, "depths": (2, 2, 4, 2), "dims": (32, 64, 128, 256), "norm_layer": "simplenorm"}
@@ -203,7 +203,7 @@ FAMILY = Family(
     timm_modules=("convnext",),
     choices={
         "act_layer": tuple(ACTIVATIONS),
-        "global_pool": tuple(GLOBAL_POOLS),
+        "global_pool": tuple(MAP_POOLS),
         "norm_layer": tuple(NORMS),
         "stem_type": ("patch", "overlap", "overlap_tiered", "overlap_act"),
         "remat": REMAT_CHOICES,

@@ -33,13 +33,12 @@ from jaxvit.models.windows import (
     stage_windows,
 )
 from jaxvit.ops.activations import ACTIVATIONS
-from jaxvit.ops.pooling import GLOBAL_POOLS
+from jaxvit.ops.pooling import MAP_POOLS
 from jaxvit.ops.window_attention import KERNELS, window_attention
 from jaxvit.precision import at_least_float32
 
-POOLS = {**GLOBAL_POOLS, "": lambda x: x}
 CHOICES: dict[str, tuple[str | None, ...]] = {
-    "global_pool": tuple(POOLS),
+    "global_pool": tuple(MAP_POOLS),
     "act_layer": tuple(ACTIVATIONS),
     "attn_implementation": (None, "xla", *KERNELS),
 }
@@ -284,7 +283,7 @@ class SwinTransformer(nn.Module):
         x = norm(name="norm")(x)
         head = ClassifierHead(
             num_classes=self.num_classes,
-            pool=POOLS[self.global_pool],
+            pool=MAP_POOLS[self.global_pool],
             drop_rate=self.drop_rate,
             hidden_size=self.head_hidden_size,
             dtype=self.dtype,

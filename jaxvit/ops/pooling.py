@@ -126,3 +126,5 @@ GLOBAL_POOLS: dict[str, Callable[[Array], Array]] = {
     "avgmax": lambda x: 0.5 * (_mean(x) + _max(x)),
     "catavgmax": lambda x: jnp.concatenate([_mean(x), _max(x)], axis=-1),
 }
+# and all of the map
+MAP_POOLS: dict[str, Callable[[Array], Array]] = {**GLOBAL_POOLS, "": lambda x: x}

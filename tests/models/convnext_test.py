@@ -111,6 +111,7 @@ def test_mistakes_are_named():
         ({"patch_size": 8}, "expected 1 to 7"),
         ({"head_norm_first": True, "head_hidden_size": 8}, "needs head_norm_first=False"),
         ({"global_pool": "catavgmax"}, "expected 'avg', 'max' or 'avgmax'"),
+        ({"global_pool": "", "head_norm_first": True}, "needs num_classes=0"),
         ({"norm_layer": "batchnorm"}, "expected one of 'layernorm'"),
     ):
         with pytest.raises(UserError, match=message):
@@ -165,6 +166,8 @@ OPTIONS = {
     "norm first": {"head_norm_first": True, "global_pool": "catavgmax"},
     "hidden layer": {"head_hidden_size": 20, "global_pool": "avgmax"},
     "features": {"head_hidden_size": 20, "num_classes": 0},
+    "map of logits": {"head_hidden_size": 20, "global_pool": ""},
+    "map of features": {"head_norm_first": True, "global_pool": "", "num_classes": 0},
     "kernels": {"kernel_sizes": (7, 5, 9, 3), "act_layer": "silu"},
     "v2": {"use_grn": True, "ls_init_value": None},
     "v2 of convolutions": {"use_grn": True, "ls_init_value": None, "conv_mlp": True, "act_layer": "relu"},
@@ -198,6 +201,7 @@ def test_numbers_and_gradients_equal_timms(case):
     out, gradient = run(variables)
     for training in (False, True):
         wanted = theirs.train(training)(tensor)
+        wanted = wanted.permute(0, 2, 3, 1) if wanted.ndim == 4 else wanted
         np.testing.assert_allclose(out, wanted.detach(), atol=1e-4 * max(1, float(wanted.abs().max())))
     torch.sin(wanted).sum().backward()
     ours = pretrained.export(model, gradient)
