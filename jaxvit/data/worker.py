@@ -7,7 +7,6 @@ do not reach it, because the run still needs it for its last steps.
 import contextlib
 import mmap
 import os
-import pickle
 import socket
 import traceback
 import warnings
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxvit.data.rows import Preparation, Row, fill
+from jaxvit.errors import UserError
 
 GONE = (EOFError, ConnectionError, BrokenPipeError)  # the process at the other end
 
@@ -58,8 +58,24 @@ class Task(NamedTuple):
     rows: list[Row]
 
 
+class Failure(NamedTuple):
+    """An exception in the other process, as text: those of libraries may not survive the way."""
+
+    kind: str
+    message: str
+    place: str
+
+    def error(self) -> Exception:
+        """The exception to raise here, with its place as a note."""
+        known = {"UserError": UserError, "MemoryError": MemoryError}
+        kind = known.get(self.kind)
+        error = RuntimeError(f"{self.kind}: {self.message}") if kind is None else kind(self.message)
+        error.add_note(self.place)
+        return error
+
+
 def main(descriptor: int) -> None:
-    """Answers each task that comes through the socket `descriptor`: None, or the exception and its place."""
+    """Answers each task that comes through the socket `descriptor`: None, or a Failure."""
     warnings.simplefilter("ignore")
     control = socket.socket(fileno=descriptor)
     link = Connection(os.dup(descriptor))
@@ -77,15 +93,11 @@ def main(descriptor: int) -> None:
     os._exit(0)  # at once: there is nothing to write or to give back
 
 
-def _done(preparation: Preparation | None, views: list, task: Task) -> tuple[Exception, str] | None:
+def _done(preparation: Preparation | None, views: list, task: Task) -> Failure | None:
     try:
         assert preparation is not None
         images, states = views[task.batch]
         fill(images, states, task.rows, preparation.of_content)
     except Exception as error:
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:  # of a library, with arguments of its own
-            error = RuntimeError(f"{type(error).__name__}: {error}")
-        return error, traceback.format_exc()
+        return Failure(type(error).__name__, str(error), traceback.format_exc())
     return None

@@ -106,9 +106,7 @@ class Process:
         except (*GONE, OSError):
             raise self._ended(memory.states[task.batch], task.rows, name) from None
         if failed is not None:
-            error, place = failed
-            error.add_note(place)
-            raise error
+            raise failed.error()
 
     def _ended(self, states: np.ndarray, rows: Sequence[Row], name: Callable[[int], str]) -> RunError:
         code = self.close()
