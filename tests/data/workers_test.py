@@ -183,7 +183,10 @@ def test_nothing_outlives_a_parent_that_ends(tmp_path, number):
     assert set(os.listdir("/dev/shm")) == shared
 
 
-def test_memory_has_no_name():
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_memory_has_no_name(elsewhere, monkeypatch):
+    if elsewhere:  # not on Linux
+        monkeypatch.delattr(os, "memfd_create")
     shared = set(os.listdir("/dev/shm"))
     memory = workers.Memory(workers.Layout(3, (5, 7, 3, 3)))
     assert set(os.listdir("/dev/shm")) == shared
@@ -222,3 +225,61 @@ def test_a_program_that_ends_while_images_are_read_ends_in_order(tmp_path, decod
     for _ in range(3):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+COMMAND = """
+from jaxvit.config.default import default
+
+def get_config():
+    config = default()
+    config.num_epochs, config.batch_size, config.eval_every_epochs = 5000, 4, 5000
+    config.model.name = "vit_tiny_patch16_224"
+    config.model.update({"patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2})
+    config.data.image_size, config.data.workers, config.data.num_workers = 16, "processes", 2
+    config.augment.random_resized_crop = (0.1, 1.0)
+    return config
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("what", "number", "code", "said"),
+    [
+        ("worker", signal.SIGKILL, 1, "by SIGKILL at "),
+        ("run", signal.SIGTERM, 143, "stopped at step"),
+        ("run, and its drive is gone", signal.SIGTERM, 143, "while waiting for images"),
+    ],
+)
+def test_a_run_ends_in_order(tmp_path, what, number, code, said):
+    for i in range(24):
+        file = tmp_path / "photos" / "ab"[i % 2] / f"{i}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(jpeg(detailed(60, 80, seed=i)))
+    (tmp_path / "config.py").write_text(COMMAND)
+    command = [sys.executable, "main.py", "--config", tmp_path / "config.py", "--workdir", tmp_path / "run"]
+    with (tmp_path / "log").open("w") as log:
+        run = subprocess.Popen(
+            [*command, f"--config.data.name=folder:{tmp_path / 'photos'}"], cwd=ROOT, stdout=log, stderr=log
+        )
+    text = (tmp_path / "log").read_text
+    assert until(lambda: "epoch 3/" in text(), 120), text()
+    started = children(run.pid)
+    assert len(started) == 2
+    if what == "worker":
+        os.kill(min(started), number)
+    elif what == "run":
+        run.send_signal(number)
+    else:
+        for pid in started:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(1)
+        run.send_signal(number)
+    begun = time.monotonic()
+    assert run.wait(20) == code
+    assert time.monotonic() - begun < 5  # seconds; 2 on a machine that does nothing else
+    for pid in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+    assert said in text() and "Traceback" not in text()
+    assert until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in started), 5), "orphans"
+    assert code == 1 or any((tmp_path / "run" / "checkpoints" / "last").iterdir())
