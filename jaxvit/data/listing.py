@@ -62,33 +62,6 @@ class Files:
         return self.root / self.name(i)
 
 
-class Names(Sequence[str]):
-    """The names of some files of a data set, made when they are asked for."""
-
-    def __init__(self, files: Files, at: np.ndarray):
-        """`at`: int64 [n], which files."""
-        self._files, self.at = files, at
-
-    def take(self, positions: np.ndarray) -> "Names":
-        """Those at `positions` [k]."""
-        return Names(self._files, self.at[positions])
-
-    def __len__(self) -> int:
-        return len(self.at)
-
-    def __getitem__(self, i):
-        if isinstance(i, slice):
-            return Names(self._files, self.at[i])
-        return self._files.name(int(self.at[i]))
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or isinstance(other, str) or len(self) != len(other):
-            return False
-        return all(a == b for a, b in zip(self, other, strict=True))
-
-    __hash__ = None  # type: ignore[assignment]
-
-
 def read(root: Path, units: Sequence[str], *, rescan: bool = False) -> Files:
     """Returns the checked images below the class folders `units`, paths relative to `root`, in their order.
 

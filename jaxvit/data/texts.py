@@ -1,8 +1,7 @@
 """Many short texts, such as the names of a million files, as one block of bytes: a quarter of the memory of a list."""
 
-import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import overload
 
 import numpy as np
@@ -60,9 +59,36 @@ class Texts(Sequence[str]):
             yield os.fsdecode(content[begin:end])
             begin = end
 
-    def take(self, positions: np.ndarray) -> "Texts":
+    def take(self, positions: np.ndarray) -> "View":
         """Those at `positions` [k]."""
-        return Texts.of(self[int(i)] for i in positions)
+        return View(self.__getitem__, np.asarray(positions, np.int64))
+
+    def __eq__(self, other: object) -> bool:
+        return same(self, other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class View(Sequence[str]):
+    """Some texts of many, made when they are asked for."""
+
+    def __init__(self, text: Callable[[int], str], at: np.ndarray):
+        """`text`: position -> text; `at`: int64 [n], which of them."""
+        self._text, self._at = text, at
+
+    def take(self, positions: np.ndarray) -> "View":
+        """Those at `positions` [k]."""
+        return View(self._text, self._at[positions])
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> "View": ...
+    def __getitem__(self, i):
+        return View(self._text, self._at[i]) if isinstance(i, slice) else self._text(int(self._at[i]))
 
     def __eq__(self, other: object) -> bool:
         return same(self, other)
@@ -74,4 +100,4 @@ def same(a: Sequence[str], b: object) -> bool:
     """Whether two sequences hold the same texts."""
     if not isinstance(b, Sequence) or isinstance(b, str) or len(a) != len(b):
         return False
-    return all(itertools.starmap(str.__eq__, zip(a, b, strict=True)))
+    return all(one == other for one, other in zip(a, b, strict=True))

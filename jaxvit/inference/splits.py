@@ -14,12 +14,12 @@ from jaxvit import config as config_lib
 from jaxvit import data
 from jaxvit.build import parts
 from jaxvit.config.default import Config
-from jaxvit.data.files import image_files
+from jaxvit.data import listing
 from jaxvit.data.formats import read_formats
 from jaxvit.data.imagenet import are_synsets
 from jaxvit.data.layout import as_labels, is_number
 from jaxvit.data.sources.label_file import KINDS as LABEL_FILES
-from jaxvit.data.sources.photos import Photo, as_split, readable, report_skipped
+from jaxvit.data.sources.photos import Photos, report_skipped
 from jaxvit.data.splits import some, together
 from jaxvit.errors import UserError
 from jaxvit.inference import real
@@ -148,16 +148,18 @@ def open_folder(classifier: Classifier, path: str, limit: int | None = None, *, 
     config, root = _reading(classifier), expand(path)
     if not root.is_dir():
         raise UserError(f"folder:{path}: no such directory; expected one with images")
-    photos = [Photo(file, file.relative_to(root).as_posix(), "all", 0, i) for i, file in enumerate(image_files(root))]
-    if not photos:
+    found = listing.read(root, ["."])
+    if not len(found):
         raise UserError(f"folder:{path}: no images; expected {read_formats()} files")
-    photos, _, skipped = readable(photos)
-    if skipped:
-        total, allowed = len(photos) + len(skipped), config.data.max_bad_fraction
-        warn(f"data   {report_skipped(f'folder:{path}', skipped, total, None, allowed)}")
-    split = as_split("all", photos, 1)
+    if found.bad:
+        skipped = [(found.names[i], why) for i, why in found.bad.items()]
+        allowed = config.data.max_bad_fraction
+        warn(f"data   {report_skipped(f'folder:{path}', skipped, len(found), None, allowed)}")
+    labels, index = np.zeros(len(found), np.int32), np.arange(len(found), dtype=np.int64)
+    photos = Photos(found.names, np.full(len(found), "all"), labels, index, found.path)
+    split = photos.split("all", np.setdiff1d(index, list(found.bad)))
     split = split if limit is None else some(split, limit)
-    return ready(classifier, config, split, "all", len(photos), stream=stream)
+    return ready(classifier, config, split, "all", len(found) - len(found.bad), stream=stream)
 
 
 def _reading(classifier: Classifier) -> Config:

@@ -13,6 +13,7 @@ from jaxvit.data.images import decode
 from jaxvit.data.layout import Layout, in_order, inner, plain, read_layout, subfolders
 from jaxvit.data.sources.photos import report_skipped
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Source, Split, automatic_test
+from jaxvit.data.texts import View
 from jaxvit.errors import UserError
 from jaxvit.runtime.paths import expand
 
@@ -116,6 +117,6 @@ def _split(name: str, files: listing.Files, at: np.ndarray, labels: np.ndarray) 
     def file(i: int) -> Path:
         return files.path(int(at[i]))
 
-    names = listing.Names(files, at)
+    names = View(files.name, at)
     index = np.arange(len(at), dtype=np.int64)
     return Split(name, labels[at], index, lambda i: decode(file(i)), names=names, file=file)

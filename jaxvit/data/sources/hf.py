@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from jaxvit.data.layout import in_order, plain, split_of
-from jaxvit.data.sources.photos import Photo, collect
+from jaxvit.data.sources.photos import Photo, as_columns, collect
 from jaxvit.data.splits import Source
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import escape, packages
@@ -62,6 +62,7 @@ def load(name: str, **options: Any) -> Source:
     if None in known.values() and any(known.values()):
         other = next(file for file, split in known.items() if split is None)
         notes.append(f"{other.relative_to(root)} does not have the name of a split and is used for training")
+    photos = as_columns(photos, len(class_names), several=several)
     return collect(source, photos, class_names, several=several, notes=notes, **options)
 
 

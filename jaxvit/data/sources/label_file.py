@@ -10,7 +10,7 @@ from typing import Any
 from jaxvit.data.images import in_threads
 from jaxvit.data.label_rows import Cell, Rows, listed, read_rows
 from jaxvit.data.layout import in_order, plain, split_of
-from jaxvit.data.sources.photos import Photo, collect
+from jaxvit.data.sources.photos import Photo, as_columns, collect
 from jaxvit.data.splits import Source
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime.paths import expand
@@ -61,6 +61,7 @@ def load(kind: str, path: str, **options: Any) -> Source:
     source, file = f"{kind}:{path}", expand(path)
     rows = read(source, file, options.get("columns"), options.get("class_names"))
     photos = _photos(source, file.absolute().parent, rows)
+    photos = as_columns(photos, len(rows.class_names), several=rows.several)
     return collect(source, photos, rows.class_names, several=rows.several, notes=rows.notes, **options)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxvit.data.files import MAX_BAD, few, write_skipped
 from jaxvit.data.images import DECODE_ERRORS, check, decode, in_threads, reason
 from jaxvit.data.listing import FULL_CHECK
-from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Source, Split, automatic_test
+from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Source, Split, automatic_test, taken
 from jaxvit.errors import UserError
 
 
@@ -27,36 +27,73 @@ class Photo:
     group: str | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Photos:
+    """Images, a column for each property: of a million of them, an object for each would fill the memory."""
+
+    names: Sequence[str]
+    splits: np.ndarray  # str [n]
+    labels: np.ndarray  # int32 [n]; of several labels uint8 [n, num_classes]
+    index: np.ndarray  # int64 [n]
+    file: Callable[[int], Path | IO[bytes]]  # the path, or the open file, of each
+    groups: np.ndarray | None = None  # str [n]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def split(self, name: str, at: np.ndarray) -> Split:
+        """The images at `at` [k] as a split; they are decoded when they are read."""
+        file = self.file
+        groups = None
+        if self.groups is not None:
+            groups = np.unique(self.groups[at], return_inverse=True)[1].astype(np.int64)
+        return Split(
+            name,
+            self.labels[at],
+            self.index[at],
+            lambda i: decode(file(int(at[i]))),
+            names=taken(self.names, at),
+            groups=groups,
+            file=lambda i: file(int(at[i])),
+        )
+
+
+def as_columns(photos: Sequence[Photo], num_classes: int, *, several: bool = False) -> Photos:
+    """Returns the properties of some images as columns."""
+    kind = np.uint8 if several else np.int32
+    paths = [photo.path for photo in photos]
+
+    def file(i: int) -> Path | IO[bytes]:
+        path = paths[i]
+        return path if isinstance(path, Path) else path()
+
+    grouped = any(photo.group is not None for photo in photos)
+    return Photos(
+        [photo.name for photo in photos],
+        np.array([photo.split for photo in photos], np.str_),
+        np.array([photo.label for photo in photos], kind).reshape((-1, num_classes) if several else -1),
+        np.array([photo.index for photo in photos], np.int64),
+        file,
+        np.array([photo.group for photo in photos], np.str_) if grouped else None,
+    )
+
+
 Checked = tuple[np.ndarray, dict[int, str]]  # sizes int32 [n, 2], (h, w) or 0, and why some cannot be read
 
 
-def look_into(paths: Sequence[Path | Callable[[], IO[bytes]]]) -> Checked:
-    """Looks into images, each a path or what opens it."""
-    full = len(paths) <= FULL_CHECK
-    sizes, why = np.zeros((len(paths), 2), np.int32), {}
+def look_into(file: Callable[[int], Path | IO[bytes]], n: int) -> Checked:
+    """Looks into n images, each a path or an open file."""
+    full = n <= FULL_CHECK
+    sizes, why = np.zeros((n, 2), np.int32), {}
 
     def visit(i: int) -> None:
         try:
-            path = paths[i]
-            sizes[i] = check(path if isinstance(path, Path) else path(), full=full)
+            sizes[i] = check(file(i), full=full)
         except DECODE_ERRORS as error:
             why[i] = reason(error)
 
-    in_threads(visit, len(paths), "checking images", show_from=200)
+    in_threads(visit, n, "checking images", show_from=200)
     return sizes, dict(sorted(why.items()))
-
-
-def readable(
-    photos: list[Photo], checked: Checked | None = None
-) -> tuple[list[Photo], set[tuple[int, int]], list[tuple[str, str]]]:
-    """Returns (those that can be read, their sizes (h, w), [(name, why it cannot be read)]).
-
-    `checked`: what is known of the images; without it they are looked into.
-    """
-    sizes, why = look_into([photo.path for photo in photos]) if checked is None else checked
-    good = [photo for i, photo in enumerate(photos) if i not in why]
-    known = {(int(h), int(w)) for h, w in np.unique(sizes, axis=0) if h}
-    return good, known, [(photos[i].name, why[i]) for i in why]
 
 
 def report_skipped(
@@ -78,30 +115,9 @@ def _enough(bad: int, total: int) -> str:
     return f"{-(-100 * bad // total) / 100:g}"
 
 
-def as_split(name: str, photos: Sequence[Photo], num_classes: int, *, several: bool = False) -> Split:
-    """Returns a split over files that are decoded when they are read.
-
-    `several`: each label is 0 or 1 for each class.
-    """
-    kind = np.uint8 if several else np.int32
-    labels = np.array([p.label for p in photos], kind).reshape((-1, num_classes) if several else -1)
-    paths = [p.path for p in photos]
-    index = np.array([p.index for p in photos], np.int64)
-    groups = None
-    if any(p.group is not None for p in photos):
-        groups = np.unique(np.array([p.group for p in photos], np.str_), return_inverse=True)[1].astype(np.int64)
-
-    def file(i: int) -> Path | IO[bytes]:
-        path = paths[i]
-        return path if isinstance(path, Path) else path()
-
-    names = [p.name for p in photos]
-    return Split(name, labels, index, lambda i: decode(file(i)), names=names, groups=groups, file=file)
-
-
 def collect(
     source: str,
-    photos: list[Photo],
+    photos: Photos,
     class_names: list[str],
     /,
     *,
@@ -116,25 +132,27 @@ def collect(
     """Returns the splits of images that say themselves which split they are of; the rest of `options` is not read.
 
     Images that cannot be read are skipped, as those of `folder:`. Without test images some are held out of the training
-    images: stratified, and by whole groups if there are any. `source` names the data in messages; for `checked` see
-    `readable`.
+    images: stratified, and by whole groups if there are any. `source` names the data in messages. `checked`: what is
+    known of the images; without it they are looked into.
 
     Raises:
       UserError: too many images that cannot be read; with `to_train`, too few classes or one without training images.
     """
-    _check(source, photos, class_names, several, to_train)
-    total = len(photos)
-    given = [split for split in ("val", "test") if any(photo.split == split for photo in photos)]
-    photos, sizes, skipped = readable(photos, checked)
+    every = np.ones(len(photos), bool)
+    _check(source, photos, every, class_names, several, to_train)
+    given = [split for split in ("val", "test") if (photos.splits == split).any()]
+    sizes, why = look_into(photos.file, len(photos)) if checked is None else checked
+    good = every.copy()
+    good[list(why)] = False
+    skipped = [(photos.names[i], why[i]) for i in why]
     if skipped_file is not None:
         write_skipped(skipped_file, skipped)
     notes = list(notes)
     if skipped:
-        notes.append(report_skipped(source, skipped, total, skipped_file, max_bad_fraction))
-        _check(source, photos, class_names, several, to_train, "readable ")
+        notes.append(report_skipped(source, skipped, len(photos), skipped_file, max_bad_fraction))
+        _check(source, photos, good, class_names, several, to_train, "readable ")
     splits = {
-        split: as_split(split, [p for p in photos if p.split == split], len(class_names), several=several)
-        for split in ("train", *given)
+        split: photos.split(split, np.flatnonzero(good & (photos.splits == split))) for split in ("train", *given)
     }
     scale, drawn = 1.0, ()
     if "test" not in splits:
@@ -143,23 +161,30 @@ def collect(
         drawn = ("test",)
         if len(splits["test"]):
             notes.append(f"test: {len(splits['test'])} images held out ({how}, the same for every seed)")
-    size = sizes.pop() if len(sizes) == 1 else None
+    sizes = sizes[good]
+    size = (int(sizes[0, 0]), int(sizes[0, 1])) if len(sizes) and (sizes == sizes[:1]).all() else None
     return Source(splits, class_names, 3, size, IMAGENET_MEAN, IMAGENET_STD, notes, scale, drawn)
 
 
 def _check(
-    source: str, photos: list[Photo], class_names: list[str], several: bool, to_train: bool, what: str = ""
+    source: str,
+    photos: Photos,
+    good: np.ndarray,
+    class_names: list[str],
+    several: bool,
+    to_train: bool,
+    what: str = "",
 ) -> None:
-    """Raises UserError if there are too few classes, or one without training images."""
+    """Raises UserError if there are too few classes, or one without training images among the `good` ones, bool [n]."""
     if len(class_names) < (2 if to_train and not several else 1):
         found = f"only the class {class_names[0]!r}" if class_names else "no class"
         raise UserError(f"{source}: {found}; a classifier needs at least two.")
     if not to_train:
         return
-    labels = [photo.label for photo in photos if photo.split == "train"]
-    if not labels:
+    labels = photos.labels[good & (photos.splits == "train")]
+    if not len(labels):
         raise UserError(f"{source}: no {what}image of the split train; expected at least one.")
-    seen = np.asarray(labels).any(axis=0) if several else np.isin(np.arange(len(class_names)), labels)
+    seen = labels.any(axis=0) if several else np.bincount(labels, minlength=len(class_names)) > 0
     empty = [class_names[k] for k in np.flatnonzero(~seen)]
     if empty:
         raise UserError(

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import functools
 import glob
 import io
 import itertools
@@ -17,9 +16,10 @@ import numpy as np
 
 from jaxvit.data import index_file
 from jaxvit.data.files import SUFFIXES
+from jaxvit.data.imagenet import are_synsets
 from jaxvit.data.images import in_threads
 from jaxvit.data.layout import in_order, plain, split_of
-from jaxvit.data.sources.photos import Checked, Photo, collect, look_into
+from jaxvit.data.sources.photos import Checked, Photos, collect, look_into
 from jaxvit.data.splits import Source
 from jaxvit.data.texts import Texts
 from jaxvit.errors import UserError
@@ -62,7 +62,7 @@ def load(pattern: str, **options: Any) -> Source:
 
     def make() -> dict[str, np.ndarray]:
         table = _read(source, shards)
-        made.append((table, look_into(_openers(shards, table))))
+        made.append((table, look_into(_opener(shards, table), len(table.which))))
         return _packed(*made[0])
 
     name = f"wds:{expand(pattern).absolute()}"
@@ -73,12 +73,27 @@ def load(pattern: str, **options: Any) -> Source:
     if known is not None and sorted(known) == sorted(class_names):
         class_names = list(known)
     places = {name: i for i, name in enumerate(class_names)}
-    labels = [tuple(int(n in own) for n in class_names) if table.several else places[own[0]] for own in table.classes]
-    splits = [_split(shard) or "train" for shard in shards]
-    paths, shard, which = _openers(shards, table), table.shard.tolist(), table.which.tolist()
-    photos = [Photo(paths[i], name, splits[shard[i]], labels[which[i]], i) for i, name in enumerate(table.names)]
-    notes = [f"{len(photos):,} images in {len(shards)} shards"]
+    if table.several:
+        labels = np.array([[n in own for n in class_names] for own in table.classes], np.uint8)
+    else:
+        labels = np.array([places[own[0]] for own in table.classes], np.int32)
+    splits, notes = _splits(shards, class_names)
+    n = len(table.which)
+    photos = Photos(
+        table.names, splits[table.shard], labels[table.which], np.arange(n, dtype=np.int64), _opener(shards, table)
+    )
+    notes = [f"{n:,} images in {len(shards)} shards", *notes]
     return collect(source, photos, class_names, several=table.several, notes=notes, checked=checked, **options)
+
+
+def _splits(shards: list[Path], class_names: list[str]) -> tuple[np.ndarray, list[str]]:
+    """The split of each shard, str [shards], and notes; ImageNet's validation images are the test split."""
+    splits = np.array([_split(shard) or "train" for shard in shards], np.str_)
+    published = are_synsets(class_names) or all(shard.name.startswith("imagenet") for shard in shards)
+    if not published or "test" in splits or "val" not in splits:
+        return splits, []
+    splits[splits == "val"] = "test"
+    return splits, ["the validation shards are the test split, as in the published figures of ImageNet"]
 
 
 def count(pattern: str, most: int = 100) -> tuple[collections.Counter[str], list[str], bool] | None:
@@ -88,13 +103,14 @@ def count(pattern: str, most: int = 100) -> tuple[collections.Counter[str], list
     if len(shards) > most:
         return None
     table = _read(source, shards)
-    images = collections.Counter(_split(shards[k]) or "train" for k in table.shard.tolist())
-    return images, in_order(name for names in table.classes for name in names), table.several
+    class_names = in_order(name for names in table.classes for name in names)
+    images = collections.Counter(_splits(shards, class_names)[0][table.shard].tolist())
+    return images, class_names, table.several
 
 
-def _openers(shards: list[Path], table: Table) -> list[Callable[[], IO[bytes]]]:
-    places = table.places.tolist()
-    return [functools.partial(_opened, shards[k], *places[i]) for i, k in enumerate(table.shard.tolist())]
+def _opener(shards: list[Path], table: Table) -> Callable[[int], IO[bytes]]:
+    shard, places = table.shard, table.places
+    return lambda i: _opened(shards[shard[i]], *places[i].tolist())
 
 
 def _read(source: str, shards: list[Path]) -> Table:
