@@ -1,6 +1,6 @@
 """Measures how long a folder of very many small JPEGs takes to start, the first time and later, and its memory.
 
-    python tools/measure_start.py --files 200000 [--out FILE.json] [--label NAME]
+    python tools/measure_start.py --files 200000 [--out results/imagenet_start.json] [--label NAME]
 
 Makes 1,000 folders of ImageNet's synsets in train/ and val/ below a temporary directory, hard links to 64 small JPEGs,
 and starts in a process of its own each time. `load`: `data.load_dataset` alone; `process`: with Python and the imports.
