@@ -121,11 +121,11 @@ def dumps(tables: dict[str, Any]) -> str:
     for family, table in tables.items():
         models = []
         for name, tags in table["models"].items():
-            lines = ",\n".join(f"   {json.dumps(t)}: {json.dumps(e)}" for t, e in tags.items())
-            models.append(f"  {json.dumps(name)}: {{\n{lines}\n  }}")
+            lines = ",\n".join(f"{json.dumps(t)}:{json.dumps(e, separators=(',', ':'))}" for t, e in tags.items())
+            models.append(f"{json.dumps(name)}: {{\n{lines}\n}}")
         body = f' "defaults": {json.dumps(table["defaults"])},\n "models": {{\n' + ",\n".join(models) + "\n }"
         families.append(f"{json.dumps(family)}: {{\n{body}\n}}")
-    old = json.dumps(renamed(), indent=1)
+    old = json.dumps(renamed(), indent=0)
     return f'{{"renamed": {old},\n"families": {{\n' + ",\n".join(families) + "\n}}\n"
 
 
