@@ -133,7 +133,7 @@ def load(
             model,
             tensors,
             image_size=own["image_size"],
-            windows=_own_windows(name, family, saved | _without_window(fields) | {"image_size": own["image_size"]}),
+            windows=_own_windows(name, family, saved | {"image_size": own["image_size"]}, fields),
             method=_method(name, family, layouts),
             crops=any(layout.crops for layout in layouts),
             patch_size="patch_size" in fields,
@@ -256,12 +256,17 @@ def _timm_tensors(
     return tensors, notes
 
 
-def _without_window(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {field: value for field, value in fields.items() if field != "window_size"}
-
-
-def _own_windows(name: str, family: Family, saved: dict[str, Any]) -> list[tuple[int, int]]:
-    return adapt.stage_windows_of(create_model(name, **saved)) if family.window_tables else []
+def _own_windows(
+    name: str, family: Family, saved: Mapping[str, Any], fields: Mapping[str, Any]
+) -> list[tuple[int, int]]:
+    """The windows of each stage that the file's tables are for: what its config or its name says, not the caller."""
+    if not family.window_tables:
+        return []
+    own = {**model_fields(name), **saved}
+    given = {field: value for field, value in fields.items() if field != "window_size"}
+    if len(given.get("depths", own["depths"])) != len(own["depths"]):  # its windows are for none of these
+        given["window_size"] = fields.get("window_size", own["window_size"])
+    return adapt.stage_windows_of(create_model(name, **{**saved, **given}))
 
 
 def _method(name: str, family: Family, layouts: Iterable[Layout]) -> tuple[str, bool]:

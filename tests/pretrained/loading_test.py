@@ -44,6 +44,15 @@ def test_renamed_tensors_are_named(saved, tmp_path):
         load_pretrained(VIT_NAME, tmp_path / "x.safetensors", depth=2)
 
 
+def test_windows_of_a_model_of_other_stages_are_those_given(tmp_path):
+    """The windows of the name are for four stages."""
+    fields = {"depths": (1, 1), "num_heads": (1, 2), "embed_dim": 8, "image_size": 16, "window_size": 4}
+    weights = helpers.weights(helpers.make(("swin_s3_tiny_224", fields)))
+    save_file(weights, tmp_path / "x.safetensors")
+    model, variables = load_pretrained("swin_s3_tiny_224", tmp_path / "x.safetensors", **fields)
+    helpers.assert_same(export(model, variables), weights)
+
+
 def test_half_precision_compute_is_a_field(saved):
     model, variables = load_pretrained(VIT_NAME, saved["vit"], dtype="bfloat16")
     assert model.dtype == jnp.bfloat16 and variables["params"]["cls_token"].dtype == jnp.float32
