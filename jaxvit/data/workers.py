@@ -32,7 +32,7 @@ LEAVING = 1.0  # seconds that images have which are being read when the program 
 LAST = 5.0  # seconds that a process has for its last images
 SUPPORTED = hasattr(socket, "send_fds")  # processes; not on Windows
 MOST = 16  # processes, where nobody has said how many: a container may have fewer cores than it sees
-CHUNK = 8  # images of a task, at most
+CHUNK = 16  # images of a task, at most
 # glibc gives memory back to the system after each image and asks for it again: a fifth of a worker's time
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(2**26), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 START = "import sys; sys.path[:] = {path!r}; from jaxvit.data.worker import main; main({descriptor})"

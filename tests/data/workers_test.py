@@ -110,6 +110,18 @@ def test_a_process_that_is_killed_is_one_clear_error_and_the_next_batches_have_a
     assert set(os.listdir("/dev/shm")) == shared
 
 
+def test_files_that_went_away_end_the_run_as_with_threads(split, crop, tmp_path):
+    many = split.take(np.arange(100) % 5)
+    feed = Streamed(many, make_transform(16), num_workers=2, crop=crop, processes=True)
+    assert (
+        sum(int(batch["mask"].sum()) for batch in feed.batches(np.arange(8), 4, draws=Draws(0, 0, np.arange(8)))) == 8
+    )
+    for i in range(5):
+        (tmp_path / f"{i}.jpg").unlink()
+    with pytest.raises(RunError, match=r"\d\d of 100 train images can no longer be read, for example 0\.jpg"):
+        list(feed.batches(np.arange(100), 10, draws=Draws(0, 0, np.arange(100))))
+
+
 def test_an_error_in_a_process_comes_through_with_its_place(split, crop):
     feed = Streamed(split, make_transform(16), num_workers=1, crop=crop, processes=True)
     feed.image_shape = (8, 8, 3)
