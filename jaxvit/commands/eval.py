@@ -83,7 +83,9 @@ def run(argv: list[str]) -> int:
     )
     metrics, of = found.metrics, "all images" if found.split == "all" else f"{found.split} split"
     counts = {"split": found.split, "images": found.images, "of_images": found.of}
-    intervals = {f"{name}_interval": _interval(metrics[name], images) for name, images in _shares(loaded, found)}
+    intervals = {
+        f"{name}_interval": together.interval(metrics[name], images) for name, images in _shares(loaded, found)
+    }
     if args.json:
         run_files.write_json(args.json, {"model": loaded.name, **counts, **metrics, **intervals})
     images = f"{found.images:,} of {found.of:,}"
@@ -96,13 +98,13 @@ def run(argv: list[str]) -> int:
         console.table(f"{loaded.name}, {of}", heads, [row])
         return 0
     top5 = f"{metrics['top5_accuracy']:.2%}" if len(loaded.class_names) > 5 else "–"  # of five it says nothing
-    row = [f"{metrics['accuracy']:.2%}", _shown(intervals["accuracy_interval"]), top5]
+    row = [f"{metrics['accuracy']:.2%}", together.shown(intervals["accuracy_interval"]), top5]
     row += [f"{metrics['balanced_accuracy']:.2%}", f"{metrics['macro_f1']:.2%}", f"{metrics['loss']:.4f}"]
     row += [f"{metrics['ece']:.2%}", *own, images]
     heads = ("top-1", "95 % interval", "top-5", "balanced accuracy", "macro F1", "loss", "ECE", *registered, "images")
     console.table(f"{loaded.name}, {of}", heads, [row])
     if args.real_labels:
-        row = [f"{metrics['real_accuracy']:.2%}", _shown(intervals["real_accuracy_interval"])]
+        row = [f"{metrics['real_accuracy']:.2%}", together.shown(intervals["real_accuracy_interval"])]
         row += [f"{metrics['real_top5_accuracy']:.2%}", f"{metrics['real_images']:,.0f} of {found.images:,}"]
         console.table("with the labels of ImageNet-ReaL", ("top-1", "95 % interval", "top-5", "images"), [row])
     return 0
@@ -123,13 +125,3 @@ def _shares(loaded: Any, found: Any) -> list[tuple[str, int]]:
     if "real_images" in found.metrics:
         shares += [(name, int(found.metrics["real_images"])) for name in ("real_accuracy", "real_top5_accuracy")]
     return shares
-
-
-def _interval(share: float, images: int) -> tuple[float, float]:
-    from jaxvit.reports.numbers import wilson
-
-    return wilson(round(share * images), images)
-
-
-def _shown(interval: tuple[float, float]) -> str:
-    return f"{100 * interval[0]:.2f}–{100 * interval[1]:.2f} %"

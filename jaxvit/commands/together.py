@@ -43,6 +43,18 @@ def load(args: argparse.Namespace) -> "list[Member]":
     return members
 
 
+def interval(share: float, images: int) -> tuple[float, float]:
+    """The 95 % interval of a share of some images (Wilson, 1927)."""
+    from jaxvit.reports.numbers import wilson
+
+    return wilson(round(share * images), images)
+
+
+def shown(found: tuple[float, float]) -> str:
+    """An interval in per cent."""
+    return f"{100 * found[0]:.2f}–{100 * found[1]:.2f} %"
+
+
 def evaluate(args: argparse.Namespace) -> int:
     """Runs `eval` of an ensemble, or with several views; returns the exit code."""
     number = len(getattr(args, "workdirs", ()))
@@ -68,19 +80,22 @@ def evaluate(args: argparse.Namespace) -> int:
     views = combine.FORMS[args.tta] if args.tta else 1
     every = [*found.members, found.whole]
     passes = [views if args.ensemble else 1] * len(found.members) + [views * len(members)]
-    shown = ["mAP", "micro_f1", "macro_f1", "exact_match"] if several else ["accuracy", "balanced_accuracy", "macro_f1"]
-    names = {"accuracy": "top-1", "balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
+    figures = ["mAP", "micro_f1", "macro_f1", "exact_match"] if several else ["balanced_accuracy", "macro_f1"]
+    intervals = [None if several else interval(each.metrics["accuracy"], len(found.labels)) for each in every]
+    names = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1",
              "micro_f1": "micro F1", "exact_match": "exact match"}  # fmt: skip
-    heads = ("", *(names.get(name, name) for name in shown), "loss", "ECE", "forward passes")
+    first = () if several else ("top-1", "95 % interval")
+    heads = ("", *first, *(names.get(name, name) for name in figures), "loss", "ECE", "forward passes")
     rows = [
         [
             each.label,
-            *(f"{each.metrics[name]:.2%}" for name in shown),
+            *(() if between is None else (f"{each.metrics['accuracy']:.2%}", shown(between))),
+            *(f"{each.metrics[name]:.2%}" for name in figures),
             f"{each.metrics['loss']:.4f}",
             f"{each.metrics['ece']:.2%}",
             str(n),
         ]
-        for each, n in zip(every, passes, strict=True)
+        for each, n, between in zip(every, passes, intervals, strict=True)
     ]
     of = "all images" if found.split == "all" else f"{found.split} split"
     title = f"{members[0].classifier.name}, {of}" if not args.ensemble else of
@@ -89,6 +104,9 @@ def evaluate(args: argparse.Namespace) -> int:
     console.say(f"gain over {over}: {gain.text}")
     if args.json:
         counts = {"split": found.split, "images": len(found.labels), "of_images": found.of}
-        each = [{"of": e.label, "forward_passes": n, **e.metrics} for e, n in zip(every, passes, strict=True)]
+        each = [
+            {"of": e.label, "forward_passes": n, **e.metrics, **({} if i is None else {"accuracy_interval": i})}
+            for e, n, i in zip(every, passes, intervals, strict=True)
+        ]
         run_files.write_json(args.json, {**counts, "predictions": each, "gain": {"over": best.label, **gain._asdict()}})
     return 0

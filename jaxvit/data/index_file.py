@@ -60,6 +60,11 @@ def read(source: str) -> dict[str, np.ndarray] | None:
     return found
 
 
+def say_used(source: str) -> None:
+    """Says, where --verbose asks for it, that nothing had to be read."""
+    console.detail(f"index  {source} is as before ({where(source)}); data.rescan=True reads it again")
+
+
 def forget(source: str) -> None:
     """Removes an index, if there is one and that is possible."""
     with suppress(OSError):
@@ -108,6 +113,7 @@ def remembered(
 
     found = known()
     if found is not None:
+        say_used(source)
         return found
     with one_at_a_time(source):
         found = known()

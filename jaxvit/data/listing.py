@@ -74,6 +74,7 @@ def read(root: Path, units: Sequence[str], *, rescan: bool = False) -> Files:
     found = {} if stored is None else _unpacked(stored)
     changed, fresh = _changed(root, units, found)
     if not changed and not fresh and not _to_check(units, found).size:
+        index_file.say_used(source)
         return _files(root, units, found, {})
     with index_file.one_at_a_time(source):
         if (again := index_file.read(source)) is not None:  # another process has just written it

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import binomtest
 
 from jaxvit import cli, combine, inference, models
 from jaxvit.combine.passes import logits_of
@@ -92,6 +93,9 @@ class TestCommands:
         found = json.loads((tmp_path / "found.json").read_text())
         assert [each["accuracy"] for each in found["predictions"]] == pytest.approx([h.mean() for h in hits])
         assert [each["forward_passes"] for each in found["predictions"]] == [1, 1, 2]
+        for each, hit in zip(found["predictions"], hits, strict=True):
+            low, high = binomtest(int(hit.sum()), len(hit)).proportion_ci(method="wilson")
+            assert each["accuracy_interval"] == pytest.approx([low, high], abs=1e-7)
         best = max(hits[:2], key=np.mean)
         assert found["gain"]["difference"] == pytest.approx(hits[2].mean() - best.mean())
         assert (found["gain"]["gained"], found["gain"]["lost"]) == (np.sum(hits[2] & ~best), np.sum(best & ~hits[2]))
