@@ -159,12 +159,12 @@ def _figures(known: np.ndarray, other: np.ndarray) -> dict[str, Any]:
 
 
 def _rows(classifier: Classifier, both: list[Outputs], found: dict[str, list[np.ndarray]]) -> list[tuple[Any, ...]]:
-    rows = []
+    rows, names = [], classifier.shown_names
     for which, (what, output) in enumerate(zip(("known", "unknown"), both, strict=True)):
         labels = output.logits.argmax(axis=-1)
         for i, (name, label) in enumerate(zip(output.names, labels, strict=True)):
             scores = (float(of[which][i]) for of in found.values())
-            rows.append((what, str(name), int(label), classifier.class_names[label], *scores))
+            rows.append((what, str(name), int(label), names[label], *scores))
     return rows
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from jaxvit.build.blueprint import DRY_RUN_STEPS
 from jaxvit.confidence import temperature
+from jaxvit.data import imagenet
 from jaxvit.errors import UserError
 from jaxvit.runtime import multihost
 from jaxvit.runtime.console import bar, warn
@@ -87,7 +88,7 @@ def finish(run: Run, state: TrainState, progress: Progress, tested: bool) -> dic
         described = summary.write(run, final, progress)
         show(
             run.trackers, described, samples, logits, split.labels[readable], split.index[readable],
-            run.dataset.class_names, thresholds,
+            imagenet.readable(run.dataset.class_names), thresholds,
         )  # fmt: skip
         summary.print_footer(run.workdir, described, calibrated)
     multihost.barrier("finished")
