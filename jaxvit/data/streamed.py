@@ -101,7 +101,8 @@ class Streamed:
             own = local_rows(self._sharding, batch_size)
             slots, places = slots[:, own], None if places is None else places[:, own]
         self._pool = self._pool or workers.shared(self._num_workers, processes=self._processes)
-        memory = workers.Memory(Layout(MAKING + 1, (slots.shape[1], *shape)))
+        h, w, c = shape
+        memory = workers.Memory(Layout(MAKING + 1, (slots.shape[1], h, w, c)))
         free, making, copying = collections.deque(range(MAKING + 1)), collections.deque(), collections.deque()
         ahead: collections.deque[Batch] = collections.deque()
         todo = iter(range(len(slots)))

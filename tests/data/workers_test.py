@@ -26,6 +26,14 @@ OPTIONS = {"train_crop_mode": None, "random_resized_crop": (0.1, 0.5), "crop_rat
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 
 
+@pytest.fixture(autouse=True)
+def own_processes():
+    """Not those of a test before, which a caught exception may still hold."""
+    for pool in list(workers._pools.values()):
+        pool.close()
+    workers._pools.clear()
+
+
 @pytest.fixture
 def crop():
     draw = crops.make_draw(OPTIONS, (16, 16), "bicubic")
