@@ -1,8 +1,10 @@
 """What is known of ImageNet-1k: its classes, and the names of its validation images."""
 
 import collections
+import csv
 import functools
 import json
+import os
 import re
 from collections.abc import Iterable, Sequence
 from importlib import resources
@@ -11,6 +13,7 @@ from pathlib import Path
 from jaxvit.errors import UserError
 
 NUM_VAL = 50_000
+SOLUTION = "LOC_val_solution.csv"  # of Kaggle's copy: the synset and the boxes of each validation image
 VAL = re.compile(r"ILSVRC2012_val_(\d{8})(?!\d)")  # in the name of a validation image: its number, from 1
 
 
@@ -46,11 +49,30 @@ def val_number(name: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def refuse_flat(folder: Path, names: Iterable[str]) -> None:
-    """Raises UserError where the files of a folder are the validation images as they are published, without classes."""
-    first = next((name for name in names if val_number(name) is not None), None)
-    if first is not None:
+def flat_labels(folder: Path) -> dict[str, str] | None:
+    """Returns {name of an image without its ending: synset} of validation images that lie in no class folders.
+
+    They come from Kaggle's LOC_val_solution.csv in the folder or one of four above it. None where the files of the
+    folder are others.
+
+    Raises:
+      UserError: there is no such file, or it holds something else.
+    """
+    first = next((name for name in sorted(os.listdir(folder)) if val_number(name) is not None), None)
+    if first is None:
+        return None
+    places = [folder, *folder.absolute().parents[:4]]
+    file = next((place / SOLUTION for place in places if (place / SOLUTION).is_file()), None)
+    if file is None:
         raise UserError(
             f"{folder}: {first} and others lie there without class folders, as in the original archive\n"
-            "expected a folder per synset, as val/n01440764/; docs/IMAGENET.md says how to arrange them"
+            f"expected {SOLUTION} next to that folder, or a folder per synset, as val/n01440764/: see docs/IMAGENET.md"
         )
+    try:
+        with file.open(newline="", encoding="utf-8") as opened:
+            found = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(opened)}
+    except (OSError, ValueError, KeyError, IndexError, AttributeError):
+        found = {}
+    if not are_synsets(found.values()):
+        raise UserError(f"{file}: expected the columns ImageId and PredictionString, which begins with a synset")
+    return found

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit.data.files import hidden, image_files, is_folder
-from jaxvit.data.imagenet import are_synsets, refuse_flat
+from jaxvit.data.imagenet import SOLUTION, are_synsets, flat_labels
 from jaxvit.errors import UserError
 
 # Split -> usual names of its folder, the likeliest first; in any case, also with "set", "data" or "images" behind.
@@ -32,6 +32,14 @@ class Layout:
 
     folders: dict[str, Path]  # "train" always, "val" and "test" if such folders exist
     notes: list[str]
+    # of a split without class folders: the class of each file, by its name without the ending
+    flat: dict[str, dict[str, str]] = dataclasses.field(default_factory=dict)
+
+    def class_names(self, split: str) -> set[str]:
+        """The classes of a split."""
+        if split in self.flat:
+            return set(self.flat[split].values())
+        return {plain(d.name) for d in subfolders(self.folders[split])}
 
 
 def plain(name: str) -> str:
@@ -91,7 +99,8 @@ def read_layout(root: Path) -> Layout:
     """
     folders = subfolders(root)
     if not folders:
-        refuse_flat(root, os.listdir(root))
+        if (labels := flat_labels(root)) is not None:
+            return Layout({"train": root}, [f"{root.name}: the classes are those of {SOLUTION}"], {"train": labels})
         raise UserError(f"folder:{root}: empty, or images without class folders; expected one subfolder per class.")
     named = {d: split for d in folders if (split := split_of(d.name))}
     with_classes = {d: split for d, split in named.items() if subfolders(d)}
@@ -102,9 +111,15 @@ def read_layout(root: Path) -> Layout:
         found = sorted((d for d in with_classes if with_classes[d] == split), key=_likeliest)
         if found:
             layout[split] = found[0]
+    flat: dict[str, dict[str, str]] = {}
+    for folder in [d for d in named if named[d] == "val" and "val" not in layout and d not in with_classes]:
+        if (labels := flat_labels(folder)) is not None:
+            layout["val"], flat["val"] = folder, labels
+            notes.append(f"{folder.name}: the classes are those of {SOLUTION}")
     published = set(layout) == {"train", "val"} and are_synsets(d.name for d in subfolders(layout["train"]))
     if published:
         layout = {"train": layout["train"], "test": layout["val"]}
+        flat = {"test": flat["val"]} if flat else {}
     unused = [d for d in folders if d not in layout.values()]
     strangers = [d for d in unused if d not in named and image_files(d)]
     if len(layout) == 1 and strangers:
@@ -119,15 +134,12 @@ def read_layout(root: Path) -> Layout:
     if published:
         notes.append(f"{layout['test'].name}/ is the test split, as in the published figures of ImageNet")
     empty = [d for d in unused if d in named and d not in with_classes]
-    for folder in empty:
-        if named[folder] == "val":
-            refuse_flat(folder, os.listdir(folder))
     if empty:
         notes.append(f"{_listed(empty)} {_have(empty)} no class folders and {_are(empty)} not used")
     rest = [d for d in unused if d not in empty]
     if rest:
         notes.append(f"{_listed(rest)} in {root.name} {_are(rest)} not used")
-    return Layout(layout, notes)
+    return Layout(layout, notes, flat)
 
 
 def _classes(root: Path, folders: list[Path], named: dict[Path, str], with_classes: dict[Path, str]) -> Layout:

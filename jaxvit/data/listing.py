@@ -55,7 +55,8 @@ class Files:
 
     def name(self, i: int) -> str:
         """The path below the root, with "/"."""
-        return f"{self.units[self.unit[i]]}/{self.names[i]}"
+        unit = self.units[self.unit[i]]
+        return self.names[i] if unit == "." else f"{unit}/{self.names[i]}"
 
     def path(self, i: int) -> Path:
         """The path of a file."""

@@ -144,11 +144,11 @@ def _header(path: Path) -> tuple[int, ...]:
 
 def _folder(root: Path) -> tuple[int, int, int, Shape | None] | None:
     """From the names of the files."""
-    folders = read_layout(root).folders
-    classes = subfolders(folders["train"])
-    images = {}
-    for split, folder in folders.items():
-        images[split] = sum(listing.count(folder, [d.name for d in subfolders(folder)]))
+    layout, images = read_layout(root), {}
+    classes = layout.class_names("train")
+    for split, folder in layout.folders.items():
+        within = ["."] if split in layout.flat else [d.name for d in subfolders(folder)]
+        images[split] = sum(listing.count(folder, within))
     if not classes or not images["train"]:
         return None
     return _photos(collections.Counter(images), len(classes))

@@ -3,8 +3,10 @@
 import pytest
 from PIL import Image
 
+from jaxvit import config
 from jaxvit.data import imagenet, load_dataset
 from jaxvit.errors import UserError
+from jaxvit.plan import facts
 
 
 def _fill(folder, n, name="{}.JPEG"):
@@ -47,6 +49,45 @@ def test_val_of_imagenets_classes_is_the_test_split(tmp_path):
     assert any("only val/ is read" in note for note in alone.notes)
     _fill(tmp_path / "test" / "n01440764", 1)
     assert len(load_dataset(f"folder:{tmp_path}").val) == 6  # with a test split of its own
+
+
+def _kaggle(root, rows):
+    (root / imagenet.SOLUTION).write_text("ImageId,PredictionString\n" + "".join(f"{a},{b} \n" for a, b in rows))
+
+
+def test_validation_images_without_class_folders_have_kaggles_labels(tmp_path):
+    """As in Kaggle's copy: ILSVRC/Data/CLS-LOC has train/ and val/, and the labels lie three folders above."""
+    root = tmp_path / "ILSVRC/Data/CLS-LOC"
+    for synset in ("n01440764", "n01443537"):
+        _fill(root / "train" / synset, 4)
+    _fill(root / "val", 5, "ILSVRC2012_val_0000000{}.JPEG")
+    _fill(root / "test", 2, "ILSVRC2012_test_0000000{}.JPEG")  # nobody has their labels
+    synsets = [f"n0144{'0764' if i % 2 else '3537'} 1 2 30 40 n01443537 5 6 7 8" for i in range(1, 6)]
+    _kaggle(tmp_path, [(f"ILSVRC2012_val_0000000{i}", synset) for i, synset in enumerate(synsets, 1)])
+    for prefer in ((), ("test",)):
+        data = load_dataset(f"folder:{root}", val_fraction=0, prefer=prefer, to_train=not prefer)
+        assert data.class_names == ["n01440764", "n01443537"] and len(data.train) == (0 if prefer else 8)
+        assert list(data.test.image_names()) == [f"val/ILSVRC2012_val_0000000{i}.JPEG" for i in range(1, 6)]
+        assert data.test.labels.tolist() == [0, 1, 0, 1, 0] and data.test.read(2).size == (8, 8)
+    alone = load_dataset(f"folder:{root / 'val'}", val_fraction=0, to_train=False)
+    assert (
+        sorted(alone.train.image_names()) + sorted(alone.test.image_names()) and alone.class_names == data.class_names
+    )
+    assert len(alone.train) + len(alone.test) == 5
+    assert facts.find(_config(f"folder:{root}")).num_test == 5
+    _fill(root / "val", 6, "ILSVRC2012_val_0000000{}.JPEG")
+    with pytest.raises(UserError, match="val_00000006.JPEG: LOC_val_solution.csv has no class for it"):
+        load_dataset(f"folder:{root}")
+    for rows in ([], [("ILSVRC2012_val_00000001", "cat 1 2 3 4")], [("ILSVRC2012_val_00000001", "")]):
+        _kaggle(tmp_path, rows)
+        with pytest.raises(UserError, match="expected the columns ImageId and PredictionString"):
+            load_dataset(f"folder:{root}")
+
+
+def _config(name):
+    given = config.default()
+    given.data.name = name
+    return given
 
 
 def test_validation_images_without_class_folders_are_refused(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 from jaxvit.data import listing
 from jaxvit.data.files import MAX_BAD, write_skipped
 from jaxvit.data.formats import read_formats
+from jaxvit.data.imagenet import SOLUTION
 from jaxvit.data.images import decode
 from jaxvit.data.layout import Layout, in_order, inner, plain, read_layout, subfolders
 from jaxvit.data.sources.photos import report_skipped
@@ -41,7 +42,7 @@ def load(
         raise UserError(f"folder:{path}: no such directory; expected one with a subfolder per class.")
     layout = read_layout(root)
     folders, notes = dict(layout.folders), list(layout.notes)
-    class_names = in_order(plain(d.name) for d in subfolders(folders["train"]))
+    class_names = in_order(layout.class_names("train"))
     if known is not None and sorted(known) == sorted(class_names):
         class_names = list(known)
     elif class_names != sorted(class_names):
@@ -53,10 +54,17 @@ def load(
     if alone is not None and len(folders) > 1:
         folders = {alone: folders[alone]}
         notes.append(f"only {folders[alone].name}/ is read")
-    directories = [(split, directory) for split, folder in folders.items() for directory in subfolders(folder)]
+    directories = [
+        (split, directory)
+        for split, folder in folders.items()
+        for directory in ([folder] if split in layout.flat else subfolders(folder))
+    ]
     files = listing.read(root, [d.relative_to(root).as_posix() for _, d in directories], rescan=rescan)
-    label = np.array([labels[plain(d.name)] for _, d in directories], np.int32)[files.unit]
+    label = np.array([labels.get(plain(d.name), -1) for _, d in directories], np.int32)[files.unit]
     split = np.array([list(folders).index(name) for name, _ in directories], np.int8)[files.unit]
+    for name in layout.flat.keys() & folders.keys():
+        at = np.flatnonzero(split == list(folders).index(name))
+        label[at] = [labels[_class_of(files.path(i), layout.flat[name])] for i in at.tolist()]
     first = next(iter(folders.values()))  # of the training images
     _check_counts(root, first, label[split == 0], class_names, "no images", to_train)
     good = np.ones(len(files), bool)
@@ -92,10 +100,17 @@ def _check_classes(layout: Layout, class_names: list[str], fewest: int) -> None:
         instead = f"\nDid you mean folder:{below}?" if len(subfolders(below)) > 1 else ""
         raise UserError(f"{folders['train']}: {found}; a classifier needs at least two, one subfolder each.{instead}")
     for split, folder in folders.items():
-        unknown = sorted({plain(d.name) for d in subfolders(folder)} - set(class_names))
+        unknown = sorted(layout.class_names(split) - set(class_names))
         if unknown:
             names = ", ".join(repr(u) for u in unknown[:3])
             raise UserError(f"{folder}: {names} is not a class of {folders['train']} (needed for {split}).")
+
+
+def _class_of(file: Path, classes: dict[str, str]) -> str:
+    """The class of a file in a folder without class folders. Raises UserError where nobody has named it."""
+    if file.stem not in classes:
+        raise UserError(f"{file}: {SOLUTION} has no class for it; remove the file, or sort the images by class")
+    return classes[file.stem]
 
 
 def _check_counts(
