@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -28,6 +29,7 @@ from jaxvit.ops.pooling import MAP_POOLS
 from jaxvit.precision import at_least_float32
 
 STAGES = 4
+OUTPUT_STRIDES = (8, 16, 32)
 MLP_RATIO = 4
 GRN_EPS = 1e-6
 
@@ -110,11 +112,28 @@ class ConvNeXtBlock(nn.Module):
         return x + DropPath(self.drop_path_rate)(y, train=train)
 
 
+class Step(NamedTuple):
+    """What a stage does to the map: its stride, and the dilations of its first convolution and of its blocks."""
+
+    stride: int
+    first: int
+    dilation: int
+    reduction: int  # pixels of the image between two cells afterwards
+
+    @property
+    def downsamples(self) -> bool:
+        """Whether the stage begins with a norm and a 2x2 convolution."""
+        return self.stride > 1 or self.first != self.dilation
+
+
 class ConvNeXtStage(nn.Module):
-    """A norm and a 2x2 convolution that halves the map (but in the first stage), then blocks."""
+    """A norm and a 2x2 convolution that halves the map (but in the first stage), then blocks.
+
+    A stage that is dilated instead keeps the map, padded below and right.
+    """
 
     features: int
-    halves: bool
+    step: Step
     drop_path_rates: tuple[float, ...]
     conv: Layer
     norm: Layer
@@ -122,9 +141,12 @@ class ConvNeXtStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
-        if self.halves:
+        step = self.step
+        if step.downsamples:
             x = self.norm(name="downsample_0")(x)
-            x = self.conv(self.features, 2, stride=2, padding=0, name="downsample_1")(x)
+            pad = 0 if step.dilation == 1 else [(step.first // 2, step.first - step.first // 2)] * 2
+            how = {"stride": step.stride, "padding": pad, "kernel_dilation": step.first}
+            x = self.conv(self.features, 2, **how, name="downsample_1")(x)
         for i, rate in enumerate(self.drop_path_rates):
             x = self.block(drop_path_rate=rate, name=f"blocks_{i}")(x, train)
         return x
@@ -172,8 +194,8 @@ class ConvNeXt(nn.Module):
     stage. The fields are timm's: `stem_type` "patch" (one convolution of `patch_size`), or two 3x3 convolutions,
     "overlap", "overlap_tiered" (the first with half the channels) and "overlap_act" (an activation between);
     `conv_mlp` has the same numbers, in files of another shape; `head_norm_first` puts the last norm before the pool;
-    `head_hidden_size` is a hidden layer before the classifier, which belongs to the features. `use_grn` with
-    `ls_init_value=None` is V2.
+    `head_hidden_size` is a hidden layer before the classifier, which belongs to the features; `output_stride` is the
+    coarsest map, beyond which kernels are dilated. `use_grn` with `ls_init_value=None` is V2.
     """
 
     num_classes: int = 1000
@@ -186,6 +208,7 @@ class ConvNeXt(nn.Module):
     ls_init_value: float | None = 1e-6
     stem_type: str = "patch"
     patch_size: int = 4
+    output_stride: int = 32
     head_norm_first: bool = False
     head_init_scale: float = 1.0  # of the classifier's random weights
     head_hidden_size: int | None = None
@@ -219,14 +242,16 @@ class ConvNeXt(nn.Module):
         rates = iter(drop_path_rates(self.drop_path_rate, sum(self.depths)))
 
         x = self.embed(images, conv=conv, norm=norm, act=act)
-        for i, (depth, size) in enumerate(zip(self.depths, self.stage_kernels(), strict=True)):
+        stages = zip(self.depths, self.stage_kernels(), self.steps(), strict=True)
+        for i, (depth, size, step) in enumerate(stages):
+            pad = step.dilation * (size // 2)
             x = ConvNeXtStage(
                 features=self.dims[i],
-                halves=i > 0 or self.stem_stride() == 2,
+                step=step,
                 drop_path_rates=tuple(next(rates) for _ in range(depth)),
                 conv=conv,
                 norm=norm,
-                block=partial(block, conv_dw=partial(conv, size=size)),
+                block=partial(block, conv_dw=partial(conv, size=size, padding=pad, kernel_dilation=step.dilation)),
                 name=f"stages_{i}",
             )(x, train=train)
         x = norm(name="norm_pre")(x) if self.head_norm_first else x
@@ -270,8 +295,18 @@ class ConvNeXt(nn.Module):
 
     def strides(self) -> tuple[int, ...]:
         """Pixels of the image between two cells of each stage."""
-        first = 4 if self.stem_stride() == 2 else self.stem_stride()
-        return tuple(first * 2**i for i in range(STAGES))
+        return tuple(step.reduction for step in self.steps())
+
+    def steps(self) -> tuple[Step, ...]:
+        """The stride and dilations of each stage."""
+        reduction, dilation, steps = self.stem_stride(), 1, []
+        for i in range(STAGES):
+            stride = 2 if reduction == 2 or i > 0 else 1
+            if stride > 1 and reduction >= self.output_stride:
+                stride, dilation = 1, 2 * dilation
+            reduction *= stride
+            steps.append(Step(stride, 1 if dilation <= 2 else 2, dilation, reduction))
+        return tuple(steps)
 
     def stage_kernels(self) -> tuple[int, ...]:
         """The size of the depthwise kernels of each stage."""
@@ -286,8 +321,8 @@ def check_fields(model: ConvNeXt) -> None:
             raise UserError(f"{field}={values} has {len(values)} entries; expected one for each of {STAGES} stages.")
     if even := [size for size in model.stage_kernels() if size % 2 == 0]:
         raise UserError(f"kernel_sizes={model.kernel_sizes} has an even size, {even[0]}; expected odd ones, such as 7.")
-    if model.stem_stride() > 7:
-        raise UserError(f"patch_size={model.patch_size} leaves the stages no map to halve; expected 1 to 7, such as 4.")
+    if model.output_stride not in OUTPUT_STRIDES:
+        raise UserError(f"output_stride={model.output_stride} is not known; expected 8, 16 or 32.")
     if model.head_norm_first and model.head_hidden_size is not None:
         raise UserError(f"head_hidden_size={model.head_hidden_size} needs head_norm_first=False.")
     if model.global_pool == "" and model.head_norm_first and model.num_classes:

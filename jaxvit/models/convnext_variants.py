@@ -231,8 +231,8 @@ FAMILY = Family(
     },
     transformers_fields={"hidden_act": "act_layer"},
     timm_args=(
-        "global_pool", "depths", "dims", "kernel_sizes", "ls_init_value", "stem_type", "patch_size", "head_norm_first",
-        "head_hidden_size", "head_init_scale", "conv_mlp", "conv_bias", "use_grn", "act_layer", "norm_layer",
-        "norm_eps",
+        "global_pool", "depths", "dims", "kernel_sizes", "ls_init_value", "stem_type", "patch_size", "output_stride",
+        "head_norm_first", "head_hidden_size", "head_init_scale", "conv_mlp", "conv_bias", "use_grn", "act_layer",
+        "norm_layer", "norm_eps",
     ),
 )  # fmt: skip

@@ -58,7 +58,6 @@ ABSENT = {
     "embed_layer": "the patch projection is part of the model",
     "fix_init": "weights start as timm's do by default",
     "head_dim": "a head has embed_dim / num_heads channels",
-    "output_stride": "strides are those of the network, without dilation; a larger image gives a larger map",
     "rope_mrope_section": "rope_type='mrope' is not supported",
     "weight_init": "weights start as timm's do by default",
 }

@@ -108,7 +108,7 @@ def test_mistakes_are_named():
         ({"depths": (1, 1)}, r"depths=\(1, 1\) has 2 entries"),
         ({"dims": (8, 8, 8)}, "one for each of 4 stages"),
         ({"kernel_sizes": (7, 7, 6, 7)}, "an even size, 6"),
-        ({"patch_size": 8}, "expected 1 to 7"),
+        ({"output_stride": 4}, "expected 8, 16 or 32"),
         ({"head_norm_first": True, "head_hidden_size": 8}, "needs head_norm_first=False"),
         ({"global_pool": "catavgmax"}, "expected 'avg', 'max' or 'avgmax'"),
         ({"global_pool": "", "head_norm_first": True}, "needs num_classes=0"),
@@ -173,6 +173,8 @@ OPTIONS = {
     "v2 of convolutions": {"use_grn": True, "ls_init_value": None, "conv_mlp": True, "act_layer": "relu"},
     "patches of 2": {"patch_size": 2, "act_layer": "gelu_tanh"},
     "patches of 1": {"patch_size": 1, "global_pool": "max"},
+    "stride 8": {"output_stride": 8, "kernel_sizes": (7, 5, 3, 5)},
+    "stride 16 of patches of 16": {"output_stride": 16, "patch_size": 16},
     "patches of 3": {"patch_size": 3, "in_channels": 1},
 }  # fmt: skip
 

@@ -23,7 +23,7 @@ MISTAKES = [
     ("resnet18", {"img_size": 32}, "it is called 'image_size' here"),
     ("resnet18", {"in_chans": 1}, "it is called 'in_channels' here"),
     ("resnet18", {"pretrained": True}, "load_pretrained"),
-    ("convnext_tiny", {"output_stride": 16}, "'output_stride': strides are those of the network"),
+    (SWIN, {"head_dim": 16}, "'head_dim': a head has embed_dim / num_heads channels"),
     (SWIN, {"dynamic_img_size": True}, "always accepted"),
     ("resnet18", {"stem": "cifr"}, "Did you mean 'cifar'?"),
     ("resnet18", {"num_classes": "10"}, "num_classes='10' has the wrong type; expected a whole number"),
