@@ -58,6 +58,7 @@ ABSENT = {
     "embed_layer": "the patch projection is part of the model",
     "fix_init": "weights start as timm's do by default",
     "head_dim": "a head has embed_dim / num_heads channels",
+    "norm_layer": "its norms are layer norms",
     "rope_mrope_section": "rope_type='mrope' is not supported",
     "weight_init": "weights start as timm's do by default",
 }

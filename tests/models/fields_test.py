@@ -1,11 +1,13 @@
 """Fields of a model: what they are given, checked and told."""
 
+import inspect
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxvit.errors import UserError
-from jaxvit.models import registry
+from jaxvit.models import fields, registry
 
 SWIN, VIT = "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"
 
@@ -98,3 +100,21 @@ def test_values_from_json_make_hashable_modules():
 
 def test_none_means_not_given_where_it_is_no_value():
     assert registry.create_model("resnet18", num_classes=None, dtype=None) == registry.create_model("resnet18")
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("module", "name", "family"),
+    [
+        ("eva", "Eva", "eva"),
+        ("convnext", "ConvNeXt", "convnext"),
+        ("swin_transformer", "SwinTransformer", "swin"),
+        ("swin_transformer_v2", "SwinTransformerV2", "swinv2"),
+        ("vision_transformer", "VisionTransformer", "vit"),
+    ],
+)
+def test_an_argument_of_timms_class_is_a_field_or_refused_by_name(module, name, family):
+    models = pytest.importorskip("timm.models")
+    theirs = inspect.signature(getattr(getattr(models, module), name)).parameters
+    known = {*fields.field_kinds(registry.FAMILIES[family].model), *fields.ABSENT}
+    assert {fields.ELSEWHERE.get(word, word) for word in theirs} <= known
