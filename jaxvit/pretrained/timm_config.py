@@ -27,6 +27,8 @@ def saved_fields(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     fields = {word: value for word, value in fields.items() if word not in HARMLESS}
     if "global_pool" not in known and fields.get("global_pool") in ("avg", None):
         fields.pop("global_pool", None)
+    if "dynamic_img_size" not in known:  # a convolution, or windows: takes images of any size
+        fields.pop("dynamic_img_size", None)
     for word in [word for word in fields if word not in known]:
         if fields[word] is not None:
             raise UserError(f"config.json, model_args: {name} has no field {word!r}.{suggest(word, known)}")

@@ -22,6 +22,15 @@ def test_windows_that_are_not_square_are_known_from_the_config(tmp_path):
     np.testing.assert_array_equal(ours, resample.resize_rel_pos_bias_table(weights[key], (8, 8), (4, 8)))
 
 
+def test_windows_take_images_of_any_size_as_timms_word_asks(tmp_path):
+    model = helpers.make(helpers.SWIN)
+    save(model, convert(model, helpers.weights(model)), tmp_path, name=helpers.SWIN[0])
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_args"]["dynamic_img_size"] = True
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load(None, tmp_path).model == model
+
+
 def test_a_config_of_another_architecture(saved):
     with pytest.raises(UserError, match="holds 'test_resnet', as its config.json says, not 'resnet18'"):
         load_pretrained("resnet18", saved["resnet"])
