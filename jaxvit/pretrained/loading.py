@@ -133,7 +133,7 @@ def load(
             model,
             tensors,
             image_size=own["image_size"],
-            windows=_own_windows(name, family, saved | {"image_size": own["image_size"]}, fields),
+            windows=_own_windows(name, family, saved | {"image_size": own["image_size"]}, fields, tensors),
             method=_method(name, family, layouts),
             crops=any(layout.crops for layout in layouts),
             patch_size="patch_size" in fields,
@@ -257,15 +257,21 @@ def _timm_tensors(
 
 
 def _own_windows(
-    name: str, family: Family, saved: Mapping[str, Any], fields: Mapping[str, Any]
+    name: str, family: Family, saved: Mapping[str, Any], fields: Mapping[str, Any], tensors: Mapping[str, Any]
 ) -> list[tuple[int, int]]:
-    """The windows of each stage that the file's tables are for: what its config or its name says, not the caller."""
+    """The windows of each stage that the file's tables are for: what its config or its name says, not the caller.
+
+    Its patches are those of its first convolution.
+    """
     if not family.window_tables:
         return []
     own = {**model_fields(name), **saved}
     given = {field: value for field, value in fields.items() if field != "window_size"}
     if len(given.get("depths", own["depths"])) != len(own["depths"]):  # its windows are for none of these
         given["window_size"] = fields.get("window_size", own["window_size"])
+    kernel = tensors.get(f"{family.first_conv[0]}.weight")
+    if kernel is not None and kernel.ndim == 4 and 0 not in kernel.shape:
+        given |= {"patch_size": kernel.shape[2:], "crop_to_patches": True}
     return adapt.stage_windows_of(create_model(name, **{**saved, **given}))
 
 

@@ -53,6 +53,20 @@ def test_windows_of_a_model_of_other_stages_are_those_given(tmp_path):
     helpers.assert_same(export(model, variables), weights)
 
 
+def test_windows_of_the_file_are_counted_in_its_own_patches(tmp_path):
+    """Maps of 6x6 and 3x3 from patches of 3 pixels, where the name has patches of 4, which do not divide 18."""
+    fields = {"depths": (1, 1), "num_heads": (1, 2), "embed_dim": 8, "window_size": 4}
+    weights = helpers.weights(
+        helpers.make(("swin_tiny_patch4_window7_224", fields | {"image_size": 18, "patch_size": 3}))
+    )
+    save_file(weights, tmp_path / "x.safetensors")
+    options = {**fields, "patch_size": 4, "image_size": 32, "checkpoint_image_size": 18}
+    loaded = load("swin_tiny_patch4_window7_224", tmp_path / "x.safetensors", **options)
+    tables = {n: a for n, a in export(loaded.model, loaded.variables).items() if "bias_table" in n}
+    assert [table.shape for table in tables.values()] == [(49, 1), (49, 2)]
+    assert any("resized in stage 1: 3x3 to 4x4" in note for note in loaded.notes)
+
+
 def test_half_precision_compute_is_a_field(saved):
     model, variables = load_pretrained(VIT_NAME, saved["vit"], dtype="bfloat16")
     assert model.dtype == jnp.bfloat16 and variables["params"]["cls_token"].dtype == jnp.float32
