@@ -67,8 +67,7 @@ def say_used(source: str) -> None:
 
 def forget(source: str) -> None:
     """Removes an index, if there is one and that is possible."""
-    with suppress(OSError):
-        where(source).unlink(missing_ok=True)
+    _remove(where(source))
 
 
 def write(source: str, arrays: Mapping[str, np.ndarray]) -> bool:
@@ -128,14 +127,18 @@ def remembered(
 @contextmanager
 def one_at_a_time(source: str) -> Iterator[None]:
     """Waits for another process that reads the same data: its index saves doing so twice. Never an error."""
-    path = where(source)
+    path = where(source).with_suffix(".lock")
     with ExitStack() as stack:
         with suppress(OSError, UserError):
             if make_private(str(path.parent)):
-                stack.enter_context(
-                    lock.held(path.with_suffix(".lock"), "", patience=PATIENCE_SECS, waiting=lambda: _say(source))
-                )
+                stack.enter_context(lock.held(path, "", patience=PATIENCE_SECS, waiting=lambda: _say(source)))
+                stack.callback(_remove, path)  # who waits for it holds it then all the same
         yield
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _say(source: str) -> None:

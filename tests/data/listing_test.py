@@ -237,6 +237,7 @@ def test_a_second_process_waits_for_the_first_and_takes_its_index(root, looks, m
         index_file.write(source, arrays)
     other.join(30)
     assert found == [first] and not looks
+    assert [file.suffix for file in index_file.where(source).parent.iterdir()] == [".index"]  # no lock is left
 
 
 def test_a_folder_that_cannot_be_read_is_named(root, monkeypatch):
