@@ -69,7 +69,8 @@ class GlobalResponseNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, shape)
         squares = jnp.sum(jnp.square(wide), axis=(1, 2), keepdims=True)
         there = squares > 0  # of a channel without a response the root has no derivative: 0, as in PyTorch
-        norms = jnp.where(there, jnp.sqrt(jnp.where(there, squares, 1)), 0)
+        one, zero = jnp.ones_like(squares), jnp.zeros_like(squares)  # of its type, which exporters look at
+        norms = jnp.where(there, jnp.sqrt(jnp.where(there, squares, one)), zero)
         response = norms / (norms.mean(-1, keepdims=True) + GRN_EPS)
         return x + (per_channel(scale, x) * (wide * response) + per_channel(bias, x)).astype(x.dtype)
 
