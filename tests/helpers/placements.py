@@ -14,6 +14,12 @@ MODELS = {
     "swin": {"name": "swin_tiny_patch4_window7_224", "patch_size": 1, "embed_dim": 32, "depths": (2, 2),
              "num_heads": (2, 4), "window_size": 4},
 }  # fmt: skip
+NEWER = {
+    "eva": {"name": "vit_small_patch16_dinov3", "patch_size": 4, "embed_dim": 64, "depth": 2, "num_heads": 2},
+    "swinv2": {"name": "swinv2_tiny_window8_256", "patch_size": 1, "embed_dim": 32, "depths": (1, 1),
+               "num_heads": (2, 4), "window_size": 4},
+    "convnext": {"name": "convnext_atto", "patch_size": 1, "depths": (1, 1, 1, 1), "dims": (16, 32, 64, 64)},
+}  # fmt: skip
 METHODS = {
     "adamw": {},
     "asam": {"optim__sam__rho": 0.5, "optim__sam__adaptive": True},
@@ -33,7 +39,7 @@ def run_config(data_name, model="vit", method="adamw", place="1", **words):
     config = tiny_config(data_name, **words)
     del config.model
     with config.unlocked():
-        config.model = dict(MODELS[model])
+        config.model = dict((MODELS | NEWER)[model])
     return config
 
 
@@ -50,9 +56,9 @@ def difference(a, b):
     )
 
 
-def run_at(tmp_path, place, model="vit", method="adamw", *, precision="float64", **words):
+def run_at(tmp_path, place, model="vit", method="adamw", *, precision="float64", num_train=356, num_test=21, **words):
     """Trains for an epoch of 20 steps; returns `steps_of` the run."""
-    data_name = write_npz(tmp_path / "data", num_train=356, num_test=21)  # a test split that divides over nothing
+    data_name = write_npz(tmp_path / "data", num_train=num_train, num_test=num_test)  # that divide over nothing
     workdir = tmp_path / "-".join((model, method, place, words.get("parallel__mode", "jit")))
     with jax.enable_x64(precision == "float64"):
         train.train_and_evaluate(run_config(data_name, model, method, place, dtype=precision, **words), workdir)

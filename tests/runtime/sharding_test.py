@@ -17,7 +17,7 @@ from jaxvit.runtime import sharding
 from jaxvit.step import steps
 from jaxvit.step.state import create_state
 from tests.helpers import tiny_config, write_npz
-from tests.helpers.placements import MODELS, PLACES, STEPS, difference, run_at, run_config, steps_of
+from tests.helpers.placements import MODELS, NEWER, PLACES, STEPS, difference, run_at, run_config, steps_of
 from tests.helpers.tiny_steps import batch as small_batch
 from tests.helpers.tiny_steps import build
 
@@ -43,6 +43,15 @@ def test_any_placement_gives_the_metrics_of_one_device_in_float64(tmp_path, mode
     one = run_at(tmp_path, "1", model, method)
     for place in set(PLACES) - {"1"}:
         assert difference(one, run_at(tmp_path, place, model, method)).max() < 1e-9, place
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", ["fsdp4", "tensor2"])
+@pytest.mark.parametrize("model", NEWER)
+def test_states_of_newer_families_are_split(tmp_path, model, place):
+    words = {"num_test": 5, "num_train": 68}
+    one = run_at(tmp_path, "1", model, **words)
+    assert difference(one, run_at(tmp_path, place, model, **words)).max() < 1e-9
 
 
 @pytest.mark.slow
