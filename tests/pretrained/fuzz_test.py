@@ -12,7 +12,7 @@ from tests.helpers import pretrained as helpers
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("ignore")]
 
-CONVOLUTIONAL = ("resnet", "vgg")
+CONVOLUTIONAL = ("resnet", "vgg", "convnext")
 WORDS = {"image_size": "img_size", "in_channels": "in_chans"}
 
 
@@ -53,8 +53,26 @@ def draw_swin(rng):
         "mlp_ratio": float(rng.choice([2.0, 4.0])),
         "qkv_bias": bool(rng.random() < 0.7),
         "drop_path_rate": 0.0,
+        "global_pool": str(rng.choice(["avg", "max", "avgmax", "catavgmax"])),
+        "always_partition": bool(rng.random() < 0.5),
     }
     return "swin_tiny_patch4_window7_224", fields
+
+
+def draw_convnext(rng):
+    names = ("convnext_tiny", "convnext_atto_ols", "convnext_tiny_hnf", "convnext_zepto_rms_ols", "convnextv2_nano",
+             "convnext_large_mlp", "test_convnext3")  # fmt: skip
+    fields = {
+        "depths": tuple(int(n) for n in rng.integers(1, 3, 4)),
+        "dims": tuple(int(n) for n in 8 * rng.integers(1, 4, 4)),
+        "kernel_sizes": tuple(int(n) for n in rng.choice([3, 5, 7], 4)),
+        "patch_size": int(rng.choice([2, 3, 4, 8])),
+        "output_stride": int(rng.choice([8, 16, 32])),
+        "global_pool": str(rng.choice(["avg", "max", "avgmax"])),
+        "image_size": tuple(int(n) for n in rng.integers(64, 80, 2)),
+        "act_layer": str(rng.choice(["relu", "silu", "gelu"])),
+    }
+    return str(rng.choice(names)), fields
 
 
 def draw_resnet(rng):
@@ -70,7 +88,7 @@ def draw_resnet(rng):
     return str(rng.choice(names)), fields
 
 
-DRAWS = {"vit": draw_vit, "swin": draw_swin, "resnet": draw_resnet}
+DRAWS = {"vit": draw_vit, "swin": draw_swin, "resnet": draw_resnet, "convnext": draw_convnext}
 
 
 def pair(name, fields, family):
@@ -85,7 +103,7 @@ def pair(name, fields, family):
     return model, variables, module.double(), torch
 
 
-CHEAP = [(family, seed) for family in DRAWS for seed in range(2)]
+CHEAP = [(family, seed) for family in DRAWS for seed in range(2 if family != "convnext" else 0)]
 MORE = [pytest.param(family, seed, marks=pytest.mark.slow) for family in DRAWS for seed in range(2, 30)]
 
 
