@@ -310,7 +310,8 @@ def write_golden() -> None:
         images = drawn.images(name, 2, *to_pair(ours.image_size), ours.in_channels)
         with torch.no_grad():
             logits = model(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy()
-        cases.append({"name": name, "fields": fields, "logits": logits.tolist()})
+        written = [[float(f"{value:.9g}") for value in row] for row in logits]  # nine digits are a float32
+        cases.append({"name": name, "fields": fields, "logits": written})
         print(name, logits.shape, float(np.abs(logits).max()))
     text = ",\n".join(json.dumps(case) for case in cases)
     command = "python tools/make_parity.py --golden"
