@@ -30,16 +30,14 @@ def block_windows(model: Any, size: Pair) -> list[Windows]:
     """The windows of every block, first to last, for images of `size`; the model's own image size fixes them."""
     patch = to_pair(model.patch_size)
     own, maps = ([s // p for s, p in zip(to_pair(x), patch, strict=True)] for x in (model.image_size, size))
-    places = []
+    places, always = [], getattr(model, "always_partition", False)
     stages = zip(model.depths, stage_windows(model.window_size, len(model.depths)), strict=True)
     for stage, (depth, window) in enumerate(stages):
         if stage:
             own, maps = ([(n + 1) // 2 for n in sides] for sides in (own, maps))
         cell = (patch[0] * 2**stage, patch[1] * 2**stage)
         for i in range(depth):
-            clamped, shift = clamp_window(
-                (own[0], own[1]), window, shifted=i % 2 == 1, always_partition=model.always_partition
-            )
+            clamped, shift = clamp_window((own[0], own[1]), window, shifted=i % 2 == 1, always_partition=always)
             places.append(Windows((maps[0], maps[1]), clamped, shift, cell))
     return places
 

@@ -53,7 +53,8 @@ class Family:
 
     Every model has the fields num_classes, image_size, in_channels, dtype and remat. One whose attention is of "tokens"
     also has patch_size and num_prefix_tokens, and, with a position table, grid_size and no_embed_class (the table has
-    no rows for the prefix). One with "windows" has patch_size, window_size and depths. Both sow `attn_weights`.
+    no rows for the prefix). One with "windows" has patch_size, window_size and depths, and may have always_partition
+    and crop_to_patches. Both sow `attn_weights`.
     """
 
     # The model and its fields

@@ -162,7 +162,8 @@ def stage_windows_of(model: Any) -> list[Pair]:
     """The window of every stage of a model with windows, cut to its map."""
     (h, w), found = _grid(model.image_size, to_pair(model.patch_size)), []
     for window in stage_windows(model.window_size, len(model.depths)):
-        found.append(clamp_window((h, w), window, shifted=False, always_partition=model.always_partition)[0])
+        always = getattr(model, "always_partition", False)
+        found.append(clamp_window((h, w), window, shifted=False, always_partition=always)[0])
         h, w = -(-h // 2), -(-w // 2)
     return found
 

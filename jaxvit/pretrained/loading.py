@@ -271,7 +271,10 @@ def _own_windows(
         given["window_size"] = fields.get("window_size", own["window_size"])
     kernel = tensors.get(f"{family.first_conv[0]}.weight")
     if kernel is not None and kernel.ndim == 4 and 0 not in kernel.shape:
-        given |= {"patch_size": kernel.shape[2:], "crop_to_patches": True}
+        h, w = kernel.shape[2:]
+        given["patch_size"] = h if h == w else (h, w)
+        if "crop_to_patches" in family.model.__dataclass_fields__:
+            given["crop_to_patches"] = True
     return adapt.stage_windows_of(create_model(name, **{**saved, **given}))
 
 

@@ -156,10 +156,8 @@ def _largest(blueprint: Blueprint, feed: Any, teacher: Any) -> tuple[Callable, t
     if several > 1:
         slots = feed.place(np.zeros((several, size), np.int32))
         return next(iter(phase.many_steps.values())), (phase.template, feed.arrays, slots, teacher)
-    batch = next(iter(feed.batches(np.arange(size), size)))
-    batch["image"] = jax.ShapeDtypeStruct(
-        blueprint.batch(phase)["image"].shape, batch["image"].dtype, sharding=batch["image"].sharding
-    )
+    draws = data.Draws(0, phase.epoch, np.arange(size)) if blueprint.cropped else None  # crops of the phase's size
+    batch = next(iter(feed.batches(np.arange(size), size, draws=draws)))
     return next(iter(phase.train_steps.values())), (phase.template, batch, teacher)
 
 

@@ -177,7 +177,7 @@ def test_plateau_lowers_the_rates(tmp_path, data_name):
 
 
 def test_rollback_goes_on_from_the_last_checkpoint(tmp_path, data_name, monkeypatch):
-    def make_augment(options):  # with this seed it spoils the fifth step, and no step after a rollback
+    def make_augment(*_):  # with this seed it spoils the fifth step, and no step after a rollback
         return lambda key, images, targets: (
             jnp.where(jax.random.uniform(key) < 1 / 6, jnp.nan, 1.0) * images, targets
         )  # fmt: skip
