@@ -28,6 +28,7 @@ assert "jaxvit" not in sys.modules and "flax" not in sys.modules
 """
 
 
+@pytest.mark.slow  # a network of each family; a run as StableHLO is tested below
 def test_every_family_in_a_process_that_knows_only_jax(tmp_path):
     wanted = {}
     for case in (case for case in CASES if case not in ("eca", "eva", "swinv2")):  # others are like them

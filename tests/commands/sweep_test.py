@@ -42,6 +42,7 @@ def test_mistakes_end_with_two_lines(monkeypatch, capsys, tmp_path):
     assert "pip install 'jaxvit[tune]'" in capsys.readouterr().err
 
 
+@pytest.mark.slow  # three trainings
 def test_trials_that_all_fail_end_with_code_1_and_a_reason(monkeypatch, given, tmp_path, capsys):
     pytest.importorskip("optuna")
     (tmp_path / "c.json").write_text(json.dumps(config_lib.to_dict(given)))

@@ -130,7 +130,8 @@ def test_overlapping_stems_take_smaller_images():
 
 
 def test_the_classifier_starts_as_told():
-    params = tiny(head_hidden_size=32, head_init_scale=0.5).init(jax.random.key(0), images_of(32, 32))["params"]
+    model = tiny(head_hidden_size=32, head_init_scale=0.5)
+    params = jax.jit(model.init)(jax.random.key(0), images_of(32, 32))["params"]
     np.testing.assert_allclose(np.std(params["head"]["pre_logits"]["fc"]["kernel"]), 0.01, rtol=0.1)
 
 

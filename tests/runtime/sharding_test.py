@@ -25,7 +25,7 @@ from tests.helpers.tiny_steps import build
 @pytest.mark.parametrize(
     "model, method, place",
     [
-        ("vit", "adamw", "tensor2"),
+        pytest.param("vit", "adamw", "tensor2", marks=pytest.mark.slow),
         pytest.param("vit", "clip", "tensor2", marks=pytest.mark.slow),
         pytest.param("resnet", "clip", "fsdp4", marks=pytest.mark.slow),
     ],

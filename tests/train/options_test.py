@@ -46,14 +46,18 @@ def saves_of(monkeypatch, tmp_path, data_name, seconds_an_epoch, **words):
     return saves
 
 
-def test_states_are_saved_as_often_as_the_config_says(tmp_path, data_name, monkeypatch):
-    cases = {
-        "default": ({}, [2, 8, 12]),  # 10 s an epoch: the first, then not before 30 s have passed, and the end
-        "seconds": ({"checkpoint__min_seconds": 0.0}, [2, 4, 6, 8, 10, 12]),
-        "epochs": ({"checkpoint__min_seconds": 0.0, "checkpoint__every_epochs": 4}, [8, 12]),
-        "steps": ({"checkpoint__every_steps": 3}, [2, 3, 6, 9, 12]),
-        "keep": ({"checkpoint__keep_every_steps": 5}, [2, 6, 10, 12]),
-        "rollback": ({"loss__on_nan": "rollback"}, [0, 2, 4, 6, 8, 10, 12]),
-    }  # fmt: skip
-    for name, (words, steps) in cases.items():
-        assert saves_of(monkeypatch, tmp_path / name, data_name, 10, **words) == steps, name
+SAVES = {  # what the config says -> the steps whose states are saved
+    "default": ({}, [2, 8, 12]),  # 10 s an epoch: the first, then not before 30 s have passed, and the end
+    "seconds": ({"checkpoint__min_seconds": 0.0}, [2, 4, 6, 8, 10, 12]),
+    "epochs": ({"checkpoint__min_seconds": 0.0, "checkpoint__every_epochs": 4}, [8, 12]),
+    "steps": ({"checkpoint__every_steps": 3}, [2, 3, 6, 9, 12]),
+    "keep": ({"checkpoint__keep_every_steps": 5}, [2, 6, 10, 12]),
+    "rollback": ({"loss__on_nan": "rollback"}, [0, 2, 4, 6, 8, 10, 12]),
+}  # fmt: skip
+QUICK = ("default", "epochs", "steps")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in SAVES])
+def test_states_are_saved_as_often_as_the_config_says(tmp_path, data_name, monkeypatch, name):
+    words, steps = SAVES[name]
+    assert saves_of(monkeypatch, tmp_path / name, data_name, 10, **words) == steps

@@ -209,6 +209,7 @@ def test_one_label_per_image_trains_with_binary_cross_entropy_too(tmp_path):
     assert final["test/accuracy"] > 0.5 and "test/mAP" not in final
 
 
+@pytest.mark.slow  # tests/step/steps_test.py compares a step on four devices with one
 def test_four_devices_give_what_one_gives(trained, tmp_path):
     found = {}
     for devices in (1, 4):
