@@ -204,8 +204,11 @@ def _wanted(args: argparse.Namespace) -> list[Any]:
     wanted = []
     for name in args.model:
         fields = {} if args.image_size is None else {"image_size": args.image_size}
-        models.create_model(name, **dict(args.field), **fields)
-        wanted += [Settings(name, dtype, args.image_size, tuple(args.field)) for dtype in dtypes]
+        given: dict[str, Any] = dict(args.field)
+        model: Any = models.create_model(name, **given, **fields)
+        if not model.num_classes and "num_classes" not in given:
+            given["num_classes"] = 1000  # weights of features alone, as DINO's; a training step needs a classifier
+        wanted += [Settings(name, dtype, args.image_size, tuple(given.items())) for dtype in dtypes]
     return wanted
 
 

@@ -1,10 +1,12 @@
 """The command bench: mistakes, the baseline, the loop."""
 
+import argparse
 import json
 
 import pytest
 
 from jaxvit import cli
+from jaxvit.commands import bench
 
 TINY = (("depth", 1), ("embed_dim", 16), ("num_classes", 3), ("num_heads", 2), ("patch_size", 4))
 
@@ -45,3 +47,10 @@ def test_command_with_baseline_and_loop(tmp_path, capsys):
     file.write_text(json.dumps(found))
     assert cli.main([*words, "--baseline", str(file)]) == 1
     assert "vit_tiny_patch16_224 float32 train: images_per_second" in capsys.readouterr().err
+
+
+def test_a_name_without_classes_is_measured_with_those_of_imagenet():
+    args = argparse.Namespace(model=["vit_small_patch16_dinov3"], dtype="float32", image_size=None, field=[])
+    assert bench._wanted(args)[0].fields == (("num_classes", 1000),)
+    args.field = [("num_classes", 7)]
+    assert bench._wanted(args)[0].fields == (("num_classes", 7),)
