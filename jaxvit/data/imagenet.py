@@ -56,7 +56,7 @@ def flat_labels(folder: Path) -> dict[str, str] | None:
     folder are others.
 
     Raises:
-      UserError: there is no such file, or it holds something else.
+      UserError: the file does not exist, or its content has another form.
     """
     first = next((name for name in sorted(os.listdir(folder)) if val_number(name) is not None), None)
     if first is None:

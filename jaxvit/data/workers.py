@@ -192,7 +192,7 @@ def _leave() -> None:
 
 
 def shared(count: int, *, processes: bool) -> Pool:
-    """The pool of this size, which all feeds use. Raises UserError where there are no such processes."""
+    """The pool of this size, which all feeds use. Raises UserError on systems that do not support such processes."""
     if processes and not SUPPORTED:
         raise UserError("data.workers is processes, which this system does not support; expected threads")
     pool = _pools.get((processes, count))
