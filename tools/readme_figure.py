@@ -1,6 +1,6 @@
 """Draws the README's picture from a finished run's files: curves, confusion matrix, test images with predictions.
 
-python tools/readme_figure.py runs/digits docs/images/digits.png      (needs matplotlib)
+python tools/readme_figure.py runs/digits docs/images/digits.webp      (needs matplotlib)
 """
 
 import json
@@ -19,7 +19,7 @@ BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#666666"  # Okabe and Ito's colours,
 
 
 def main(workdir: Path, target: Path) -> None:
-    """Reads metrics.jsonl, predictions.npz, samples.npz, classes.json and summary.json; writes one PNG."""
+    """Reads metrics.jsonl, predictions.npz, samples.npz, classes.json and summary.json; writes one picture."""
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     lines = [line for line in lines if "val/accuracy" in line]
     summary = json.loads((workdir / "summary.json").read_text())
@@ -61,7 +61,7 @@ def main(workdir: Path, target: Path) -> None:
         axes.set_title(f"{classes[k]}  {p:.0%}", fontsize=8, color=GREY if k == label else ORANGE)
         axes.axis("off")
     right.suptitle("test scans, prediction and probability", fontsize=9)
-    figure.savefig(target, dpi=130)
+    figure.savefig(target, dpi=130, pil_kwargs={"lossless": True})  # of WebP; the other formats lose nothing
 
 
 if __name__ == "__main__":
