@@ -84,6 +84,9 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     env={**os.environ, **KEEP_MEMORY},
                 )
+            except OSError:
+                ours.close()
+                raise
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
         self._control, self._link = ours, Connection(os.dup(ours.fileno()))
@@ -154,8 +157,12 @@ class Pool:
 def _serve(tasks: queue.SimpleQueue, stop: threading.Event, processes: bool) -> None:
     process = None
     while True:
+        refused: RunError | None = None
         if process is None and processes:
-            process = Process()  # before there is work: it takes a second
+            try:
+                process = Process()  # before there is work: it takes a second
+            except OSError as error:  # no memory, or a limit on processes or open files
+                refused = _not_started(error)
         item = tasks.get()
         if stop.is_set():
             break
@@ -163,6 +170,8 @@ def _serve(tasks: queue.SimpleQueue, stop: threading.Event, processes: bool) -> 
         if not future.set_running_or_notify_cancel():
             continue
         try:
+            if refused is not None:
+                raise refused
             task(process)
             future.set_result(None)
         except RunError as error:  # the process is gone; the next task may have a new one
@@ -170,9 +179,16 @@ def _serve(tasks: queue.SimpleQueue, stop: threading.Event, processes: bool) -> 
             future.set_exception(error)
         except BaseException as error:
             future.set_exception(error)
-        del item, future, task
+        del item, future, task, refused
     if process is not None:
         process.close()
+
+
+def _not_started(error: OSError) -> RunError:
+    return RunError(
+        f"a process that reads images cannot be started: {error.strerror}\n"
+        f"a smaller data.num_workers needs fewer, data.workers=threads none{RESUMES}"
+    )
 
 
 def _end(tasks: queue.SimpleQueue, stop: threading.Event, count: int) -> None:

@@ -70,15 +70,16 @@ def train_and_evaluate(
     err.quiet = not multihost.is_main()
     interrupt.nothing_to_save("stopped before there was anything to save; the same command starts from the beginning")
     with _opened(workdir) as path:
-        config = start.from_run(config, path)
         if config.lr_find:
-            return lr_find.find(config, path, dataset)
+            return lr_find.find(start.copied(start.kept(config, path), path), path, dataset)
+        config = start.kept(config, path)
         finished = multihost.by_main(lambda: resume.check(config, path, force, test))
         if finished is not None:
             shown = "mAP" if "test/mAP" in finished else "accuracy"
             known = f"test {shown} {finished[f'test/{shown}']:.2%}" if "test/loss" in finished else "not tested"
             warn(f"already finished: {path}  ({known}); nothing to do")
             return finished
+        config = start.copied(config, path)
         config = resume.kept(micro_batch.kept(config, path), path)
         material = with_pretraining(config, path, gather(config, path, dataset=dataset), force=force)
         run, state = prepare(config, path, material=material)

@@ -1,6 +1,7 @@
 """A run that starts from the weights of another run: they are copied into its workdir."""
 
 import copy
+import hashlib
 import shutil
 from pathlib import Path
 
@@ -10,27 +11,59 @@ from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.runtime import multihost
 from jaxvit.runtime.paths import expand
-from jaxvit.workdir import run_files
+from jaxvit.workdir import resume, run_files
+
+ORIGIN = "origin.json"  # of which run the copy is
 
 
-def from_run(config: Config, workdir: Path) -> Config:
-    """Returns the config with `pretrained` naming a copy in `workdir`, where it names the workdir of another run.
+def kept(config: Config, workdir: Path) -> Config:
+    """The config with `pretrained` naming the copy in `workdir`, where a run has begun there with that of the same run.
+
+    The other run may have gone or been moved since, or may have gone on.
+    """
+    target = workdir / run_files.START
+    if config.pretrained is None or not target.is_dir() or not resume.has_work(workdir):
+        return config
+    return _naming(config, target) if _is_of(target, expand(config.pretrained)) else config
+
+
+def copied(config: Config, workdir: Path) -> Config:
+    """The config with `pretrained` naming a copy in `workdir`, which is made, where it names another run's workdir.
 
     Raises:
       UserError: that run has no checkpoint, or is of another model.
     """
-    place = None if config.pretrained is None else expand(config.pretrained)
-    if place is None or not (place / "config.json").is_file() or not (place / "checkpoints").is_dir():
+    place, target = None if config.pretrained is None else expand(config.pretrained), workdir / run_files.START
+    if place is None or not all((place / name).is_file() for name in ("config.json", "classes.json")):
         return config
-    multihost.by_main(lambda: _copy(place, workdir / run_files.START, config.model.name))
+    multihost.by_main(lambda: _copy(place, target, config.model.name))
+    return _naming(config, target)
+
+
+def _naming(config: Config, target: Path) -> Config:
     config = copy.deepcopy(config)
-    config.pretrained = str((workdir / run_files.START).resolve())
+    config.pretrained = str(target.resolve())
     return config
 
 
+def _origin(place: Path) -> dict[str, str | None]:
+    """What a run is known by: where it lies, and its config."""
+    file = place / "config.json"
+    return {
+        "run": str(place.resolve()),
+        "config": hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else None,
+    }
+
+
+def _is_of(target: Path, place: Path) -> bool:
+    """Whether a copy is of the run in `place`, which has the same place or the same config; so is one without record."""
+    if not (target / ORIGIN).is_file():
+        return True
+    before, now = run_files.read_json(target / ORIGIN), _origin(place)
+    return any(now[word] is not None and now[word] == before.get(word) for word in now)
+
+
 def _copy(place: Path, target: Path, name: str) -> None:
-    if target.exists():  # a resumed run
-        return
     found = inference.from_run(place)
     if found.name != name:
         raise UserError(f"pretrained {str(place)!r} is a run of {found.name}; model.name is {name}")
@@ -46,4 +79,6 @@ def _copy(place: Path, target: Path, name: str) -> None:
         label_names=found.class_names,
         licence=(models.tag_info(start)["license"] or "") if start and parts.pretrained_name(start) else "",
     )
+    run_files.write_json(part / ORIGIN, _origin(place))
+    shutil.rmtree(target, ignore_errors=True)  # of a start that came to nothing, or of another run
     part.rename(target)

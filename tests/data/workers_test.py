@@ -138,6 +138,19 @@ def test_an_error_in_a_process_comes_through_with_its_place(split, crop):
     assert "rows.py" in caught.value.__notes__[0]
 
 
+def test_a_process_that_cannot_be_started_is_one_clear_error(split, crop, monkeypatch):
+    feed = Streamed(split, make_transform(16), num_workers=2, crop=crop, processes=True)
+    monkeypatch.setattr(waiting, "LIMIT_SECS", 2.0)
+    with monkeypatch.context() as limits:
+        limits.setattr(sys, "executable", "/nowhere/python")
+        with pytest.raises(RunError, match=r"cannot be started: No such file .*\n.*data\.workers=threads"):
+            list(feed.batches(np.arange(4), 4))
+    for _ in range(2):  # each thread has said so once; then it tries again
+        with contextlib.suppress(RunError):
+            list(feed.batches(np.arange(4), 4))
+    assert len(list(feed.batches(np.arange(4), 4))) == 1
+
+
 @pytest.mark.parametrize("processes", [False, True])
 def test_a_drive_that_does_not_answer_does_not_hold_up_the_end(split, crop, processes, monkeypatch):
     """A stopped process, or a read that blocks, is what a network drive that went away looks like."""
