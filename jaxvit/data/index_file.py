@@ -23,7 +23,7 @@ from jaxvit.errors import UserError
 from jaxvit.runtime import console, files, lock
 from jaxvit.runtime.compile_cache import make_private, place
 
-MARK = b"jaxvit index 1\n"  # another number where the arrays mean something else
+MARK = b"jaxvit index 2\n"  # another number where the arrays mean something else
 SUFFIX = ".index"
 UNUSED_DAYS = 90.0  # after which an index is removed
 WORTH_SECS = 1.0  # of reading: what took less is not kept
@@ -88,6 +88,14 @@ def write(source: str, arrays: Mapping[str, np.ndarray]) -> bool:
     return True
 
 
+def stamp(found: os.stat_result) -> tuple[int, int]:
+    """What tells that a file is not as it was: its bytes, and when it or its record was last changed, in ns.
+
+    The time of modification alone does not: a copy of another file may bring its own.
+    """
+    return found.st_size, max(found.st_mtime_ns, found.st_ctime_ns)
+
+
 def remembered(
     source: str, files: Sequence[Path], make: Callable[[], dict[str, np.ndarray]], *, rescan: bool = False
 ) -> dict[str, np.ndarray]:
@@ -98,7 +106,7 @@ def remembered(
     stats = [file.stat() for file in files]
     seen = {
         "stamped": np.array([str(file) for file in files], np.str_),
-        "stamps": np.array([(found.st_size, found.st_mtime_ns) for found in stats], np.int64),
+        "stamps": np.array([stamp(found) for found in stats], np.int64),
     }
 
     if rescan:

@@ -34,7 +34,7 @@ class Unit:
     folders: list[str]  # relative to the root of the data set
     times: np.ndarray  # int64 [folders, 2]: when each was modified and changed, in ns; 0: not to be trusted
     names: Texts  # relative to the class folder, with "/"
-    stats: np.ndarray  # int64 [n, 2]: bytes, and time of modification in ns
+    stats: np.ndarray  # int64 [n, 2]: `index_file.stamp` of each; -1 of what is no plain file
     shapes: np.ndarray  # int32 [n, 2]: (h, w) as stored, 0 where unknown
     states: np.ndarray  # uint8 [n]
 
@@ -160,7 +160,7 @@ def _stat(path: str) -> tuple[int, int]:
         found = os.stat(path)
     except OSError:
         return -1, -1
-    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else (-1, -1)
+    return index_file.stamp(found) if stat.S_ISREG(found.st_mode) else (-1, -1)
 
 
 def _changed(root: Path, units: Sequence[str], found: dict[str, Unit]) -> tuple[list[str], int]:
