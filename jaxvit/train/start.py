@@ -56,7 +56,7 @@ def _origin(place: Path) -> dict[str, str | None]:
 
 
 def _is_of(target: Path, place: Path) -> bool:
-    """Whether a copy is of the run in `place`, which has the same place or the same config; so is one without record."""
+    """Whether a copy is of the run in `place`, by its place or its config; one without a record is taken to be."""
     if not (target / ORIGIN).is_file():
         return True
     before, now = run_files.read_json(target / ORIGIN), _origin(place)

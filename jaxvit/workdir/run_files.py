@@ -116,8 +116,8 @@ PRETRAIN = "pretrain"  # the directory of the first phase of a run, and of its c
 PRETRAIN_FILES = ("model.safetensors", "config.json", "metrics.jsonl", "reconstructions.npz", "reconstructions.png",
                   "summary.json")  # fmt: skip
 RUN_FILES = (PRETRAIN, START, f"{START}.part", "config.json", "classes.json", THRESHOLDS, CALIBRATION, "summary.json",
-             "metrics.jsonl", "predictions.npz", "samples.npz", "unknown", "skipped_files.txt", "leaks.json", "leaks.csv",
-             "leaks.png", "checkpoints", "events", "wandb", manifest.NAME, streams.NAME)  # fmt: skip
+             "metrics.jsonl", "predictions.npz", "samples.npz", "unknown", "skipped_files.txt", "leaks.json",
+             "leaks.csv", "leaks.png", "checkpoints", "events", "wandb", manifest.NAME, streams.NAME)  # fmt: skip
 
 
 def read_thresholds(workdir: Path, num_classes: int) -> np.ndarray | None:
