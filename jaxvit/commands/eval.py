@@ -97,7 +97,7 @@ def run(argv: list[str]) -> int:
         row += [f"{metrics['loss']:.4f}", f"{metrics['ece']:.2%}", *own, images]
         console.table(f"{loaded.name}, {of}", heads, [row])
         return 0
-    top5 = f"{metrics['top5_accuracy']:.2%}" if len(loaded.class_names) > 5 else "–"  # of five it says nothing
+    top5 = f"{metrics['top5_accuracy']:.2%}" if found.classes > 5 else "–"  # of five it says nothing
     row = [f"{metrics['accuracy']:.2%}", together.shown(intervals["accuracy_interval"]), top5]
     row += [f"{metrics['balanced_accuracy']:.2%}", f"{metrics['macro_f1']:.2%}", f"{metrics['loss']:.4f}"]
     row += [f"{metrics['ece']:.2%}", *own, images]

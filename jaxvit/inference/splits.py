@@ -37,6 +37,7 @@ class Evaluation(NamedTuple):
     images: int
     split: str  # "train", "val", "test" or "all"
     of: int  # images of all splits that were read
+    classes: int  # that the model chooses among
 
 
 class EmptySplit(UserError):
@@ -211,9 +212,9 @@ def evaluate_split(
     of ImageNet-ReaL; see `real.scores`.
     """
     wanted = {"data_name": data_name, "limit": limit, "data_dir": data_dir, "columns": columns}
-    sets = None if real_labels is None else real.read(real_labels, match_classes(classifier, real.SYNSETS))
-    if restrict and sets is not None:
+    if restrict and real_labels is not None:
         raise UserError("--restrict-classes and --real-labels: expected one of them")
+    sets = None if real_labels is None else real.read(real_labels, _imagenet_labels(classifier))
     opened = open_split(classifier, split_name, restrict=restrict, **wanted)
     numbers = None if sets is None else real.numbers(opened.split.image_names())
     if opened.among is not None:
@@ -222,7 +223,20 @@ def evaluate_split(
     metrics["ece"] = calibration.ece(logits, opened.split.labels[places])
     if sets is not None and numbers is not None:
         metrics |= real.scores(logits, numbers[places], sets)
-    return Evaluation(metrics, len(places), opened.name, opened.of)
+    classes = len(classifier.class_names) if opened.among is None else len(opened.among)
+    return Evaluation(metrics, len(places), opened.name, opened.of, classes)
+
+
+def _imagenet_labels(classifier: Classifier) -> np.ndarray:
+    """The model's label for each class of ImageNet, int32 [1000]."""
+    try:
+        return match_classes(classifier, real.SYNSETS)
+    except UserError:
+        own = classifier.class_names
+        raise UserError(
+            f"--real-labels: {classifier.name} has {len(own):,} classes ({own[0]!r}, {own[-1]!r}, ...)\n"
+            "expected a model of ImageNet's 1,000 classes"
+        ) from None
 
 
 class Among(NamedTuple):

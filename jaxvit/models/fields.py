@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit.errors import UserError, suggest
-from jaxvit.models.layers import to_pair
+from jaxvit.models.layers import check_patches
 
 # The greatest whole numbers: far above any published model, and low enough to be built before memory or time is gone.
 MOST = {
@@ -195,20 +195,10 @@ def check_sizes(values: Mapping[str, Any], *, whole_patches: bool) -> None:
         if isinstance(size, tuple) and len(size) != 2:
             raise UserError(f"{field}={size} has {len(size)} entries; expected one number or (height, width).")
     if whole_patches:
-        (h, w), (ph, pw) = to_pair(values["image_size"]), to_pair(values["patch_size"])
-        cropped = values.get("crop_to_patches", False)
-        if h < ph or w < pw or ((h % ph or w % pw) and not cropped):
-            raise UserError(
-                f"image {h}x{w} is not divisible by patch size {ph}x{pw}; "
-                f"the nearest image_size is {_nearest(h, ph)}x{_nearest(w, pw)}, or crop_to_patches=True cuts it."
-            )
+        check_patches(values["image_size"], values["patch_size"], crops=values.get("crop_to_patches", False))
     ratio, width = values.get("mlp_ratio"), values.get("embed_dim")
     if isinstance(ratio, float | int) and isinstance(width, int) and int(ratio * width) < 1:
         raise UserError(f"mlp_ratio={ratio} leaves no hidden units of embed_dim={width}.")
     dim, heads = values.get("embed_dim"), values.get("num_heads")
     if isinstance(dim, int) and isinstance(heads, int) and dim % heads:
         raise UserError(f"embed_dim={dim} is not divisible by num_heads={heads}.")
-
-
-def _nearest(size: int, patch: int) -> int:
-    return max(1, round(size / patch)) * patch

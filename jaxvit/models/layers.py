@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxvit.errors import UserError
 from jaxvit.ops import conv as conv_op
 from jaxvit.ops import linear, macs, norm
 from jaxvit.ops.activations import ACTIVATIONS
@@ -53,6 +54,18 @@ def rematerialised(run: Callable, remat: bool | str, **options: Any) -> Callable
 def to_pair(size: Size) -> tuple[int, int]:
     """Returns (height, width) of a size given as one int or as a pair."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def check_patches(size: Size, patch_size: Size, *, crops: bool) -> None:
+    """Raises UserError for a size (h, w) that has no whole patches, or has more than these unless a model `crops`."""
+    (h, w), (ph, pw) = to_pair(size), to_pair(patch_size)
+    small = h < ph or w < pw
+    if small or (not crops and (h % ph or w % pw)):
+        near = "x".join(str(max(1, round(side / patch)) * patch) for side, patch in ((h, ph), (w, pw)))
+        cut = "" if small else ", or crop_to_patches=True cuts it"
+        raise UserError(
+            f"image {h}x{w} is not divisible by patch size {ph}x{pw}; the nearest image_size is {near}{cut}."
+        )
 
 
 def scaled_normal(scale: float) -> Callable[..., Array]:

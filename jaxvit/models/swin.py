@@ -18,6 +18,7 @@ from jaxvit.models.layers import (
     Layer,
     Mlp,
     Size,
+    check_patches,
     drop_path_rates,
     layer_norm,
     rematerialised,
@@ -248,9 +249,8 @@ class SwinTransformer(nn.Module):
         check_fields(self)
         if images.ndim != 4 or images.shape[-1] != self.in_channels:
             raise UserError(f"images have shape {images.shape}; expected [b, h, w, {self.in_channels}].")
-        for h, w in (to_pair(self.image_size), images.shape[1:3]):
-            if h < ph or w < pw or ((h % ph or w % pw) and not self.crop_to_patches):
-                raise UserError(f"image {h}x{w} is not divisible by patch size {ph}x{pw}.")
+        for size in (to_pair(self.image_size), images.shape[1:3]):
+            check_patches(size, patch_size, crops=self.crop_to_patches)
         if self.strict_img_size and images.shape[1:3] != to_pair(self.image_size):
             (want_h, want_w), (h, w) = to_pair(self.image_size), images.shape[1:3]
             raise UserError(

@@ -19,6 +19,7 @@ from jaxvit.models.layers import (
     Layer,
     LayerNorm,
     Mlp,
+    check_patches,
     to_pair,
     trunc_normal,
     watch_or_drop,
@@ -273,11 +274,9 @@ def check_images(model: Any, images: Array) -> None:
     """Raises UserError for images that a model of patches does not take."""
     if images.ndim != 4 or images.shape[-1] != model.in_channels:
         raise UserError(f"images have shape {images.shape}; expected [b, h, w, {model.in_channels}].")
-    (h, w), (ph, pw) = images.shape[1:3], to_pair(model.patch_size)
-    want, crops = to_pair(model.image_size), getattr(model, "crop_to_patches", False)
-    for height, width in (want,) if model.dynamic_img_pad else ((h, w), want):
-        if height < ph or width < pw or ((height % ph or width % pw) and not crops):
-            raise UserError(f"image {height}x{width} is not divisible by patch size {ph}x{pw}.")
+    (h, w), want = images.shape[1:3], to_pair(model.image_size)
+    for size in (want,) if model.dynamic_img_pad else ((h, w), want):
+        check_patches(size, model.patch_size, crops=getattr(model, "crop_to_patches", False))
     if (h, w) != want and not model.dynamic_img_size:
         raise UserError(
             f"image {h}x{w} does not fit the model's image_size {want[0]}x{want[1]}; "

@@ -68,6 +68,9 @@ def test_mistakes_are_named(tmp_path):
     sets = real.read(_file(tmp_path / "real.json", {1: [0]}), np.arange(1000))
     with pytest.raises(UserError, match=r"'a.jpg' is not one of"):
         real.numbers(np.array(["ILSVRC2012_val_00000001.JPEG", "a.jpg"]))
+    other = inference.Classifier("m", None, None, ["cat", "dog"], {})
+    with pytest.raises(UserError, match=r"--real-labels: m has 2 classes .*\n.*1,000"):
+        inference.evaluate_split(other, real_labels=str(tmp_path / "real.json"))
     with pytest.raises(UserError, match="none of the images has labels"):
         real.scores(_logits()[:1], real.numbers(NAMES[:1]), sets)
 

@@ -57,7 +57,7 @@ def test_a_model_chooses_among_the_classes_of_the_data(imagenet, tmp_path, capsy
     right = (p.argmax(axis=1) == np.arange(4)).mean()
     name = f"folder:{tmp_path / 'data'}"
     found = inference.evaluate_split(classifier, data_name=name, restrict=True)
-    assert found.metrics["accuracy"] == right and found.metrics["top5_accuracy"] == 1
+    assert found.metrics["accuracy"] == right and found.metrics["top5_accuracy"] == 1 and found.classes == 4
     assert found.metrics["loss"] == pytest.approx(-np.log(np.diag(p)).mean(), rel=1e-5)
     assert "--restrict-classes" not in capsys.readouterr().err
     assert inference.evaluate_split(classifier, data_name=name).metrics["loss"] > found.metrics["loss"]

@@ -42,7 +42,7 @@ MISTAKES = [
         {"image_size": 230},
         "image 230x230 is not divisible by patch size 16x16; the nearest image_size is 224x224, or crop_to_patches",
     ),
-    (VIT, {"image_size": (224, 8)}, "not divisible by patch size"),
+    (VIT, {"image_size": (224, 8)}, "by patch size 16x16; the nearest image_size is 224x16."),
     (VIT, {"embed_dim": 100}, "embed_dim=100 is not divisible by num_heads=3"),
     (VIT, {"depth": 2.5}, "depth=2.5 has the wrong type"),
     (VIT, {"patch_size": 0}, "at least 1"),

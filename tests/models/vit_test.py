@@ -185,7 +185,7 @@ def test_initialisation():
     ("fields", "size", "words"),
     [
         ({"image_size": 30, "patch_size": 16}, (30, 30), "image 30x30 is not divisible by patch size 16x16"),
-        ({}, (16, 20), "image 16x20 is not divisible by patch size 8x8"),
+        ({}, (16, 22), "image 16x22 is not divisible by patch size 8x8; the nearest image_size is 16x24"),
         ({}, (24, 16), "does not fit the model's image_size 16x24"),
         ({"in_channels": 1}, (16, 24), r"expected \[b, h, w, 1\]"),
         ({"num_heads": 5}, (16, 24), "embed_dim=32 is not divisible by num_heads=5"),
