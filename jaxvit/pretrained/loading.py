@@ -15,7 +15,15 @@ import jax
 from jaxvit.errors import UserError
 from jaxvit.models.family import Family, num_blocks
 from jaxvit.models.layouts import Layout
-from jaxvit.models.registry import create_model, family_of, model_fields, split_tag, tag_info
+from jaxvit.models.registry import (
+    create_model,
+    family_of,
+    list_models,
+    model_entry,
+    model_fields,
+    split_tag,
+    tag_info,
+)
 from jaxvit.pretrained import (
     adapt,
     files,
@@ -30,6 +38,7 @@ from jaxvit.pretrained import (
     wrappers,
 )
 from jaxvit.pretrained.convert import assemble, leave_out
+from jaxvit.pretrained.saving import differences
 from jaxvit.runtime.paths import expand
 
 log = logging.getLogger("jaxvit")
@@ -54,10 +63,10 @@ class Loaded:
 def load_pretrained(
     name: str | None,
     checkpoint: str | Path | None = None,
-    *,
     num_classes: int | None = None,
     image_size: Any = None,
     in_channels: int | None = None,
+    *,
     head_init: str = "zero",
     seed: int = 0,
     weights: str | None = None,
@@ -113,8 +122,7 @@ def load(
     asked = {"num_classes": num_classes, "image_size": image_size, "in_channels": in_channels}
     asked = {field: value for field, value in asked.items() if value is not None}
     file = _read(name, checkpoint, revision, weights, asked | fields)
-    name = _agree(name, file)
-    saved = timm_config.saved_fields(name, file.config)
+    name, saved = _agree(name, file.config, file.path, fields)
     base = create_model(name, **(saved | fields | asked))
     family = family_of(base)
     told = hf_config.fields(family, file.config, file.tensors)
@@ -179,12 +187,12 @@ def _room(name: str, config: Mapping[str, Any]) -> int:
 
 def _most_bytes(name: str | None, checkpoint: str | Path, fields: dict[str, Any]) -> int | None:
     """What weights may unpack to: four times the model in float64 leaves room for averages and an optimiser's state."""
-    config = files.config_of(expand(checkpoint))
-    name = config.get("architecture") if name is None else name
-    if not isinstance(name, str):
+    path = expand(checkpoint)
+    config = files.config_of(path)
+    if name is None and not isinstance(config.get("architecture"), str):
         return None
-    model = create_model(name, **(timm_config.saved_fields(name, config) | fields))
-    return 4 * 8 * _count(rule.shape for rule in rules.rules_of(model))
+    name, saved = _agree(name, config, path, fields)
+    return 4 * 8 * _count(rule.shape for rule in rules.rules_of(create_model(name, **(saved | fields))))
 
 
 def _count(shapes: Iterable[Sequence[int]]) -> int:
@@ -217,19 +225,44 @@ def _check_words(name: str, fields: Mapping[str, Any], size: Any) -> None:
         create_model(name, **strange)
 
 
-def _agree(name: str | None, file: files.Checkpoint) -> str:
-    """The name to build; a `config.json` that names another architecture is an error."""
-    said = file.config.get("architecture")
+def _agree(
+    name: str | None, config: Mapping[str, Any], path: Path, given: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """The name to build, and the fields that a `config.json` gives.
+
+    A model whose fields no name has was saved by the nearest name, and several names can have the same fields: such
+    files are loaded by any name of their family. Raises UserError for the name of another model.
+    """
+    said = config.get("architecture")
     if name is None:
         if not isinstance(said, str):
-            raise UserError(f"{file.path} does not say which model it is; give its timm name.")
-        return said
-    if isinstance(said, str) and split_tag(said)[0] != split_tag(name)[0]:
-        raise UserError(
-            f"{file.path} holds {said!r}, as its config.json says, not {split_tag(name)[0]!r}.\n"
-            f"Load it as {said!r}, or take it away from that config.json."
-        )
-    return name
+            raise UserError(f"{path} does not say which model it is; give its timm name.")
+        return said, timm_config.saved_fields(said, config)
+    if not isinstance(said, str) or (own := split_tag(said)[0]) == split_tag(name)[0]:
+        return name, timm_config.saved_fields(name, config)
+    if _is_relative(own, name):
+        model = create_model(own, **timm_config.saved_fields(own, config))
+        if differences(model, own) or not differences(model, name, given):
+            return name, _saved_fields(name, config)
+    raise UserError(
+        f"{path} holds {said!r}, as its config.json says, not {split_tag(name)[0]!r}.\n"
+        f"Load it as {said!r}, or take it away from that config.json."
+    )
+
+
+def _saved_fields(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of the named model that a `config.json` gives, those that its own name stands for among them."""
+    own = split_tag(str(config.get("architecture")))[0]
+    if own == split_tag(name)[0] or not _is_relative(own, name):
+        return timm_config.saved_fields(name, config)
+    usual = model_fields(name)
+    between = {field: value for field, value in model_fields(own).items() if value != usual[field]}
+    return between | timm_config.saved_fields(own, config)
+
+
+def _is_relative(own: str, name: str) -> bool:
+    """Whether a name is known and one of the family of another."""
+    return own in list_models() and model_entry(own)[0] is model_entry(name)[0]
 
 
 def _size_hint(size: Any) -> str:
@@ -292,4 +325,4 @@ def stored_data_config(name: str, checkpoint: str | Path) -> dict[str, Any]:
     else:
         path = expand(checkpoint)
         config = hf_architecture.complete(files.config_of(path), path if path.is_dir() else path.parent, name)
-    return timm_config.own_data_config(name, create_model(name, **timm_config.saved_fields(name, config)), config)
+    return timm_config.own_data_config(name, create_model(name, **_saved_fields(name, config)), config)

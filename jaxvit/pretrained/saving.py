@@ -5,6 +5,7 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import flax.linen as nn
@@ -128,9 +129,12 @@ def _there(model: Any, modules: Iterable[str]) -> list[str]:
     return [module for module in modules if f"{module}.weight" in names]
 
 
-def differences(model: Any, entry: str) -> dict[str, Any]:
-    """The model's fields that are not the entry's, without sizes and what only matters for running or training."""
-    fields = model_fields(entry)
+def differences(model: Any, entry: str, given: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """The model's fields that are not the entry's, without sizes and what only matters for running or training.
+
+    `given` goes before the entry's own fields.
+    """
+    fields = {**model_fields(entry), **given}
     skip = (*RUNTIME, *SIZES)
     return {
         field: getattr(model, field)

@@ -1,12 +1,17 @@
 """What the config.json beside the weights says."""
 
 import json
+from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from jaxvit.errors import UserError
-from jaxvit.pretrained import convert, export, load, load_pretrained, resample, save
+from jaxvit.models.registry import create_model
+from jaxvit.pretrained import convert, export, load, load_pretrained, resample, save, stored_data_config
+from jaxvit.pretrained.loading import _agree
+from jaxvit.pretrained.saving import make_config
 from tests.helpers import pretrained as helpers
 
 VIT_NAME, VIT = helpers.VIT
@@ -34,6 +39,39 @@ def test_windows_take_images_of_any_size_as_timms_word_asks(tmp_path):
 def test_a_config_of_another_architecture(saved):
     with pytest.raises(UserError, match="holds 'test_resnet', as its config.json says, not 'resnet18'"):
         load_pretrained("resnet18", saved["resnet"])
+
+
+def test_what_was_saved_without_its_name_is_loaded_by_it(tmp_path):
+    fields = {"depth": 1, "num_heads": 2, "embed_dim": 16, "patch_size": 8, "image_size": 8, "num_classes": 5}
+    model = create_model(VIT_NAME, **fields)
+    variables = convert(model, helpers.weights(model))
+    save(model, variables, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["architecture"] == "vit_small_patch8_224"
+    loaded = load(VIT_NAME, tmp_path)
+    assert (loaded.name, loaded.model) == (VIT_NAME, model)
+    assert jax.tree.all(jax.tree.map(np.array_equal, loaded.variables, variables))
+    assert stored_data_config(VIT_NAME, tmp_path)["image_size"] == (8, 8)
+
+
+TINY = {"embed_dim": 192, "num_heads": 3, "image_size": (32, 48)}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"), [("deit_tiny_patch16_224", {"image_size": (32, 48)}), ("vit_base_patch16_224", TINY)]
+)
+def test_several_names_of_the_same_fields_are_one_model(name, fields):
+    model = create_model(name, **fields)
+    config = make_config(model)
+    assert config["architecture"] == VIT_NAME  # exactly
+    found, saved = _agree(name, config, Path("model.safetensors"), fields)
+    assert found == name and create_model(name, **saved) == model
+
+
+@pytest.mark.parametrize("name", ["vit_base_patch16_224", "resnet18"])
+def test_another_model_is_not(name):
+    config = make_config(create_model(VIT_NAME, image_size=32))
+    with pytest.raises(UserError, match=f"holds '{VIT_NAME}'.* not '{name}'"):
+        _agree(name, config, Path("model.safetensors"), {})
 
 
 @pytest.mark.parametrize(
