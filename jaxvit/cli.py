@@ -1,4 +1,4 @@
-"""The command line: train without a command name, or with one: eval, predict, convert, export, models."""
+"""The command line: training where no command is named, and the table of the commands."""
 
 import argparse
 import importlib
@@ -215,7 +215,7 @@ COMMANDS = {
     ),
     "convert": (_module("convert"), "weights of any layout, or of a run, as the files that timm loads"),
     "push": (_module("push"), "a run on the Hugging Face hub: weights, config and a model card"),
-    "export": (_module("export"), "a model as StableHLO or safetensors, with its preprocessing"),
+    "export": (_module("export"), "a model as StableHLO, ONNX or safetensors, with its preprocessing"),
     "explain": (_module("explain"), "overlays that show what models look at, on files or a run's test images"),
     "plan": (_module("plan"), "compile a config for hardware that this machine does not have: memory, FLOPs, time"),
     "configs": (_module("configs"), "the recipes and studies that come with jaxvit, listed or copied"),

@@ -59,6 +59,10 @@ class Parser(argparse.ArgumentParser):
         """Raises the message."""
         short = re.fullmatch(r"argument (?:\S+/)?(--[\w-]+).*: expected (?:one|at least one) argument", message)
         hint = f" (one that begins with '-' is written {short[1]}=-VALUE)" if short else ""
+        wrong = re.fullmatch(r".*: invalid choice: '(.*)' \(choose from (.*)\)", message)
+        if wrong:  # Python 3.12 leaves the quotes out of the choices
+            near = suggest(wrong[1], wrong[2].replace("'", "").split(", "))
+            raise UserError(f"{message}.{near}")
         raise UserError(f"{message}{hint}; see {self.prog} --help")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:

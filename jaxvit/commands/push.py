@@ -36,7 +36,10 @@ def run(argv: list[str]) -> int:
         for path in sorted(directory.iterdir()):
             console.say(f"{path}  {path.stat().st_size:,} bytes")
         return 0
-    repo = repository.parse(f"hf_hub:{args.to}")[0]
+    try:
+        repo = repository.parse(f"hf_hub:{args.to}")[0]
+    except UserError:
+        raise UserError(f"--to {args.to!r} is not a repository; expected user/name, or DIR with --dry-run") from None
     with tempfile.TemporaryDirectory() as directory:
         _write(args.workdir, Path(directory), repo, args.license)
         console.say(upload(Path(directory), repo, private=args.private))

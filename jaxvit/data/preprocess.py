@@ -30,8 +30,14 @@ def preprocess(image: Image.Image, data_config: Mapping[str, Any]) -> np.ndarray
     An image with an EXIF orientation, as phones write it, is turned upright first, as everywhere in jaxvit (timm
     leaves it on its side). An image that was turned by hand must not say the old orientation any more.
 
-    `data_config` has image_size, mean, std and, optionally, in_channels, crop_pct, interpolation, crop_mode.
+    `data_config` has image_size, mean, std and, optionally, in_channels, crop_pct, interpolation, crop_mode. Raises
+    UserError for one without these, and for what is not an image.
     """
+    given: Any = data_config
+    if not isinstance(given, Mapping) or not given.keys() >= {"image_size", "mean", "std"}:
+        raise UserError(
+            f"data_config is {str(data_config)[:60]!r}; expected image_size, mean and std, as of jaxvit.data_config"
+        )
     mean, std = (np.asarray(data_config[key], np.float32) for key in ("mean", "std"))
     transform = make_transform(
         data_config["image_size"],
@@ -113,8 +119,15 @@ def _size(image_size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def _as_image(example: Image.Image | np.ndarray) -> Image.Image:
+    given: Any = example  # what a caller hands over may be anything
     if isinstance(example, np.ndarray):
+        if example.ndim != 3 or example.dtype != np.uint8:
+            raise UserError(
+                f"the image is {example.dtype} {list(example.shape)}; expected uint8 [h, w, c], or a PIL image"
+            )
         return Image.fromarray(example[..., 0] if example.shape[-1] == 1 else example)
+    if not isinstance(given, Image.Image):
+        raise UserError(f"the image is {given!r:.60}; expected a PIL image, as PIL.Image.open(path) returns it")
     return to_rgb(upright(example))
 
 

@@ -171,6 +171,8 @@ def _natural(name: str) -> list[Any]:
 
 def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """Names that match a shell pattern ("vit_*_384"), naturally sorted; `pretrained` lists "name.tag" with weights."""
+    if not isinstance(pattern, str):
+        raise UserError(f"the pattern is {pattern!r}; expected text, such as 'vit_*'")
     plugins.load_installed()
     names = _names()
     if not pretrained:
@@ -189,8 +191,6 @@ def model_entry(name: str) -> tuple[Family, dict[str, Any]]:
 
     A tag brings its own number of classes and image size. Raises UserError for an unknown name or tag.
     """
-    if not isinstance(name, str):
-        raise UserError(f"model name {name!r} is not text; expected e.g. 'resnet18'.")
     base, tag = split_tag(name)
     family = _names().get(base)
     if family is None:

@@ -1,6 +1,8 @@
 """What timm records about every pretrained tag: where the weights lie, their classes, image size and preprocessing."""
 
+import difflib
 import json
+import re
 from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,8 @@ NORMALIZATION: dict[str, tuple[Triple, Triple]] = {
 DATA_FIELDS = (
     "image_size", "in_channels", "mean", "std", "crop_pct", "crop_mode", "interpolation", "num_classes",
 )  # fmt: skip
+
+SIZES = {"t": "tiny", "s": "small", "b": "base", "l": "large", "h": "huge"}  # as papers and torchvision write them
 
 UNTAGGED: dict[str, Any] = {
     "hub": None, "license": None, "num_classes": 1000, "in_channels": 3, "image_size": [224, 224],
@@ -56,6 +60,8 @@ def _complete(name: str, tag: str, entry: dict[str, Any]) -> dict[str, Any]:
 
 def split_tag(name: str) -> tuple[str, str | None]:
     """Splits "resnet18.a1_in1k" into ("resnet18", "a1_in1k"); the tag is None if there is none."""
+    if not isinstance(name, str):
+        raise UserError(f"model name {name!r} is not text; expected e.g. 'resnet18'.")
     base, dot, tag = name.partition(".")
     return base, tag if dot else None
 
@@ -90,10 +96,22 @@ def unknown_name(name: str, names: Iterable[str]) -> UserError:
     """The error for a model name that does not exist, with the nearest of `names`."""
     if name in renamed():
         return UserError(f"unknown model {name!r}: it is now called {renamed()[name]!r}.")
-    word = name.lower()
-    longer = sorted((n for n in names if word and n.startswith(word)), key=lambda n: (len(n), n))[:3]
+    word, names = name.lower().replace("-", "_"), list(names)
+    longer = _starting(word, names)
+    if not longer:  # ViT-B/16, vit_b_16
+        longer = _starting(re.sub(r"_([tsblh])(?:[_/]?(?=\d)|$)", lambda m: f"_{SIZES[m[1]]}_patch", word), names)
+    if not longer:  # as many parts of each name, of which the nearest: vit_tinyy
+        parts = 1 + word.count("_")
+        starts = dict.fromkeys("_".join(n.split("_")[:parts]) for n in names)
+        nearest = difflib.get_close_matches(word, starts, n=1, cutoff=0.7)
+        longer = _starting(nearest[0], names) if nearest else []
     near = f" Did you mean {', '.join(map(repr, longer))}?" if longer else suggest(word, names)
     return UserError(f"unknown model {name!r}.{near} jaxvit.list_models() lists all names.")
+
+
+def _starting(word: str, names: Iterable[str]) -> list[str]:
+    """The three shortest names that start with a word."""
+    return sorted((n for n in names if word and n.startswith(word)), key=lambda n: (len(n), n))[:3]
 
 
 def _some(words: list[str], most: int = 6) -> str:

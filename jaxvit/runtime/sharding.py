@@ -88,7 +88,7 @@ def most_devices(micro_batch: int, available: int, *, fsdp: int = 1, tensor: int
     if not fits:
         raise UserError(
             f"parallel.fsdp {fsdp} x parallel.tensor {tensor} needs {group} devices and micro-batches that divide by "
-            f"{fsdp}; there are {available} devices and {micro_batch} images"
+            f"{fsdp}; devices: {available}, images: {micro_batch}"
         )
     return fits[-1]
 

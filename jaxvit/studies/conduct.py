@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +74,11 @@ def run_study(
       UserError: a mistake in the study or in the options, before anything runs.
       Interrupted: SIGINT or SIGTERM came; the run under way has saved its state.
     """
+    new = run_files.not_there(expand(workdir))
     workdir = run_files.make_workdir(workdir).resolve()
-    with led.locked(workdir) as lock:
+    with ExitStack() as stack:
+        stack.callback(run_files.remove_if_empty, new)  # after a mistake
+        lock = stack.enter_context(led.locked(workdir))
         ledger = open_ledger(study, file, workdir, options)
         ledger.close_open_runs()
         seeds = seeds or study.seeds[: smoke.SEEDS if options.smoke else None]

@@ -14,7 +14,6 @@ from jaxvit.runtime.console import err
 from jaxvit.workdir import run_files
 
 FILE = "study.json"
-LOCK = ".study.lock"
 # done, diverged: have a result and are not run again. The others are tried again by the next command.
 DONE, DIVERGED, NO_MEMORY, NO_WEIGHTS, NO_TEACHER, STOPPED, FAILED, RUNNING, WAITING = (
     "done", "diverged", "out of memory", "weights missing", "teacher missing", "interrupted", "failed", "running",
@@ -113,7 +112,5 @@ def locked(directory: Path) -> Iterator[int]:
     """
     taken = f"another process is running the study in {str(directory)!r}"
     note = "waiting: another process is still running this study or saving its state"
-    with lock.held(
-        directory / LOCK, taken, patience=PATIENCE, waiting=functools.partial(err.print, note)
-    ) as descriptor:
+    with lock.held(directory, taken, patience=PATIENCE, waiting=functools.partial(err.print, note)) as descriptor:
         yield descriptor

@@ -67,7 +67,7 @@ def test_no_path_of_the_machine_is_published():
     ("args", "said"),
     [
         (["--to", "me/mine"], "give --workdir RUN and --to"),
-        (["--workdir", "absent", "--to", "mine"], "'hf_hub:mine' names no repository"),
+        (["--workdir", "absent", "--to", "mine"], "'mine' is not a repository"),
         (["--workdir", "absent", "--to", "new", "--dry-run"], "no run in 'absent'"),
         (["--workdir", "absent", "--to", ".", "--dry-run"], "is there and not empty"),
     ],

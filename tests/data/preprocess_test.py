@@ -98,6 +98,21 @@ def test_wrong_options_are_answered(options):
         make_transform(**{"image_size": 8, **options})
 
 
+@pytest.mark.parametrize(
+    ("image", "config", "said"),
+    [
+        ("photo.jpg", CONFIG | {"image_size": 8}, "expected a PIL image"),
+        (np.zeros((8, 8, 3), np.float32), CONFIG | {"image_size": 8}, "float32.*expected uint8"),
+        (np.zeros((8, 8), np.uint8), CONFIG | {"image_size": 8}, "expected uint8"),
+        (Image.new("RGB", (8, 8)), "resnet18", "data_config"),
+        (Image.new("RGB", (8, 8)), {"image_size": 8}, "mean and std"),
+    ],
+)
+def test_what_is_not_an_image_or_its_preprocessing_is_answered(image, config, said):
+    with pytest.raises(UserError, match=said):
+        preprocess(image, config)
+
+
 @pytest.mark.parametrize("size", [(40, 2000), (2000, 40)])
 def test_of_a_very_long_image_the_middle_is_resized_alone(size, monkeypatch):
     ramp = np.linspace(0, 255, 2000).astype(np.uint8)

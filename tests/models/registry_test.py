@@ -115,6 +115,12 @@ def test_an_unsupported_name_says_which_option_is_missing(monkeypatch):
         registry.create_model("vgg99")
 
 
+@pytest.mark.parametrize("door", [registry.data_config, registry.list_models, registry.create_model])
+def test_a_name_is_text(door):
+    with pytest.raises(UserError, match="expected .*'(resnet18|vit_\\*)'"):
+        door(18)
+
+
 def test_model_fields_are_the_defaults_of_the_entry():
     fields = registry.model_fields("swin_large_patch4_window12_384")
     assert fields["embed_dim"] == 192 and fields["window_size"] == 12 and fields["image_size"] == 384

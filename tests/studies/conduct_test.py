@@ -152,6 +152,11 @@ class TestAfterARun:
         err = capsys.readouterr().err
         assert code == 2 and said in err and len(err.splitlines()) <= 2
 
+    def test_a_mistake_leaves_no_directory(self, finished, tmp_path, capsys):
+        words = ["--workdir", str(tmp_path / "new" / "study"), "--rows", "god"]
+        assert cli.main(["study", str(finished / "tiny.py"), *words]) == 2
+        assert "Did you mean 'good'" in capsys.readouterr().err and not (tmp_path / "new").exists()
+
     def test_a_changed_study_is_not_taken_for_the_old_one(self, finished, tmp_path, capsys):
         text = (finished / "tiny.py").read_text().replace('"batch_size": 16', '"batch_size": 4')
         changed = study_file(tmp_path, text=text)
