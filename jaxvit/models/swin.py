@@ -245,14 +245,14 @@ class SwinTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, *, train: bool = False) -> Array:
-        ph, pw = patch_size = to_pair(self.patch_size)
+        patch_size = to_pair(self.patch_size)
         check_fields(self)
         if images.ndim != 4 or images.shape[-1] != self.in_channels:
             raise UserError(f"images have shape {images.shape}; expected [b, h, w, {self.in_channels}].")
-        for size in (to_pair(self.image_size), images.shape[1:3]):
+        (want_h, want_w), (h, w) = to_pair(self.image_size), images.shape[1:3]
+        for size in ((want_h, want_w), (h, w)):
             check_patches(size, patch_size, crops=self.crop_to_patches)
-        if self.strict_img_size and images.shape[1:3] != to_pair(self.image_size):
-            (want_h, want_w), (h, w) = to_pair(self.image_size), images.shape[1:3]
+        if self.strict_img_size and (h, w) != (want_h, want_w):
             raise UserError(
                 f"image {h}x{w} does not fit the model's image_size {want_h}x{want_w}; "
                 f"expected that size, image_size=({h}, {w}) or strict_img_size=False."
