@@ -11,6 +11,7 @@ from jaxvit.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # timm's IMAGENET_DEFAULT_MEAN, in [0, 1] pixel units
 IMAGENET_STD = (0.229, 0.224, 0.225)
+NAMED = 20_000  # images of a split whose names tell whether they are others
 SWEEPS = 10  # over the groups, at most; two or three are usual
 
 
@@ -127,12 +128,21 @@ class Dataset:
         return self.train.labels.ndim == 2
 
     def fingerprint(self) -> dict[str, Any]:
-        """What a run that is resumed must find again: sizes of the splits, and a hash of their labels and classes."""
-        seen = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape"))
+        """What a run that is resumed must find again: sizes of the splits, a hash of their labels and classes, one of
+        the images' names where they have some: of more than NAMED in a split, of evenly spaced ones.
+        """
+        seen, names = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape")), hashlib.sha256()
         splits = {"train": self.train, "val": self.val, "test": self.test}
         for split in splits.values():
             seen.update(np.ascontiguousarray(split.labels, np.int32).tobytes() + b"\0")
-        return {**{name: len(split) for name, split in splits.items()}, "sha256": seen.hexdigest()}
+            if split.names is not None:
+                some = (str(split.names[i]) for i in range(0, len(split), -(-len(split) // NAMED) or 1))
+                names.update("\0".join(some).encode("utf-8", "surrogateescape") + b"\1")
+        return {
+            **{name: len(split) for name, split in splits.items()},
+            "sha256": seen.hexdigest(),
+            "names": names.hexdigest(),
+        }
 
 
 def taken(names: Sequence[str], positions: np.ndarray) -> Sequence[str]:

@@ -183,10 +183,15 @@ def _refuse(workdir: Path, changed: Sequence[str]) -> NoReturn:
 
 
 def check_data(workdir: Path, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuses data that are not those that a run was begun with: labels and the order of images would be others."""
-    if before == now:
+    """Refuses data that are not those that a run was begun with: labels and the order of images would be others.
+
+    Where names alone differ, a photo that was renamed may have gone from one split to another.
+    """
+    if before == {word: now[word] for word in before if word in now}:  # an earlier version recorded no names
         return
     changed = [f"{now[k]} {k} images, {before[k]} before" for k in ("train", "val", "test") if now[k] != before[k]]
+    if before["sha256"] == now["sha256"]:
+        changed = ["different names or another order of the images"]
     raise UserError(
         f"{name} has changed since the run in {str(workdir)!r} started ({'; '.join(changed) or 'different labels'})\n"
         "choose another --workdir, or pass --force to resume with the changed data"

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxvit.data import load_dataset, splits
 from jaxvit.errors import UserError
+from jaxvit.workdir import resume
 
 
 def _labels(*counts: int) -> np.ndarray:
@@ -116,6 +118,27 @@ def test_every_example_can_be_found_again():
     assert files.take(np.array([4, 2]), "test").image_names([1]).tolist() == ["2.jpg"]
     named = splits.from_arrays("test", images, labels, names=list("abcdef")).take(np.array([2]))
     assert named.image_names().tolist() == ["c"]
+
+
+def test_a_fingerprint_tells_that_photos_were_renamed_to_another_place(tmp_path):
+    """Of data without a test split: where the order of the photos changes, others are held out."""
+    for path in (tmp_path / unit / f"{i}.png" for unit in "ab" for i in range(10)):
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path)
+
+    def found():
+        dataset = load_dataset(f"folder:{tmp_path}")
+        return dataset.fingerprint(), set(dataset.test.image_names())
+
+    before, tested = found()
+    assert found() == (before, tested) and before["names"]
+    (tmp_path / "a/0.png").rename(tmp_path / "a/z.png")
+    after, now = found()
+    assert now != tested  # though no photo has come or gone
+    assert {word for word in before if before[word] != after[word]} == {"names"}
+    with pytest.raises(UserError, match="different names"):
+        resume.check_data(tmp_path, "photos", before, after)
+    resume.check_data(tmp_path, "photos", {word: before[word] for word in before if word != "names"}, after)
 
 
 def test_splits_together_keep_examples_labels_and_names():
