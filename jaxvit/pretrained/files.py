@@ -85,8 +85,19 @@ def read(
     return Checkpoint(tensors, file, sha256(file), config, source, tuple(notes))
 
 
+def is_run(directory: Path) -> bool:
+    """Whether a directory is the workdir of a run; one that `export` wrote has class names too, but weights."""
+    there = {name: (directory / name).is_file() for name in ("config.json", "classes.json", WEIGHT_FILES[0])}
+    return list(there.values()) == [True, True, False]
+
+
 def weight_file(directory: Path) -> Path:
     """The weights in a directory: those of a name that savers use, else the only other weight file."""
+    if is_run(directory):
+        raise UserError(
+            f"{directory} is the workdir of a run, which has checkpoints and no weight file\n"
+            f"--workdir {directory} names it, and convert --from {directory} writes its weights"
+        )
     for pattern in WEIGHT_FILES:
         inside = (f for f in directory.glob(pattern) if f.is_file() and not hidden(f.name))
         found = sorted(f for f in inside if not re.match(BESIDE, f.name))

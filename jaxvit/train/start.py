@@ -9,6 +9,7 @@ from jaxvit import inference, models, pretrained
 from jaxvit.build import parts
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
+from jaxvit.pretrained.files import is_run
 from jaxvit.runtime import multihost
 from jaxvit.runtime.paths import expand
 from jaxvit.workdir import resume, run_files
@@ -34,7 +35,7 @@ def copied(config: Config, workdir: Path) -> Config:
       UserError: that run has no checkpoint, or is of another model.
     """
     place, target = None if config.pretrained is None else expand(config.pretrained), workdir / run_files.START
-    if place is None or not all((place / name).is_file() for name in ("config.json", "classes.json")):
+    if place is None or not is_run(place):
         return config
     multihost.by_main(lambda: _copy(place, target, config.model.name))
     return _naming(config, target)

@@ -31,6 +31,8 @@ def test_directories(tmp_path):
     assert read(tmp_path / "b.safetensors").config == found.config
     save_file(TENSORS, tmp_path / "c.safetensors")
     assert_plain(tmp_path, "2 weight files: b.safetensors, c.safetensors")
+    (tmp_path / "classes.json").touch()
+    assert_plain(tmp_path, "the workdir of a run.*\n.*convert --from")
     save_file(TENSORS, tmp_path / "model.safetensors")
     assert read(tmp_path).path.name == "model.safetensors"
     (tmp_path / "config.json").write_text('{"architecture"')
