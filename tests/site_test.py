@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,6 +66,15 @@ def test_a_family_that_nobody_wrote_about_has_a_page():
     family = replace(registry.FAMILIES["swin"], name="unheard_of")
     page = model_pages.page(family, {"parameters": {}, "macs": {}, "difference": {}, "top1": {}}, [])
     assert page.startswith("# unheard_of\n\nSwin Transformer: shifted windows")
+
+
+def test_every_extra_is_in_the_first_steps():
+    table = (DOCS / "START.md").read_text(encoding="utf-8").partition("| extra |")[2].partition("\n\n")[0]
+    listed = {
+        name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1] if "|" in row else "")
+    }
+    extras = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert listed == set(extras)
 
 
 def test_the_table_of_accuracy_and_latency_is_the_measured_one():

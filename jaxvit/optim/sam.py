@@ -215,5 +215,7 @@ def _check(rho: Any, eta: float, method: str, alpha: float) -> None:
             number = float(value)
         except jax.errors.ConcretizationTypeError:  # of a traced scalar nothing is known yet
             continue
+        except (TypeError, ValueError):
+            raise UserError(f"sam.{word} is {value!r}; it must be a number >= 0.") from None
         if not (math.isfinite(number) and number >= 0):
             raise UserError(f"sam.{word} is {value}; it must be a number >= 0.")

@@ -33,6 +33,9 @@ class Callback(Protocol):
 
 def check(callbacks: Sequence[Callback]) -> None:
     """Raises UserError where one of the callbacks is none."""
+    given: Any = callbacks
+    if not isinstance(given, list | tuple):
+        raise UserError(f"callbacks is {type(given).__name__}; expected a list of objects with on_epoch_end")
     for callback in callbacks:
         if not callable(getattr(callback, "on_epoch_end", None)):
             raise UserError(f"callback {callback!r} has no method on_epoch_end(epoch, metrics)")

@@ -294,6 +294,8 @@ def test_cheap_modes():
         ({"rho": -0.1}, "sam.rho is -0.1"),
         ({"rho": float("nan")}, "sam.rho is nan"),
         ({"rho": np.float32(-0.5)}, "sam.rho is -0.5"),
+        ({"rho": "0.1 of the norm"}, "sam.rho is '0.1 of the norm'"),
+        ({"rho": None}, "sam.rho is None"),
         ({"eta": -1.0}, "sam.eta is -1.0"),
         ({"method": "asam"}, "no SAM method 'asam'"),
         ({"argnums": 1}, "first argument only"),

@@ -109,6 +109,7 @@ class Other(nn.Module):
         ({"model": Other()}, "model is a Other, and no name stands for that class"),
         ({"model": tiny_model(num_classes=7)}, "model.num_classes is 7; npz:"),
         ({"model": tiny_model(dtype="bfloat16")}, "the model computes in bfloat16; set config.dtype"),
+        ({"callbacks": print}, "callbacks is builtin_function_or_method; expected a list"),
         ({"callbacks": [print]}, "has no method on_epoch_end(epoch, metrics)"),
     ],
 )  # fmt: skip
