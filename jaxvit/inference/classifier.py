@@ -35,6 +35,7 @@ class Classifier:
     config: Config | None = None  # of the run, where it comes from one
     thresholds: np.ndarray | None = None  # of several labels: the probability that says a class, [num_classes]
     temperature: float = 1.0  # that the weights of the classifier were divided by
+    data: dict[str, Any] | None = None  # of a finished run: `Dataset.fingerprint` of what it was trained on
 
     @property
     def several(self) -> bool:
@@ -93,7 +94,16 @@ def from_run(workdir: str | Path) -> Classifier:
         checkpoints.close()
     words = {name: config.data[name] for name in ("image_size", "mean", "std", "crop_pct", "interpolation")}
     data_config = {**words, "in_channels": config.model.in_channels}
-    return Classifier(config.model.name, model, variables, class_names, data_config, config, thresholds)
+    known = {"config": config, "thresholds": thresholds, "data": _fingerprint(path)}
+    return Classifier(config.model.name, model, variables, class_names, data_config, **known)
+
+
+def _fingerprint(workdir: Path) -> dict[str, Any] | None:
+    try:
+        found = run_files.read_json(workdir / "summary.json").get("data_fingerprint")
+    except UserError:  # it has not ended yet
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def at_size(classifier: Classifier, size: tuple[int, int]) -> Classifier:

@@ -28,6 +28,7 @@ from jaxvit.runtime.console import bar, err, warn
 from jaxvit.runtime.paths import expand
 from jaxvit.step import calibration, multi_label, steps
 from jaxvit.step.evaluate import evaluate
+from jaxvit.workdir import resume
 
 
 class Evaluation(NamedTuple):
@@ -136,6 +137,11 @@ def open_data(
     if foreign:
         for note in dataset.notes:
             err.print(f"data   {note}")
+    elif class_order in (None, classifier.class_names) and not config.data.drop_leaks:
+        said = classifier.data and resume.changed_data(classifier.data, dataset.fingerprint())
+        if said:
+            held_out = "; images that it was trained on may be held out now" if dataset.drawn else ""
+            warn(f"data   {config.data.name} has changed since the run was trained ({said}){held_out}")
     return config, dataset, foreign
 
 

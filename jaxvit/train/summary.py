@@ -176,6 +176,7 @@ def describe(run: Run, final: dict[str, Any], progress: Any) -> dict[str, Any]:
         "num_val": len(run.dataset.val),
         "num_test": len(run.dataset.test),
         "num_classes": len(run.dataset.class_names),
+        "data_fingerprint": run.dataset.fingerprint(),
         **({"leaks": leaks.counts(run.workdir)} if config.data.check else {}),
         "train_of_each_class": list(run.blueprint.facts.class_counts or ()),
         "epochs": progress.epoch,

@@ -183,19 +183,27 @@ def _refuse(workdir: Path, changed: Sequence[str]) -> NoReturn:
 
 
 def check_data(workdir: Path, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuses data that are not those that a run was begun with: labels and the order of images would be others.
+    """Refuses data that are not those that a run was begun with: labels and the order of images would be others."""
+    if said := changed_data(before, now):
+        raise UserError(
+            f"{name} has changed since the run in {str(workdir)!r} started ({said})\n"
+            "choose another --workdir, or pass --force to resume with the changed data"
+        )
+
+
+def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """How data differ, by their `Dataset.fingerprint`; "" where they do not.
 
     Where names alone differ, a photo that was renamed may have gone from one split to another.
     """
-    if before == {word: now[word] for word in before if word in now}:  # an earlier version recorded no names
-        return
-    changed = [f"{now[k]} {k} images, {before[k]} before" for k in ("train", "val", "test") if now[k] != before[k]]
-    if before["sha256"] == now["sha256"]:
-        changed = ["different names or another order of the images"]
-    raise UserError(
-        f"{name} has changed since the run in {str(workdir)!r} started ({'; '.join(changed) or 'different labels'})\n"
-        "choose another --workdir, or pass --force to resume with the changed data"
-    )
+    if before == {word: now.get(word) for word in before}:  # an earlier version recorded no names
+        return ""
+    counts = [word for word in ("train", "val", "test") if now[word] != before.get(word)]
+    if counts:
+        return "; ".join(f"{now[word]} {word} images, {before.get(word)} before" for word in counts)
+    if before.get("sha256") == now["sha256"]:
+        return "different names or another order of the images"
+    return "different labels"
 
 
 def has_work(workdir: Path) -> bool:

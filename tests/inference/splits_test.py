@@ -1,5 +1,6 @@
 """Classifiers from runs and from weight files: preprocessing, classes, predictions, damaged runs."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -9,7 +10,9 @@ import pytest
 from PIL import Image
 
 from jaxvit import inference, train
+from jaxvit.build import parts
 from jaxvit.errors import UserError
+from jaxvit.inference import splits
 from tests.helpers import tiny_config
 
 
@@ -62,6 +65,22 @@ def test_a_model_chooses_among_the_classes_of_the_data(imagenet, tmp_path, capsy
     assert "--restrict-classes" not in capsys.readouterr().err
     assert inference.evaluate_split(classifier, data_name=name).metrics["loss"] > found.metrics["loss"]
     assert "4 of the model's 1,000 classes; --restrict-classes" in capsys.readouterr().err
+
+
+def test_photos_that_were_renamed_since_a_run_are_a_warning(tmp_path, capsys):
+    """Without a test split others are held out then, of which the run has seen most."""
+    for unit in "ab":
+        write_images(tmp_path / unit, 10)
+    config = tiny_config(f"folder:{tmp_path}")
+    seen = parts.load_data(config).fingerprint()
+    run = inference.Classifier("m", None, None, ["a", "b"], {"image_size": (8, 8)}, config, data=seen)
+    splits.open_data(run)
+    assert not capsys.readouterr().err
+    (tmp_path / "a/0.png").rename(tmp_path / "a/z.png")
+    for found, said in ((run, "different names"), (dataclasses.replace(run, data=None), "")):
+        splits.open_data(found)
+        assert said in capsys.readouterr().err
+    assert not capsys.readouterr().err
 
 
 def test_match_classes():
