@@ -44,9 +44,10 @@ def save(
     """Writes `model.safetensors` and `config.json`, each whole or not at all; returns the directory.
 
     `name` is the timm name (with or without tag) that the model was made from; without it the nearest entry is found
-    from the model's fields. `data_config` replaces that name's preprocessing. `thresholds` are the probabilities that
-    say each class, of a model for several labels per image. `licence` is for weights trained here (""
-    where it is unknown): it is recorded instead of the name's tag and that tag's licence. A field for which timm has
+    from the model's fields, with its preprocessing: a DeiT without its name is saved as the ViT of the same fields.
+    `data_config` replaces that name's preprocessing. `thresholds` are the probabilities that say each class, of a model
+    for several labels per image. `licence` is for weights trained here ("" where it is unknown): it is recorded instead
+    of the name's tag and that tag's licence. A field for which timm has
     no name is kept for jaxvit, with a warning that timm cannot load the result. Raises UserError for variables that do
     not fit.
     """

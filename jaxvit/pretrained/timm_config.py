@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxvit.data.preprocess import CROP_MODES, INTERPOLATIONS
 from jaxvit.errors import UserError, suggest
-from jaxvit.models.registry import data_config, model_fields
+from jaxvit.models.registry import data_config, list_models, model_fields, split_tag
 
 # timm's words in a `config.json` -> ours; every other word is the same here.
 WORDS = {"img_size": "image_size", "in_chans": "in_channels"}
@@ -72,12 +72,17 @@ def is_size(size: Any) -> bool:
 def own_data_config(name: str, model: Any, config: Mapping[str, Any]) -> dict[str, Any]:
     """The preprocessing the weights expect: the tag's, overruled by the file's own config, at the model's size.
 
-    Raises UserError for entries of the file's config that no preprocessing can have.
+    A config of another name that only repeats what is usual of that one does not overrule: `save` found the name from
+    the fields, which a DeiT shares with a ViT. Raises UserError for entries that no preprocessing can have.
     """
     ours = data_config(name)
     cfg = config.get("pretrained_cfg") or config
     theirs = {word: cfg[word] for word in DATA_WORDS if cfg.get(word) is not None} if isinstance(cfg, Mapping) else {}
     theirs = {word: _data_word(word, value) for word, value in theirs.items()}
+    said = split_tag(str(config.get("architecture")))[0]
+    if said != split_tag(name)[0] and said in list_models():
+        usual = data_config(said)
+        theirs = {} if all(usual[word] == value for word, value in theirs.items()) else theirs
     size = model.image_size
     sizes = {"image_size": (size, size) if isinstance(size, int) else tuple(size)}
     counts = {"in_channels": model.in_channels, "num_classes": model.num_classes}

@@ -7,11 +7,13 @@ import jax
 import numpy as np
 import pytest
 
+from jaxvit.data.splits import IMAGENET_MEAN
 from jaxvit.errors import UserError
 from jaxvit.models.registry import create_model
 from jaxvit.pretrained import convert, export, load, load_pretrained, resample, save, stored_data_config
 from jaxvit.pretrained.loading import _agree
 from jaxvit.pretrained.saving import make_config
+from jaxvit.pretrained.timm_config import own_data_config
 from tests.helpers import pretrained as helpers
 
 VIT_NAME, VIT = helpers.VIT
@@ -65,6 +67,14 @@ def test_several_names_of_the_same_fields_are_one_model(name, fields):
     assert config["architecture"] == VIT_NAME  # exactly
     found, saved = _agree(name, config, Path("model.safetensors"), fields)
     assert found == name and create_model(name, **saved) == model
+
+
+def test_what_save_guessed_does_not_overrule_the_preprocessing_of_a_name():
+    model = create_model("deit_tiny_patch16_224", image_size=32)
+    guessed, given = make_config(model), make_config(model, data_config={"mean": (0.1, 0.2, 0.3), "crop_pct": 0.77})
+    assert own_data_config("deit_tiny_patch16_224", model, guessed)["mean"] == IMAGENET_MEAN
+    assert own_data_config(VIT_NAME, model, guessed)["mean"] == (0.5, 0.5, 0.5)
+    assert own_data_config("deit_tiny_patch16_224", model, given)["mean"] == (0.1, 0.2, 0.3)
 
 
 @pytest.mark.parametrize("name", ["vit_base_patch16_224", "resnet18"])
