@@ -103,6 +103,7 @@ TINY = {
     "vit": ("depth=1", "embed_dim=32", "num_heads=2"),
     "deit": ("depth=1", "embed_dim=48", "num_heads=3"),
     "swin": ("depths=(2,)", "num_heads=(2,)", "embed_dim=16", "window_size=4"),
+    "convnext": ("depths=(1,1,1,1)", "dims=(8,8,8,8)"),
     "resnet": ("layers=(1,1,1,1)", "channels=(8,8,8,8)"),  # as many stages as timm's expects
 }
 TINY_BATCH = 8  # of a bench and of timm's, so that what one has compiled the other finds

@@ -22,6 +22,9 @@ MODELS = {
     "deit_tiny_xla": Model(DEIT_TI, 64, (XLA,)),
     "swin_base": Model(SWIN_B, 128),
     "swin_base_pallas": Model(SWIN_B, 128, (PALLAS,)),
+    "convnext_tiny": Model("convnext_tiny", 256),
+    "dinov3_small": Model("vit_small_patch16_dinov3", 256, size=256),
+    "swinv2_tiny": Model("swinv2_tiny_window8_256", 128, size=256),
     "vit_base_scan": Model(VIT_B, 256, ("scan=True",)),
     # near the largest batch that fits 80 GB, along the line of results/bench/h200_largest_batch.json
     "vit_large_none": Model(VIT_L, 192, ("scan=True", "remat=none")),
@@ -32,6 +35,7 @@ MODELS = {
     "swin_base_block": Model(SWIN_B, 2560, ("remat=block",)),
 }
 COMPARED = ("vit_base", "resnet50", "resnet18_cifar", "swin_tiny", "deit_tiny", "swin_base")
+NEWER = ("convnext_tiny", "dinov3_small", "swinv2_tiny")
 SPEED = ("vit_base", "resnet18_cifar", "swin_tiny", "swin_tiny_pallas", "resnet50", "deit_tiny", "vit_base_xla",
          "swin_base", "swin_base_pallas", "deit_tiny_xla")  # fmt: skip
 PROFILED = ("vit_base", "swin_tiny_pallas", "resnet18_cifar", "deit_tiny", "swin_tiny")
@@ -103,6 +107,13 @@ V = Packet("v", "Training against timm compiled", 15, (
     )),
     Call("v2", 200, (Phase(200, (_against_timm(COMPARED),)),)),
 ), "v2 takes what v1 had no time for")  # fmt: skip
+
+N = Packet("n", "The newer families: training against timm compiled", 10, (
+    Call("n1", 480, (
+        Phase(240, (*(_warmed((name,), *TRAIN) for name in NEWER), *map(_timm, NEWER))),
+        Phase(480, (_against_timm(NEWER),)),
+    )),
+))  # fmt: skip
 
 B = Packet("b", "ResNet-18 from scratch on CIFAR-100, 200 epochs: plain, SAM in the last half; the speed run", 15, (
     Call("b1", 150, (Phase(150, (
@@ -238,6 +249,6 @@ G = Packet("g", "The same bits twice, start-up, loop, what SAM costs, the larges
     Call("g2", 200, (Phase(200, (_fitted(LARGEST),)),)),
 ), "g2 takes what g1 had no time for")  # fmt: skip
 
-PACKETS = {packet.name: packet for packet in (B, F, V, E, C1, C2, A, D, G, T, M, C3, D8)}
+PACKETS = {packet.name: packet for packet in (B, F, V, E, C1, C2, A, D, G, T, M, N, C3, D8)}
 CALLS = {call.name: (packet, call) for packet in PACKETS.values() for call in packet.calls}
 NOISE = {"noise100": (50_000, 10_000, 100), "noise10": (50_000, 10_000, 10)}  # images of training and test, classes

@@ -39,6 +39,8 @@ SPEED = (
     ("Swin-B, window kernel", "swin_base_pallas"), ("ResNet-50, 512", "resnet50"), ("DeiT-Ti, 64", "deit_tiny"),
     ("DeiT-Ti, attention by the formula", "deit_tiny_xla"), ("ResNet-18, CIFAR stem, 32 px, 2,048", "resnet18_cifar"),
 )  # fmt: skip
+NEWER = (("ConvNeXt-T, 256", "convnext_tiny"), ("DINOv3 ViT-S/16, 256 px, 256", "dinov3_small"),
+         ("Swin V2-T, windows of 8, 256 px, 128", "swinv2_tiny"))  # fmt: skip
 PROFILES = (("ViT-B/16", "vit_base"), ("Swin-T, formula", "swin_tiny"), ("Swin-T, window kernel", "swin_tiny_pallas"),
             ("DeiT-Ti", "deit_tiny"), ("ResNet-18, 32 px", "resnet18_cifar"))  # fmt: skip
 LARGEST = (("ViT-L/16", "vit_large"), ("Swin-B", "swin_base"))
@@ -79,7 +81,8 @@ TABLES = {
     "rates": Table("docs/PERFORMANCE.md", RATE_HEADS,
                    tuple(Line((label,), f"a/{name}", RATES) for label, name in SPEED)),
     "ratios": Table("docs/PERFORMANCE.md", RATIO_HEADS,
-                    tuple(Line((label,), f"v/{name}", RATIOS) for label, name in SPEED if name in COMPARED)),
+                    (*(Line((label,), f"v/{name}", RATIOS) for label, name in SPEED if name in COMPARED),
+                     *(Line((label,), f"n/{name}", RATIOS) for label, name in NEWER))),
     "kernel": Table("docs/PERFORMANCE.md", ("window kernel against the formula", "right", "float32", "bfloat16"), (
         Line(("largest difference, stages of Swin-T",), "a/kernels", ("right", "float32 error", "bfloat16 error")),
     )),
