@@ -26,6 +26,7 @@ COMMANDS
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 1 a failed run, 2 a mistake of the user, 130/143 interrupted."""
+    allocator.keep_freed_memory()
     with streams.guarded():
         try:
             code = _guarded(argv)
@@ -168,7 +169,6 @@ def _train_config(args: argparse.Namespace, rest: list[str]) -> int:
         determinism.switch_on()
     multihost.start(args.coordinator, args.num_processes, args.process_id)
     compile_cache.use()
-    allocator.keep_freed_memory()
     if config.dtype == "float64":
         import jax
 

@@ -23,6 +23,9 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
     "deit_tiny": ("configs/cifar100_deit_tiny.py", "batch_size=64", "dtype=bfloat16", "pretrained=None"),
     "resnet18": ("configs/cifar100_fast_resnet18.py",),
     "resnet50": (*IMAGENET, "model.name=resnet50", "batch_size=512"),
+    "convnext_tiny": (*IMAGENET, "model.name=convnext_tiny"),
+    "dinov3_small": (*IMAGENET, "model.name=vit_small_patch16_dinov3", "data.image_size=256"),
+    "swinv2_tiny": (*IMAGENET, "model.name=swinv2_tiny_window8_256", "data.image_size=256", "batch_size=128"),
     "swin_tiny": IMAGENET,
     "swin_tiny_pallas": (*IMAGENET, "model.attn_implementation=pallas"),
 }

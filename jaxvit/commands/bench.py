@@ -7,7 +7,7 @@ from typing import Any
 
 from jaxvit.commands.parser import file_to_write, make_parser, positive, size
 from jaxvit.errors import UserError
-from jaxvit.runtime import allocator, compile_cache, interrupt
+from jaxvit.runtime import compile_cache, interrupt
 
 DESCRIPTION = """Measure training and inference of models on this machine, on synthetic images.
 
@@ -27,7 +27,6 @@ def run(argv: list[str]) -> int:
     args = _parse(argv)
     if args.compare:  # JAX would take three quarters of a GPU, and timm needs memory too; read by the backend
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    allocator.keep_freed_memory()
     compile_cache.use()
     import jax
 

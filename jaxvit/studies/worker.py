@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit.errors import UserError, is_out_of_memory
-from jaxvit.runtime import escape, files, streams, verbosity
+from jaxvit.runtime import allocator, escape, files, streams, verbosity
 
 STOPPED_CODE = 75  # a run was interrupted and has saved its state
 
 
 def main(argv: list[str]) -> int:
     """Runs the jobs of a file; each leaves its outcome in its own file."""
+    allocator.keep_freed_memory()
     _watch_parent()
     jobs = json.loads(Path(argv[0]).read_text(encoding="utf-8"))
     verbosity.use(quiet="--quiet" in argv, verbose="--verbose" in argv)
