@@ -89,12 +89,19 @@ def compile_steps(given: Config, known: Facts, topology: chips.Topology) -> list
         notes.append(f"pretrain {first.describe()}")
     if d.teacher is not None:
         notes.append(LEFT_OUT if teacher is None else f"teacher {describe(teacher, blueprint.teacher_cached)}")
-    if blueprint.mesh.size < topology.chips:
-        size = blueprint.batches.size
-        notes.append(f"a batch of {size} divides over only {blueprint.mesh.size} of the {topology.chips} devices")
+    notes += idle_devices(given.parallel.num_devices, blueprint.batches.size, blueprint.mesh.size, topology.chips)
     for phase in {phase.image_size: phase for phase in blueprint.phases}.values():
         found.append(_compile(blueprint, phase, topology, "training", notes))
     return found
+
+
+def idle_devices(asked: int | None, batch_size: int, used: int, there: int) -> list[str]:
+    """Why not all devices are used, if so: fewer were `asked` for, or the batch does not divide over all."""
+    if used == there:
+        return []
+    if asked == used:
+        return [f"parallel.num_devices={asked} leaves {there - used} of the {there} devices unused"]
+    return [f"a batch of {batch_size} divides over only {used} of the {there} devices"]
 
 
 def _steps_at(blueprint: Blueprint, size: tuple[int, int]) -> int:

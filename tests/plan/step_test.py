@@ -87,3 +87,9 @@ def test_a_mapped_step_and_one_in_float64_are_planned_too(tmp_path):
     with jax.enable_x64(True):
         double, _ = planned(tiny_config(name, **words, dtype="float64"))
     assert double.state_bytes == pytest.approx(2 * single.state_bytes, rel=1e-3)
+
+
+def test_the_reason_why_devices_are_idle_is_named():
+    assert step.idle_devices(None, 8, 4, 4) == step.idle_devices(4, 8, 4, 4) == []
+    assert "parallel.num_devices=1 leaves 3" in step.idle_devices(1, 8, 1, 4)[0]
+    assert "batch of 9 divides over only 3 of the 4" in step.idle_devices(None, 9, 3, 4)[0]
