@@ -191,11 +191,15 @@ def _models(argv: list[str]) -> int:
     parser.add_argument("--pretrained", action="store_true", help="list the tags that have weights")
     args = parser.parse_args(argv)
     from jaxvit import models
+    from jaxvit.models import tags
 
     names = models.list_models(args.pattern, pretrained=args.pretrained)
     if not names:
         every = models.list_models(pretrained=args.pretrained)
-        near = suggest(args.pattern.replace("*", ""), every) or f" {parser.prog} without a pattern lists all names."
+        near = (
+            tags.suggest_name(args.pattern.replace("*", ""), every)
+            or f" {parser.prog} without a pattern lists all names."
+        )
         raise UserError(f"no model matches {args.pattern!r}.{near}")
     print("\n".join(names))
     return 0

@@ -86,6 +86,9 @@ def files(tmp_path_factory):
         (["eval", "--workdir", "run", "--data", "npz:gone"], "no such directory"),
         (["eval", "--workdir", "run", "--json", "gone/out.json"], "no directory"),
         (["models", "vitt_*"], "no model matches"),
+        (["models", "vit_tinyy*"], "'vit_tiny_patch16_224'"),
+        (["bench", "--model", "resnet18", "--baseline", "gone.json"], "no file 'gone.json'"),
+        (["convert", "--model", "resnet18", "--num-classes", "-1"], "of 0 or more"),
         (["models", "--pretraned"], "--pretraned"),
     ],
 )

@@ -251,7 +251,8 @@ def _class_index(classifier: Any, text: str) -> int:
         if not 0 <= int(text) < len(names):
             raise UserError(f"--class {text} is out of range; {classifier.name} has the classes 0 to {len(names) - 1}")
         return int(text)
-    raise UserError(f"{classifier.name} has no class {text!r}.{suggest(text.casefold(), names)}")
+    near = suggest(text.casefold(), names) or f" Expected a name such as {names[0]!r}, or 0 to {len(names) - 1}."
+    raise UserError(f"{classifier.name} has no class {text!r}.{near}")
 
 
 def _names(args: argparse.Namespace, classifiers: list[Any]) -> list[str]:

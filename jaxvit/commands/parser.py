@@ -134,7 +134,12 @@ def positive(text: str) -> int:
 
 def not_negative(text: str) -> int:
     """A whole number of 0 or more."""
-    return 0 if text.isdecimal() and int(text) == 0 else positive(text)
+    if text.isdecimal() and int(text) == 0:
+        return 0
+    try:
+        return positive(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more") from None
 
 
 def size(text: str) -> int | tuple[int, int]:

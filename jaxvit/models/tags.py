@@ -96,6 +96,11 @@ def unknown_name(name: str, names: Iterable[str]) -> UserError:
     """The error for a model name that does not exist, with the nearest of `names`."""
     if name in renamed():
         return UserError(f"unknown model {name!r}: it is now called {renamed()[name]!r}.")
+    return UserError(f"unknown model {name!r}.{suggest_name(name, names)} jaxvit.list_models() lists all names.")
+
+
+def suggest_name(name: str, names: Iterable[str]) -> str:
+    """Returns " Did you mean 'a', 'b'?" for the model names nearest to `name`, or "" where none is near."""
     word, names = name.lower().replace("-", "_"), list(names)
     longer = _starting(word, names)
     if not longer:  # ViT-B/16, vit_b_16
@@ -105,8 +110,7 @@ def unknown_name(name: str, names: Iterable[str]) -> UserError:
         starts = dict.fromkeys("_".join(n.split("_")[:parts]) for n in names)
         nearest = difflib.get_close_matches(word, starts, n=1, cutoff=0.7)
         longer = _starting(nearest[0], names) if nearest else []
-    near = f" Did you mean {', '.join(map(repr, longer))}?" if longer else suggest(word, names)
-    return UserError(f"unknown model {name!r}.{near} jaxvit.list_models() lists all names.")
+    return f" Did you mean {', '.join(map(repr, longer))}?" if longer else suggest(word, names)
 
 
 def _starting(word: str, names: Iterable[str]) -> list[str]:
