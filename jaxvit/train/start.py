@@ -57,9 +57,9 @@ def _origin(place: Path) -> dict[str, str | None]:
 
 
 def _is_of(target: Path, place: Path) -> bool:
-    """Whether a copy is of the run in `place`, by its place or its config; one without a record is taken to be."""
+    """Whether a copy is of the run in `place`, by its place or its config; without a record, of any run."""
     if not (target / ORIGIN).is_file():
-        return True
+        return is_run(place)
     before, now = run_files.read_json(target / ORIGIN), _origin(place)
     return any(now[word] is not None and now[word] == before.get(word) for word in now)
 

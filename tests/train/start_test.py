@@ -64,13 +64,23 @@ def test_a_start_that_came_to_nothing_leaves_no_weights_to_the_next(two, tmp_pat
 
 def test_a_run_that_has_begun_keeps_its_weights_though_the_other_run_is_gone(two, tmp_path, first):
     (a, b), workdir = two, tmp_path / "run"
-    given = tiny_config(f"npz:{first / 'data'}", data__image_size=8, pretrained=str(a), num_epochs=1)
+    given = tiny_config(f"npz:{first / 'data'}", data__image_size=8, pretrained=str(a), num_epochs=1, seed=1)
+    shutil.copytree(a, workdir)  # as if it had started from itself
+    start.copied(given, workdir)
+    words = run_files.read_json(workdir / "config.json")
+    run_files.write_json(workdir / "config.json", {**words, "pretrained": str(workdir / "start")})
     done = train.train_and_evaluate(given, workdir)
+    assert done["test/loss"] == run_files.read_json(a / "summary.json")["final"]["test/loss"]
     a.rename(tmp_path / "moved")
     assert train.train_and_evaluate(given, workdir) == done  # the same command
     given.pretrained = str(tmp_path / "moved")  # the same run
     assert train.train_and_evaluate(given, workdir) == done
-    given.pretrained = str(b)
+    record = workdir / "start" / start.ORIGIN
+    for there in (False, True):  # an earlier version kept none
+        record.rename(tmp_path / "record") if not there else (tmp_path / "record").rename(record)
+        for name, same in (("deit_tiny_patch16_224.fb_in1k", True), (str(b), there)):
+            given.pretrained = name
+            assert (start.kept(given, workdir) is given) == same
     with pytest.raises(UserError, match=rf"different config \(pretrained: .*start -> {b}\)"):
         train.train_and_evaluate(given, workdir)
 
