@@ -199,7 +199,8 @@ def test_mistakes_are_said_in_two_lines(run, copy, photos, tmp_path, capsys):
     config = json.loads((copy / "config.json").read_text())
     config["data"]["val_fraction"] = 0.0
     (copy / "config.json").write_text(json.dumps(config))
-    (copy / "manifest.json").unlink()
+    for name in ("manifest.json", "summary.json"):  # which records the split that there was
+        (copy / name).unlink()
     assert "has no validation split" in failed(capsys, ["eval", "--workdir", copy, "--calibrate"])
     assert (copy / "calibration.json").read_text() == '{"temperature": "hot"}'
     assert "its temperature is not a positive number" in failed(
