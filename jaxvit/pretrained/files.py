@@ -91,6 +91,18 @@ def is_run(directory: Path) -> bool:
     return list(there.values()) == [True, True, False]
 
 
+def run_data_config(directory: Path) -> dict[str, Any]:
+    """The preprocessing of a run, which its workdir records."""
+    config = read_config(directory / "config.json")
+    try:
+        channels, data = int(config["model"]["in_channels"]), config["data"]
+        size, mean, std = (tuple(data[word]) for word in ("image_size", "mean", "std"))
+        words = {word: data[word] for word in ("crop_pct", "interpolation")}
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{directory / 'config.json'} is not the config of a run of jaxvit") from None
+    return {"image_size": size, "mean": mean, "std": std, "in_channels": channels, **words}
+
+
 def weight_file(directory: Path) -> Path:
     """The weights in a directory: those of a name that savers use, else the only other weight file."""
     if is_run(directory):

@@ -319,7 +319,9 @@ def _method(name: str, family: Family, layouts: Iterable[Layout]) -> tuple[str, 
 
 
 def stored_data_config(name: str, checkpoint: str | Path) -> dict[str, Any]:
-    """The preprocessing that weights of the named model, local or in a repository, expect; they are not read."""
+    """The preprocessing that weights of the model, local, of a run or in a repository, expect; they are not read."""
+    if not repository.is_repository(checkpoint) and files.is_run(expand(checkpoint)):
+        return files.run_data_config(expand(checkpoint))
     if repository.is_repository(checkpoint):
         config = repository.read_config(str(checkpoint), name)
     else:

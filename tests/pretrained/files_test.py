@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxvit.errors import UserError
-from jaxvit.pretrained import files, load_pretrained, read
+from jaxvit.pretrained import files, load_pretrained, read, stored_data_config
 from tests.helpers import pretrained as helpers
 from tests.helpers.weight_files import TENSORS, assert_plain
 
@@ -193,3 +193,15 @@ def test_random_damage_is_an_answer_or_a_right_load(tmp_path, good_files, kind):
             assert variables["params"]["head"]["kernel"].shape == (8, model.num_classes)
     assert answered > 20, "the damage is too gentle to test anything"
     assert state_dict
+
+
+def test_the_preprocessing_of_a_run_is_that_of_its_config(tmp_path):
+    words = {"image_size": [48, 64], "mean": [0.4], "std": [0.2], "crop_pct": 0.9, "interpolation": "bilinear"}
+    (tmp_path / "config.json").write_text(json.dumps({"model": {"in_channels": 1}, "data": words | {"name": "x"}}))
+    (tmp_path / "classes.json").write_text("[]")
+    found = stored_data_config("vit_tiny_patch16_224", tmp_path)
+    assert found == {"image_size": (48, 64), "mean": (0.4,), "std": (0.2,), "crop_pct": 0.9,
+                     "interpolation": "bilinear", "in_channels": 1}  # fmt: skip
+    (tmp_path / "config.json").write_text('{"model": {}, "data": {}}')
+    with pytest.raises(UserError, match=r"config\.json"):
+        stored_data_config("vit_tiny_patch16_224", tmp_path)
