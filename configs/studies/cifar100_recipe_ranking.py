@@ -3,7 +3,7 @@
     python main.py study cifar100_recipe_ranking --workdir runs/recipe_ranking [--data npz:PATH]
 
 Cost: 24 runs of 150,000 images each, 26 MMACs an image, forward; 10 minutes a run on one CPU core.
-Expect: 12.7 % for the recipe, 22.5 % without its three parts (results/recipe_ranking).
+Expect: 12.7 % for the recipe, 22.4 % without its three parts (results/recipe_ranking).
 
 A row changes one part of `configs/scratch_cnn_cifar.py`. Thirty epochs of 5,000 images are 1,170 steps, a 65th of the
 recipe's. A part that helps here should be tried first at full size; this does not prove that it helps there.
