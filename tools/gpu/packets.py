@@ -42,7 +42,8 @@ PROFILED = ("vit_base", "swin_tiny_pallas", "resnet18_cifar", "deit_tiny", "swin
 TRAIN = ("--mode", "train")
 
 # The schedule is a constant of the program, so noise is compiled with the same words as the images are trained with.
-CNN = ("--config.data.val_fraction=0.02", "--config.eval_every_epochs=10")
+# Half an epoch is a dispatch: no second program is compiled for what other numbers of steps would leave over.
+CNN = ("--config.data.val_fraction=0.02", "--config.eval_every_epochs=10", "--config.steps_per_dispatch=191")
 SAM = "--config.optim.sam.rho=0.1"
 SAM_LATE = (*CNN, SAM, "--config.optim.sam.start_fraction=0.5")  # its plain steps are those without SAM
 VIT = ("--config.data.val_fraction=0.02", "--config.eval_every_epochs=20")
@@ -116,17 +117,17 @@ N = Packet("n", "The newer families: training against timm compiled", 10, (
 ))  # fmt: skip
 
 B = Packet("b", "ResNet-18 from scratch on CIFAR-100, 200 epochs: plain, SAM in the last half; the speed run", 15, (
-    Call("b1", 150, (Phase(150, (
-        (Job("warm_r18", "warm_train", "scratch_cnn_cifar", 140, "noise100", CNN, until=r"epoch 1/200 "),),
-        (Job("warm_r18_sam", "warm_train", "scratch_cnn_cifar", 140, "noise100", (*CNN, SAM), until=r"epoch 1/200 "),),
+    Call("b1", 110, (Phase(110, (
+        (Job("warm_r18", "warm_train", "scratch_cnn_cifar", 100, "noise100", CNN, until=r"epoch 1/200 "),),
+        (Job("warm_r18_sam", "warm_train", "scratch_cnn_cifar", 100, "noise100", (*CNN, SAM), until=r"epoch 1/200 "),),
     )),), ("cifar100:1",)),
     Call("b2", 560, (
-        Phase(450, (
-            (Job("r18_200", "train", "scratch_cnn_cifar", 440, "cifar100", CNN),
+        Phase(490, (
+            (Job("r18_200", "train", "scratch_cnn_cifar", 480, "cifar100", CNN),
              Job("teacher", "teacher", "r18_200", 60, env=(("JAX_PLATFORMS", "cpu"),))),
-            (Job("r18_200_sam", "train", "scratch_cnn_cifar", 445, "cifar100", SAM_LATE),),
+            (Job("r18_200_sam", "train", "scratch_cnn_cifar", 485, "cifar100", SAM_LATE),),
         )),
-        Phase(560, ((Job("fast100", "seeds", "cifar100_fast_resnet18", 400, "cifar100",
+        Phase(560, ((Job("fast100", "seeds", "cifar100_fast_resnet18", 150, "cifar100",
                          ("--seeds=5", "--target=0.75")),),)),
     ), ("cifar100:2",)),
 ), "the two trainings share the GPU, so their times are not of one alone; the speed run has it to itself")  # fmt: skip
