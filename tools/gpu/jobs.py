@@ -294,7 +294,13 @@ def _placed(word: str, place: Place) -> str:
 
 def _small(words) -> list[str]:
     """The words that a tiny run takes over: neither sizes nor weights."""
-    sized = ("--config.dtype", "--config.pretrained", "--config.num_epochs", "--config.eval_every", "--config.steps_per")
+    sized = (
+        "--config.dtype",
+        "--config.pretrained",
+        "--config.num_epochs",
+        "--config.eval_every",
+        "--config.steps_per",
+    )
     return [word for word in words if not word.startswith((*sized, "--seeds"))]
 
 
