@@ -16,6 +16,7 @@ from jaxvit.runtime.platform import platform
 
 SHORT = 2e12  # FLOPs: a step of more keeps the device busy for longer than its launches take
 LONG = 32e12  # FLOPs of a dispatch: metrics and signals wait for its end
+LONGEST = 200e12  # of one that spares a second program: half a second of an H100, ten seconds of a T4
 MOST = 32  # steps of one
 SMALL = 64 * 64  # pixels of images that are evaluated
 EVALUATED = 1024  # of those at once, where there are as many
@@ -100,9 +101,10 @@ def steps_per_dispatch(
     if of_step > SHORT:
         return 1
     most = min(MOST, int(LONG // of_step))
-    # where they divide the epoch no second program is compiled
-    dividing = [n for n in range(WORTHWHILE, most + 1) if steps_per_epoch % n == 0]
-    return max(1, dividing[-1] if dividing else min(most, steps_per_epoch))
+    # where they divide the epoch no second program is compiled, which takes as long as the first
+    dividing = [n for n in range(WORTHWHILE, steps_per_epoch + 1) if steps_per_epoch % n == 0]
+    short, long = [n for n in dividing if n <= most], [n for n in dividing if most < n <= LONGEST // of_step]
+    return max(1, (short[-1:] or long[:1] or [min(most, steps_per_epoch)])[0])
 
 
 def flops_per_step(model: Any, image_shape: tuple[int, int, int], batch_size: int, *, sharp: bool) -> float:

@@ -21,7 +21,9 @@ def test_the_number_of_steps_that_suits(monkeypatch):
     assert number(10) == 10
     assert number(10, dry_run=True) == 1
     assert number(95) == 19  # an epoch in five alike, so that one program does
-    assert number(97) == batches.MOST  # nothing divides it
+    assert number(97) == 97  # nothing divides it: all at once, so that one program does
+    assert number(382, flops=4.3e11) == 191  # CIFAR-100 less 2 %, by 128
+    assert number(382, flops=1.9e12) == 16  # 191 would keep a signal waiting for too long: two programs
     assert number(4) == 4
     assert number(100, able=False) == 1  # streamed
     # FLOPs of a step decide, not pixels: a launch costs as much for small images as for large ones

@@ -78,10 +78,14 @@ def test_a_packet_fits_the_time_that_a_machine_is_lent(packet):
 
 def test_noise_is_compiled_with_the_words_that_images_are_trained_with():
     off = "--config.pretrain.name=None"  # the second phase of a run, warmed alone
-    warmed = {(job.of, tuple(w for w in job.words if w != off)) for _, job in ALL if job.kind == "warm_train"}
-    late = {word for _, job in ALL for word in job.words if word.startswith("--config.optim.sam.start_fraction=")}
-    trained = {(job.of, tuple(word for word in job.words if word not in late)) for _, job in ALL if job.kind == "train"}
-    assert warmed and warmed <= trained  # when SAM starts is decided outside of the programs
+    # when SAM starts and what is evaluated when is decided outside of the programs
+    outside = ("--config.optim.sam.start_fraction=", "--config.eval_every_epochs=", off)
+
+    def programs(kind):
+        jobs = [job for _, job in ALL if job.kind == kind]
+        return {(job.of, tuple(word for word in job.words if not word.startswith(outside))) for job in jobs}
+
+    assert programs("warm_train") and programs("warm_train") <= programs("train")
 
 
 def test_a_data_set_comes_in_the_parts_that_the_calls_bring():

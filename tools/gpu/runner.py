@@ -113,8 +113,6 @@ def environment(job: Job, work: Path) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "JAX_COMPILATION_CACHE_DIR": str(work / "jaxcache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        # it compiles each of hundreds of fusions in two ways to time them: 100 s for a ResNet-18 instead of 10
-        "XLA_FLAGS": f"--xla_gpu_experimental_enable_fusion_autotuner=false {os.environ.get('XLA_FLAGS', '')}".strip(),
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # timm's process, or another lane's, needs memory too
         "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor"),
         "TRITON_CACHE_DIR": str(work / "triton"),
@@ -224,7 +222,7 @@ def only(phases: tuple[Phase, ...], names: list[str]) -> tuple[Phase, ...]:
 def keep_programs(out: Path, cache: Path) -> None:
     """Compiled programs, and which kernels were the fastest, for another time; the small files first."""
     partial, size = out / ".jaxcache.tmp", 0
-    tuned = [path for path in cache.glob("xla_gpu_*/*") if path.is_file()]
+    tuned = [path for path in cache.glob("xla_gpu_*/**/*") if path.is_file()]
     with tarfile.open(partial, "w") as tar:
         for path in sorted([*cache.glob("*-cache"), *tuned], key=lambda path: path.stat().st_size):
             size += path.stat().st_size + 1024

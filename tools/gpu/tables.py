@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tools.gpu import records
 from tools.gpu.figures import figure, same_bits
-from tools.gpu.packets import COMPARED
+from tools.gpu.packets import COMPARED, UNTUNED
 
 
 class Line(NamedTuple):
@@ -43,6 +43,7 @@ NEWER = (("ConvNeXt-T, 256", "convnext_tiny"), ("DINOv3 ViT-S/16, 256 px, 256", 
          ("Swin V2-T, windows of 8, 256 px, 128", "swinv2_tiny"))  # fmt: skip
 PROFILES = (("ViT-B/16", "vit_base"), ("Swin-T, formula", "swin_tiny"), ("Swin-T, window kernel", "swin_tiny_pallas"),
             ("DeiT-Ti", "deit_tiny"), ("ResNet-18, 32 px", "resnet18_cifar"))  # fmt: skip
+TUNED = ("vit_base", "resnet18_cifar", "deit_tiny")
 LARGEST = (("ViT-L/16", "vit_large"), ("Swin-B", "swin_base"))
 
 SEEDS = ("seeds' accuracy", "seeds' training", "reached", "seeds' compilation", "seeds' process")
@@ -95,6 +96,9 @@ TABLES = {
         Line(("one by one",), "g/startup", ("cold", "warm", "step")),
         Line(("`model.scan=True`",), "g/startup_scan", ("cold", "warm", "step")),
     )),
+    "tuning": Table("docs/PERFORMANCE.md", ("training step", "`XLA_FLAGS`", "compiled", "images/s"), tuple(
+        Line((label, f"`{flags}`" if flags else ""), f"k/compile_{name}{word}", ("cold", "train rate"))
+        for label, name in SPEED if name in TUNED for word, flags in UNTUNED.items())),
     "loop": Table("docs/PERFORMANCE.md", ("training loop with data", "images/s", "behind the bare step"), (
         Line(("ResNet-18, CIFAR stem, 2,048",), "g/loop", ("loop rate", "gap")),
     )),
