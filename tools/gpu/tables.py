@@ -43,7 +43,7 @@ NEWER = (("ConvNeXt-T, 256", "convnext_tiny"), ("DINOv3 ViT-S/16, 256 px, 256", 
          ("Swin V2-T, windows of 8, 256 px, 128", "swinv2_tiny"))  # fmt: skip
 PROFILES = (("ViT-B/16", "vit_base"), ("Swin-T, formula", "swin_tiny"), ("Swin-T, window kernel", "swin_tiny_pallas"),
             ("DeiT-Ti", "deit_tiny"), ("ResNet-18, 32 px", "resnet18_cifar"))  # fmt: skip
-TUNED = ("vit_base", "resnet18_cifar", "deit_tiny")
+TUNED = ("vit_base", "resnet18_cifar")
 LARGEST = (("ViT-L/16", "vit_large"), ("Swin-B", "swin_base"))
 
 SEEDS = ("seeds' accuracy", "seeds' training", "reached", "seeds' compilation", "seeds' process")
