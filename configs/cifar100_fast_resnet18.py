@@ -3,7 +3,7 @@
     python main.py --config configs/cifar100_fast_resnet18.py --workdir runs/cifar100_fast
 
 Expect: 75 % is the aim, mean of five seeds.
-Measured: not yet (packet b of results/WANTED.md).
+Measured: not yet (packet h of results/WANTED.md).
 """
 
 from configs import cifar10_fast_resnet18

@@ -143,7 +143,7 @@ def merged(root, *outs):
 def test_a_packet_fills_its_tables_and_leaves_the_list(root, tmp_path):
     assert "not measured yet (packet b)" in (root / "README.md").read_text()
     assert "\n## b: " in (root / wanted.FILE).read_text()
-    assert merged(root, write(tmp_path / "b", "b")) == 0
+    assert merged(root, write(tmp_path / "b", "b"), write(tmp_path / "h", "h")) == 0
     readme, listed = (root / "README.md").read_text(), (root / wanted.FILE).read_text()
     line = "| ResNet-18, CIFAR-100, 200 epochs from scratch | 79.5 % | 79.67 % | H100 80GB |"
     assert line in readme and "not measured yet (packet b)" not in readme and "(packet a)" in readme
@@ -251,7 +251,8 @@ REFUSED = [
 
 @pytest.mark.parametrize("facts, change, said", [case[1:] for case in REFUSED], ids=[case[0] for case in REFUSED])
 def test_incomplete_and_damaged_results_are_refused_in_a_line(root, tmp_path, capsys, facts, change, said):
-    out, before = write(tmp_path / "b", "b", change=change, **facts), contents(root)
+    packet = "h" if said == "no seed" else "b"
+    out, before = write(tmp_path / "out", packet, change=change, **facts), contents(root)
     assert merged(root, out) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1 and said in lines[0]

@@ -14,7 +14,7 @@ from jaxvit.studies import study as studies
 from tools.gpu import jobs, packets, prepare, seeds, tables, wanted
 from tools.gpu.jobs import ROOT, Place
 
-START, LENT, LONGEST = 120, 900, 570  # seconds: of the machine's start, of the whole, of a call
+START, LENT, LONGEST = 90, 900, 570  # seconds: of the machine's start, of the whole, of a call
 
 
 def all_jobs(call):
