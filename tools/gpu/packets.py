@@ -1,7 +1,8 @@
 """The packets, most valuable first; within each its calls, lanes and jobs, most valuable first.
 
-A machine is lent for 15 minutes, its start of half a minute to one included, and a call ends within 10. So the calls of a packet
-take at most 13.5 minutes together. Guards and minutes are estimates from programs compiled for an H100 without one.
+A machine is lent for 15 minutes, its start of half a minute to one included, and a call ends within 10. So the calls
+of a packet take at most 13.5 minutes together. Guards and minutes are estimates from programs compiled for an H100
+without one.
 """
 
 from tools.gpu.jobs import Call, Job, Model, Packet, Phase
