@@ -202,7 +202,7 @@ def _names(names: list[str], known: dict[str, Any]) -> Iterator[str]:
     yield "| --- | ---: | ---: | ---: | ---: | ---: |"
     for name in names:
         pin, macs = known["parameters"].get(name), known["macs"].get(name)
-        difference = known["difference"].get(name, {}).get("difference")
+        difference = next(iter(known["difference"].get(name, [])), None)  # the first column
         cells = (
             f"`{name}`",
             count(pin) if pin else "",

@@ -50,6 +50,8 @@ SMALL_VIT = {"depth": 2, "image_size": (48, 64), "num_classes": 10}
 SMALL_EVA = {"depth": 2, "image_size": (48, 64), "patch_size": 16, "embed_dim": 32, "num_heads": 2, "num_classes": 10}
 SMALL_SWIN = {"depths": (1, 2, 2, 1), "embed_dim": 24, "image_size": 64, "num_classes": 10}
 SMALL_CONVNEXT = {"depths": (1, 1, 2, 1), "image_size": 64, "num_classes": 10}
+COLUMNS = ("difference", "largest", "parameters", "image_size", "cut", "torch", "train_difference", "train_largest",
+           "means_difference", "vars_difference")  # fmt: skip
 # What a row has where docs/parity.json does not say otherwise
 USUAL: dict[str, Any] = {"cut": {}, "image_size": [224, 224], "round_trip": True, "top1": True, "torch": "2.13.0+cpu"}
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -208,15 +210,21 @@ def measure(pattern: str, minutes: float, again: bool) -> None:
 def read_figures() -> dict[str, dict[str, Any]]:
     """What was measured, by name; what every row has in common is not in the file."""
     rows = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    return {name: (USUAL if "difference" in row else {}) | row for name, row in rows.items()}
+    words = rows.pop("", [])
+    found = {n: {k: v for k, v in zip(words, row, strict=False) if v is not None} for n, row in rows.items()}
+    return {name: (USUAL if "difference" in row else {}) | row for name, row in found.items()}
 
 
 def write_figures(figures: dict[str, dict[str, Any]]) -> None:
-    """One line per name, with three digits of each figure and without what is USUAL."""
-    lines = []
+    """One line per name, a column per word; three digits of each figure; null for what is USUAL or not there."""
+    words = [*COLUMNS, *sorted({word for row in figures.values() for word in row} - {*COLUMNS})]
+    lines = [f'"":{json.dumps(words)}']
     for name, row in sorted(figures.items()):
         short = {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in row.items() if USUAL.get(k) != v}
-        lines.append(f"{json.dumps(name)}:{json.dumps(short, sort_keys=True, separators=(',', ':'))}")
+        cells = [short.get(word) for word in words]
+        while cells and cells[-1] is None:
+            cells.pop()
+        lines.append(f"{json.dumps(name)}:{json.dumps(cells, separators=(',', ':'))}")
     FIGURES.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
