@@ -101,11 +101,13 @@ def override(
         config.imports = tuple(dict.fromkeys((*config.imports, *added)))
         words, values = ([pair[i] for pair in pairs if pair[0] != _IMPORT] for i in range(2))
     plugins.use(config.get("imports", ()))
-    for word, value in zip(words, values, strict=True):
-        if word == "model.name":
-            config.model.name = value
+    last = dict(zip(words, values, strict=True))  # of an option that is given twice the last value counts
+    words, values = list(last), list(last.values())
+    config.model.name = last.get("model.name", config.model.name)
     for word in words:  # a model's fields are not declared by the defaults: declare those of this model
-        if word.startswith(_OPTIONS):
+        if (section := next(filter(word.startswith, _OPTIONS), None)) is not None:
+            if "." in word.removeprefix(section):
+                raise UserError(f"no config option {word!r}; expected one name after {section}")
             _declare(config, word)
         if word.startswith("model.") and word not in ("model.name",) and model_fields is not None:
             field = word.removeprefix("model.")

@@ -80,3 +80,16 @@ def test_what_a_parser_would_take_otherwise_is_refused(tmp_path, name, text, sai
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=re.escape(said)):
         config_lib.load(str(tmp_path / name))
+
+
+def test_of_an_option_that_is_given_twice_the_last_value_counts():
+    assert apply("--config.num_epochs=3", "--config.num_epochs=5").num_epochs == 5
+    assert apply("--config.pretrained=x", "--config.pretrained=None").pretrained is None
+    assert apply("--config.pretrained=None", "--config.pretrained=x").pretrained == "x"
+    assert apply("--config.model.depth=None", "--config.model.depth=3").model.depth == 3
+
+
+@pytest.mark.parametrize("word", ["optim.options.a.b", "optim.schedule.options.a.b", "loss.options.a.b"])
+def test_options_of_a_part_are_names_and_no_sections(word):
+    with pytest.raises(UserError, match="expected one name after"):
+        apply(f"--config.{word}=1")
