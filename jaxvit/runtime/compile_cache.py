@@ -32,12 +32,16 @@ def use() -> None:
 
 def place(name: str) -> str:
     """The directory `name` in what the user's cache directory has for this package."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # the XDG specification: a relative one is to be ignored
+        base = os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "jaxvit", name)
 
 
 def make_private(directory: str) -> bool:
     """Creates a directory that only its owner, who must be this user, can read and write; returns whether it is one."""
+    if not os.path.isabs(directory):  # this user has no home directory
+        return False
     try:
         os.makedirs(directory, mode=0o700, exist_ok=True)
         if hasattr(os, "getuid") and os.stat(directory).st_uid != os.getuid():

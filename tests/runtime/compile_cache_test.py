@@ -41,3 +41,13 @@ def test_compiled_programs_that_were_cut_off_are_dropped_once(tmp_path):
     (tmp_path / "whole-cache").write_bytes(b"not looked at again")
     os.utime(tmp_path / "whole-cache", (old, old))
     assert compile_cache.drop_unfinished(str(tmp_path)) == 0
+
+
+def test_a_relative_cache_directory_is_ignored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    assert compile_cache.place("xla") == str(tmp_path / "home/.cache/jaxvit/xla")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # a user without a home directory
+    assert not compile_cache.make_private(compile_cache.place("xla"))
+    assert not list(tmp_path.iterdir())
