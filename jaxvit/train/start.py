@@ -3,6 +3,8 @@
 import copy
 import hashlib
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from jaxvit import inference, models, pretrained
@@ -39,6 +41,16 @@ def copied(config: Config, workdir: Path) -> Config:
         return config
     multihost.by_main(lambda: _copy(place, target, config.model.name))
     return _naming(config, target)
+
+
+@contextmanager
+def lent(config: Config, workdir: Path) -> Iterator[Config]:
+    """Yields the config as `copied` does; the copy goes again, and that of the run in `workdir` stays as it is."""
+    place = workdir / f"{run_files.START}.part"
+    try:
+        yield copied(kept(config, workdir), place)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _naming(config: Config, target: Path) -> Config:

@@ -114,3 +114,17 @@ def test_other_weights_stay_as_they_are(tmp_path):
     for name in (None, "deit_tiny_patch16_224.fb_in1k", str(tmp_path)):
         config = tiny_config("digits", pretrained=name)
         assert start.copied(config, tmp_path) is config
+
+
+def test_a_search_for_a_learning_rate_leaves_the_weights_that_a_run_began_with(two, tmp_path, first):
+    (a, b), workdir = two, tmp_path / "run"
+    shutil.copytree(first / "run", workdir)
+    start.copied(tiny_config("digits", pretrained=str(a)), workdir)
+    before = sorted(path.relative_to(workdir) for path in workdir.rglob("*"))
+    with start.lent(tiny_config("digits", pretrained=str(b)), workdir) as config:
+        assert run_files.read_json(workdir / "start.part/start" / start.ORIGIN)["run"] == str(b)
+        assert config.pretrained == str((workdir / "start.part/start").resolve())
+    assert run_files.read_json(workdir / "start" / start.ORIGIN)["run"] == str(a)
+    assert sorted(path.relative_to(workdir) for path in workdir.rglob("*")) == before
+    with start.lent(tiny_config("digits", pretrained=str(a)), workdir) as config:
+        assert config.pretrained == str((workdir / "start").resolve())
