@@ -74,6 +74,13 @@ def _frozen_by_pattern(params: Any, freeze: str | Sequence[str]) -> dict[str, bo
         raise UserError(f"optim.freeze: {error}{words}") from None
 
 
+def freezes_the_head_alone(params: Any, trainable: Any) -> bool:
+    """Whether the classifier and nothing else is frozen: the opposite of `head_only`, and seldom meant."""
+    record = recognise(tree.named_leaves(params))
+    trains = tree.named_leaves(trainable)
+    return record is not None and all(on != is_head(record, path) for path, on in trains.items())
+
+
 def split_trainable(params: Any, mask: Any) -> tuple[Any, Any]:
     """Splits parameters into (trainable, frozen), each with its own part of the names and nothing else."""
     return tree.split(params, mask)

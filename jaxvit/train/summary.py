@@ -93,6 +93,8 @@ def print_header(run: Run, state: TrainState) -> None:
         licence = f", licence {run.origin['licence']}" if run.origin["licence"] else ""
         err.print(f"       weights SHA-256 {run.origin['sha256'][:16]}...{licence}")
     err.print(f"       {optim.describe_trainable(state.params, run.phase.trainable)}")
+    if optim.freezes_the_head_alone(run.blueprint.variables["params"], run.phase.trainable):
+        warn(f"       optim.freeze={config.optim.freeze} freezes the classifier alone; head_only trains it alone")
     devices = jax.devices()
     err.print(
         f"train  {config.num_epochs} epochs of {run.batches.steps_per_epoch} steps, batch {run.batches.size}, "

@@ -54,6 +54,13 @@ def test_mistakes_are_named(freeze, message):
         optim.freeze_mask(VIT, freeze)
 
 
+def test_freezing_the_classifier_alone_is_told_from_training_it_alone():
+    for params, head in ((VIT, "head"), (RESNET, "fc")):
+        said = [optim.freezes_the_head_alone(params, optim.freeze_mask(params, freeze)) for freeze in
+                (f"^{head}", "head_only", "none", "kernel$")]  # fmt: skip
+        assert said == [True, False, False, False]
+
+
 def test_split_and_merge_are_inverse_and_only_the_part_is_differentiated():
     mask = optim.freeze_mask(VIT, "last_2_blocks")
     trainable, frozen = optim.split_trainable(VIT, mask)
