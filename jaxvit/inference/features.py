@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit import __version__, data, explain, tree
+from jaxvit.data import index_file
 from jaxvit.errors import RunError, UserError
 from jaxvit.inference import feature_file
 from jaxvit.inference.classifier import Classifier
@@ -77,7 +79,7 @@ def open_images(
 
 
 def make_key(classifier: Classifier, images: Images) -> dict[str, Any]:
-    """What decides on the features of a data set: weights, preprocessing, names and labels, pixels of arrays."""
+    """What decides on the features of a data set: weights, preprocessing, names and labels, pixels or files."""
     seen = hashlib.sha256()
     for path, leaf in sorted(tree.named_leaves(classifier.variables).items()):
         array = np.ascontiguousarray(leaf)
@@ -89,6 +91,8 @@ def make_key(classifier: Classifier, images: Images) -> dict[str, Any]:
         of.update(np.ascontiguousarray(split.labels).tobytes())
         if split.images is not None:
             of.update(np.ascontiguousarray(split.images).data)
+        elif split.file is not None:
+            of.update(repr(_stamps(split)).encode())
         splits[name] = of.hexdigest()
     key = {
         "jaxvit": __version__, "model": classifier.name, "weights": seen.hexdigest(),
@@ -96,6 +100,15 @@ def make_key(classifier: Classifier, images: Images) -> dict[str, Any]:
         "data": whole_name(images.name), "classes": list(images.class_names), "splits": splits,
     }  # fmt: skip
     return json.loads(json.dumps(key))
+
+
+def _stamps(split: Any) -> list[tuple[int, int]]:
+    """What tells that the files of a split are not as they were; [] where they lie within other files."""
+    first = split.file(0)
+    if not isinstance(first, Path):
+        first.close()
+        return []
+    return [index_file.stamp(os.stat(split.file(i))) for i in range(len(split))]
 
 
 def extract(classifier: Classifier, opened: OpenSplit, store: Store, batch_size: int = 64) -> Table:
