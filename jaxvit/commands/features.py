@@ -47,7 +47,7 @@ def run(argv: list[str]) -> int:
         metavar="PHOTO",
         help="the images nearest to it, as a PNG too",
     )
-    parser.add_argument("--top", type=positive, default=8, metavar="K", help="how many of them; default 8")
+    parser.add_argument("--top", type=positive, metavar="K", help="how many of them; default 8")
     args = parser.parse_args(argv)
     _check(args)
     from jaxvit import data
@@ -92,8 +92,13 @@ def _check(args: argparse.Namespace) -> None:
         raise UserError("expected --out FILE.npz, the file to write, for example --out features.npz")
     if args.model is not None and args.data is None:
         raise UserError("--model needs --data, for example --data folder:photos")
-    if args.unlabelled and (args.knn or args.probe or args.split != "all"):
-        raise UserError("--unlabelled goes without --knn, --probe and --split: there are no classes and no splits")
+    of_classes = args.knn or args.probe or args.split != "all" or args.columns is not None or args.data_dir is not None
+    if args.unlabelled and of_classes:
+        raise UserError(
+            "--unlabelled goes without --knn, --probe, --split, --columns and --data-dir: it reads a folder's images"
+        )
+    if args.top is not None and not args.similar:
+        raise UserError("--top is how many images --similar shows; expected --similar PHOTO")
     if args.json is not None and not (args.knn or args.probe):
         raise UserError("--json takes the accuracies of --knn and --probe; expected one of these")
 
@@ -161,7 +166,7 @@ def _similar(
 
     queries = np.stack([data.preprocess(image, loaded.data_config) for _, image in photos])
     features = np.asarray(explain.features(loaded.model, loaded.variables, queries))
-    nearest, similarity = neighbours.nearest(found["features"], features, args.top)
+    nearest, similarity = neighbours.nearest(found["features"], features, args.top or 8)
     names, places = found["class_names"], {}
     for name, split in images.splits.items():
         places |= {(name, int(index)): (split, i) for i, index in enumerate(split.index)}

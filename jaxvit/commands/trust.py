@@ -9,7 +9,19 @@ from jaxvit.errors import UserError
 from jaxvit.runtime import compile_cache, packages
 from jaxvit.runtime.paths import expand
 
-OF_DATA = ("model", "data", "columns", "data_dir", "split", "limit", "json", "unknown", "temperature")
+OF_DATA = (
+    "model",
+    "checkpoint",
+    "weights",
+    "data",
+    "columns",
+    "data_dir",
+    "split",
+    "limit",
+    "json",
+    "unknown",
+    "temperature",
+)
 
 
 def check(args: argparse.Namespace) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 
 from jaxvit import inference
 from jaxvit.confidence import unknown
+from jaxvit.config.checks import reads
 from jaxvit.errors import UserError
 from jaxvit.explain import without_classifier
 from jaxvit.inference import Classifier, OpenSplit
-from jaxvit.inference.splits import same_data
+from jaxvit.inference.splits import check_read, same_data
 from jaxvit.runtime import escape, files
 from jaxvit.runtime.console import bar, warn
 from jaxvit.runtime.late import fetched
@@ -109,14 +110,23 @@ def compare(
         if same_data(unknown_name, known):
             raise UserError(f"{unknown_name!r} are the known images; expected images of classes that are not known")
     kind, _, path = unknown_name.partition(":")
-    options: dict[str, Any] = {"limit": limit, "data_dir": data_dir, "columns": columns}
+    given = [unknown_name, *filter(None, [data_name])]  # the run's own data have the run's own columns
+    check_read(given, columns=columns)
+    check_read([*given, *filter(None, [own])], data_dir=data_dir)
+
+    def options(name: str | None) -> dict[str, Any]:
+        """What the data set reads, of the run's own for None."""
+        return {
+            "limit": limit,
+            "data_dir": data_dir if reads(name or str(own), "dir") else None,
+            "columns": columns if name is not None and reads(name, "columns") else None,
+        }
+
     if kind == "folder":
         other = inference.open_folder(classifier, path, limit)
     else:
-        other = inference.open_split(classifier, data_name=unknown_name, labelled=False, **options)
-    if data_name is None:  # the run's own data have the run's own columns
-        options["columns"] = None
-    here = inference.open_split(classifier, split_name, data_name=data_name, **options)
+        other = inference.open_split(classifier, data_name=unknown_name, labelled=False, **options(unknown_name))
+    here = inference.open_split(classifier, split_name, data_name=data_name, **options(data_name))
     apply = make_apply(classifier, here.pixels)
     both = [
         outputs(apply, classifier, opened, batch_size, what)
@@ -131,7 +141,7 @@ def compare(
     if own is None:
         warn("no kNN score: a named model has no training images, only a run has them")
     else:
-        train = inference.open_split(classifier, "train", limit=limit, data_dir=data_dir)
+        train = inference.open_split(classifier, "train", **options(None))
         reference = outputs(apply, classifier, train, batch_size, "training images").features
         k = min(unknown.NEIGHBOURS, len(reference)) if neighbours is None else neighbours
         with bar("nearest neighbours", sum(len(o.features) for o in both)) as meter:

@@ -40,6 +40,12 @@ METRICS = {
     "nll": "min", "mAP": "max", "micro_f1": "max", "exact_match": "max",
 }  # fmt: skip
 OF_BCE = ("pos_weight", "bce_target_thresh", "bce_sum")
+# what stands before the colon of `data.name` where an option of `data` is read -> an example of such a name
+OF_DATA = {
+    "columns": ({"csv", "parquet", "hf"}, "csv:FILE"),
+    "dir": ({"tfds", "cifar10", "cifar100"}, "tfds:NAME"),
+    "archive": ({"cifar10", "cifar100"}, "cifar10"),
+}
 CLASS_WEIGHTS = ("balanced", "sqrt", "effective")
 _CHOICES = {
     "dtype": ("float32", "bfloat16", "float64"),
@@ -187,6 +193,11 @@ def _check_pos_weight(value: Any) -> None:
         raise UserError(f"loss.pos_weight is {value!r}; expected balanced, a number above 0, or one number per class")
 
 
+def reads(data_name: str, option: str) -> bool:
+    """Whether a data source reads an option of `OF_DATA`."""
+    return data_name.partition(":")[0] in OF_DATA[option][0]
+
+
 def idle(config: Config) -> dict[str, str]:
     """Options that are set but not read, because another option is off: {"ema.warmup": "ema.decay"}."""
     values, usual = flatten(config), declared()
@@ -194,6 +205,7 @@ def idle(config: Config) -> dict[str, str]:
         ("loss.focal_gamma", config.loss.name == "focal", "loss.name=focal"),
         ("loss.class_weights_beta", config.loss.class_weights == "effective", "loss.class_weights=effective"),
         *((f"loss.{word}", config.loss.name == "bce", "loss.name=bce") for word in OF_BCE),
+        *((f"data.{word}", reads(config.data.name, word), f"data.name={of}") for word, (_, of) in OF_DATA.items()),
     )
     return {word: switch for word, read, switch in lone if not read and values[word] != usual[word]} | {
         word: switch

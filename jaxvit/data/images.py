@@ -220,6 +220,8 @@ def reason(error: BaseException) -> str:
         return "damaged: its header cannot be read"
     if isinstance(error, PermissionError):
         return "no permission to read it"
+    if isinstance(error, OSError) and error.strerror:  # the name stands before it
+        return error.strerror.lower()
     return escape.message(error, 120)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from jaxvit import config as config_lib
 from jaxvit import data
 from jaxvit.build import parts
+from jaxvit.config.checks import OF_DATA, reads
 from jaxvit.config.default import Config
 from jaxvit.data import listing
 from jaxvit.data.formats import read_formats
@@ -120,6 +121,7 @@ def open_data(
     """
     config = _reading(classifier)
     foreign = data_name is not None and (classifier.config is None or not same_data(data_name, config.data.name))
+    check_read([data_name or config.data.name], columns=columns, data_dir=data_dir)
     with config.unlocked(), config.ignore_type():
         if foreign:
             whole = {
@@ -143,6 +145,14 @@ def open_data(
             held_out = "; images that it was trained on may be held out now" if dataset.drawn else ""
             warn(f"data   {config.data.name} has changed since the run was trained ({said}){held_out}")
     return config, dataset, foreign
+
+
+def check_read(names: Sequence[str], **given: str | None) -> None:
+    """Raises UserError where `columns` or `data_dir` is given and none of some data sets reads it."""
+    for word, value in given.items():
+        option = word.removeprefix("data_")
+        if value is not None and not any(reads(name, option) for name in names):
+            raise UserError(f"{word} {value!r} is of {OF_DATA[option][1]} and the like; {names[0]} does not read it")
 
 
 def open_folder(classifier: Classifier, path: str, limit: int | None = None, *, stream: bool = False) -> OpenSplit:

@@ -38,6 +38,18 @@ def test_words_that_nothing_reads_are_told():
     assert checks.idle(apply("--config.optim.sam.adaptive=true", "--config.optim.sam.rho=0.5")) == {}
 
 
+def test_options_of_other_data_are_told():
+    words = ("--config.data.columns=file=a", "--config.data.dir=d", "--config.data.archive=x")
+    assert set(checks.idle(apply("--config.data.name=folder:p", *words))) == {
+        "data.columns",
+        "data.dir",
+        "data.archive",
+    }
+    assert set(checks.idle(apply("--config.data.name=tfds:p", *words))) == {"data.columns", "data.archive"}
+    assert set(checks.idle(apply("--config.data.name=csv:p", *words))) == {"data.dir", "data.archive"}
+    assert set(checks.idle(apply("--config.data.name=cifar10", *words))) == {"data.columns"}
+
+
 def test_true_is_not_a_number():
     config = config_lib.default()
     config.batch_size = True

@@ -105,7 +105,7 @@ def report_skipped(
     if len(skipped) > allowed * total:
         raise UserError(
             f"{source}: {share} cannot be read, more than {100 * allowed:g} %{listed}; "
-            f"data.max_bad_fraction={_enough(len(skipped), total)} allows it.\n{few(skipped)}"
+            f"remove them, or train with data.max_bad_fraction={_enough(len(skipped), total)}.\n{few(skipped)}"
         )
     return f"skipped {share} that cannot be read{listed}: {few(skipped)}"
 

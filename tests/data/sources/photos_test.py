@@ -41,7 +41,9 @@ def _broken(root):
 def test_a_larger_share_of_broken_files_can_be_allowed(tmp_path):
     name, listed = _plain(tmp_path / "photos", 12), tmp_path / "skipped_files.txt"
     (tmp_path / "photos" / "bee" / "007.jpg").write_bytes(b"")
-    with pytest.raises(UserError, match=r"1 of 36 .* more than 1 %.*; data.max_bad_fraction=0.03 allows it") as caught:
+    with pytest.raises(
+        UserError, match=r"1 of 36 .* more than 1 %.*; remove them, or train with data.max_bad_fraction=0.03"
+    ) as caught:
         load_dataset(name, skipped_file=str(listed))
     assert "007.jpg (an empty file)" in str(caught.value)
     data = load_dataset(name, skipped_file=str(listed), max_bad_fraction=0.03)
