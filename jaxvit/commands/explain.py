@@ -144,22 +144,42 @@ def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]
     path = expand(args.workdir[0]) / "predictions.npz"
     if not path.exists():
         raise UserError(f"no {str(path)!r}: the run has not finished; wait for it, or name image files instead")
-    logits, labels, index = run_files.read_npz(path, ("logits", "labels", "index")).values()
+    known = run_files.read_npz(path, ("logits", "labels", "index"), ("names",))
+    logits, labels = known["logits"], known["labels"]
     if labels.ndim == 2 and args.only == "most_confused":
         raise UserError("--only most_confused is for one label per image; expected all, right or wrong")
-    split = parts.load_data(classifiers[0].config, class_names=names).test
-    position = {int(k): i for i, k in enumerate(split.index)}
+    dataset = parts.load_data(classifiers[0].config, class_names=names)
     right = None if labels.ndim == 1 else multi_label.are_right(logits, labels, classifiers[0].thresholds)
     chosen = choose(logits, labels, args.only, args.samples, right)
     if not len(chosen):
         raise UserError(f"no test image is {args.only}; expected another --only")
     several = labels.ndim == 2
-    places = [position[int(index[i])] for i in chosen]
-    found, names = split.image_names(places), classifiers[0].shown_names
+    names = classifiers[0].shown_names
     return [
-        _picture(str(name), split.read(place), [names[k] for k in np.flatnonzero(label)] if several else [names[label]])
-        for name, place, label in zip(found, places, labels[chosen], strict=True)
+        _picture(name, image, [names[k] for k in np.flatnonzero(label)] if several else [names[label]])
+        for (name, image), label in zip(_found(dataset, known, chosen), labels[chosen], strict=True)
     ]
+
+
+def _found(dataset: Any, known: dict[str, np.ndarray], chosen: np.ndarray) -> list[tuple[str, Any]]:
+    """Names and images of the predictions at `chosen`, by name: a photo that came or went changes the places of others.
+
+    Raises UserError where one is no longer there.
+    """
+    named, found = "names" in known, {}  # runs of before have their places in the test split alone
+    wanted = [str(known["names"][i]) if named else int(known["index"][i]) for i in chosen]
+    for split in (dataset.test, dataset.val, dataset.train) if named else (dataset.test,):
+        if found.keys() >= set(wanted):  # what was held out may be drawn into another split
+            break
+        here = {key: i for i, key in enumerate((split.image_names() if named else split.index).tolist())}
+        found |= {key: (split, here[key]) for key in wanted if key in here and key not in found}
+    gone = [key for key in wanted if key not in found]
+    if gone:
+        raise UserError(
+            f"{dataset.name} has no image {gone[0]!r} any more, which the run was tested on\n"
+            "put it back, or name image files instead of --samples"
+        )
+    return [(str(split.image_names([i])[0]), split.read(i)) for split, i in (found[key] for key in wanted)]
 
 
 def _stem(name: str) -> str:

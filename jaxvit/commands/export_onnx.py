@@ -105,9 +105,9 @@ def check_classes(args: argparse.Namespace, found: "Samples", outputs: np.ndarra
     """
     from jaxvit.export.samples import recorded_classes
 
-    if args.workdir is None or args.data is not None or found.index is None:
+    if args.workdir is None or args.data is not None or found.names is None:
         return []
-    recorded = recorded_classes(args.workdir, found.index)
+    recorded = recorded_classes(args.workdir, found.names)
     known = recorded >= 0
     if not known.any():
         return []

@@ -24,7 +24,7 @@ class Samples:
     images: np.ndarray  # uint8 [n, h, w, c]
     what: str  # in a few words
     split: str | None = None  # "train", "val", "test" or "all"
-    index: np.ndarray | None = None  # int [n]: their places in the split
+    names: np.ndarray | None = None  # str [n]: what they are found by
     labels: np.ndarray | None = None  # the model's
 
 
@@ -36,15 +36,15 @@ def of_split(
     images, read = _stacked(opened.split.read, len(opened.split), to_pixels(classifier.model, classifier.data_config))
     labels = opened.split.labels[read] if labelled else None
     what = f"{len(images)} images" if opened.name == "all" else f"{len(images)} images of the {opened.name} split"
-    return Samples(images, what, opened.name, opened.split.index[read], labels)
+    return Samples(images, what, opened.name, opened.split.image_names(read), labels)
 
 
 def of_run_files(classifier: inference.Classifier, workdir: str | Path) -> Samples:
     """The test images that a run keeps beside its checkpoints: for where its data are not."""
-    kept = run_files.read_npz(expand(workdir) / "samples.npz", ("image", "index"))
+    kept = run_files.read_npz(expand(workdir) / "samples.npz", ("image",), ("name",))
     convert = to_pixels(classifier.model, classifier.data_config)
     images, _ = _stacked(lambda i: kept["image"][i], len(kept["image"]), convert)
-    return Samples(images, f"{len(images)} test images of samples.npz", "test", kept["index"])
+    return Samples(images, f"{len(images)} test images of samples.npz", "test", kept.get("name"))
 
 
 def of_photos(model: Any, data_config: dict[str, Any]) -> Samples:
@@ -77,14 +77,14 @@ def to_pixels(model: Any, data_config: dict[str, Any]) -> Callable[[Any], np.nda
     return convert
 
 
-def recorded_classes(workdir: str | Path, index: np.ndarray) -> np.ndarray:
-    """The classes that a run itself said of the test images at `index` int [n]; -1 where it recorded none."""
+def recorded_classes(workdir: str | Path, names: np.ndarray) -> np.ndarray:
+    """The classes that a run itself said of the test images called `names` str [n]; -1 where it recorded none."""
     try:
-        said = run_files.read_npz(expand(workdir) / "predictions.npz", ("logits", "index"))
+        said = run_files.read_npz(expand(workdir) / "predictions.npz", ("logits", "names"))
     except (UserError, OSError):
-        return np.full(len(index), -1)
-    places = {int(i): k for k, i in enumerate(said["index"])}
-    return np.array([said["logits"][places[int(i)]].argmax() if int(i) in places else -1 for i in index])
+        return np.full(len(names), -1)
+    places = {str(name): k for k, name in enumerate(said["names"])}
+    return np.array([said["logits"][places[str(name)]].argmax() if str(name) in places else -1 for name in names])
 
 
 def _stacked(

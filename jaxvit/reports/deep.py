@@ -52,7 +52,7 @@ def test_images(run: RunFiles) -> TestImages | str:
         dataset = parts.load_data(config, class_names=run.class_names)
         split = dataset.test
         feed = parts.make_feed(config, split)
-        if run.index is not None and not np.isin(run.index, split.index).all():
+        if not _are_of_run(split, run):
             return "the current test images are not those of the run"
     except (UserError, OSError, ImportError, ValueError) as error:
         return (str(error).splitlines() or ["the data set cannot be read"])[0]
@@ -63,6 +63,15 @@ def test_images(run: RunFiles) -> TestImages | str:
     images = [np.asarray(batch["image"]) for batch in feed.batches(chosen, min(BATCH, len(chosen)), pad=True)]
     found = np.concatenate(images)[: len(chosen)]
     return TestImages(found, split.labels[chosen], split.index[chosen], dataset.train, run.path)
+
+
+def _are_of_run(split: Any, run: RunFiles) -> bool:
+    """Whether the images that a run was tested on stand where they stood; a photo that came or went moves others."""
+    if run.index is None:
+        return True
+    position = {int(index): i for i, index in enumerate(split.index)}
+    places = [position.get(int(index), -1) for index in run.index]
+    return -1 not in places and (run.names is None or np.array_equal(split.image_names(places), run.names))
 
 
 def blocks(runs: Sequence[RunFiles], classifiers: dict[str, Any], images: TestImages | str) -> list[Block]:

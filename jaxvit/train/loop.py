@@ -71,8 +71,8 @@ def train_and_evaluate(
     interrupt.nothing_to_save("stopped before there was anything to save; the same command starts from the beginning")
     with _opened(workdir) as path:
         if config.lr_find:
-            with start.lent(config, path) as config:
-                return lr_find.find(config, path, dataset)
+            with start.lent(config, path) as searched:
+                return lr_find.find(searched, path, dataset)
         config = start.kept(config, path)
         finished = multihost.by_main(lambda: resume.check(config, path, force, test))
         if finished is not None:

@@ -111,6 +111,27 @@ def test_samples_are_named_by_file_or_place(run, capsys, monkeypatch):
     assert explain_cli.run([*again, "--force"]) == 0 and (out / "grid.png").read_bytes() != before
 
 
+def test_samples_are_found_again_where_photos_have_come_and_gone(run, monkeypatch):
+    def split(name, *names):
+        pictures = {n: Image.new("RGB", (9, 9), n.partition("/")[2]) for n in names}
+        index = np.arange(len(names)) + 5
+        return Split(name, np.zeros(len(names), int), index, lambda i: pictures[names[i]], names=list(names))
+
+    known = {"logits": np.eye(3), "labels": np.array([0, 1, 2]), "index": np.array([5, 6, 7])}
+    names = ["cat/#f00", "dog/#0f0", "eel/#00f"]
+    now = SimpleNamespace(
+        name="folder:p", test=split("test", "cat/#fff", *names[:2]), val=split("val", names[2]), train=None
+    )
+    found = explain_cli._found(now, {**known, "names": np.array(names)}, np.array([0, 2]))
+    assert [(name, image.getpixel((0, 0))) for name, image in found] == [
+        ("cat/#f00", (255, 0, 0)),
+        ("eel/#00f", (0, 0, 255)),
+    ]
+    now.val = now.train = split("val")
+    with pytest.raises(UserError, match="eel/#00f"):
+        explain_cli._found(now, {**known, "names": np.array(names)}, np.array([0, 2]))
+
+
 def test_one_model_has_several_pairs_in_a_row(run, monkeypatch):
     from jaxvit.explain import overlay
 

@@ -35,6 +35,6 @@ def test_parts_hold_each_image_once():
 
 def test_classes_that_a_run_recorded(tmp_path):
     logits = np.eye(4, dtype=np.float32)
-    np.savez(tmp_path / "predictions.npz", logits=logits, index=[7, 5, 9, 2])
-    np.testing.assert_array_equal(samples.recorded_classes(tmp_path, np.array([5, 2, 8])), [1, 3, -1])
-    np.testing.assert_array_equal(samples.recorded_classes(tmp_path / "gone", np.array([5])), [-1])
+    np.savez(tmp_path / "predictions.npz", logits=logits, index=[3, 2, 1, 0], names=["7", "5", "9", "2"])
+    np.testing.assert_array_equal(samples.recorded_classes(tmp_path, np.array(["5", "2", "8"])), [1, 3, -1])
+    np.testing.assert_array_equal(samples.recorded_classes(tmp_path / "gone", np.array(["5"])), [-1])

@@ -1,5 +1,6 @@
 """Reports of a run that was trained: maps over its sample, and looks into its model."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -67,6 +68,13 @@ def test_the_data_may_be_gone(run, tmp_path):
     names = {re.sub(r"_\d+$", "", file.stem) for file in files}
     assert "cam" in names and "filters_copy" in names and "pca_copy" not in names
     assert "Without test images" in files[0].read_text(encoding="utf-8")
+
+
+def test_images_that_stand_elsewhere_now_are_not_those_of_the_run(run):
+    files = read_runs([run])[0]
+    assert isinstance(deep.test_images(files), deep.TestImages)
+    moved = dataclasses.replace(files, names=np.roll(files.names, 1))  # as where a photo came and another went
+    assert "not those of the run" in deep.test_images(moved)
 
 
 def _moved(run, tmp_path):
