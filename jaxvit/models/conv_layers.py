@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from jaxvit.errors import UserError, suggest
 from jaxvit.models.layers import Array, Conv, Dense, Dtype, kaiming_fan_out, torch_uniform
+from jaxvit.ops import norm
 from jaxvit.ops.activations import ACTIVATIONS
-from jaxvit.ops.norm import batch_variance
 from jaxvit.ops.pooling import avg_pool_2x2, blur_pool
 
 
@@ -65,30 +65,27 @@ class BatchNorm(nn.BatchNorm):
         shape = x.shape[-1:]
         mean_ = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
         var_ = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
-        if at_rest:
-            mean, var = mean_.value, var_.value
-        else:
-            wide = x.astype(jnp.promote_types(self.dtype or x.dtype, jnp.float32))
-            mean = wide.mean(tuple(range(x.ndim - 1)))
-            var = batch_variance(wide, mean)
-            if not self.is_initializing():
-                mean_.value = self.momentum * mean_.value + (1 - self.momentum) * mean
-                n = x.size // x.shape[-1]
-                unbiased = var * (n / max(n - 1, 1))
-                var_.value = self.momentum * var_.value + (1 - self.momentum) * unbiased
         scale = self.param("scale", self.scale_init, shape, self.param_dtype)
         bias = self.param("bias", self.bias_init, shape, self.param_dtype)
-        over = tuple(range(x.ndim - 1))
-        mean, var, wide_scale, wide_bias = (jnp.expand_dims(v, over) for v in (mean, var, scale, bias))
-        y = (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * wide_scale) + wide_bias
-        return y.astype(self.dtype or jnp.result_type(x, scale, bias))
+        if at_rest:
+            along = (jnp.expand_dims(v, tuple(range(x.ndim - 1))) for v in (mean_.value, var_.value, scale, bias))
+            mean, var, wide_scale, wide_bias = along
+            y = (x - mean) * (jax.lax.rsqrt(var + self.epsilon) * wide_scale) + wide_bias
+            return y.astype(self.dtype or jnp.result_type(x, scale, bias))
+        y, mean, var = norm.batch_norm(x, scale, bias, eps=self.epsilon, dtype=self.dtype)
+        if not self.is_initializing():
+            n = x.size // x.shape[-1]
+            unbiased = var * (n / max(n - 1, 1))
+            mean_.value = self.momentum * mean_.value + (1 - self.momentum) * mean
+            var_.value = self.momentum * var_.value + (1 - self.momentum) * unbiased
+        return y
 
 
 def batch_norm(*, name: str, train: bool, dtype: Dtype = None, scale_init: Callable = nn.initializers.ones):
     """BatchNorm as torch.nn.BatchNorm2d has it (its momentum 0.1 is 0.9 in Flax)."""
-    norm = BatchNorm(momentum=0.9, epsilon=1e-5, dtype=dtype, scale_init=scale_init, name=name)
+    layer = BatchNorm(momentum=0.9, epsilon=1e-5, dtype=dtype, scale_init=scale_init, name=name)
     # an argument of the call, where an interceptor can overrule it: a frozen norm always uses its running average
-    return functools.partial(norm, use_running_average=not train)
+    return functools.partial(layer, use_running_average=not train)
 
 
 def group_norm(*, name: str, train: bool, dtype: Dtype = None, scale_init: Callable = nn.initializers.ones):

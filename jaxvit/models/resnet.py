@@ -26,7 +26,7 @@ from jaxvit.models.conv_layers import (
     pick,
 )
 from jaxvit.models.layers import Array, DropPath, Dtype, Layer, Size, drop_path_rates, rematerialised
-from jaxvit.ops.activations import ACTIVATIONS
+from jaxvit.ops.activations import ACTIVATIONS, ACTIVATIONS_OF_SUMS
 from jaxvit.ops.pooling import GLOBAL_POOLS, avg_pool_2x2, max_pool
 from jaxvit.precision import at_least_float32
 
@@ -54,6 +54,7 @@ class ResidualBlock(nn.Module, kw_only=True):
     conv: Layer
     norm: Norm
     act: Activation
+    act_of_sum: Activation
     projection: Callable[..., Array] = strided_projection  # W
     stride: int = 1
     cardinality: int = 1  # groups of the 3x3 convolution with the stride
@@ -92,7 +93,7 @@ class ResidualBlock(nn.Module, kw_only=True):
         if self.stride != 1 or x.shape[-1] != y.shape[-1]:
             norm = partial(self.norm, train=train)
             x = self.projection(x, y.shape[-1], stride=self.stride, conv=self.conv, norm=norm)
-        return self.act(y + x)
+        return self.act_of_sum(y + x)
 
 
 class BasicBlock(ResidualBlock, kw_only=True):
@@ -219,7 +220,7 @@ class ResNet(nn.Module):
 
     @property
     def act(self) -> Activation:
-        """The activation after every norm but the last of a branch, and after the sum with the shortcut."""
+        """The activation after every norm but the last of a branch."""
         return pick(ACTIVATIONS, "act_layer", self.act_layer)
 
     def embed(self, images: Array, *, train: bool) -> Array:
@@ -286,6 +287,7 @@ class ResNet(nn.Module):
             conv=self.conv,
             norm=self.norm,
             act=self.act,
+            act_of_sum=pick(ACTIVATIONS_OF_SUMS, "act_layer", self.act_layer),
             projection=projection,
             stride=stride,
             cardinality=self.cardinality,

@@ -1,4 +1,4 @@
-"""Activations, by timm's names. All are plain XLA in one form, but for the GELU's derivative."""
+"""Activations, by timm's names. All are plain XLA in one form, but for the derivatives of GELU and of a sum's ReLU."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvit.ops.lowering import replaceable
+from jaxvit.ops.lowering import by_platform, replaceable
 
 Array = jax.Array
 
@@ -43,6 +43,22 @@ def plain_gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
+def relu_of_sum(x: Array) -> Array:
+    """max(x, 0) of a sum of two maps. Its derivative on a GPU reads the result, and not both maps once more."""
+    return by_platform(SUM_FORMS, SUM_DEFAULT, x)
+
+
+@jax.custom_jvp
+def relu_by_output(x: Array) -> Array:
+    """max(x, 0), whose result is kept for the backward pass: what follows keeps it in any case."""
+    return jnp.maximum(x, 0)
+
+
+# without the barrier XLA writes x > 0 instead
+relu_by_output.defjvps(
+    lambda dx, y, x: jax.lax.select(jax.lax.optimization_barrier(y) > 0, dx, jax.lax.full_like(dx, 0))
+)
+
 # of the exact GELU
 FORMS: dict[str, Callable[[Array], Array]] = {"plain": plain_gelu, "slope_kept": exact_gelu}
 DEFAULT = {"default": "slope_kept"}
@@ -53,3 +69,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "quick_gelu": lambda x: x * jax.nn.sigmoid(1.702 * x),
     "silu": replaceable(jax.nn.silu),
 }
+SUM_FORMS: dict[str, Callable[[Array], Array]] = {"plain": ACTIVATIONS["relu"], "by_output": relu_by_output}
+SUM_DEFAULT = {"gpu": "by_output", "default": "plain"}
+ACTIVATIONS_OF_SUMS = {**ACTIVATIONS, "relu": relu_of_sum}

@@ -115,14 +115,14 @@ def test_batch_norm_reads_the_maps_once_on_accelerators_alone():
 
     traced = jax.jit(jax.value_and_grad(loss)).trace(x)
     maximum = {p: traced.lower(lowering_platforms=(p,)).as_text().count("stablehlo.maximum") for p in ("cpu", "cuda")}
-    assert maximum == {"cpu": 0, "cuda": 1}  # the clip of the variance
+    assert maximum["cpu"] == 0 < maximum["cuda"]  # the clip of the variance
 
 
 @pytest.mark.parametrize("mean, std", [(0.0, 1.0), (5.0, 0.5), (3.0, 0.0)])
 def test_the_variance_in_one_pass(mean, std):
     x = np.random.default_rng(0).normal(mean, std, (64, 8, 8, 3)).astype(np.float32)
-    wide = x.astype(np.float64)
-    for variance, eps in ((norm_op.one_pass_variance, 4e-6), (norm_op.two_pass_variance, 1e-6)):
-        found = variance(jnp.asarray(x), jnp.asarray(x).mean((0, 1, 2)))
+    wide, ones = x.astype(np.float64), jnp.ones(3)
+    for form, eps in (("two_sums", 4e-6), ("plain", 1e-6)):
+        _, _, found = norm_op.BATCH_FORMS[form](jnp.asarray(x), ones, ones, eps=1e-5, dtype=jnp.float32)
         np.testing.assert_allclose(found, wide.var((0, 1, 2)), atol=eps * (mean**2 + std**2))
         assert (np.asarray(found) >= 0).all()

@@ -1,4 +1,4 @@
-"""LayerNorm in the form for GPUs: the numbers of Flax's, in every mode of differentiation, one array kept."""
+"""Norms in the form for GPUs: the numbers of Flax's, in every mode of differentiation, one array kept."""
 
 import re
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxvit.models.layers import LayerNorm
-from jaxvit.ops.norm import two_sums
+from jaxvit.ops.norm import plain_batch_norm, two_sums, two_sums_of_maps
 
 
 def arrays(dtype=jnp.float32):
@@ -32,7 +32,21 @@ def both(*, dtype=None):
     return ours, lambda params, x: flaxs.apply({"params": params}, x)
 
 
-def test_every_derivative_is_that_of_flax():
+def both_of_maps():
+    """(the form of BatchNorm for accelerators, the formula), each of (params, x), the statistics in its values."""
+
+    def make(form):
+        def norm(params, x):
+            y, mean, variance = form(x, params["scale"], params["bias"], eps=1e-5, dtype=jnp.float32)
+            return y + jnp.broadcast_to(0.1 * mean * variance, y.shape)
+
+        return norm
+
+    return make(two_sums_of_maps), make(plain_batch_norm)
+
+
+@pytest.mark.parametrize("pair", [both, both_of_maps])
+def test_every_derivative_is_that_of_the_formula(pair):
     x, params = arrays()
     dx, dparams = jnp.cos(x), jax.tree.map(jnp.sin, params)
 
@@ -51,7 +65,7 @@ def test_every_derivative_is_that_of_flax():
             "again": jax.grad(jax.checkpoint(loss), (0, 1))(params, x),
         }
 
-    ours, flaxs = both()
+    ours, flaxs = pair()
     found, wanted = jax.jit(lambda: (modes(ours), modes(flaxs)))()
     for mode, expected in wanted.items():
         chex.assert_trees_all_close(found[mode], expected, rtol=2e-5, atol=2e-5, custom_message=mode)
@@ -92,3 +106,22 @@ def test_a_program_for_the_cpu_is_flaxs_own():
     lines = [[line.split(", metadata=")[0] for line in text.splitlines() if " = " in line] for text in programs]
     bare = [sorted(re.sub(r"%[\w.-]+", "%", line) for line in found) for found in lines]  # names are numbered
     assert bare[0] == bare[1]
+
+
+def test_the_backward_pass_of_batch_norm_keeps_the_maps_and_sums_them_twice():
+    """Left to itself the formula takes a third sum, which waits for the other two, and keeps maps in 32 bits."""
+    x, params = arrays(jnp.bfloat16)
+
+    def pulled(form):
+        def norm(x, scale, bias):
+            return form(x, scale, bias, eps=1e-5, dtype=jnp.bfloat16)[0]
+
+        y, pull = jax.vjp(norm, x, params["scale"], params["bias"])
+        lines = jax.jit(pull).lower(y).as_text().splitlines()
+        maps = re.compile(r"stablehlo\.reduce\(.*: \(tensor<(10|2x5)x24xf32>")
+        return sum(bool(maps.search(line)) for line in lines), sum(
+            leaf.nbytes for leaf in jax.tree.leaves(pull) if leaf.size >= x.size
+        )
+
+    assert pulled(two_sums_of_maps) == (2, x.nbytes)
+    assert min(np.subtract(pulled(plain_batch_norm), (2, x.nbytes))) > 0
