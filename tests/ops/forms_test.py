@@ -4,7 +4,6 @@ import functools
 import re
 from pathlib import Path
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
