@@ -28,6 +28,9 @@ def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> RiskCoverage:
 
     Equally confident answers are given or held back together; within them the area counts the mean over their orders.
     """
+    confidence, correct = np.asarray(confidence), np.asarray(correct) > 0  # 0 and 1 will do
+    if confidence.ndim != 1 or confidence.shape != correct.shape or not confidence.size:
+        raise UserError(f"confidence has shape {confidence.shape}, correct {correct.shape}; expected [n] both, n >= 1")
     n = len(confidence)
     order = np.argsort(-confidence, kind="stable")
     ends = np.append(np.flatnonzero(np.diff(confidence[order])), n - 1)

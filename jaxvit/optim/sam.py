@@ -55,10 +55,10 @@ def sam_value_and_grad(
       method: "sam" or "gsam".
       alpha: GSAM's weight of the orthogonal part.
       num_micro_batches: m-sharpness: the number of equal parts of the batch, each with its own perturbation.
-      batch_argnums: positions of the arguments to divide; their leaves are [b, ...].
+      batch_argnums: positions of the arguments to divide, from the end where negative; their leaves are [b, ...].
 
     Raises:
-      UserError: a value that makes no sense.
+      UserError: a value that makes no sense; an argument to divide that is not given by position.
     """
     if argnums != 0:
         raise UserError(f"argnums is {argnums!r}; sam_value_and_grad differentiates its first argument only.")
@@ -153,9 +153,16 @@ def micro_batched(grad_fn: GradFn, num_micro_batches: int, batch_argnums: int | 
         raise UserError(f"num_micro_batches is {num_micro_batches!r}; it must be a whole number >= 1.")
     if num_micro_batches == 1:
         return grad_fn
-    divided = {batch_argnums} if isinstance(batch_argnums, int) else set(batch_argnums)
+    places = (batch_argnums,) if isinstance(batch_argnums, int) else tuple(batch_argnums)
 
     def value_and_grad(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        for n in places:  # a batch that is not divided would be perturbed as a whole
+            if not -len(args) <= n < len(args):
+                raise UserError(
+                    f"batch_argnums has {n}, the call {len(args)} arguments by position; give the batch by position."
+                )
+        divided = {n % len(args) for n in places}
+
         def one_more(results: list[Any], i: int) -> list[Any]:
             parts = [part_of_batch(arg, i, num_micro_batches) if n in divided else arg for n, arg in enumerate(args)]
             return [*results, grad_fn(*parts, **kwargs)]

@@ -7,6 +7,7 @@ each image counts as a separate prediction, "present" or not.
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, logsumexp, softmax
@@ -30,8 +31,20 @@ class Reliability:
     mce: float  # the largest gap
 
 
+def checked(logits: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns logits [n, k] and labels [n] or [n, k] as arrays; raises UserError where they do not fit each other."""
+    z, y = np.asarray(logits), np.asarray(labels)
+    if z.ndim != 2 or y.shape not in (z.shape[:1], z.shape):
+        raise UserError(f"logits have shape {z.shape}, labels {y.shape}; expected [n, k], and [n] or 0 and 1 [n, k]")
+    highest = z.shape[1] if y.ndim == 1 else 2
+    if y.size and not (y.min() >= 0 and y.max() < highest):
+        raise UserError(f"labels from {y.min()} to {y.max()}; expected 0 to {highest - 1}")
+    return z, y
+
+
 def reliability(confidence: np.ndarray, correct: np.ndarray, bins: int = BINS) -> Reliability:
     """Calibration error of answers [n] over bins (i/bins, (i+1)/bins] of their confidence [n] (Guo et al., 2017)."""
+    confidence, correct = np.asarray(confidence), np.asarray(correct)
     which = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(which, minlength=bins)
     with np.errstate(invalid="ignore"):
@@ -51,6 +64,7 @@ def answers(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) ->
 
 def ece(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
     """Expected calibration error at a temperature; NaN of logits that are not finite."""
+    logits, labels = checked(logits, labels)
     if not np.isfinite(logits).all():
         return float("nan")
     return reliability(*answers(logits, labels, temperature)).ece
@@ -58,6 +72,7 @@ def ece(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> flo
 
 def nll(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
     """Mean negative log-likelihood (nats) of the labels at a temperature; of several labels the mean over classes."""
+    logits, labels = checked(logits, labels)
     return _total(lambda z, y: _losses(z / temperature, y), logits, labels) / labels.size
 
 
@@ -71,11 +86,12 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
       labels: int [n], or 0 and 1 [n, k].
 
     Raises:
-      UserError: no image, logits that are not finite, or no minimum: where all labels have the highest logits it lies
-        at T = 0, and where the logits tell nothing of the labels at T = infinity.
+      UserError: no image, labels that do not fit the logits, logits that are not finite, or no minimum: where all
+        labels have the highest logits it lies at T = 0, and where the logits tell nothing of the labels at infinity.
     """
     from scipy.optimize import minimize_scalar
 
+    logits, labels = checked(logits, labels)
     if not len(labels):
         raise UserError("no temperature can be fitted: the validation split is empty")
     if not np.isfinite(logits).all():

@@ -6,9 +6,10 @@ from typing import Any, Protocol
 
 import flax.linen as nn
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from jaxvit import models
-from jaxvit.config.default import Config, Options
+from jaxvit.config.default import Config, Options, plain
 from jaxvit.data.sources.table import ARRAYS
 from jaxvit.errors import UserError
 from jaxvit.models import registry
@@ -31,8 +32,13 @@ class Callback(Protocol):
         ...
 
 
-def check(callbacks: Sequence[Callback]) -> None:
-    """Raises UserError where one of the callbacks is none."""
+def check(config: Config, callbacks: Sequence[Callback]) -> None:
+    """Raises UserError where the config or one of the callbacks is none."""
+    if not isinstance(config, ConfigDict):
+        raise UserError(
+            f"config is {type(config).__name__}; expected the options of jaxvit.config.default()\n"
+            "jaxvit.config.load reads them from a file or a recipe, jaxvit.config.from_mapping from a dict"
+        )
     given: Any = callbacks
     if not isinstance(given, list | tuple):
         raise UserError(f"callbacks is {type(given).__name__}; expected a list of objects with on_epoch_end")
@@ -45,7 +51,8 @@ def asked_to_stop(callbacks: Sequence[Callback], epoch: int, metrics: dict[str, 
     """Calls them all, in the main process alone; returns whether one of them ends the training."""
 
     def ask() -> list[str]:
-        return [type(c).__name__ for c in callbacks if c.on_epoch_end(epoch, dict(metrics)) is True]
+        answers = [(type(c).__name__, c.on_epoch_end(epoch, dict(metrics))) for c in callbacks]
+        return [name for name, answer in answers if plain(answer) is True]  # NumPy's and JAX's True too
 
     stopping = multihost.by_main(ask) if callbacks else []
     if stopping:

@@ -60,7 +60,7 @@ def train_and_evaluate(
       Interrupted: SIGINT or SIGTERM came; the state is saved.
       Diverged: the loss became NaN or infinite.
     """
-    handed.check(callbacks)
+    handed.check(config, callbacks)
     config = config if dataset is None else handed.with_data(config)
     config = config if model is None else handed.with_model(config, model)
     checks.check(config)

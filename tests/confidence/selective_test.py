@@ -21,6 +21,15 @@ def test_risk_and_coverage_by_hand():
     assert found.coverage_at(0.5) == (1.0, 0.6)
 
 
+def test_right_and_wrong_may_be_ones_and_zeros():
+    confidence, correct = [0.6, 0.9, 0.8, 0.7], [0, 1, 0, 1]
+    wanted = risk_coverage(np.array(confidence), np.array(correct, bool))
+    for given in (correct, np.array(correct), np.array(correct, float)):
+        np.testing.assert_array_equal(risk_coverage(confidence, given).risk, wanted.risk)
+    with pytest.raises(UserError, match=r"\(4,\), correct \(3,\)"):
+        risk_coverage(confidence, correct[:3])
+
+
 def test_no_coverage_where_the_most_confident_answer_is_wrong():
     found = risk_coverage(np.array([0.9, 0.5]), np.array([False, True]))
     assert found.coverage_at(0.9)[0] == 0.0 and np.isnan(found.coverage_at(0.9)[1])

@@ -269,6 +269,19 @@ def test_micro_batches_have_perturbations_of_their_own():
         sam.sam_value_and_grad(loss_fn, num_micro_batches=5)(params, (x, y))
 
 
+def test_the_arguments_to_divide_are_there():
+    params, batch = make_net()
+
+    def grads(places, *args, **kwargs):
+        return jax.jit(sam.sam_value_and_grad(loss_fn, 0.3, num_micro_batches=3, batch_argnums=places))(*args, **kwargs)
+
+    chex.assert_trees_all_equal(grads(-1, params, batch), grads(1, params, batch))
+    with pytest.raises(UserError, match="batch_argnums has 2"):
+        grads(2, params, batch)
+    with pytest.raises(UserError, match="batch_argnums has 1"):
+        grads(1, params, batch=batch)
+
+
 def test_rho_zero_is_the_plain_gradient_and_rho_may_be_traced():
     params, batch = make_net()
     plain = jax.jit(jax.value_and_grad(loss_fn))(params, batch)

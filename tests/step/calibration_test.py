@@ -63,6 +63,15 @@ def test_nll_is_scikit_learns_log_loss():
     assert calibration.nll(logits, labels, 2.0) == pytest.approx(wanted, rel=1e-12)
 
 
+def test_labels_are_those_of_the_logits():
+    logits, labels = drawn(n=40)
+    for figure in (calibration.nll, calibration.ece, calibration.fit_temperature):
+        assert figure(logits.tolist(), labels.tolist()) == figure(logits, labels)
+        for wrong in (labels[:, None], labels[:30], labels - 1, labels + 1, logits[0]):
+            with pytest.raises(UserError):
+                figure(logits, wrong)
+
+
 def test_the_temperature_is_scikit_learns():
     sklearn_calibration = pytest.importorskip("sklearn.calibration")
     if not hasattr(sklearn_calibration, "_TemperatureScaling"):

@@ -1,6 +1,7 @@
 """What is handed to a run: arrays, a model, callbacks; and the run opened again in Python."""
 
 import json
+from typing import Any
 
 import flax.linen as nn
 import numpy as np
@@ -109,6 +110,8 @@ class Other(nn.Module):
         ({"model": Other()}, "model is a Other, and no name stands for that class"),
         ({"model": tiny_model(num_classes=7)}, "model.num_classes is 7; npz:"),
         ({"model": tiny_model(dtype="bfloat16")}, "the model computes in bfloat16; set config.dtype"),
+        ({"config": {"num_epochs": 1}}, "config is dict; expected the options of jaxvit.config.default()"),
+        ({"config": "digits_vit"}, "config is str; expected"),
         ({"callbacks": print}, "callbacks is builtin_function_or_method; expected a list"),
         ({"callbacks": [print]}, "has no method on_epoch_end(epoch, metrics)"),
     ],
@@ -116,6 +119,20 @@ class Other(nn.Module):
 def test_what_cannot_be_handed_over(tmp_path, given, said):
     config = tiny_config(write_npz(tmp_path / "data"))
     with forgotten(), pytest.raises(UserError) as error:
-        train_and_evaluate(config, tmp_path / "run", **given)
+        train_and_evaluate(**{"config": config, "workdir": tmp_path / "run", **given})
     assert said in str(error.value) and len(str(error.value).splitlines()) <= 2
     assert not (tmp_path / "run").exists()
+
+
+def test_true_of_numpy_ends_a_training_too():
+    class Says:
+        def __init__(self, answer: Any):
+            self.answer = answer
+
+        def on_epoch_end(self, epoch: int, metrics: dict[str, float]) -> Any:
+            return self.answer
+
+    for answer in (True, np.bool_(True), np.array(3) > 2):
+        assert handed.asked_to_stop([Says(None), Says(answer)], 1, {})
+    for answer in (None, False, np.bool_(False), 1, "True", np.ones(3)):
+        assert not handed.asked_to_stop([Says(answer)], 1, {})
