@@ -15,6 +15,7 @@ from jaxvit.commands.figures import Picture, Result
 from jaxvit.commands.parser import add_weights, directory_to_write, make_parser, positive
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import compile_cache, escape, packages
+from jaxvit.runtime.console import warn
 from jaxvit.runtime.paths import expand
 
 BATCH_SIZE = 16
@@ -129,7 +130,7 @@ def _from_files(paths: Sequence[Path], bad: list[tuple[str, str]]) -> list[Pictu
 
 def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]:
     """Test images of the first run, chosen by its predictions; UserError where runs are of different classes."""
-    from jaxvit.build import parts
+    from jaxvit import inference
     from jaxvit.step import multi_label
     from jaxvit.workdir import run_files
 
@@ -148,38 +149,41 @@ def _from_run(args: argparse.Namespace, classifiers: list[Any]) -> list[Picture]
     logits, labels = known["logits"], known["labels"]
     if labels.ndim == 2 and args.only == "most_confused":
         raise UserError("--only most_confused is for one label per image; expected all, right or wrong")
-    dataset = parts.load_data(classifiers[0].config, class_names=names)
+    there, places = _found(inference.own_data(classifiers[0].config, names), known)
+    logits, labels = logits[there], labels[there]
     right = None if labels.ndim == 1 else multi_label.are_right(logits, labels, classifiers[0].thresholds)
     chosen = choose(logits, labels, args.only, args.samples, right)
     if not len(chosen):
         raise UserError(f"no test image is {args.only}; expected another --only")
-    several = labels.ndim == 2
-    names = classifiers[0].shown_names
-    return [
-        _picture(name, image, [names[k] for k in np.flatnonzero(label)] if several else [names[label]])
-        for (name, image), label in zip(_found(dataset, known, chosen), labels[chosen], strict=True)
-    ]
+    several, names = labels.ndim == 2, classifiers[0].shown_names
+    shown = []
+    for i in chosen:
+        (split, place), label = places[int(there[i])], labels[i]
+        classes = [names[k] for k in np.flatnonzero(label)] if several else [names[label]]
+        shown.append(_picture(str(split.image_names([place])[0]), split.read(place), classes))
+    return shown
 
 
-def _found(dataset: Any, known: dict[str, np.ndarray], chosen: np.ndarray) -> list[tuple[str, Any]]:
-    """Names and images of the predictions at `chosen`, by name: a photo that came or went changes the places of others.
+def _found(dataset: Any, known: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[int, Any]]:
+    """The predictions whose images are still there, int [k], and of each the split and the place in it.
 
-    Raises UserError where one is no longer there.
+    They are found by name: a photo that came or went changes the places of others. Raises UserError where none is.
     """
-    named, found = "names" in known, {}  # runs of before have their places in the test split alone
-    wanted = [str(known["names"][i]) if named else int(known["index"][i]) for i in chosen]
+    named, places = "names" in known, {}  # runs of before have their places in the test split alone
+    wanted = {key: i for i, key in enumerate(known["names" if named else "index"].tolist())}
     for split in (dataset.test, dataset.val, dataset.train) if named else (dataset.test,):
-        if found.keys() >= set(wanted):  # what was held out may be drawn into another split
+        if len(places) == len(wanted):  # what was held out may be drawn into another split
             break
-        here = {key: i for i, key in enumerate((split.image_names() if named else split.index).tolist())}
-        found |= {key: (split, here[key]) for key in wanted if key in here and key not in found}
-    gone = [key for key in wanted if key not in found]
-    if gone:
+        keys = (split.image_names() if named else split.index).tolist()
+        places = {wanted[key]: (split, i) for i, key in enumerate(keys) if key in wanted} | places
+    lost = len(wanted) - len(places)
+    if not places:
         raise UserError(
-            f"{dataset.name} has no image {gone[0]!r} any more, which the run was tested on\n"
-            "put it back, or name image files instead of --samples"
+            f"{dataset.name} has none of the images that the run was tested on\nname image files instead of --samples"
         )
-    return [(str(split.image_names([i])[0]), split.read(i)) for split, i in (found[key] for key in wanted)]
+    if lost:
+        warn(f"{dataset.name} no longer has {lost:,} of the {len(wanted):,} images that the run was tested on")
+    return np.sort(np.fromiter(places, int)), places
 
 
 def _stem(name: str) -> str:

@@ -73,6 +73,7 @@ def compare(loaded: Any, args: argparse.Namespace) -> int:
     from jaxvit.confidence import unknown_images
     from jaxvit.reports.confidence import SCORES
     from jaxvit.runtime import console
+    from jaxvit.workdir import run_files
 
     out = args.out or (expand(args.workdir) / "unknown" if args.workdir is not None else Path("unknown"))
     found = unknown_images.compare(
@@ -87,6 +88,8 @@ def compare(loaded: Any, args: argparse.Namespace) -> int:
         columns=args.columns,
     )
     report = found.report
+    if args.workdir is not None and (summary := expand(args.workdir) / "summary.json").exists():
+        report["finished"] = run_files.read_json(summary).get("finished")  # a run that went on has other weights
     rows = [
         (SCORES[name], f"{score['auroc']:.2%}", f"{score['fpr_at_95_tpr']:.2%}", f"{score['threshold']:.4g}")
         for name, score in report["scores"].items()

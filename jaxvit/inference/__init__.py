@@ -21,6 +21,7 @@ from jaxvit.inference.splits import (
     open_data,
     open_folder,
     open_split,
+    own_data,
     ready,
 )
 
@@ -29,5 +30,5 @@ load_run = from_run  # what `jaxvit.load_run` is
 __all__ = ["Classifier", "EmptySplit", "Evaluation", "OpenSplit", "SplitReader", "at_size", "class_names",
            "evaluate_split",
            "filled", "find_images", "from_name", "from_run", "imagenet_classes", "load_run", "match_classes",
-           "open_data", "open_folder", "open_split", "predict", "probabilities", "read_images", "ready",
+           "open_data", "open_folder", "open_split", "own_data", "predict", "probabilities", "read_images", "ready",
            "say_skipped", "thresholds"]  # fmt: skip

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -30,6 +31,8 @@ from jaxvit.runtime.paths import expand
 from jaxvit.step import calibration, multi_label, steps
 from jaxvit.step.evaluate import evaluate
 from jaxvit.workdir import resume
+
+OF_PATHS = ("folder", "npz", *LABEL_FILES)  # kinds of data that lie on the disk
 
 
 class Evaluation(NamedTuple):
@@ -135,16 +138,31 @@ def open_data(
             config.data.update({"name": data_name, **whole})
         config.data.update({"dir": data_dir or config.data.dir, "columns": columns or config.data.columns})
     class_names = classifier.class_names if class_order is None else class_order
-    dataset = parts.load_data(config, class_names=class_names, to_train=not foreign, prefer=prefer if foreign else ())
     if foreign:
+        dataset = parts.load_data(config, class_names=class_names, to_train=False, prefer=prefer)
         for note in dataset.notes:
             err.print(f"data   {note}")
-    elif class_order in (None, classifier.class_names) and not config.data.drop_leaks:
+        return config, dataset, foreign
+    dataset = own_data(config, class_names)
+    if class_order in (None, classifier.class_names) and not config.data.drop_leaks:
         said = classifier.data and resume.changed_data(classifier.data, dataset.fingerprint())
         if said:
             held_out = "; images that it was trained on may be held out now" if dataset.drawn else ""
             warn(f"data   {config.data.name} has changed since the run was trained ({said}){held_out}")
     return config, dataset, foreign
+
+
+def own_data(config: Config, class_names: Sequence[str]) -> data.Dataset:
+    """The data set of a run. Raises UserError where it cannot be read, and says so where it is no longer there."""
+    try:
+        return parts.load_data(config, class_names=class_names)
+    except UserError as error:
+        kind, _, path = config.data.name.partition(":")
+        if kind not in OF_PATHS or expand(path).exists():
+            raise
+        whole = "" if os.path.isabs(expand(path)) else f", here {str(expand(path).absolute())!r}"
+        said = str(error).splitlines()[0]
+        raise UserError(f"{said}\nthe run was trained on them{whole}: put them, or a link to them, there") from None
 
 
 def check_read(names: Sequence[str], **given: str | None) -> None:
@@ -314,7 +332,7 @@ def same_data(a: str, b: str) -> bool:
 def whole_name(name: str) -> str:
     """A data name with its path written out."""
     kind, colon, path = name.partition(":")
-    return f"{kind}:{expand(path).resolve()}" if colon and kind in ("folder", "npz", *LABEL_FILES, "hf") else name
+    return f"{kind}:{expand(path).resolve()}" if colon and kind in (*OF_PATHS, "hf") else name
 
 
 def match_classes(classifier: Classifier, class_names: Sequence[str]) -> np.ndarray:

@@ -120,6 +120,9 @@ def unknown(runs: Sequence[RunFiles]) -> list[Block]:
     for run in runs:
         for path in sorted((run.path / "unknown").glob("*.json")):
             found = run_files.read_json(path)
+            if found.get("finished", run.summary.get("finished")) != run.summary.get("finished"):
+                blocks.append(Text(f"{path} is of earlier weights; eval --unknown creates it again.", "note"))
+                continue
             try:
                 name = str(found["unknown"]["data"])
                 svg = figures.draw(histograms(found), size_of(found))

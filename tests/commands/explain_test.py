@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from jaxvit import data, explain, inference
-from jaxvit.build import parts
 from jaxvit.commands import explain as explain_cli
 from jaxvit.commands import figures, maps
 from jaxvit.data.splits import Split
@@ -95,7 +94,7 @@ def test_samples_are_named_by_file_or_place(run, capsys, monkeypatch):
         (split, ["train.npz[5]", "train.npz[9]"], ["train.npz_5", "train.npz_9"]),
         (files, ["cat/1.jpg", "eel/1.jpg"], ["cat_1", "eel_1"]),
     ):
-        monkeypatch.setattr(parts, "load_data", lambda config, of=of, **_: SimpleNamespace(test=of))
+        monkeypatch.setattr(inference, "own_data", lambda *_, of=of: SimpleNamespace(test=of))
         out = run / stems[0]
         assert explain_cli.run(["--workdir", str(run / "run"), "--samples", "2", "--out", str(out)]) == 0
         said = capsys.readouterr().out
@@ -111,7 +110,7 @@ def test_samples_are_named_by_file_or_place(run, capsys, monkeypatch):
     assert explain_cli.run([*again, "--force"]) == 0 and (out / "grid.png").read_bytes() != before
 
 
-def test_samples_are_found_again_where_photos_have_come_and_gone(run, monkeypatch):
+def test_samples_are_found_again_where_photos_have_come_and_gone(capsys):
     def split(name, *names):
         pictures = {n: Image.new("RGB", (9, 9), n.partition("/")[2]) for n in names}
         index = np.arange(len(names)) + 5
@@ -122,14 +121,17 @@ def test_samples_are_found_again_where_photos_have_come_and_gone(run, monkeypatc
     now = SimpleNamespace(
         name="folder:p", test=split("test", "cat/#fff", *names[:2]), val=split("val", names[2]), train=None
     )
-    found = explain_cli._found(now, {**known, "names": np.array(names)}, np.array([0, 2]))
-    assert [(name, image.getpixel((0, 0))) for name, image in found] == [
-        ("cat/#f00", (255, 0, 0)),
-        ("eel/#00f", (0, 0, 255)),
-    ]
+    known["names"] = np.array(names)
+    there, places = explain_cli._found(now, known)
+    found = {i: split.read(place).getpixel((0, 0)) for i, (split, place) in places.items()}
+    assert there.tolist() == [0, 1, 2]
+    assert found == {0: (255, 0, 0), 1: (0, 255, 0), 2: (0, 0, 255)}
     now.val = now.train = split("val")
-    with pytest.raises(UserError, match="eel/#00f"):
-        explain_cli._found(now, {**known, "names": np.array(names)}, np.array([0, 2]))
+    assert explain_cli._found(now, known)[0].tolist() == [0, 1]
+    assert "1 of the 3 images" in capsys.readouterr().err
+    now.test = now.val
+    with pytest.raises(UserError, match="none of the images"):
+        explain_cli._found(now, known)
 
 
 def test_one_model_has_several_pairs_in_a_row(run, monkeypatch):

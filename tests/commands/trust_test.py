@@ -1,6 +1,7 @@
 """Temperature, abstentions and unknown images, from the command line, with one small run."""
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -158,6 +159,9 @@ def test_unknown_images(run, copy, photos, capsys):
         block.name for block in (*sections.calibration(runs), *sections.held_back(runs)) if block.type == "figure"
     }
     assert figures == {"reliability_run", "reliability_run_calibrated", "risk_coverage"}
+    later = [dataclasses.replace(runs[0], summary={**runs[0].summary, "finished": "later"})]
+    (note,) = sections.unknown(later)
+    assert "of earlier weights" in note.text
     stem.with_suffix(".json").write_text("{}")
     (damaged,) = sections.unknown(runs)
     assert "is damaged" in damaged.text

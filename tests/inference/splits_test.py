@@ -186,3 +186,19 @@ def test_all_images_of_other_data_are_evaluated_unless_a_split_is_asked_for(run,
     own = json.loads((run / "config.json").read_text())["data"]["name"]
     again = inference.evaluate_split(classifier, data_name=own.replace("/data", "/./data"))
     assert (again.split, again.images) == ("test", 20)  # the run's own data, written in another way
+
+
+def test_data_of_a_run_that_are_no_longer_there(tmp_path, monkeypatch):
+    config = tiny_config(f"npz:{tmp_path / 'gone'}")
+    with pytest.raises(UserError, match="no such directory") as said:
+        splits.own_data(config, ["a"])
+    assert "the run was trained on them: put" in str(said.value)
+    monkeypatch.chdir(tmp_path)
+    config.data.name = "npz:gone"  # of another directory
+    with pytest.raises(UserError) as said:
+        splits.own_data(config, ["a"])
+    assert repr(str(tmp_path / "gone")) in str(said.value)
+    (tmp_path / "gone").mkdir()
+    with pytest.raises(UserError) as said:
+        splits.own_data(config, ["a"])
+    assert "the run was trained" not in str(said.value)
