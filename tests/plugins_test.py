@@ -3,7 +3,9 @@
 import importlib.metadata
 import json
 import sys
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -188,6 +190,26 @@ def test_a_cell_may_be_run_again(parts):
     config = config_lib.default()
     config.loss.name, config.loss.options.epsilon = "poly1", 1.0
     checks.check(config)
+
+
+def test_features_of_a_model_of_ones_own(parts):
+    plugins.use([parts])
+    model: Any = models.create_model("tiny_cnn")
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
+    variables = model.init(jax.random.key(0), images)
+    head = variables["params"]["head"]
+    found = jaxvit.features(model, variables, images)
+    wanted = np.asarray(found) @ np.asarray(head["kernel"]) + np.asarray(head["bias"])
+    np.testing.assert_allclose(wanted, model.apply(variables, images), atol=1e-6)
+
+    @jaxvit.register_model("no_features")
+    class NoFeatures(type(model)):
+        @nn.compact
+        def __call__(self, images, train=False):
+            return nn.Dense(self.num_classes)(images.mean(axis=(1, 2)))
+
+    with pytest.raises(UserError, match="NoFeatures makes no features; with num_classes=0"):
+        jaxvit.features(models.create_model("no_features"), {}, images)
 
 
 @pytest.mark.parametrize(

@@ -2,16 +2,17 @@
 
 import operator
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from jaxvit.errors import UserError
 from jaxvit.explain import taps
 from jaxvit.models.family import Tap
-from jaxvit.models.layers import Array
+from jaxvit.models.layers import Array, to_pair
 from jaxvit.models.registry import FAMILIES, family_of, find_family
 from jaxvit.precision import at_least_float32
 
@@ -21,13 +22,33 @@ FORMATS = ("NHWC", "NLC")
 def without_classifier(model: nn.Module) -> nn.Module:
     """The same model that ends with its pooled features; variables of the whole model fit it.
 
-    Raises UserError for a model without a field num_classes, and for one that does not pool.
+    Raises UserError for a model without a field num_classes, for one that does not pool, and for a class of the user's
+    that makes no features.
     """
     if getattr(model, "num_classes", None) is None:
         raise UserError(f"{type(model).__name__} has no field num_classes; expected a model that takes num_classes=0.")
     if getattr(model, "global_pool", None) == "":
         raise UserError("global_pool='' pools nothing; expected another, or forward_intermediates for the tokens.")
-    return model.clone(num_classes=0)
+    headless = model.clone(num_classes=0)
+    if not _makes_features(headless):
+        raise UserError(
+            f"{type(model).__name__} makes no features; with num_classes=0 it should return what its classifier reads, "
+            "[b, d]."
+        )
+    return headless
+
+
+@lru_cache(maxsize=128)
+def _makes_features(model: Any) -> bool:
+    """Whether a model with num_classes=0 puts out rows of numbers; jaxvit's own do."""
+    if type(model).__module__.startswith("jaxvit."):
+        return True
+    images = jnp.zeros((1, *to_pair(model.image_size), model.in_channels))
+    try:
+        rows, _ = jax.eval_shape(model.init_with_output, jax.random.key(0), images)
+    except ZeroDivisionError:  # of the initialiser of a classifier without classes
+        return False
+    return rows.ndim == 2 and rows.shape[1] > 0
 
 
 def features(model: nn.Module, variables: Any, images: Any) -> Array:
