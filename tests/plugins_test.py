@@ -15,7 +15,8 @@ import pytest
 import jaxvit
 from jaxvit import cli, data, inference, models, plugins, pretrained
 from jaxvit import config as config_lib
-from jaxvit.build import checks
+from jaxvit.build import checks, phases
+from jaxvit.build import optimiser as build_optimiser
 from jaxvit.build import parts as build_parts
 from jaxvit.data.augment import make_augment
 from jaxvit.errors import UserError
@@ -190,6 +191,41 @@ def test_a_cell_may_be_run_again(parts):
     config = config_lib.default()
     config.loss.name, config.loss.options.epsilon = "poly1", 1.0
     checks.check(config)
+
+
+def test_the_classifier_of_a_model_of_ones_own_trains_alone(parts):
+    plugins.use([parts])
+    model: Any = models.create_model("tiny_cnn")
+    params = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
+    config = config_of_all()
+    (mask,) = phases.trainable_masks(config, params, [(0, "head_only")])
+    assert mask == {"conv": {"kernel": False, "bias": False}, "head": {"kernel": True, "bias": True}}
+    for change in (lambda: phases.trainable_masks(config, params, [(0, "early")]),
+                   lambda: phases.trainable_masks(config, params, [(0, "last_2_blocks")]),
+                   lambda: build_optimiser.make_optimizer(config, params, None, lambda step: 0.1)):  # fmt: skip
+        config.optim.layer_decay = 0.75
+        with pytest.raises(UserError, match="nothing is known of the blocks of TinyCNN"):
+            change()
+    jaxvit.register_model("no_classifier")(type("NoClassifier", (nn.Module,), {
+        "__module__": "mine", "__call__": lambda self, images, train=False: images, "num_classes": 2, "image_size": 8,
+        "in_channels": 1, "dtype": None,
+    }))  # fmt: skip
+    config.model.name = "no_classifier"
+    with pytest.raises(UserError, match="which layer of NoClassifier is the classifier is not known"):
+        phases.trainable_masks(config, params, [(0, "head_only")])
+
+
+def test_what_a_part_returns_is_checked():
+    for name, returned in (("one", lambda images, targets: images),
+                           ("smaller", lambda images, targets: (images[:, ::2], targets))):  # fmt: skip
+        jaxvit.register_augmentation(name)(lambda key, images, targets, strength, of=returned: of(images, targets))
+        with pytest.raises(UserError, match=f"the augmentation '{name}' returned"):
+            make_augment({"options": {name: 1.0}})(jax.random.key(0), jnp.zeros((2, 8, 8, 3)), jnp.zeros((2, 3)))
+    jaxvit.register_optimizer("nothing")(lambda learning_rate: None)
+    config = config_lib.default()
+    config.optim.name = "nothing"
+    with pytest.raises(UserError, match="the optimiser 'nothing' returned NoneType"):
+        build_optimiser.check(config)
 
 
 def test_features_of_a_model_of_ones_own(parts):

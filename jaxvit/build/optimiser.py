@@ -10,6 +10,7 @@ from jaxvit import optim
 from jaxvit.build.batches import num_parts
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
+from jaxvit.models import registry
 from jaxvit.runtime import numbers
 from jaxvit.step import gradients
 
@@ -65,6 +66,7 @@ def make_optimizer(config: Config, params: Any, trainable: Any, schedule: Callab
         schedule=schedule,
         trainable=trainable,
         mu_dtype=config.optim.mu_dtype,
+        family=registry.registered_family(config.model.name),
         **{word: config.optim[word] for word in shared},
         **options,
     )

@@ -59,13 +59,14 @@ def read_phases(freeze: str, unfreeze: Sequence[Any], num_epochs: int) -> list[t
     return phases
 
 
-def trainable_masks(params: Any, phases: Sequence[tuple[int, str]]) -> list[Any]:
+def trainable_masks(config: Config, params: Any, phases: Sequence[tuple[int, str]]) -> list[Any]:
     """Returns what trains in each phase, trees of bools like the parameters (or their shapes).
 
     Raises:
       UserError: a phase trains nothing that the one before it did not, or freezes something again.
     """
-    found = [optim.freeze_mask(params, freeze) for _, freeze in phases]
+    family = registry.registered_family(config.model.name)
+    found = [optim.freeze_mask(params, freeze, family=family) for _, freeze in phases]
     for (epoch, freeze), before, after in zip(phases[1:], found, found[1:], strict=False):
         old, new = tree.named_leaves(before), tree.named_leaves(after)
         again = [path for path in old if old[path] and not new[path]]
@@ -90,7 +91,7 @@ def check_names(config: Config, phases: Sequence[tuple[int, str]]) -> None:
         params = parts.variable_shapes(model, to_pair(model.image_size), model.in_channels)["params"]
     except UserError:
         return
-    trainable_masks(params, phases)
+    trainable_masks(config, params, phases)
 
 
 def make_phases(
@@ -147,7 +148,7 @@ def make_phases(
         return lambda epoch, size: Phase(epoch, size, trainable, *programs(size), create, template)
 
     rules = registry.sharding_rules(tree.named_leaves(variables["params"]))
-    trains = trainable_masks(variables["params"], phases)
+    trains = trainable_masks(config, variables["params"], phases)
     made = [(epoch, make_part(mask)) for (epoch, _), mask in zip(phases, trains, strict=True)]
 
     def at(epoch: int, entries: Sequence[tuple[int, Any]]) -> Any:

@@ -29,7 +29,8 @@ from jaxvit.models.tags import split_tag, tag_tables, unknown_name
 
 __all__ = [
     "FAMILIES", "Family", "check_fields", "create_model", "data_config", "family_of", "find_family", "list_models",
-    "model_entry", "model_fields", "recognise", "register_model", "sharding_rules", "split_tag", "tag_info",
+    "model_entry", "model_fields", "recognise", "register_model", "registered_family", "sharding_rules", "split_tag",
+    "tag_info",
 ]  # fmt: skip
 
 
@@ -135,6 +136,14 @@ def family_of(model: nn.Module) -> Family:
 def find_family(model: nn.Module) -> Family | None:
     """As `family_of`, but None for other modules."""
     return next((f for cls in type(model).__mro__ for f in FAMILIES.values() if f.model is cls), None)
+
+
+def registered_family(name: str) -> str | None:
+    """The family of a model that a user registered, as the names of its parameters do not show it; None of others."""
+    base, _ = split_tag(name)
+    return next(
+        (f.name for f in FAMILIES.values() if base in f.variants and plugins.is_registered("model", base)), None
+    )
 
 
 def recognise(paths: Iterable[str]) -> Family | None:

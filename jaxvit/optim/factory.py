@@ -77,7 +77,15 @@ def register_optimizer(name: str) -> Callable[[Any], Any]:
         if not takes or takes[0].name != "learning_rate":
             plugins.options("optimiser", name, make, len(takes) + 1, form)  # raises
         plugins.claim("optimiser", name, {*optimizers(), *UNFIT}, make)
-        optimizers()[name] = make
+
+        @functools.wraps(make)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            made = make(*args, **kwargs)
+            if not isinstance(made, optax.GradientTransformation):
+                raise UserError(f"the optimiser {name!r} returned {type(made).__name__}; expected {form.split()[-1]}")
+            return made
+
+        optimizers()[name] = checked
 
     return plugins.decorator(register, name, '@register_optimizer("name")')
 

@@ -29,12 +29,23 @@ def record_of(params: Any, family: str | None) -> Family:
     return FAMILIES[family]
 
 
+def _with_blocks(params: Any, family: str | None) -> Family:
+    """As `record_of`; raises UserError where the record says nothing of blocks, as that of a user's model may."""
+    record = record_of(params, family)
+    if not record.blocks:
+        raise UserError(
+            f"nothing is known of the blocks of {record.model.__name__}; register_model(..., stem=..., blocks=...) "
+            "gives their order, for optim.layer_decay and words of optim.freeze."
+        )
+    return record
+
+
 def block_ids(params: Any, *, family: str | None = None) -> dict[str, int]:
     """Index of every parameter's block: -1 in the stem, the number of blocks for what follows the last.
 
     A norm that follows its convolution in a list (VGG) belongs to the convolution's block.
     """
-    where = _places(params, record_of(params, family))
+    where = _places(params, _with_blocks(params, family))
     kernels = {here for path, here in where.items() if path.endswith("/kernel")}
     blocks = sorted((set(where.values()) & kernels) - {STEM, AFTER})
     return {
@@ -45,7 +56,7 @@ def block_ids(params: Any, *, family: str | None = None) -> dict[str, int]:
 
 def num_blocks(params: Any, *, family: str | None = None) -> int:
     """Number of blocks: residual, transformer, or convolutions after the first."""
-    return len(set(_inside(params, record_of(params, family)).values()))
+    return len(set(_inside(params, _with_blocks(params, family)).values()))
 
 
 def stage_ids(params: Any, *, family: str | None = None) -> dict[str, int]:
@@ -53,7 +64,7 @@ def stage_ids(params: Any, *, family: str | None = None) -> dict[str, int]:
 
     Families without stages have their blocks divided into four parts as equal as can be.
     """
-    record = record_of(params, family)
+    record = _with_blocks(params, family)
     where, inside = _places(params, record), _inside(params, record)
     total, firsts = len(set(inside.values())), sorted({where[path][0] for path in inside})
     stages = {}
@@ -73,7 +84,7 @@ def layer_ids(params: Any, *, family: str | None = None) -> dict[str, int]:
     Each norm of a VGG is a layer. The last norm of the others counts with the last block; what lies between it and
     the head counts with the head.
     """
-    record = record_of(params, family)
+    record = _with_blocks(params, family)
     where = _places(params, record)
     order = sorted(set(where.values()) - {STEM, AFTER})
     layers = {STEM: 0, AFTER: len(order) + 1} | {here: i for i, here in enumerate(order, 1)}

@@ -54,6 +54,11 @@ def freeze_mask(params: Any, freeze: str | Sequence[str] | None, *, family: str 
 def _frozen_by_word(params: Any, word: str, family: str) -> dict[str, bool]:
     if word == "head_only":
         record = record_of(params, family)
+        if not record.classifiers:
+            raise UserError(
+                f"optim.freeze='head_only': which layer of {record.model.__name__} is the classifier is not known; "
+                'register_model(..., classifiers={"head": None}) names it.'
+            )
         return {path: not is_head(record, path) for path in tree.named_leaves(params)}
     if word.startswith("last_"):
         kept, total = int(word.split("_")[1]), num_blocks(params, family=family)
@@ -74,9 +79,9 @@ def _frozen_by_pattern(params: Any, freeze: str | Sequence[str]) -> dict[str, bo
         raise UserError(f"optim.freeze: {error}{words}") from None
 
 
-def freezes_the_head_alone(params: Any, trainable: Any) -> bool:
+def freezes_the_head_alone(params: Any, trainable: Any, *, family: str | None = None) -> bool:
     """Whether the classifier and nothing else is frozen: the opposite of `head_only`, and seldom meant."""
-    record = recognise(tree.named_leaves(params))
+    record = record_of(params, family) if family else recognise(tree.named_leaves(params))
     trains = tree.named_leaves(trainable)
     return record is not None and all(on != is_head(record, path) for path, on in trains.items())
 

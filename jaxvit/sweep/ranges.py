@@ -11,6 +11,7 @@ from jaxvit.build import checks, parts
 from jaxvit.config.default import Config
 from jaxvit.config.words import OPEN
 from jaxvit.errors import UserError, suggest
+from jaxvit.models import registry
 
 EXAMPLE = '("optim.learning_rate", "log", 1e-5, 1e-2)'
 KINDS = {
@@ -75,7 +76,7 @@ def check_model(ranges: Sequence[Range], complete: Config) -> None:
     shapes = parts.variable_shapes(model, size, complete.model.in_channels)["params"]
     for value in [value for found in ranges if found.word == "optim.freeze" for value in found.values]:
         try:
-            optim.freeze_mask(shapes, value)
+            optim.freeze_mask(shapes, value, family=registry.registered_family(complete.model.name))
         except UserError as error:
             raise UserError(f"sweep.ranges: {error}") from None
 

@@ -19,6 +19,7 @@ from jaxvit.config.default import default
 from jaxvit.config.words import flatten, to_dict
 from jaxvit.data import opencv, streamed
 from jaxvit.models.macs import count_macs
+from jaxvit.models.registry import registered_family
 from jaxvit.runtime import console, machine, sharding, streams, verbosity
 from jaxvit.runtime.console import count, detail, duration, err, warn
 from jaxvit.step.metrics import OWN
@@ -93,7 +94,9 @@ def print_header(run: Run, state: TrainState) -> None:
         licence = f", licence {run.origin['licence']}" if run.origin["licence"] else ""
         err.print(f"       weights SHA-256 {run.origin['sha256'][:16]}...{licence}")
     err.print(f"       {optim.describe_trainable(state.params, run.phase.trainable)}")
-    if optim.freezes_the_head_alone(run.blueprint.variables["params"], run.phase.trainable):
+    if optim.freezes_the_head_alone(
+        run.blueprint.variables["params"], run.phase.trainable, family=registered_family(config.model.name)
+    ):
         warn(f"       optim.freeze={config.optim.freeze} freezes the classifier alone; head_only trains it alone")
     devices = jax.devices()
     err.print(

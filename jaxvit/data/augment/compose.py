@@ -253,7 +253,14 @@ def _own(values: Mapping[str, Any]) -> Operation | None:
 
     def operate(key: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         for name, strength in on.items():
-            images, targets = OWN[name](jax.random.fold_in(key, zlib.crc32(name.encode())), images, targets, strength)
+            own = jax.random.fold_in(key, zlib.crc32(name.encode()))
+            found, wanted = OWN[name](own, images, targets, strength), (images.shape, targets.shape)
+            given = tuple(map(jnp.shape, found)) if isinstance(found, tuple | list) else type(found).__name__
+            if given != wanted:
+                raise UserError(
+                    f"the augmentation {name!r} returned {given}; expected (images, targets) of shapes {wanted}"
+                )
+            images, targets = found
         return images, targets
 
     return operate if on else None
