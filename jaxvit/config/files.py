@@ -33,6 +33,7 @@ def run_python(path: Path, argument: str) -> Any:
     # so that a config, and a copy of one, can start from another: `from configs import ...`
     roots = [str(folder.parent) for folder in (path.absolute().parent, recipes.directory()) if folder is not None]
     sys.path[:0] = roots
+    sys.path.append(str(path.absolute().parent))  # and from one beside it: `import base`; last, as it hides no library
     try:
         spec.loader.exec_module(module)
         if not hasattr(module, "get_config"):

@@ -37,6 +37,11 @@ def test_python_configs(tmp_path):
     )
     assert config_lib.load(str(path)).num_epochs == 2
     assert config_lib.load(f"{path}:7").num_epochs == 7
+    (tmp_path / "child_of_mine.py").write_text(
+        "import mine\ndef get_config():\n  c = mine.get_config()\n  c.seed = 7\n  return c\n"
+    )
+    child = config_lib.load(str(tmp_path / "child_of_mine.py"))
+    assert (child.num_epochs, child.seed) == (2, 7)
     path.write_text("def get_config():\n  return 1 / 0\n")
     with pytest.raises(UserError, match="ZeroDivisionError"):
         config_lib.load(str(path))
