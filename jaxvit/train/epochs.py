@@ -5,11 +5,13 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxvit.build.blueprint import Blueprint
 from jaxvit.runtime import multihost, sharding
 from jaxvit.runtime.console import bar, err, warn
 from jaxvit.runtime.interrupt import Interrupted, Starved
@@ -20,6 +22,7 @@ from jaxvit.train.finish import pass_over
 from jaxvit.train.progress import Diverged, Progress
 from jaxvit.train.run import Run
 from jaxvit.workdir import resume, run_files
+from jaxvit.workdir.checkpoint import Checkpoints
 
 STEP_SCALARS = {"loss": "batch_loss", "learning_rate": "learning_rate", "grad_norm": "grad_norm"}
 MAX_SKIPPED = 10  # steps in a row
@@ -31,6 +34,23 @@ def check_data(run: Run, name: str) -> None:
     before = (run.checkpoints.meta("last") or {}).get("data")
     if before:
         resume.check_data(run.workdir, name, before, run.dataset.fingerprint())
+
+
+def check_fits(blueprint: Blueprint, directory: Path) -> None:
+    """Raises UserError where the newest state in `directory` is of another model than the blueprint's.
+
+    Called before anything of the run is written: a config that cannot be continued would spoil what is there.
+    """
+    if not (directory / "last").is_dir():
+        return
+    checkpoints = Checkpoints(directory, read_only=True)
+    try:
+        for step in checkpoints.steps("last")[-1:]:
+            epoch = max(step - 1, 0) // blueprint.batches.steps_per_epoch
+            phase = [phase for phase in blueprint.phases if phase.epoch <= epoch][-1]
+            checkpoints.check_fits("last", step, phase.template)
+    finally:
+        checkpoints.close()
 
 
 def resumed(run: Run, state: TrainState) -> tuple[TrainState, Progress]:

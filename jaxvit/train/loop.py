@@ -17,7 +17,7 @@ from jaxvit.runtime.paths import expand
 from jaxvit.step.multi_label import USUAL
 from jaxvit.step.state import TrainState
 from jaxvit.train import handed, lr_find, micro_batch, start, summary
-from jaxvit.train.epochs import check_data, fit, resumed
+from jaxvit.train.epochs import check_data, check_fits, fit, resumed
 from jaxvit.train.finish import finish
 from jaxvit.train.prepare import gather, prepare
 from jaxvit.train.pretrain import with_pretraining
@@ -113,7 +113,9 @@ def _train(
 ) -> dict[str, Any]:
     words, path = run.blueprint.words, run.workdir
     run.checkpoints.verify()
-    if not force:
+    if force:
+        check_fits(run.blueprint, run.checkpoints.directory)
+    else:
         check_data(run, words["data"]["name"])
     multihost.by_main(lambda: resume.write_config(path, words, run.dataset.class_names, force))
     if run.dataset.several and not (path / run_files.THRESHOLDS).exists():  # until the end chooses others

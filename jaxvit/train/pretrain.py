@@ -28,7 +28,7 @@ from jaxvit.runtime.interrupt import deferred
 from jaxvit.step.reconstruction import painted, unpatchify
 from jaxvit.step.state import TrainState, init_variables
 from jaxvit.train.decisions import Rules
-from jaxvit.train.epochs import check_data, fit, resumed
+from jaxvit.train.epochs import check_data, check_fits, fit, resumed
 from jaxvit.train.options import make_options
 from jaxvit.train.prepare import Material, first_state
 from jaxvit.train.progress import Progress
@@ -57,6 +57,9 @@ def conduct(config: Config, workdir: Path, material: Material, *, force: bool = 
     before = multihost.by_main(lambda: _finished(place))
     if before is not None and not force:
         resume.check_data(workdir, second.words["data"]["name"], before["data"], material.dataset.fingerprint())
+    if force:
+        check_fits(first.blueprint, workdir / "checkpoints" / run_files.PRETRAIN)
+        check_fits(second, workdir / "checkpoints")
     multihost.by_main(lambda: resume.write_config(workdir, second.words, material.dataset.class_names, force))
     err.print(f"pretrain {first.describe()}")
     if before is None:

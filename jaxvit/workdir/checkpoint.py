@@ -201,6 +201,15 @@ class Checkpoints:
                 if damage is not None:
                     self._report(kind, step, damage)
 
+    def check_fits(self, kind: str, step: int, template: Any) -> None:
+        """Raises UserError where a checkpoint holds other arrays than `template`; damage is left to others."""
+        with orbax_quirks.silence(), waiting.limited(self._name(kind, step)):
+            try:
+                self._check_leaves(kind, step, _not_empty(template))
+            except (OSError, ValueError) as error:
+                if isinstance(error, UserError):
+                    raise
+
     def _put_away(self, kind: str, steps: Sequence[int]) -> None:
         for step in steps:
             self._set_aside(kind, step, "replaced")

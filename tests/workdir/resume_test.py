@@ -92,6 +92,11 @@ def test_other_config_is_refused_unless_told(tmp_path, data_name):
     longer = tiny_config(data_name, num_epochs=2)
     with pytest.raises(UserError, match="num_epochs: 1 -> 2"):
         train.train_and_evaluate(longer, tmp_path / "run")
+    before = {name: (tmp_path / "run" / name).read_bytes() for name in ("config.json", "manifest.json", "classes.json")}
+    wider = tiny_config(data_name, num_epochs=1, model__embed_dim=24)
+    with pytest.raises(UserError, match="belongs to another model"):
+        train.train_and_evaluate(wider, tmp_path / "run", force=True)
+    assert all((tmp_path / "run" / name).read_bytes() == content for name, content in before.items())
     final = train.train_and_evaluate(longer, tmp_path / "run", force=True)
     assert final["epochs"] == 2
     assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
