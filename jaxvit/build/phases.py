@@ -77,21 +77,25 @@ def trainable_masks(config: Config, params: Any, phases: Sequence[tuple[int, str
     return found
 
 
-def check_names(config: Config, phases: Sequence[tuple[int, str]]) -> None:
-    """Raises UserError where `optim.freeze` or `optim.unfreeze` fit no parameter; read off shapes, before data are.
+def check_names(config: Config, phases: Sequence[tuple[int, str]]) -> Any:
+    """Returns the model of a config, read off its fields before data are; None where data or weights may decide on it.
 
-    Nothing is said of a model that weights on the disk describe, nor of one that only the data's size may fit.
+    Raises UserError where it cannot be at the size that is set, or `optim.freeze` or `optim.unfreeze` fit no parameter.
     """
-    local = config.pretrained is not None and parts.pretrained_name(config.pretrained) is None
-    if local or all(freeze in (None, "none") for _, freeze in phases):
-        return
+    if config.pretrained is not None and parts.pretrained_name(config.pretrained) is None:
+        return None
     given = {"image_size": config.data.image_size} if config.data.image_size else {}
+    frozen = any(freeze not in (None, "none") for _, freeze in phases)
     try:
         model: Any = models.create_model(config.model.name, **{**given, **parts.model_fields(config)})
-        params = parts.variable_shapes(model, to_pair(model.image_size), model.in_channels)["params"]
+        shapes = parts.variable_shapes(model, to_pair(model.image_size), model.in_channels) if frozen else None
     except UserError:
-        return
-    trainable_masks(config, params, phases)
+        if given or config.model.get("image_size"):
+            raise
+        return None
+    if shapes is not None:
+        trainable_masks(config, shapes["params"], phases)
+    return model
 
 
 def make_phases(

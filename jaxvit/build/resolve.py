@@ -17,6 +17,44 @@ from jaxvit.models.layers import to_pair
 FEWEST_PATCHES = 16  # data smaller than this many patches is enlarged to the model's own size
 
 
+def check_given(config: Config) -> None:
+    """Raises UserError for what cannot be, whatever the data are: it is said before they are read."""
+    m, d = config.model, config.data
+    if config.pretrained and parts.pretrained_name(config.pretrained) not in (None, models.split_tag(m.name)[0]):
+        raise UserError(
+            f"pretrained {config.pretrained!r} does not match model.name {m.name!r}; both must name the same model"
+        )
+    if m.get("dtype") is not None:
+        raise UserError("model.dtype is ignored; the option is dtype, float32 or bfloat16")
+    sizes = _given_sizes(config)
+    if len(set(sizes)) > 1:
+        raise UserError(f"model.image_size {sizes[0]} and data.image_size {sizes[1]} differ; set only one of them")
+    if sizes:
+        _check_padding(config, sizes[0])
+    if (d.mean is None) != (d.std is None):
+        raise UserError("data.mean and data.std must be set together; only one of them is set")
+    for word in ("mean", "std") if d.mean is not None else ():
+        values = _per_channel(d[word], len(d[word]), word)
+        if max(values, default=0.0) > 1:
+            raise UserError(f"data.{word} is {values}; expected that of pixels in [0, 1]: divide by 255")
+        if word == "std":
+            _check_std(values)
+
+
+def _given_sizes(config: Config) -> list[tuple[int, int]]:
+    return [to_pair(_size(s)) for s in (config.model.get("image_size"), config.data.image_size) if s is not None]
+
+
+def _check_padding(config: Config, size: tuple[int, int]) -> None:
+    if config.augment.crop_padding >= min(size):
+        raise UserError(f"augment.crop_padding is {config.augment.crop_padding}; images are {size[0]}x{size[1]} pixels")
+
+
+def _check_std(std: tuple[float, ...]) -> None:
+    if min(std, default=0.0) <= 0:
+        raise UserError(f"data.std is {std}; expected values above 0")
+
+
 def complete(config: Config, facts: Facts) -> Config:
     """Returns a copy of the config with everything filled in that was left to the model, its weights or the data.
 
@@ -28,28 +66,20 @@ def complete(config: Config, facts: Facts) -> Config:
     fields = models.model_fields(m.name)
     patches = registry.model_entry(m.name)[0].takes_image_size
     given = {name: value for name, value in m.items() if name != "name" and value is not None}
+    check_given(config)
     weights = _weights_data_config(config)
-    if config.pretrained and parts.pretrained_name(config.pretrained) not in (None, models.split_tag(m.name)[0]):
-        raise UserError(
-            f"pretrained {config.pretrained!r} does not match model.name {m.name!r}; both must name the same model"
-        )
 
     num_classes = facts.num_classes
     if given.get("num_classes", num_classes) != num_classes:
         raise UserError(f"model.num_classes is {given['num_classes']}; {d.name} has {num_classes} classes")
-    if "dtype" in given:
-        raise UserError("model.dtype is ignored; the option is dtype, float32 or bfloat16")
     in_channels = given.get("in_channels", weights["in_channels"] if weights else facts.in_channels)
     if in_channels not in (1, 3, facts.in_channels):
         raise UserError(f"model.in_channels is {in_channels}; {d.name} has images of 1 (grey) or 3 (RGB) channels")
 
-    sizes = [to_pair(_size(s)) for s in (given.get("image_size"), d.image_size) if s is not None]
-    if len(set(sizes)) > 1:
-        raise UserError(f"model.image_size {sizes[0]} and data.image_size {sizes[1]} differ; set only one of them")
+    sizes = _given_sizes(config)
     size = sizes[0] if sizes else natural_size(facts.image_size, fields, given, weights, patches=patches)
 
-    if config.augment.crop_padding >= min(size):
-        raise UserError(f"augment.crop_padding is {config.augment.crop_padding}; images are {size[0]}x{size[1]} pixels")
+    _check_padding(config, size)
 
     mode = config.augment.train_crop_mode
     if facts.shape is not None and mode not in (None, "rrc"):
@@ -59,13 +89,10 @@ def complete(config: Config, facts: Facts) -> Config:
         )
 
     mean, std = (d.mean, d.std) if d.mean is not None else (None, None)
-    if (d.mean is None) != (d.std is None):
-        raise UserError("data.mean and data.std must be set together; only one of them is set")
     if mean is None:
         mean, std = (weights["mean"], weights["std"]) if weights else (facts.mean, facts.std)
     mean, std = (_per_channel(v, in_channels, word) for v, word in ((mean, "mean"), (std, "std")))
-    if min(std) <= 0:
-        raise UserError(f"data.std is {std}; expected values above 0")
+    _check_std(std)
 
     with config.unlocked(), config.ignore_type():
         m.num_classes, m.in_channels, m.image_size = num_classes, in_channels, size

@@ -11,12 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit import data, models, pretrained
-from jaxvit.build import batches, binary, class_balance, optimiser, parts
+from jaxvit.build import batches, binary, class_balance, optimiser, parts, pretraining
 from jaxvit.build.blueprint import Blueprint, draw
 from jaxvit.build.facts import Facts, of_dataset
 from jaxvit.build.phases import check_names, read_phases
-from jaxvit.build.resolve import check_student, complete
-from jaxvit.build.sizes import read_sizes
+from jaxvit.build.resolve import check_given, check_student, complete
+from jaxvit.build.sizes import read_sizes, train_sizes
 from jaxvit.build.teacher import Teacher, describe
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError, suggest
@@ -180,8 +180,15 @@ def _check_without_data(config: Config) -> None:
         raise UserError("dtype=float64 needs jax.config.update('jax_enable_x64', True), which the command line calls")
     entries = read_phases(config.optim.freeze, config.optim.unfreeze, config.num_epochs)
     read_sizes(config.data.train_sizes, config.num_epochs)
+    if config.data.image_size is not None:
+        train_sizes(config)
+    optimiser.make_gradient(config, batches.split_batch(config, config.batch_size)[0])
+    if (count := config.parallel.num_devices) is not None:
+        sharding.make_mesh(count, fsdp=config.parallel.fsdp, tensor=config.parallel.tensor)
     optimiser.check(config)
-    check_names(config, entries)
+    model = check_names(config, entries)
+    if model is not None and config.pretrain.name is not None:
+        pretraining.make_autoencoder(config, model)
 
     def absent(value: str) -> bool:
         return (
@@ -194,6 +201,7 @@ def _check_without_data(config: Config) -> None:
         raise UserError(f"pretrained is {start!r}; expected an existing file or directory, or a timm name.{near}")
     if start is not None and parts.pretrained_name(start) is not None:
         models.data_config(start)  # refuses a tag that the model has not
+    check_given(config)
     if teacher is not None:
         given = {k: v for k, v in config.model.items() if k != "name" and v is not None}
         check_student(config.distill.mode, {**models.model_fields(config.model.name), **given}, config.model.name)

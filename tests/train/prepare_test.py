@@ -122,3 +122,27 @@ def test_contradictions_are_named_before_anything_is_compiled(tmp_path, data_nam
     with pytest.raises(UserError, match=re.escape(said)) as error:
         train.train_and_evaluate(tiny_config(data_name, **words), tmp_path / "run")
     assert len(str(error.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ({"micro_batch": 7}, "micro_batch 7"),
+        ({"optim__sam__rho": 0.05, "optim__sam__m": 7}, "optim.sam.m 7"),
+        ({"optim__sam__rho": 0.05, "optim__sam__rho_min": 0.5}, "optim.sam.rho_min"),
+        ({"data__mean": (0.5,)}, "set together"),
+        ({"data__mean": (125.3, 123.0, 113.9), "data__std": (63.0, 62.1, 66.7)}, "divide by 255"),
+        ({"data__mean": (0.5,), "data__std": (0.0,)}, "above 0"),
+        ({"model__image_size": 8, "data__image_size": 16}, "differ"),
+        ({"model__image_size": 10}, "patch size"),
+        ({"data__image_size": 8, "augment__crop_padding": 8}, "crop_padding"),
+        ({"data__image_size": 8, "data__train_sizes": ((0, 16),)}, "data.train_sizes"),
+        ({"pretrained": "vit_small_patch16_224"}, "does not match"),
+        ({"parallel__num_devices": 99}, "there are 8"),
+        ({"pretrain__name": "mae", "pretrain__decoder_embed_dim": 6}, "decoder_embed_dim"),
+    ],
+)
+def test_what_cannot_be_is_named_before_data_are_read(tmp_path, words, said):
+    """A million photos are listed and looked into for minutes."""
+    with pytest.raises(UserError, match=said):
+        prepare(tiny_config(f"folder:{tmp_path / 'gone'}", **words), tmp_path)
