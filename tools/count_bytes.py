@@ -56,7 +56,7 @@ def main() -> int:
     for name in args.only:
         found[name] = count(*PROGRAMS[name])
         print(f"{name:18s} {found[name]['bytes_accessed'] / 1e9:7.2f} GB", flush=True)
-        args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        args.out.write_text(json.dumps(found, separators=(",", ":")) + "\n", encoding="utf-8")
     return 0
 
 

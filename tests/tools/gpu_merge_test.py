@@ -206,6 +206,17 @@ def test_what_is_not_done_stays_wanted_and_rows_of_a_bench_count(root, tmp_path,
     assert "| Swin-B, 128 | not measured yet (packet a) |" in page
 
 
+@pytest.mark.parametrize("there, rest", [(2, 1), (4, 0)])
+def test_the_seeds_of_a_speed_run_that_was_cut_off_count(root, tmp_path, there, rest):
+    def cut(files):
+        files["runs/fast10/seeds.json"] |= {**seeds(there), "complete": False}
+
+    out = write(tmp_path / "f", "f", state={"fast10": "stopped by its guard"}, change=cut)
+    assert merged(root, out) == 0
+    assert f"| 12.3 s | {there} of {there} | 41 s |" in (root / "docs" / "PERFORMANCE.md").read_text()
+    assert len(wanted.missing(packets.PACKETS["f"], root)) == rest
+
+
 def test_a_comparison_without_timms_half_says_so_and_stays_wanted(root, tmp_path):
     def cut(files):
         files["resnet50.json"] |= {"complete": False, "timm": {"ratios": [{"mode": "train"}]}}

@@ -299,7 +299,7 @@ def _small(words) -> list[str]:
         "--config.pretrained",
         "--config.num_epochs",
         "--config.eval_every",
-        "--config.steps_per",
+        "--config.steps_per_dispatch",
     )
     return [word for word in words if not word.startswith((*sized, "--seeds"))]
 

@@ -30,9 +30,10 @@ def set_up(
     for wheel in sorted((kit / "whl").glob("*.whl")):  # pure Python: a wheel is an archive
         with zipfile.ZipFile(wheel) as archive:
             archive.extractall(work / "site")
-    if (kit / "jaxcache.tar").exists():
-        with tarfile.open(kit / "jaxcache.tar") as tar:
-            tar.extractall(work / "jaxcache", filter="data")
+    for name in ("jaxcache.tar", "tuned.tar.xz"):
+        if (kit / name).exists():
+            with tarfile.open(kit / name) as tar:
+                tar.extractall(work / "jaxcache", filter="data")
     if teacher := sorted(kit.glob("teacher.[0-9]*")):
         parts.join(teacher, kit / "teacher")
         yield "teacher: unpacked"

@@ -4,7 +4,8 @@
 
 OUT holds index.json and results.tar.gz as `run` has written them; the last call of a packet brings all of it. A job
 that was done gives results/gpu/PACKET/JOB.json with its figures, command, commit, hardware and versions; of a bench
-that was cut off the rows count that it had, and it stays wanted. A packet leaves results/WANTED.md when all its jobs
+or a speed run that was cut off the rows count that it had, and it stays wanted. Which kernels XLA found the fastest is
+kept in results/gpu/tuned.tar.xz, for `prepare`. A packet leaves results/WANTED.md when all its jobs
 are done.
 Nothing is written where anything is incomplete, damaged or impossible.
 """
@@ -18,12 +19,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tools.gpu import packets, records, tables, wanted
+from tools.gpu import packets, records, tables, tuned, wanted
 from tools.gpu.jobs import ROOT, Job
 from tools.gpu.records import Damaged
 
 DONE = "done"
-ROWS_COUNT = ("bench",)  # kinds whose rows stand for themselves, also where the job was cut off
+# kinds whose rows stand for themselves, also where the job was cut off, and their file
+ROWS_COUNT = {"bench": "{}.json", "seeds": "runs/{}/seeds.json"}
 NEEDED = ("packet", "tiny", "commit", "gpu", "versions", "jobs", "finished")
 
 
@@ -73,8 +75,8 @@ def collect(out: Path, index: dict[str, Any]) -> dict[str, dict[str, Any]]:
             raise Damaged(f"{out / 'results.tar.gz'} is damaged: {first}") from None
         for entry in last.values():
             job = jobs[entry["name"]]
-            rows = job.kind in ROWS_COUNT and "stopped" in entry["state"] and (home / f"{job.name}.json").exists()
-            if entry["state"] == DONE or rows:
+            file = ROWS_COUNT.get(job.kind, "").format(job.name)
+            if entry["state"] == DONE or (file and "stopped" in entry["state"] and (home / file).is_file()):
                 found[job.name] = record(job, entry, index, home)
     if not found:
         raise Damaged(f"{out} has no job of packet {index['packet']} that was done")
@@ -82,7 +84,8 @@ def collect(out: Path, index: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def record(job: Job, entry: dict[str, Any], index: dict[str, Any], home: Path) -> dict[str, Any]:
-    """One record."""
+    """One record; a job that was cut off with all its rows was done."""
+    found = _portable(records.condense(job, home))
     return {
         "packet": index["packet"],
         "job": job.name,
@@ -91,11 +94,26 @@ def record(job: Job, entry: dict[str, Any], index: dict[str, Any], home: Path) -
         "commit": index["commit"],
         "versions": index["versions"],
         "python": index.get("python"),
-        "command": [_anywhere(word) for word in entry["command"]],
-        "state": entry["state"],
+        "command": _portable(entry["command"]),
+        "state": DONE if _has_all(job, found) else entry["state"],
         "seconds": entry.get("seconds"),
-        "found": records.condense(job, home),
+        "found": found,
     }
+
+
+def _has_all(job: Job, found: dict[str, Any]) -> bool:
+    """Whether all rows are there that the packet asks for."""
+    asked = [int(word.partition("=")[2]) for word in job.words if job.kind == "seeds" and word.startswith("--seeds=")]
+    return found.get("complete") is True or bool(asked and len(found["runs"]) >= asked[0])
+
+
+def _portable(value: Any) -> Any:
+    """A value whose texts name no directory of the machine."""
+    if isinstance(value, dict):
+        return {name: _portable(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_portable(inner) for inner in value]
+    return _anywhere(value) if isinstance(value, str) else value
 
 
 def _anywhere(word: str) -> str:
@@ -144,8 +162,9 @@ def main(argv: list[str]) -> int:
             return 0
         tables.check(args.root)
         wanted.check(args.root)
-        for index, found in whole:
+        for out, (index, found) in zip(args.out, whole, strict=True):
             write(args.root, index["packet"], found)
+            tuned.keep(out / "jaxcache.tar", args.root)
         changed = tables.redraw(args.root)
         changed += [wanted.FILE] if wanted.redraw(args.root) else []
     except Damaged as error:

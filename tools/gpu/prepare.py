@@ -18,7 +18,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.gpu import kit, packets
+from tools.gpu import kit, packets, tuned
 from tools.gpu.jobs import ROOT, Call, Packet
 
 LIMIT = 64 * 2**20  # bytes that travel with a call
@@ -122,6 +122,8 @@ def common(call: Call, packet: Packet, args: argparse.Namespace) -> list[tuple[P
         if not parts:
             raise Missing(f"packet {packet.name} needs --teacher OUT with teacher.00, which packet b brings back")
         found += [(path, path.name) for path in parts]
+    if (args.root / tuned.FILE).is_file():
+        found.append((args.root / tuned.FILE, tuned.FILE.name))
     if args.cache and call is packet.calls[0]:
         if not args.cache.is_file():
             raise Missing(f"no file {args.cache}")

@@ -149,7 +149,8 @@ def _study(job: Job, home: Path) -> dict[str, Any]:
 
 def _seeds(job: Job, home: Path) -> dict[str, Any]:
     found = _json(home / "runs" / job.name / "seeds.json")
-    runs = [{word: value for word, value in run.items() if word != "environment"} for run in found["runs"]]
+    left_out = ("environment", "command")
+    runs = [{word: value for word, value in run.items() if word not in left_out} for run in found["runs"]]
     if not runs:
         raise ValueError("no seed")
     return {**found, "runs": runs}
