@@ -39,6 +39,7 @@ METRICS = {
     "accuracy": "max", "top5_accuracy": "max", "balanced_accuracy": "max", "macro_f1": "max", "loss": "min",
     "nll": "min", "mAP": "max", "micro_f1": "max", "exact_match": "max",
 }  # fmt: skip
+RANDAUGMENT = ("num_ops", "magnitude")
 OF_BCE = ("pos_weight", "bce_target_thresh", "bce_sum")
 # what stands before the colon of `data.name` where an option of `data` is read -> an example of such a name
 OF_DATA = {
@@ -201,7 +202,18 @@ def reads(data_name: str, option: str) -> bool:
 def idle(config: Config) -> dict[str, str]:
     """Options that are set but not read, because another option is off: {"ema.warmup": "ema.decay"}."""
     values, usual = flatten(config), declared()
+    a, sam = config.augment, config.optim.sam
+    cut = any(v is not None for v in (a.random_resized_crop, a.train_crop_mode, config.pretrain.name))
     lone = (  # option, whether it is read, where it is
+        *((f"augment.randaug_{word}", a.policy == "randaugment", "augment.policy=randaugment") for word in RANDAUGMENT),
+        ("augment.random_erasing_mode", a.random_erasing_prob > 0, "augment.random_erasing_prob"),
+        ("augment.mix_prob", max(a.mixup_alpha, a.cutmix_alpha) > 0, "augment.mixup_alpha"),
+        ("augment.mix_switch_prob", min(a.mixup_alpha, a.cutmix_alpha) > 0, "augment.mixup_alpha or .cutmix_alpha"),
+        ("augment.crop_ratio", cut, "augment.random_resized_crop"),
+        ("optim.sam.eta", sam.adaptive, "optim.sam.adaptive"),
+        *((f"optim.sam.{word}", sam.method == "gsam", "optim.sam.method=gsam") for word in ("alpha", "rho_min")),
+        ("distill.temperature", config.distill.mode == "soft", "distill.mode=soft"),
+        ("early_stopping.min_delta", config.early_stopping.patience is not None, "early_stopping.patience"),
         ("loss.focal_gamma", config.loss.name == "focal", "loss.name=focal"),
         ("loss.class_weights_beta", config.loss.class_weights == "effective", "loss.class_weights=effective"),
         *((f"loss.{word}", config.loss.name == "bce", "loss.name=bce") for word in OF_BCE),
@@ -209,7 +221,7 @@ def idle(config: Config) -> dict[str, str]:
     )
     return {word: switch for word, read, switch in lone if not read and values[word] != usual[word]} | {
         word: switch
-        for switch in ("optim.sam.rho", "ema.decay", "distill.teacher", "pretrain.name")
+        for switch in ("optim.sam.rho", "ema.decay", "distill.teacher", "pretrain.name", "wandb.project")
         if not values[switch]
         for word in usual
         if word.startswith(switch.rpartition(".")[0] + ".") and word != switch and values[word] != usual[word]

@@ -3,7 +3,7 @@
 import pytest
 
 from jaxvit import config as config_lib
-from jaxvit.config import checks
+from jaxvit.config import checks, recipes
 from jaxvit.errors import UserError
 
 
@@ -36,6 +36,24 @@ def test_words_that_nothing_reads_are_told():
         "ema.warmup": "ema.decay",
     }
     assert checks.idle(apply("--config.optim.sam.adaptive=true", "--config.optim.sam.rho=0.5")) == {}
+
+
+def test_options_whose_switch_is_off_are_told_and_no_recipe_has_one():
+    words = {
+        "augment.randaug_magnitude=5", "augment.random_erasing_mode=const", "augment.mix_prob=0.5",
+        "augment.mix_switch_prob=0.1", "augment.crop_ratio=(1,1)", "distill.temperature=2", "wandb.name=x",
+        "early_stopping.min_delta=0.1",
+    }  # fmt: skip
+    assert checks.idle(apply(*(f"--config.{word}" for word in words))).keys() == {w.partition("=")[0] for w in words}
+    on = ["augment.policy=randaugment", "augment.random_erasing_prob=0.1", "augment.mixup_alpha=1",
+          "augment.cutmix_alpha=1", "augment.train_crop_mode=rrc", "distill.teacher=x", "wandb.project=x",
+          "early_stopping.patience=3"]  # fmt: skip
+    assert checks.idle(apply(*(f"--config.{word}" for word in (*words, *on)))) == {}
+    asam = ("--config.optim.sam.rho=0.1", "--config.optim.sam.eta=0.1", "--config.optim.sam.alpha=0.1")
+    assert checks.idle(apply(*asam)).keys() == {"optim.sam.eta", "optim.sam.alpha"}
+    for name, path in recipes.names().items():
+        recipe = config_lib.load(str(path))
+        assert recipe.sweep.ranges or checks.idle(recipe) == {}, name  # a search switches things on
 
 
 def test_options_of_other_data_are_told():
