@@ -12,6 +12,7 @@ def run(argv: list[str]) -> int:
     """Runs the command; returns 0."""
     parser = make_parser("leaks", DESCRIPTION)
     parser.add_argument("--data", metavar="NAME", help="digits, folder:PATH, npz:PATH, csv:FILE, ...")
+    parser.add_argument("--columns", metavar="WORDS", help="of csv:FILE, as file=path,label=species")
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
     parser.add_argument("--out", type=directory_to_write, metavar="DIR", help="where to write leaks.csv and leaks.png")
     args = parser.parse_args(argv)
@@ -19,10 +20,12 @@ def run(argv: list[str]) -> int:
         raise UserError("expected --data NAME and --out DIR, for example --data folder:photos --out leaks")
     from jaxvit import data
     from jaxvit.data import doubles
+    from jaxvit.inference.splits import check_read
     from jaxvit.runtime import console
     from jaxvit.train import leaks
 
-    dataset = data.load_dataset(args.data, data_dir=args.data_dir, to_train=False)
+    check_read([args.data], columns=args.columns, data_dir=args.data_dir)
+    dataset = data.load_dataset(args.data, data_dir=args.data_dir, columns=args.columns, to_train=False)
     for note in dataset.notes:
         console.err.print(f"data   {note}")
     found = doubles.find({split.name: split for split in (dataset.train, dataset.val, dataset.test)})

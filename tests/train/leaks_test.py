@@ -78,6 +78,11 @@ def test_command_and_report(folder, tmp_path, capsys):
     assert "Leaks and duplicates" in page and "2 of 5 test images (40.0%)" in page
     assert json.loads((run / leaks.RECORD).read_text())["counts"] == {
         "test/train": {"exact": 1, "near": 1}, "train/train": {"exact": 1}}  # fmt: skip
+    at = ["--out", str(tmp_path / "csv")]
+    assert cli.main(["leaks", "--data", f"folder:{folder}", "--columns", "file=where", *at]) == 2
+    photos = sorted(folder.rglob("*.png"))[:6]
+    (tmp_path / "some.csv").write_text("where,what\n" + "".join(f"{p},{i % 2}\n" for i, p in enumerate(photos)))
+    assert cli.main(["leaks", "--data", f"csv:{tmp_path / 'some.csv'}", "--columns", "file=where,label=what", *at]) == 0
 
 
 @pytest.mark.parametrize(
