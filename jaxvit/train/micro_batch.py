@@ -10,7 +10,7 @@ from jaxvit.build.blueprint import Blueprint
 from jaxvit.config.default import Config
 from jaxvit.errors import UserError
 from jaxvit.runtime import machine, sharding
-from jaxvit.runtime.console import err
+from jaxvit.runtime.console import err, working
 from jaxvit.workdir import resume, run_files
 
 SHARE = 0.92  # of the device's memory that a step may plan for: the data set and fragmentation need the rest
@@ -79,7 +79,8 @@ def fit(
     need, tried = 0, blueprint
     for parts in sizes(batch_size, sharding.batch_parts(blueprint.mesh)):
         tried = blueprint if parts == 1 else redraw(parts)
-        need = planned_bytes(*program(tried))
+        with working("compiling the training step, which takes a minute or two the first time"):
+            need = planned_bytes(*program(tried))
         if need <= limit:
             break
         if blueprint.variables.get("batch_stats") and not always:

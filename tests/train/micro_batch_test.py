@@ -7,6 +7,7 @@ import pytest
 
 from jaxvit import train
 from jaxvit.errors import UserError
+from jaxvit.runtime import console
 from jaxvit.train import micro_batch
 from tests.helpers import tiny_config, write_npz
 from tests.helpers.workdirs import final_state
@@ -29,6 +30,7 @@ def needs(monkeypatch, limit):
     tried = []
 
     def planned(step, args):
+        assert console._screen._running[-1].title.startswith("compiling")  # nothing else would be seen for minutes
         tried.append(step)
         return 16 // 2 ** (len(tried) - 1)
 
