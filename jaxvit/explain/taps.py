@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxvit.errors import UserError, suggest
-from jaxvit.models.layers import Array, to_pair
+from jaxvit.models.layers import Array, check_floats, to_pair
 from jaxvit.models.registry import find_family
 
 Pair = tuple[int, int]
@@ -128,8 +128,7 @@ def check_images(model: Any, images: Any) -> Array:
         raise UserError(f"images have shape {images.shape}; expected [b, h, w, {model.in_channels}].")
     if images.shape[0] == 0:
         raise UserError("no images: the batch is empty; expected at least one.")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise UserError(f"images are {images.dtype}; expected floats, normalised as the model expects them.")
+    check_floats(images)
     return images
 
 

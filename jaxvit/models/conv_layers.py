@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvit.errors import UserError, suggest
-from jaxvit.models.layers import Array, Conv, Dense, Dtype, kaiming_fan_out, torch_uniform
+from jaxvit.models.layers import Array, Conv, Dense, Dtype, check_floats, kaiming_fan_out, torch_uniform
 from jaxvit.ops import norm
 from jaxvit.ops.activations import ACTIVATIONS
 from jaxvit.ops.pooling import avg_pool_2x2, blur_pool
@@ -31,6 +31,7 @@ def check_images(images: Array, *, in_channels: int, least: int, family: str) ->
     _, h, w, c = images.shape
     if c != in_channels:
         raise UserError(f"images have {c} channels; the model expects in_channels={in_channels}.")
+    check_floats(images)
     if min(h, w) < least:
         raise UserError(f"image {h}x{w} is too small for {family}; the smallest size is {least}x{least}.")
 

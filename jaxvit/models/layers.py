@@ -56,6 +56,12 @@ def to_pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
+def check_floats(images: Array) -> None:
+    """Raises UserError for pixels as they are stored; a model takes normalised ones, and torch refuses these too."""
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise UserError(f"images are {images.dtype}; expected floats, normalised as jaxvit.preprocess makes them.")
+
+
 def check_patches(size: Size, patch_size: Size, *, crops: bool) -> None:
     """Raises UserError for a size (h, w) that has no whole patches, or has more than these unless a model `crops`."""
     (h, w), (ph, pw) = to_pair(size), to_pair(patch_size)

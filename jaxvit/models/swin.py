@@ -18,6 +18,7 @@ from jaxvit.models.layers import (
     Layer,
     Mlp,
     Size,
+    check_floats,
     check_patches,
     drop_path_rates,
     layer_norm,
@@ -249,6 +250,7 @@ class SwinTransformer(nn.Module):
         check_fields(self)
         if images.ndim != 4 or images.shape[-1] != self.in_channels:
             raise UserError(f"images have shape {images.shape}; expected [b, h, w, {self.in_channels}].")
+        check_floats(images)
         (want_h, want_w), (h, w) = to_pair(self.image_size), images.shape[1:3]
         for size in ((want_h, want_w), (h, w)):
             check_patches(size, patch_size, crops=self.crop_to_patches)

@@ -19,6 +19,7 @@ from jaxvit.models.layers import (
     Layer,
     LayerNorm,
     Mlp,
+    check_floats,
     check_patches,
     to_pair,
     trunc_normal,
@@ -274,6 +275,7 @@ def check_images(model: Any, images: Array) -> None:
     """Raises UserError for images that a model of patches does not take."""
     if images.ndim != 4 or images.shape[-1] != model.in_channels:
         raise UserError(f"images have shape {images.shape}; expected [b, h, w, {model.in_channels}].")
+    check_floats(images)
     (h, w), want = images.shape[1:3], to_pair(model.image_size)
     for size in (want,) if model.dynamic_img_pad else ((h, w), want):
         check_patches(size, model.patch_size, crops=getattr(model, "crop_to_patches", False))

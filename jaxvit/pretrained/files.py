@@ -108,7 +108,7 @@ def weight_file(directory: Path) -> Path:
     if is_run(directory):
         raise UserError(
             f"{directory} is the workdir of a run, which has checkpoints and no weight file\n"
-            f"--workdir {directory} names it, and convert --from {directory} writes its weights"
+            f"jaxvit.load_run or --workdir opens it, and convert --from {directory} writes its weights"
         )
     for pattern in WEIGHT_FILES:
         inside = (f for f in directory.glob(pattern) if f.is_file() and not hidden(f.name))

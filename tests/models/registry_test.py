@@ -8,8 +8,10 @@ import json
 import math
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -119,6 +121,15 @@ def test_an_unsupported_name_says_which_option_is_missing(monkeypatch):
 def test_a_name_is_text(door):
     with pytest.raises(UserError, match="expected .*'(resnet18|vit_\\*)'"):
         door(18)
+
+
+@pytest.mark.parametrize("family", registry.FAMILIES.values(), ids=lambda family: family.name)
+def test_pixels_that_are_not_normalised_are_refused(family):
+    """Torch's layers refuse integers; here they would be computed with, from 0 to 255."""
+    model: Any = registry.create_model(next(iter(family.variants)))
+    shape = (1, *to_pair(model.image_size), model.in_channels)
+    with pytest.raises(UserError, match="images are uint8"):
+        jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.uint8))
 
 
 def test_model_fields_are_the_defaults_of_the_entry():
