@@ -18,6 +18,7 @@ from jaxvit.step import steps
 from jaxvit.step.state import create_state
 from tests.helpers import tiny_config, write_npz
 from tests.helpers.placements import MODELS, NEWER, PLACES, STEPS, difference, run_at, run_config, steps_of
+from tests.helpers.plugins import examples
 from tests.helpers.tiny_steps import batch as small_batch
 from tests.helpers.tiny_steps import build
 
@@ -228,3 +229,15 @@ def test_pmap_differs_where_a_device_sees_its_own_part_only(tmp_path):
     for model, words in cases:
         mapped = run_at(tmp_path, "4", model, "adamw", **words, parallel__mode="pmap")
         assert difference(run_at(tmp_path, "4", model, "adamw", **words), mapped)[1] > 1e-4
+
+
+@pytest.mark.slow
+def test_the_loop_of_the_page_is_that_of_one_device():
+    there = {}
+    (code,) = examples("PARALLEL.md")
+    exec(code, there)
+    params, images = jax.device_get((there["variables"]["params"], there["images"]))
+    wanted = jax.jit(jax.value_and_grad(there["loss_fn"]))(params, images)
+    assert len(there["images"].sharding.device_set) == jax.device_count() > 1
+    for found in ((there["loss"], there["grads"]), (there["same_loss"], there["same_grads"])):
+        chex.assert_trees_all_close(found, wanted, rtol=1e-4, atol=1e-7)
