@@ -4,7 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from jaxvit.commands.parser import make_parser, positive
+from jaxvit.commands.parser import make_parser, positive, program
 from jaxvit.errors import UserError
 from jaxvit.runtime import compile_cache, interrupt, packages
 
@@ -30,10 +30,10 @@ def run(argv: list[str]) -> int:
     if args.workdir is None:
         raise UserError("no --workdir: the directory of the sweep, for example --workdir runs/sweep")
     with interrupt.owned("stopped; the same command resumes there"):
-        return _search(args, rest, parser.prog)
+        return _search(args, rest)
 
 
-def _search(args: argparse.Namespace, rest: list[str], prog: str) -> int:
+def _search(args: argparse.Namespace, rest: list[str]) -> int:
     from jaxvit import config as config_lib
     from jaxvit import models
     from jaxvit.runtime import console
@@ -42,9 +42,8 @@ def _search(args: argparse.Namespace, rest: list[str], prog: str) -> int:
     packages.require("optuna", "matplotlib")
     config = config_lib.load(args.config, rest, models.model_fields)
     compile_cache.use()
-    again = [*prog.removesuffix(" sweep").split(), "--config", args.config]
-    again += ["--workdir", str(Path(args.workdir) / "best"), *rest]
-    command = shlex.join(again)
+    again = ["--config", args.config, "--workdir", str(Path(args.workdir) / "best"), *rest]
+    command = f"{program()} {shlex.join(again)}"
     try:
         rows = search(config, args.workdir, args.trials, command=command)
     except interrupt.Interrupted as stop:

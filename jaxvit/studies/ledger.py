@@ -49,8 +49,7 @@ class Ledger:
                 raise UserError(f"{str(path)!r} is damaged; expected the record of a study")
             self._compare(name, options)
         else:
-            if (directory / "config.json").exists():
-                raise UserError(f"{str(directory)!r} holds a single run; choose another --workdir for the study")
+            run_files.check_free(directory, "a study")
             self.content = {"study": name, "options": dict(options), "runs": {}, "costs": {}, "wall_seconds": 0.0}
 
     @classmethod

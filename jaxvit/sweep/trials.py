@@ -18,6 +18,7 @@ from jaxvit.errors import UserError
 from jaxvit.runtime import console, escape, lock
 from jaxvit.runtime.console import err, warn
 from jaxvit.runtime.interrupt import Interrupted
+from jaxvit.runtime.paths import expand
 from jaxvit.sweep import outcome
 from jaxvit.sweep.ranges import Range, apply, check_model, label, read_ranges
 from jaxvit.train import summary
@@ -55,6 +56,7 @@ def search(config: Config, workdir: str | os.PathLike[str], trials: int, *, comm
     ranges = read_ranges(config)
     if config.lr_find:
         raise UserError("lr_find searches for a learning rate instead of training, and a sweep trains; use one of them")
+    run_files.check_free(expand(workdir), "a sweep")
     dataset = parts.load_data(config)
     if not len(dataset.val):
         raise UserError(

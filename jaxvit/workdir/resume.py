@@ -42,6 +42,7 @@ def inspect(workdir: Path) -> None:
 
     Said at the start: a library that meets it hours later says it less well, or waits for ever.
     """
+    run_files.check_free(workdir, "a run")
     for name in DIRECTORIES:
         _inspect(workdir, workdir / name, True)
     for home, kind in itertools.product(CHECKPOINTS, ("last", "best")):

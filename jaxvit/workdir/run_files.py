@@ -39,6 +39,23 @@ def make_workdir(workdir: str | os.PathLike[str]) -> Path:
     return path
 
 
+HOLDS = {
+    "a study": "study.json",
+    "a sweep": "study.db",
+    "exported weights": "model.safetensors",
+    "a run": "config.json",
+}
+
+
+def check_free(directory: Path, what: str) -> None:
+    """Raises UserError where a directory for `what`, "a run", "a study" or "a sweep", holds another of HOLDS."""
+    if (directory / ("checkpoints" if what == "a run" else HOLDS[what])).exists():
+        return
+    for other, mark in HOLDS.items():
+        if other != what and (directory / mark).exists():
+            raise UserError(f"{str(directory)!r} holds {other}; choose another --workdir for {what}")
+
+
 def not_there(path: Path) -> list[Path]:
     """Those of a directory and its parents that are not there, the innermost first."""
     return [place for place in (path, *path.parents) if not place.exists()]

@@ -37,6 +37,10 @@ def test_mistakes_end_with_two_lines(monkeypatch, capsys, tmp_path):
         lines = capsys.readouterr().err.strip().splitlines()
         assert said in " ".join(lines) and len(lines) <= 2, (words, lines)
     assert not (tmp_path / "sweep/study.db").exists()
+    (tmp_path / "sweep").mkdir(exist_ok=True)
+    (tmp_path / "sweep/config.json").write_text("{}")
+    assert cli.main(argv) == 2
+    assert "holds a run" in capsys.readouterr().err
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     assert cli.main(argv) == 2
     assert "pip install 'jaxvit[tune]'" in capsys.readouterr().err

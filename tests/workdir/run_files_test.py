@@ -218,3 +218,24 @@ def test_events_lie_in_the_workdir_whatever_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     trackers.TensorBoard(Path("gs:run/events")).close()
     assert len(list((tmp_path / "gs:run/events").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "mark, holds", [("study.json", "a study"), ("study.db", "a sweep"), ("model.safetensors", "exported weights")]
+)
+def test_what_holds_something_else_is_no_workdir(tmp_path, mark, holds):
+    """A run in the directory of a study would end the study."""
+    run_files.check_free(tmp_path, "a run")
+    (tmp_path / "config.json").write_text("{}")  # of a run, or of weights
+    for what in ("a study", "a sweep"):
+        with pytest.raises(UserError, match="holds a run; "):
+            run_files.check_free(tmp_path, what)
+    run_files.check_free(tmp_path, "a run")
+    (tmp_path / mark).touch()
+    with pytest.raises(UserError, match=f"holds {holds}; "):
+        train.train_and_evaluate(tiny_config("digits"), tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+    if holds in ("a study", "a sweep"):
+        run_files.check_free(tmp_path, holds)  # where a run got in before
+    (tmp_path / "checkpoints").mkdir()
+    run_files.check_free(tmp_path, "a run")
