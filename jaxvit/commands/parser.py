@@ -243,6 +243,8 @@ def check_target(args: argparse.Namespace, names: Sequence[str]) -> Path:
     if args.to is None:
         raise UserError("no --to DIR: the directory to write to")
     there = [name for name in names if (args.to / name).exists()]
+    if there and (args.to / "checkpoints").is_dir():
+        raise UserError(f"{str(args.to)!r} holds a run, whose {there[0]!r} would be replaced; choose another --to")
     if there and not args.force:
         raise UserError(
             f"{str(args.to)!r} already holds {there[0]!r}; choose another --to, or pass --force to replace it"

@@ -67,6 +67,7 @@ def from_run(workdir: str | Path) -> Classifier:
     if not os.fspath(workdir) or not path.is_dir():
         raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory")
     check_utf8(path, "the run in")
+    run_files.refuse_weights(path)
     run_files.refuse_damaged(path, ("config.json", "classes.json", run_files.THRESHOLDS))
     config = config_lib.from_mapping(run_files.read_json(path / "config.json"))
     plugins.use_recorded(config.imports, path)

@@ -117,6 +117,7 @@ def _labels(paths: Sequence[Path]) -> list[str]:
 
 def read_run(path: Path, label: str) -> RunFiles:
     """Returns what the files of a run say; raises UserError where they are missing or damaged."""
+    run_files.refuse_weights(path)
     run_files.refuse_damaged(path)
     config = _flat(run_files.read_json(path / "config.json"))
     if "data.name" not in config or "model.name" not in config:

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import shlex
 import shutil
 import struct
 import zipfile
@@ -54,6 +55,15 @@ def check_free(directory: Path, what: str) -> None:
     for other, mark in HOLDS.items():
         if other != what and (directory / mark).exists():
             raise UserError(f"{str(directory)!r} holds {other}; choose another --workdir for {what}")
+
+
+def refuse_weights(directory: Path) -> None:
+    """Raises UserError where a directory is called a run and holds exported weights."""
+    if (directory / HOLDS["exported weights"]).exists() and not (directory / "checkpoints").exists():
+        raise UserError(
+            f"{str(directory)!r} holds exported weights and no run\n"
+            f"--model NAME --checkpoint {shlex.quote(str(directory))} reads them"
+        )
 
 
 def not_there(path: Path) -> list[Path]:

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from jaxvit.commands.parser import file_to_write, make_parser
+from jaxvit.commands.parser import check_target, file_to_write, make_parser
 from jaxvit.errors import UserError
 
 
@@ -24,3 +24,16 @@ def test_the_nearest_choice_is_named():
     parser.add_argument("--split", choices=("train", "val", "test"))
     with pytest.raises(UserError, match="--split.* 'tst' .*train.* Did you mean 'test'"):
         parser.parse_args(["--split", "tst"])
+
+
+def test_weights_never_replace_the_files_of_a_run(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    names = ("model.safetensors", "config.json")
+    args = argparse.Namespace(to=tmp_path, force=False)
+    with pytest.raises(UserError, match="--force"):
+        check_target(args, names)
+    args.force = True
+    assert check_target(args, names) == tmp_path
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="holds a run"):
+        check_target(args, names)

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxvit import cli, train
+from jaxvit import cli, inference, train
 from jaxvit.errors import UserError
+from jaxvit.reports import runs
 from jaxvit.workdir import manifest, resume, run_files, trackers
 from tests.helpers import tiny_config, write_npz
 
@@ -235,7 +236,11 @@ def test_what_holds_something_else_is_no_workdir(tmp_path, mark, holds):
     with pytest.raises(UserError, match=f"holds {holds}; "):
         train.train_and_evaluate(tiny_config("digits"), tmp_path)
     assert not (tmp_path / "checkpoints").exists()
-    if holds in ("a study", "a sweep"):
+    if holds == "exported weights":
+        for read in (inference.from_run, runs.read_runs):
+            with pytest.raises(UserError, match="holds exported weights and no run"):
+                read(tmp_path if read is inference.from_run else [tmp_path])
+    else:
         run_files.check_free(tmp_path, holds)  # where a run got in before
     (tmp_path / "checkpoints").mkdir()
     run_files.check_free(tmp_path, "a run")
