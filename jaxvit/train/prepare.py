@@ -146,8 +146,11 @@ def first_state(blueprint: Blueprint, variables: Any) -> TrainState:
     """The state at step 0, in its place on the devices."""
     first = blueprint.phases[0]
     places = jax.tree.map(lambda x: x.sharding, first.template)
-    # each leaf its own buffer
-    return jax.tree.map(jnp.copy, jax.jit(first.create, out_shardings=places)(variables))
+
+    def create(variables: Any) -> TrainState:  # each leaf its own buffer, as steps are given them for good
+        return jax.tree.map(jnp.copy, first.create(variables))
+
+    return jax.jit(create, out_shardings=places)(variables)
 
 
 def _largest(blueprint: Blueprint, feed: Any, teacher: Any) -> tuple[Callable, tuple[Any, ...]]:

@@ -33,6 +33,14 @@ def test_one_program_for_training_and_one_for_evaluation(tmp_path, data_name):
     json.dumps(run.compile_seconds)
 
 
+def test_the_leaves_of_a_first_state_share_no_buffer(tmp_path, data_name):
+    """A step is given them for good; the average begins as a copy of the weights."""
+    run, state = prepare(tiny_config(data_name, ema__decay=0.9), tmp_path)
+    run.checkpoints.close()
+    places = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(state)]
+    assert len(set(places)) == len(places)
+
+
 def folder(path):
     """Photos of two classes, 24 x 32 pixels."""
     rng = np.random.default_rng(0)
