@@ -24,7 +24,7 @@ _WHERE = {
     "errors": ("UserError",),
 }
 _NAMES = {name: f"jaxvit.{module}" for module, names in _WHERE.items() for name in names}
-_MODULES = ("confidence", "config", "data", "explain", "models", "optim", "pretrained", "train")
+_MODULES = ("confidence", "config", "data", "explain", "inference", "models", "optim", "pretrained", "train")
 
 __all__ = ["__version__", *_NAMES, *_MODULES]  # pyright: ignore[reportUnsupportedDunderAll]
 

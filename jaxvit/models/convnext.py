@@ -47,7 +47,7 @@ class SimpleNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:], jnp.float32)
         wide = at_least_float32(x)
         variance = jnp.var(wide, axis=-1, keepdims=True, ddof=1)
         y = wide * jax.lax.rsqrt(variance + self.epsilon) * per_channel(scale, x)
@@ -65,8 +65,8 @@ class GlobalResponseNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         shape, wide = x.shape[-1:], at_least_float32(x)
-        scale = self.param("scale", nn.initializers.zeros, shape)
-        bias = self.param("bias", nn.initializers.zeros, shape)
+        scale = self.param("scale", nn.initializers.zeros, shape, jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, shape, jnp.float32)
         squares = jnp.sum(jnp.square(wide), axis=(1, 2), keepdims=True)
         there = squares > 0  # of a channel without a response the root has no derivative: 0, as in PyTorch
         one, zero = jnp.ones_like(squares), jnp.zeros_like(squares)  # of its type, which exporters look at
@@ -108,7 +108,7 @@ class ConvNeXtBlock(nn.Module):
         y = self.conv_dw(c, feature_group_count=c, name="conv_dw")(x)
         y = self.mlp(name="mlp")(self.norm(name="norm")(y))
         if self.ls_init_value is not None:
-            gamma = self.param("gamma", nn.initializers.constant(self.ls_init_value), (c,))
+            gamma = self.param("gamma", nn.initializers.constant(self.ls_init_value), (c,), jnp.float32)
             y = y * per_channel(gamma, y).astype(y.dtype)
         return x + DropPath(self.drop_path_rate)(y, train=train)
 

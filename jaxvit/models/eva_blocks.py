@@ -62,7 +62,7 @@ class EvaAttention(nn.Module):
             return q, k, dense(kv, use_bias=self.qkv_bias, name="v_proj")(x)
         qkv = dense(3 * d, use_bias=key_bias, name="qkv")(x)
         if self.qkv_bias and not self.key_bias:
-            q_bias, v_bias = self.param("q_bias", zeros, (d,)), self.param("v_bias", zeros, (d,))
+            q_bias, v_bias = (self.param(f"{part}_bias", zeros, (d,), jnp.float32) for part in "qv")
             bias = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias])
             qkv = qkv + bias.astype(qkv.dtype).reshape(1, 1, -1)
         return tuple(jnp.split(qkv, 3, axis=-1))
@@ -117,7 +117,7 @@ class EvaBlock(nn.Module):
     def branch(self, x: Array, gamma: str | None, *, train: bool) -> Array:
         """What leaves a branch: scaled per channel, dropped now and then."""
         if gamma is not None and self.init_values is not None:
-            scale = self.param(gamma, nn.initializers.constant(self.init_values), x.shape[-1:])
+            scale = self.param(gamma, nn.initializers.constant(self.init_values), x.shape[-1:], jnp.float32)
             x = x * scale.astype(x.dtype).reshape(1, 1, -1)
         return DropPath(self.drop_path)(x, train=train)  # type: ignore[arg-type]
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvit.models.layers import Array
+from jaxvit.models.layers import Array, Dtype
 
 Grid = tuple[int, int]
 
@@ -70,11 +70,11 @@ class RotaryEmbedding(nn.Module):
         both = both if self.indexing == "ij" else both[::-1]
         return np.stack([axis.reshape(-1) for axis in both], axis=-1).astype(np.float32)
 
-    def rotated_frequencies(self, key: Array, shape: tuple[int, ...]) -> Array:
+    def rotated_frequencies(self, key: Array, shape: tuple[int, ...], dtype: Dtype = jnp.float32) -> Array:
         """The start of learnt frequencies: those of "cat" along two axes at a right angle, turned for each head."""
         _, depth, heads, half = shape
-        size = self.temperature ** -(jnp.arange(half // 2) / (half // 2)).reshape(1, 1, -1)
-        angle = jax.random.uniform(key, (depth, heads, 1), maxval=2 * math.pi)
+        size = self.temperature ** -(jnp.arange(half // 2, dtype=dtype) / (half // 2)).reshape(1, 1, -1)
+        angle = jax.random.uniform(key, (depth, heads, 1), dtype, maxval=2 * math.pi)
         angles = (angle, angle + math.pi / 2)
         along = [jnp.concatenate([size * turn(a) for a in angles], axis=-1) for turn in (jnp.cos, jnp.sin)]
         return jnp.stack(along)

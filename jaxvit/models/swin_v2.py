@@ -51,11 +51,11 @@ class CosineWindowAttention(swin.WindowAttention):
 
     def attend(self, x: Array, *, rolled: bool = False, train: bool) -> Array:
         d, heads = x.shape[-1], self.num_heads
-        logit_scale = self.param("logit_scale", nn.initializers.constant(math.log(10)), (heads, 1, 1))
+        logit_scale = self.param("logit_scale", nn.initializers.constant(math.log(10)), (heads, 1, 1), jnp.float32)
         dense = partial(Dense, dtype=self.dtype, kernel_init=trunc_normal)
         qkv = dense(3 * d, use_bias=False, name="qkv")(x)
         if self.qkv_bias:
-            q_bias, v_bias = (self.param(f"{part}_bias", nn.initializers.zeros, (d,)) for part in "qv")
+            q_bias, v_bias = (self.param(f"{part}_bias", nn.initializers.zeros, (d,), jnp.float32) for part in "qv")
             bias = jnp.concatenate([q_bias, jnp.zeros_like(q_bias), v_bias]).astype(qkv.dtype)
             qkv = qkv + bias[None, None, None]
         q, k, v = jnp.split(qkv, 3, axis=-1)

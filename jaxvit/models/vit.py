@@ -182,7 +182,7 @@ class VisionTransformer(nn.Module):
         counts = {"cls_token": int(self.class_token), "dist_token": int(self.distilled)}
         counts["reg_token"] = self.reg_tokens
         inits = {"dist_token": trunc_normal}
-        tokens = [self.param(t, inits.get(t, tiny_normal), (1, n, d)) for t, n in counts.items() if n]
+        tokens = [self.param(t, inits.get(t, tiny_normal), (1, n, d), jnp.float32) for t, n in counts.items() if n]
         tokens = [jnp.broadcast_to(t.astype(x.dtype), (b, *t.shape[1:])) for t in tokens]
 
         if self.pos_embed == "none":

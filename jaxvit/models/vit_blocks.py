@@ -95,7 +95,7 @@ class ParallelScalingBlock(Residual, kw_only=True):
         y = dense(self.hidden_dim + 3 * d, use_bias=self.qkv_bias, name="in_proj")(self.norm(name="in_norm")(x))
         hidden, q, k, v = jnp.split(y, [self.hidden_dim + i * d for i in range(3)], axis=-1)
         if not self.qkv_bias:  # the perceptron keeps its bias
-            bias = self.param("mlp_bias", nn.initializers.zeros, (self.hidden_dim,))
+            bias = self.param("mlp_bias", nn.initializers.zeros, (self.hidden_dim,), jnp.float32)
             hidden = hidden + bias.astype(hidden.dtype).reshape(1, 1, -1)
         heads = self.heads(self, q, k, v, train=train).reshape(x.shape)
         hidden = nn.Dropout(self.proj_drop)(ACTIVATIONS[self.act](hidden), deterministic=not train)

@@ -49,7 +49,7 @@ class LayerScale(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        gamma = self.param("gamma", nn.initializers.constant(self.init_values), (x.shape[-1],))
+        gamma = self.param("gamma", nn.initializers.constant(self.init_values), (x.shape[-1],), jnp.float32)
         return x * gamma.astype(x.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
 
 
@@ -238,7 +238,7 @@ class AttentionPoolLatent(nn.Module):
         b, n, d = x.shape
         dense = partial(Dense, dtype=self.dtype, kernel_init=trunc_normal)
         # timm cuts this one at two sigmas.
-        latent = self.param("latent", nn.initializers.truncated_normal(d**-0.5), (1, 1, d))
+        latent = self.param("latent", nn.initializers.truncated_normal(d**-0.5), (1, 1, d), jnp.float32)
         q = dense(d, name="q")(latent.astype(x.dtype))
         q = jnp.broadcast_to(q.reshape(1, 1, self.num_heads, -1), (b, 1, self.num_heads, d // self.num_heads))
         kv = dense(2 * d, name="kv")(x).reshape(b, n, 2, self.num_heads, -1)

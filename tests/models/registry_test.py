@@ -132,6 +132,31 @@ def test_pixels_that_are_not_normalised_are_refused(family):
         jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.uint8))
 
 
+TOKENS = {"image_size": 32, "embed_dim": 16, "depth": 1, "num_heads": 2, "num_classes": 4}
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("vit_small_patch16_dinov3", TOKENS),  # layer scale
+        ("vit_base_patch16_siglip_224", {**TOKENS, "patch_size": 8}),  # pooling by attention
+        ("vit_base_patch16_reg4_gap_256", {**TOKENS, "block_fn": "parallel_scaling"}),
+        ("eva02_tiny_patch14_224", {**TOKENS, "patch_size": 8}),
+        ("vit_small_patch16_rope_mixed_224", TOKENS),
+        ("deit_tiny_distilled_patch16_224", TOKENS),
+        ("swinv2_tiny_window8_256", {"image_size": 32, "depths": (1,), "num_heads": (2,), "embed_dim": 16}),
+        ("convnext_atto", {"image_size": 32, "depths": (1, 1, 1, 1)}),
+        ("convnextv2_atto", {"image_size": 32, "depths": (1, 1, 1, 1), "conv_mlp": True}),
+        ("resnet18", {"image_size": 32, "layers": (1,), "channels": (8,)}),
+    ],
+)
+def test_parameters_are_float32_where_64_bits_are_switched_on(name, fields):
+    model: Any = registry.create_model(name, **fields)
+    with jax.enable_x64(True):
+        variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, model.in_channels)))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(variables)} == {"float32"}
+
+
 def test_model_fields_are_the_defaults_of_the_entry():
     fields = registry.model_fields("swin_large_patch4_window12_384")
     assert fields["embed_dim"] == 192 and fields["window_size"] == 12 and fields["image_size"] == 384
