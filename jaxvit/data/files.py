@@ -1,7 +1,7 @@
 """Which files of a folder are images, and the list of those that cannot be read: one rule for all commands."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jaxvit.data.formats import is_image
@@ -31,15 +31,42 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def follower(root: str | os.PathLike[str]) -> Callable[[str], bool]:
+    """Returns what says whether to go into a folder below `root`: into a link only if it leads to another place.
+
+    What lies below the root, or has been gone into by another link, is met there; a folder above the root is a circle.
+    """
+    top = os.path.realpath(root)
+    seen = {top}
+
+    def holds(outer: str, inner: str) -> bool:
+        return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)
+
+    def follows(path: str) -> bool:
+        if not os.path.islink(path):
+            return True
+        real = os.path.realpath(path)
+        if holds(real, top) or any(holds(other, real) for other in seen):
+            return False
+        seen.add(real)
+        return True
+
+    return follows
+
+
 def image_files(directory: Path) -> list[Path]:
-    """Returns what is, or claims to be, an image below `directory`, sorted; hidden and other files are left out."""
+    """Returns what is, or claims to be, an image below `directory`, sorted; hidden and other files are left out.
+
+    Links to folders are followed as `follower` says.
+    """
+    follows = follower(directory)
 
     def refuse(error: OSError) -> None:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}).")
 
     found = []
-    for folder, subfolders, names in os.walk(directory, onerror=refuse):
-        subfolders[:] = [s for s in subfolders if not hidden(s)]
+    for folder, subfolders, names in os.walk(directory, onerror=refuse, followlinks=True):
+        subfolders[:] = [s for s in sorted(subfolders) if not hidden(s) and follows(os.path.join(folder, s))]
         for name in names:
             file = Path(folder, name)
             if not hidden(name) and (file.suffix.lower() in SUFFIXES or is_image(file)):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxvit.data import index_file
-from jaxvit.data.files import SUFFIXES, hidden, is_folder
+from jaxvit.data.files import SUFFIXES, follower, hidden, is_folder
 from jaxvit.data.formats import is_image
 from jaxvit.data.images import DECODE_ERRORS, check, in_threads, reason
 from jaxvit.data.texts import Texts
@@ -106,8 +106,10 @@ def count(root: Path, units: Sequence[str]) -> list[int]:
 def _scan(root: Path, unit: str, old: Unit | None) -> Unit:
     """Lists a class folder; files that an earlier listing has with the same size and time keep what is known of them.
 
-    Follows a link to the class folder itself and links to files, but no link to a folder within it, as `os.walk`.
+    Follows a link to the class folder itself and links to files, but no link to a folder within it, as `os.walk`. Where
+    the whole tree is the unit, its links to folders are followed as `follower` says.
     """
+    follows = follower(root) if unit == "." else lambda path: not os.path.islink(path)
     now = time.time_ns()
     folders, times, rows, waiting = [], [], [], [""]
     try:
@@ -122,7 +124,7 @@ def _scan(root: Path, unit: str, old: Unit | None) -> Unit:
                     if hidden(entry.name):
                         continue
                     if is_folder(entry):
-                        if not entry.is_symlink():
+                        if follows(entry.path):
                             waiting.append(name)
                     elif _looks_like_image(entry):
                         rows.append((name.split("/"), *_stat(entry.path)))

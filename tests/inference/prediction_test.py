@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from jaxvit import inference
+from jaxvit.data import listing
 from jaxvit.errors import UserError
 
 
@@ -45,3 +46,20 @@ def test_predictions_do_not_depend_on_the_batch(run, tmp_path):
     for size in (1, 2, 5):
         for path, probabilities in inference.predict(classifier, paths, size):
             np.testing.assert_allclose(probabilities, whole[path], atol=1e-6)
+
+
+def test_linked_folders_are_looked_into_once(tmp_path):
+    """A class folder of the data may be a link; training follows it, so that prediction does."""
+    photos, other = tmp_path / "photos", tmp_path / "other"
+    for folder in (photos / "cat", other / "deep"):
+        folder.mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(folder / "1.png")
+    (photos / "dog").symlink_to(other)
+    (photos / "again").symlink_to(photos / "cat")  # met there
+    (photos / "circle").symlink_to(photos)
+    (photos / "up").symlink_to(tmp_path)
+    (other / "circle").symlink_to(other)
+    (other / "deeper").symlink_to(other / "deep")
+    found = [path.relative_to(photos).as_posix() for path in inference.find_images([str(photos)])]
+    assert found == ["cat/1.png", "dog/deep/1.png"]
+    assert list(listing.read(photos, ["."]).names) == found
