@@ -83,7 +83,9 @@ def freezes_the_head_alone(params: Any, trainable: Any, *, family: str | None = 
     """Whether the classifier and nothing else is frozen: the opposite of `head_only`, and seldom meant."""
     record = record_of(params, family) if family else recognise(tree.named_leaves(params))
     trains = tree.named_leaves(trainable)
-    return record is not None and all(on != is_head(record, path) for path, on in trains.items())
+    if record is None or all(trains.values()):
+        return False
+    return all(on != is_head(record, path) for path, on in trains.items())
 
 
 def split_trainable(params: Any, mask: Any) -> tuple[Any, Any]:

@@ -59,6 +59,8 @@ def test_freezing_the_classifier_alone_is_told_from_training_it_alone():
         said = [optim.freezes_the_head_alone(params, optim.freeze_mask(params, freeze)) for freeze in
                 (f"^{head}", "head_only", "none", "kernel$")]  # fmt: skip
         assert said == [True, False, False, False]
+    bare = {name: leaf for name, leaf in VIT.items() if not name.startswith("head")}
+    assert not optim.freezes_the_head_alone(bare, optim.freeze_mask(bare, "none"))
 
 
 def test_split_and_merge_are_inverse_and_only_the_part_is_differentiated():
