@@ -85,7 +85,10 @@ def validate(config: Config) -> None:
 def check_words(config: Config) -> None:
     """Raises UserError for an option that nothing reads, one that is missing, or a value of the wrong type."""
     if not isinstance(config, ConfigDict):
-        raise UserError(f"the config is a {type(config).__name__}; expected a ConfigDict, from jaxvit.config.default()")
+        raise UserError(
+            f"the config is a {type(config).__name__}; expected a ConfigDict, from jaxvit.config.default()\n"
+            "jaxvit.config.load reads one from a file or a recipe, jaxvit.config.from_mapping from a dict"
+        )
     if isinstance(config, FrozenConfigDict):
         raise UserError("the config is frozen; expected a ConfigDict, as ml_collections.ConfigDict(config)")
     values = config.to_dict()

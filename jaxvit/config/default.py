@@ -1,5 +1,6 @@
 """Every option of a config, declared once: its default, its unit and what it does."""
 
+import os
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -8,16 +9,21 @@ Config = Any  # a ConfigDict, whose options are attributes that a type checker c
 
 
 class Options(ConfigDict):
-    """A ConfigDict that takes NumPy's numbers for Python's."""
+    """A ConfigDict that takes NumPy's numbers for Python's, and paths for text."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
         super().__setitem__(key, plain(value))
 
 
 def plain(value: Any) -> Any:
-    """Returns Python's number for one of NumPy's or JAX's (np.float32(0.1), np.bool_(1)), in tuples and lists too."""
+    """Returns Python's number for one of NumPy's or JAX's (np.float32(0.1), np.bool_(1)), in tuples and lists too.
+
+    A path becomes text.
+    """
     if type(value) in (list, tuple):
         return type(value)(map(plain, value))
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     number = getattr(value, "shape", None) == () and hasattr(value, "item")
     return value.item() if number else value
 

@@ -6,7 +6,6 @@ from typing import Any, Protocol
 
 import flax.linen as nn
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 from jaxvit import models
 from jaxvit.config.default import Config, Options, plain
@@ -32,13 +31,8 @@ class Callback(Protocol):
         ...
 
 
-def check(config: Config, callbacks: Sequence[Callback]) -> None:
-    """Raises UserError where the config or one of the callbacks is none."""
-    if not isinstance(config, ConfigDict):
-        raise UserError(
-            f"config is {type(config).__name__}; expected the options of jaxvit.config.default()\n"
-            "jaxvit.config.load reads them from a file or a recipe, jaxvit.config.from_mapping from a dict"
-        )
+def check(callbacks: Sequence[Callback]) -> None:
+    """Raises UserError where one of the callbacks is none."""
     given: Any = callbacks
     if not isinstance(given, list | tuple):
         raise UserError(f"callbacks is {type(given).__name__}; expected a list of objects with on_epoch_end")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxvit.build import checks
+from jaxvit.config.checks import check_words
 from jaxvit.config.default import Config
 from jaxvit.data import Dataset
 from jaxvit.runtime import determinism, interrupt, multihost, streams
@@ -60,7 +61,8 @@ def train_and_evaluate(
       Interrupted: SIGINT or SIGTERM came; the state is saved.
       Diverged: the loss became NaN or infinite.
     """
-    handed.check(config, callbacks)
+    check_words(config)
+    handed.check(callbacks)
     config = config if dataset is None else handed.with_data(config)
     config = config if model is None else handed.with_model(config, model)
     checks.check(config)

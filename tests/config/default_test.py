@@ -1,6 +1,7 @@
 """NumPy's numbers in a config."""
 
 import json
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -32,6 +33,8 @@ def test_numpys_numbers_are_numbers():
     assert plain["optim"]["learning_rate"] == 0.25 and plain["optim"]["weight_decay"] == 0.5
     assert plain["augment"]["crop_ratio"] == [0.5, 2.0] and plain["model"]["drop_path_rate"] == 0.5
     assert json.loads(json.dumps(plain)) == plain
+    config.pretrained = Path("weights") / "a.npz"
+    assert config.pretrained == str(Path("weights") / "a.npz")
     for wrong in (np.float32(2.5), np.array([1, 2]), np.str_("many")):
         with pytest.raises(TypeError):
             config.num_epochs = wrong

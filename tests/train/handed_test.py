@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 import pytest
+from ml_collections import ConfigDict, FrozenConfigDict
 from PIL import Image
 
 import jaxvit
@@ -110,8 +111,10 @@ class Other(nn.Module):
         ({"model": Other()}, "model is a Other, and no name stands for that class"),
         ({"model": tiny_model(num_classes=7)}, "model.num_classes is 7; npz:"),
         ({"model": tiny_model(dtype="bfloat16")}, "the model computes in bfloat16; set config.dtype"),
-        ({"config": {"num_epochs": 1}}, "config is dict; expected the options of jaxvit.config.default()"),
-        ({"config": "digits_vit"}, "config is str; expected"),
+        ({"config": {"num_epochs": 1}, "dataset": {}}, "the config is a dict; expected a ConfigDict"),
+        ({"config": "digits_vit", "model": tiny_model()}, "the config is a str; expected"),
+        ({"config": ConfigDict({"num_epochs": 1}), "dataset": {}}, "the config has no imports"),
+        ({"config": FrozenConfigDict(jaxvit.config.default()), "dataset": {}}, "the config is frozen"),
         ({"callbacks": print}, "callbacks is builtin_function_or_method; expected a list"),
         ({"callbacks": [print]}, "has no method on_epoch_end(epoch, metrics)"),
     ],
