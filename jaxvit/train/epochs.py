@@ -29,11 +29,11 @@ MAX_SKIPPED = 10  # steps in a row
 MAX_ROLLBACKS = 5
 
 
-def check_data(run: Run, name: str) -> None:
+def check_data(run: Run, name: str, force: bool) -> None:
     """Raises UserError where the data `name` are not those of the newest state."""
     before = (run.checkpoints.meta("last") or {}).get("data")
     if before:
-        resume.check_data(run.workdir, name, before, run.dataset.fingerprint())
+        resume.check_data(run.workdir, name, before, run.dataset.fingerprint(), force)
 
 
 def check_fits(blueprint: Blueprint, directory: Path) -> None:

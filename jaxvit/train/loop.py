@@ -117,8 +117,7 @@ def _train(
     run.checkpoints.verify()
     if force:
         check_fits(run.blueprint, run.checkpoints.directory)
-    else:
-        check_data(run, words["data"]["name"])
+    check_data(run, words["data"]["name"], force)
     multihost.by_main(lambda: resume.write_config(path, words, run.dataset.class_names, force))
     if run.dataset.several and not (path / run_files.THRESHOLDS).exists():  # until the end chooses others
         usual = [USUAL] * len(run.dataset.class_names)

@@ -55,8 +55,8 @@ def conduct(config: Config, workdir: Path, material: Material, *, force: bool = 
     first = pretraining.outline(config, facts, model=known.get("model"))
     second = draw(config, facts, teacher=material.teacher, **known)  # says now what it would say in hours
     before = multihost.by_main(lambda: _finished(place))
-    if before is not None and not force:
-        resume.check_data(workdir, second.words["data"]["name"], before["data"], material.dataset.fingerprint())
+    if before is not None:
+        resume.check_data(workdir, second.words["data"]["name"], before["data"], material.dataset.fingerprint(), force)
     if force:
         check_fits(first.blueprint, workdir / "checkpoints" / run_files.PRETRAIN)
         check_fits(second, workdir / "checkpoints")
@@ -94,8 +94,7 @@ def _pretrain(first: Pretraining, second: Blueprint, workdir: Path, material: Ma
     err.print(f"         adamw, {rate}, {macs}, on {b.mesh.size} x {jax.devices()[0].device_kind}")
     try:
         run.checkpoints.verify()
-        if not force:
-            check_data(run, second.words["data"]["name"])
+        check_data(run, second.words["data"]["name"], force)
         with deferred() as run.flag:
             state, progress = resumed(run, state)
             words, step = _tracked(second, workdir), int(state.step)

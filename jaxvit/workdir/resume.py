@@ -183,13 +183,19 @@ def _refuse(workdir: Path, changed: Sequence[str]) -> NoReturn:
     )
 
 
-def check_data(workdir: Path, name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuses data that are not those that a run was begun with: labels and the order of images would be others."""
-    if said := changed_data(before, now):
-        raise UserError(
-            f"{name} has changed since the run in {str(workdir)!r} started ({said})\n"
-            "choose another --workdir, or pass --force to resume with the changed data"
-        )
+def check_data(
+    workdir: Path, name: str, before: Mapping[str, Any], now: Mapping[str, Any], force: bool = False
+) -> None:
+    """Refuses data that are not those that a run was begun with: labels and the order of images would be others.
+
+    With `force` it only says so.
+    """
+    if not (said := changed_data(before, now)):
+        return
+    said = f"{name} has changed since the run in {str(workdir)!r} started ({said})"
+    if not force:
+        raise UserError(f"{said}\nchoose another --workdir, or pass --force to resume with the changed data")
+    warn(f"{said}; images that it was trained on may be held out now")
 
 
 def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

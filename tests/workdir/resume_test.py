@@ -102,7 +102,7 @@ def test_other_config_is_refused_unless_told(tmp_path, data_name):
     assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
 
 
-def test_a_run_is_not_resumed_with_other_data(tmp_path):
+def test_a_run_is_not_resumed_with_other_data(tmp_path, capsys):
     images, labels = np.zeros((24, 8, 8, 3), np.uint8), np.arange(24, dtype=np.int32) % 3
     write = functools.partial(np.savez, tmp_path / "train.npz")
     write(image=images, label=labels)
@@ -120,3 +120,4 @@ def test_a_run_is_not_resumed_with_other_data(tmp_path):
         train.train_and_evaluate(config, tmp_path / "run")
     assert (tmp_path / "run" / "classes.json").read_bytes() == classes
     train.train_and_evaluate(config, tmp_path / "run", force=True)
+    assert "has changed since the run" in capsys.readouterr().err
