@@ -103,7 +103,7 @@ def test_from_a_file_and_on_the_command_line(tmp_path, capsys, word, value, said
 
 
 def test_what_is_no_config_or_not_a_whole_one_is_refused(tmp_path):
-    with pytest.raises(UserError, match="config is dict; expected the options"):
+    with pytest.raises(UserError, match="the config is a dict; expected a ConfigDict"):
         train.train_and_evaluate({"seed": 0}, tmp_path / "run")
     with pytest.raises(UserError, match="the config is frozen; expected a ConfigDict"):
         train.train_and_evaluate(FrozenConfigDict(tiny_config("digits")), tmp_path / "run")

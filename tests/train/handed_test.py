@@ -113,7 +113,7 @@ class Other(nn.Module):
         ({"model": tiny_model(dtype="bfloat16")}, "the model computes in bfloat16; set config.dtype"),
         ({"config": {"num_epochs": 1}, "dataset": {}}, "the config is a dict; expected a ConfigDict"),
         ({"config": "digits_vit", "model": tiny_model()}, "the config is a str; expected"),
-        ({"config": ConfigDict({"num_epochs": 1}), "dataset": {}}, "the config has no imports"),
+        ({"config": ConfigDict({"num_epochs": 1}), "dataset": {}}, "the config has no "),
         ({"config": FrozenConfigDict(jaxvit.config.default()), "dataset": {}}, "the config is frozen"),
         ({"callbacks": print}, "callbacks is builtin_function_or_method; expected a list"),
         ({"callbacks": [print]}, "has no method on_epoch_end(epoch, metrics)"),
