@@ -30,6 +30,9 @@ def convert(model: nn.Module, state_dict: Mapping[str, Any]) -> dict[str, Any]:
     anything is built, with a table of every tensor that is missing, unexpected, misshapen or not made of floats.
     """
     family = family_of(model)
+    if not isinstance(state_dict, Mapping):
+        kind = type(state_dict).__name__
+        raise UserError(f"state_dict is {kind}; expected arrays by timm's names, as module.state_dict() returns them.")
     tensors, notes = wrappers.unwrap(state_dict)
     tensors, more = wrappers.to_timm(family, tensors, {rule.name: rule.shape for rule in rules.rules_of(model)})
     tensors, left = leave_out(family, {rule.name for rule in rules.rules_of(model)}, tensors)

@@ -139,6 +139,8 @@ def test_export_is_total_too():
         export(model, variables)
     with pytest.raises(TypeError, match="not a model of jaxvit"):
         export(nn.Dense(3), {})
+    with pytest.raises(UserError, match="state_dict is Dense; expected arrays by timm's names"):
+        convert(model, nn.Dense(3))  # as torch's module instead of its state_dict()
 
 
 def test_nesting_and_prefixes():
