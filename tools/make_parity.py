@@ -281,7 +281,8 @@ def write_page(figures: dict[str, dict[str, Any]]) -> None:
         "",
         "`python tools/make_parity.py` writes this page.",
         "",
-        "| name | image size | parameters | largest logit | max difference | in train mode | running variance | remark |",
+        "| name | image size | parameters | largest logit | max difference | in train mode | running variance | "
+        "remark |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     for name in names:
