@@ -103,7 +103,7 @@ def override(
     plugins.use(config.get("imports", ()))
     last = dict(zip(words, values, strict=True))  # of an option that is given twice the last value counts
     words, values = list(last), list(last.values())
-    config.model.name = last.get("model.name", config.model.name)
+    name = config.model.name = last.get("model.name", str(config.model.name))
     for word in words:  # a model's fields are not declared by the defaults: declare those of this model
         if (section := next(filter(word.startswith, _OPTIONS), None)) is not None:
             if "." in word.removeprefix(section):
@@ -111,7 +111,7 @@ def override(
             _declare(config, word)
         if word.startswith("model.") and word not in ("model.name",) and model_fields is not None:
             field = word.removeprefix("model.")
-            fields = set(model_fields(config.model.name))
+            fields = set(model_fields(name))
             if field in config.model and (word, "None") in zip(words, values, strict=True):
                 continue  # left out below: it may be of another family
             if field not in fields:
