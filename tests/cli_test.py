@@ -190,7 +190,11 @@ def start(*argv, **options):
 
 @pytest.mark.parametrize(
     ("signum", "code"),
-    [(signal.SIGINT, 130), (signal.SIGTERM, 143), pytest.param(signal.SIGUSR1, 143, marks=pytest.mark.slow)],
+    [
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGUSR1, 143, marks=pytest.mark.slow),
+    ],
 )
 def test_signals_keep_the_last_checkpoint(files, tmp_path, signum, code):
     argv = ["--config", files / "run.yaml", "--workdir", tmp_path / "run", "--config.num_epochs=100000"]

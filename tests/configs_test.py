@@ -14,13 +14,11 @@ from tests.helpers import write_npz
 CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.py"))
 DEIT = Path(__file__).resolve().parent.parent.parent / "shared/data/weights/deit_tiny_patch16_224.safetensors"
 # augmentation policies and Swin compile for long; what the others compile is compiled by their kin
-LONG = ("asam_vit", "cifar100_vit_mae", "cifar100_vit_taught", "finetune_resnet", "finetune_swin", "finetune_vit",
-        "imagenet_deit3_small", "imagenet_deit3_small_384", "imagenet_deit_small", "imagenet_resnet50_a1",
-        "imagenet_resnet50_a2",
-        "imagenet_resnet50_a3", "imagenet_swin_tiny", "imagenet_vit_small_90ep",
-        "scratch_cnn_cifar", "scratch_swin_cifar",
-        "scratch_vit_cifar", "sweep_cifar100_asam", "sweep_cifar100_resnet18", "sweep_cifar100_vit",
-        "sweep_digits_vit")  # fmt: skip
+LONG = ("asam_vit", "cifar100_fast_resnet18", "cifar100_resnet18", "cifar100_vit_mae", "cifar100_vit_taught",
+        "finetune_resnet", "finetune_swin", "finetune_vit", "imagenet_deit3_small", "imagenet_deit3_small_384",
+        "imagenet_deit_small", "imagenet_resnet50_a1", "imagenet_resnet50_a2", "imagenet_resnet50_a3",
+        "imagenet_swin_tiny", "imagenet_vit_small_90ep", "scratch_cnn_cifar", "scratch_swin_cifar", "scratch_vit_cifar",
+        "sweep_cifar100_asam", "sweep_cifar100_resnet18", "sweep_cifar100_vit", "sweep_digits_vit")  # fmt: skip
 STEPS = [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in LONG), id=path.stem) for path in CONFIGS]
 
 

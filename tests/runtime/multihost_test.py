@@ -200,6 +200,7 @@ def test_a_missing_flag_and_absent_others_are_named(monkeypatch):
         multihost.start("10.0.0.1", 2, 0)
 
 
+@pytest.mark.slow
 def test_those_that_wait_in_vain_say_so(tmp_path):
     program = "from jaxvit import cli; from jaxvit.runtime import multihost; multihost.START_SECS = 2; cli.main()"
     flags = ["--coordinator", "127.0.0.1:1", "--num-processes", "2", "--process-id", "1"]

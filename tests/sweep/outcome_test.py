@@ -17,6 +17,7 @@ def given(tmp_path):
     return tiny_config(write_npz(tmp_path / "data"), sweep__ranges=(RATE, DECAY), num_epochs=3)
 
 
+@pytest.mark.slow
 def test_the_best_is_found_and_written(monkeypatch, given, tmp_path):
     pytest.importorskip("optuna")
     rows, fake = run(monkeypatch, given, tmp_path / "sweep", 10)

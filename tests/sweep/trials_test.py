@@ -26,6 +26,7 @@ def test_no_trial_is_stopped_in_its_warm_up(monkeypatch, given, tmp_path):
     assert pruned and min(pruned) == 4
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on_as_if_it_had_not_been(monkeypatch, given, tmp_path):
     pytest.importorskip("optuna")
     _, whole = run(monkeypatch, given, tmp_path / "whole", 5)

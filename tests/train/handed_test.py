@@ -19,6 +19,7 @@ from tests.helpers.plugins import examples, forgotten
 from tests.helpers.workdirs import lines
 
 
+@pytest.mark.slow
 def test_the_page_trains_and_opens_its_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()

@@ -144,6 +144,7 @@ def test_a_full_disk_ends_the_command_with_code_1_and_two_lines(tmp_path, data_n
             subprocess.run(["umount", str(disk)], check=True)
 
 
+@pytest.mark.slow
 def test_a_signal_during_evaluation_is_answered_there(tmp_path, data_name, monkeypatch):
     """SIGTERM while a split is evaluated: the run stops within it, and goes on from the checkpoint before."""
     config = tiny_config(data_name, num_epochs=2)
