@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from jaxvit.ops import depthwise, linear, winograd
+from jaxvit.ops.layout import row_major_p
 
 Array = jax.Array
 Pair = tuple[int, int]
@@ -45,9 +46,14 @@ def plain_input_gradient(dy: Array, kernel: Array, *, map_size: tuple[int, ...],
 
 
 def plain_kernel_gradient(x: Array, dy: Array, *, size: Pair, groups: int, **how: Any) -> Array:
-    """XLA's own gradient of the kernel: x [b, h, w, c], dy [b, h', w', d] -> [i, j, c / groups, d]."""
+    """XLA's own gradient of the kernel: x [b, h, w, c], dy [b, h', w', d] -> [i, j, c / groups, d].
+
+    On a GPU it comes as [d, i, j, c / groups]. It is transposed at once: were it transposed within the optimiser's
+    update, that could not write in place, and weights, momenta and their average were copied in every step.
+    """
     kernel = jax.ShapeDtypeStruct((*size, x.shape[3] // groups, dy.shape[3]), x.dtype)
-    return jax.linear_transpose(lambda kernel: plain(x, kernel, groups=groups, **how), kernel)(dy)[0]
+    gradient = jax.linear_transpose(lambda kernel: plain(x, kernel, groups=groups, **how), kernel)(dy)[0]
+    return row_major_p.bind(gradient)
 
 
 def fast(x: Array, kernel: Array, **how: Any) -> Array:

@@ -40,6 +40,15 @@ def test_forms_in_the_program_for_the_cpu_and_for_others():
     assert there.count("stablehlo.convolution") == 1 and "dot_general" not in there
 
 
+@pytest.mark.parametrize("platform, argument, constrained", [("cuda", 1, True), ("cuda", 0, False), ("tpu", 1, False)])
+def test_on_a_gpu_the_gradient_of_a_kernel_lies_as_the_kernel_does(platform, argument, constrained):
+    """So the optimiser's update can write in place."""
+    x, kernel, how = case("winograd")
+    gradient = jax.grad(lambda x, k: jnp.sum(conv_op.conv(x, k, **how) ** 2), argument)
+    text = jax.jit(gradient).trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+    assert ("LayoutConstraint" in text) is constrained
+
+
 def test_over_several_devices_only_gradients_are_sent():
     """Products of some images at a time would gather the batch."""
     mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
