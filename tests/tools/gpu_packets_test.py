@@ -11,7 +11,7 @@ from jaxvit.bench import timm_side
 from jaxvit.commands import bench
 from jaxvit.config import checks
 from jaxvit.studies import study as studies
-from tools.gpu import jobs, packets, prepare, seeds, tables, wanted
+from tools.gpu import figures, jobs, packets, prepare, seeds, tables, wanted
 from tools.gpu.jobs import ROOT, Place
 
 START, LENT, LONGEST = 90, 900, 570  # seconds: of the machine's start, of the whole, of a call
@@ -129,6 +129,13 @@ def test_a_speed_run_tells_compilation_and_the_time_to_the_aim_apart():
     assert (found["reached"], found["seconds_to_target"]["mean"], found["complete"]) == (1, 21.0, False)
     assert (found["wall_seconds_first"], found["wall_seconds_warm"]["mean"]) == (90.0, 40.0)
     assert found["test_accuracy"]["mean"] == pytest.approx(0.95)
+
+
+def test_accuracy_with_mirror_images_is_told_where_all_seeds_have_it():
+    told = figures.FIGURES["seeds' mirrored"]
+    for values, cell in (((0.95, 0.96), "95.50 % ± 0.71"), ((0.95, None), ""), ((None,), "")):
+        assert told({"found": {"runs": [{"mirrored_accuracy": value} for value in values]}}) == cell
+    assert told({"found": {"runs": [{"test_accuracy": 0.95}]}}) == ""
 
 
 def test_a_request_to_timm_may_leave_out_the_eager_half():

@@ -122,6 +122,11 @@ def _seeds(record: Record) -> str:
     return percent([run["test_accuracy"] for run in record["found"]["runs"]])
 
 
+def _mirrored(record: Record) -> str:
+    values = [run.get("mirrored_accuracy") for run in record["found"]["runs"]]
+    return "" if None in values else percent(values)
+
+
 def _reached(record: Record) -> str:
     return f"{record['found']['reached']} of {len(record['found']['runs'])}"
 
@@ -149,7 +154,7 @@ FIGURES: dict[str, Callable[[Record], str]] = {
     "float32 error": _largest("float32"), "bfloat16 error": _largest("bfloat16"),
     "sam": _method("sam / plain"), "asam": _method("asam / sam"), "head only": _method("plain / head_only"),
     "accuracy": _accuracy, "training": _training, "epochs": _epochs,
-    "seeds' accuracy": _seeds, "seeds' training": _mean("train_seconds", ".1f", " s"),
+    "seeds' accuracy": _seeds, "seeds' mirrored": _mirrored, "seeds' training": _mean("train_seconds", ".1f", " s"),
     "seeds' compilation": lambda record: number(record["found"]["runs"][0]["compile_seconds"], ".0f", " s"),
     "seeds' time to target": _mean("seconds_to_target", ".1f", " s"), "reached": _reached,
     "seeds' process": _mean("wall_seconds_warm", ".0f", " s"),

@@ -161,7 +161,7 @@ F = Packet("f", "The CIFAR-10 speed run: five seeds, 95 % mean, all 50,000 image
     Call("f1", 30, (), ("cifar10:1",)),  # nothing is compiled before: the first seed shows what a new user waits for
     Call("f2", 440, (Phase(440, (
         (Job("fast10_long", "seeds", "cifar10_fast_resnet18", 430, "cifar10",
-             ("--seeds=5", "--target=0.95", *ERASED)),
+             ("--seeds=5", "--target=0.95", "--mirrored", *ERASED)),
          Job("fast10", "seeds", "cifar10_fast_resnet18", 310, "cifar10", ("--seeds=4", "--target=0.95"))),
     )),), ("cifar10:2",)),
 ))  # fmt: skip
@@ -169,7 +169,8 @@ F = Packet("f", "The CIFAR-10 speed run: five seeds, 95 % mean, all 50,000 image
 H = Packet("h", "The CIFAR-100 speed run: five seeds, 75 % mean", 8, (
     Call("h1", 30, (), ("cifar100:1",)),
     Call("h2", 400, (Phase(400, (
-        (Job("fast100", "seeds", "cifar100_fast_resnet18", 390, "cifar100", ("--seeds=5", "--target=0.75")),),
+        (Job("fast100", "seeds", "cifar100_fast_resnet18", 390, "cifar100",
+             ("--seeds=5", "--target=0.75", "--mirrored")),),
     )),), ("cifar100:2",)),
 ))  # fmt: skip
 
