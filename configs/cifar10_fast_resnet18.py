@@ -9,7 +9,7 @@ that one program does for all of training; it is evaluated once, at the end. Cos
 PFLOP for the forward and backward passes, 20 s at 73,000 images/s.
 Expect: the aim is 95 %, mean of five seeds, within 30 s of training each. If 95 % is missed, more epochs first; if
 30 s, fewer.
-Measured: 93.42 % ± 0.10, aim reached by 0 of 4 seeds, 18.6 s of training each; H100 80GB (results/gpu/f/fast10.json).
+Measured: 93.42 % ± 0.10, 0 of 4 seeds reach the target, 18.6 s of training each; H100 80GB (results/gpu/f/fast10.json).
 """
 
 from configs import cifar10_resnet18
