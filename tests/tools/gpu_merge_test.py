@@ -201,7 +201,7 @@ def test_what_is_not_done_stays_wanted_and_rows_of_a_bench_count(root, tmp_path,
     assert merged(root, write(tmp_path / "a", "a", state=state, change=cut)) == 0
     assert "kernels: failed with 1" in capsys.readouterr().out
     listed, page = (root / wanted.FILE).read_text(), (root / "docs" / "PERFORMANCE.md").read_text()
-    assert "Still wanted of it: kernels, vit_base, swin_base (`--only" in listed
+    assert "Still to be measured: kernels, vit_base, swin_base (`--only" in listed
     assert "| ViT-B/16, 256 | 2,345 | 42 % |  |  |  | 32.0 GiB | H100 80GB |" in page
     assert "| Swin-B, 128 | not measured yet (packet a) |" in page
 
@@ -222,7 +222,7 @@ def test_a_comparison_without_timms_half_says_so_and_stays_wanted(root, tmp_path
         files["resnet50.json"] |= {"complete": False, "timm": {"ratios": [{"mode": "train"}]}}
 
     assert merged(root, write(tmp_path / "v", "v", state={"resnet50": "stopped by its guard"}, change=cut)) == 0
-    assert "Still wanted of it: resnet50 (`--only" in (root / wanted.FILE).read_text()
+    assert "Still to be measured: resnet50 (`--only" in (root / wanted.FILE).read_text()
     page, readme = (root / "docs" / "PERFORMANCE.md").read_text(), (root / "README.md").read_text()
     assert "| ResNet-50, 512 | 2,345 | timm unfinished | timm unfinished | H100 80GB |" in page
     assert "| ResNet-50 training speed, relative to compiled timm | 1.2 | timm unfinished | H100 80GB |" in readme
