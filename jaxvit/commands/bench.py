@@ -287,7 +287,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if args.data and not (args.loop or args.loader):
         raise UserError("--data needs --loop or --loader; without them the images are synthetic")
     if args.loader and (args.loop or args.baseline or args.mode != "both"):
-        raise UserError("--loader measures photos alone; it does not go with --loop, --baseline or --mode")
+        raise UserError("--loader measures only photos; it cannot be combined with --loop, --baseline or --mode")
     if args.loader and not args.data:
         raise UserError("--loader needs --data, such as folder:PATH")
     if args.loader and args.compare and not args.data.startswith("folder:"):
