@@ -13,14 +13,14 @@ def run(argv: list[str]) -> int:
     parser = make_parser("eval", "Accuracy and loss of a run, or of a named model, on a split.")
     classifier.add_options(parser)
     parser.add_argument("--data", metavar="NAME", help="digits, folder:PATH, csv:FILE, ...; default: the run's")
-    parser.add_argument("--columns", metavar="WORDS", help="of csv:FILE, as file=path,label=species")
+    parser.add_argument("--columns", metavar="WORDS", help="columns of csv:FILE: file=path,label=species")
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
     parser.add_argument(
         "--split",
         choices=("train", "val", "test", "all"),
         help="default: test; for data other than the run's, their test or val split, or else all images",
     )
-    parser.add_argument("--limit", type=positive, metavar="N", help="at most N images of it, stratified by class")
+    parser.add_argument("--limit", type=positive, metavar="N", help="at most N images, stratified by class")
     parser.add_argument(
         "--restrict-classes",
         action="store_true",

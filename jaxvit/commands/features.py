@@ -29,7 +29,7 @@ def run(argv: list[str]) -> int:
     add_weights(parser)
     parser.set_defaults(temperature=None)
     parser.add_argument("--data", metavar="NAME", help="digits, folder:PATH, csv:FILE, ...; default: the run's")
-    parser.add_argument("--columns", metavar="WORDS", help="of csv:FILE, as file=path,label=species")
+    parser.add_argument("--columns", metavar="WORDS", help="columns of csv:FILE: file=path,label=species")
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
     parser.add_argument("--unlabelled", action="store_true", help="all images below folder:PATH, without classes")
     parser.add_argument("--split", choices=("train", "val", "test", "all"), default="all", help="default: all images")
