@@ -4,8 +4,8 @@
     ... --config.pretrained=FILE.safetensors     weights from a file instead of the hub
     ... --config.data.name=npz:PATH              the same images as arrays
 
-Cost: 1.08 GMACs an image; meant for a GPU.
-Expect: 86 % is the aim.
+Cost: 1.25 GMACs an image; meant for a GPU.
+Expect: the target is 86 %.
 Measured: not yet (packet c2 of results/WANTED.md).
 """
 

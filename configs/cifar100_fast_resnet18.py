@@ -1,8 +1,8 @@
-"""ResNet-18 with the CIFAR stem on CIFAR-100, as fast as it goes; see cifar10_fast_resnet18.py.
+"""ResNet-18 with the CIFAR stem on CIFAR-100, as fast as possible; see cifar10_fast_resnet18.py.
 
     python main.py --config configs/cifar100_fast_resnet18.py --workdir runs/cifar100_fast
 
-Expect: 75 % is the aim, mean of five seeds.
+Expect: the target is 75 %, mean of five seeds.
 Measured: not yet (packet h of results/WANTED.md).
 """
 

@@ -7,7 +7,7 @@
 
 Hardware: one GPU. Cost: 200 epochs without labels, of 0.18 GMACs an image, forward, then 200 epochs of 0.63: by this
 count the work of 258 epochs of `scratch_vit_cifar`, which has 300.
-Expect: 78 % is the aim; rates, decay by layer and decoder are not tuned.
+Expect: the target is 78 %; learning rates, layer decay and decoder are not tuned.
 Measured: not yet (packet m of results/WANTED.md).
 """
 

@@ -1,4 +1,4 @@
-"""The ViT of `scratch_vit_cifar` (9.5 M parameters) on CIFAR-100, taught by a ResNet-18.
+"""The ViT of `scratch_vit_cifar` (9.5 M parameters) on CIFAR-100, distilled from a ResNet-18.
 
     python main.py --config configs/scratch_cnn_cifar.py --workdir runs/scratch_cnn_cifar      the teacher, first
     python main.py --config configs/cifar100_vit_taught.py --workdir runs/cifar100_vit_taught
@@ -6,7 +6,7 @@
     ... --config.distill.teacher=WORKDIR         another run, or a weight file (with distill.model=NAME)
 
 Hardware: one GPU. Cost: 0.63 GMACs an image, forward, and 0.56 of the teacher's; 300 epochs.
-Expect: 79 % is the aim; without a teacher about 70 % in a public plain run (the header of `scratch_vit_cifar`).
+Expect: the target is 79 %; a public plain run without a teacher reaches about 70 %.
 Measured: not yet (packet t of results/WANTED.md).
 """
 

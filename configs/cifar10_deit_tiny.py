@@ -4,8 +4,8 @@
     ... --config.pretrained=FILE.safetensors     weights from a file instead of the hub
     ... --config.data.name=npz:PATH              the same images as arrays
 
-Cost: 1.08 GMACs an image; meant for a GPU. On a CPU, --config.data.image_size=64 costs 0.09.
-Expect: 97 % is the aim at 224 pixels. 200 steps at 64 pixels: 60 %, and 27 % from scratch
+Cost: 1.25 GMACs an image; meant for a GPU. On a CPU, --config.data.image_size=64 costs 0.09.
+Expect: the target is 97 % at 224 pixels. 200 steps at 64 pixels reach 60 %, and 27 % from scratch
 (results/cifar10_deit_tiny_cpu).
 Measured: not yet (packet c1 of results/WANTED.md).
 """

@@ -1,15 +1,15 @@
-"""ResNet-18 with the CIFAR stem on CIFAR-10, as fast as it goes: bfloat16, one-cycle, everything on the device.
+"""ResNet-18 with the CIFAR stem on CIFAR-10, as fast as possible: bfloat16, one-cycle, everything on the device.
 
     python main.py --config configs/cifar10_fast_resnet18.py --workdir runs/cifar10_fast
     ... --config.data.name=npz:PATH      the same images as arrays
     python tools/gpu/seeds.py OUT        five seeds: seconds with and without compilation, mean and spread
 
 Images, shuffling and augmentation are on the device. An epoch of 49,000 images is 95 steps, five dispatches of 19, so
-that one program does for all of training; it is evaluated once, at the end. Cost: 0.56 GMACs an image, 30 epochs: 4.9
+one program runs all of training; the model is evaluated once, at the end. Cost: 0.56 GMACs an image, 30 epochs: 4.9
 PFLOP for the forward and backward passes, 20 s at 73,000 images/s.
-Expect: the aim is 95 %, mean of five seeds, within 30 s of training each. If 95 % is missed, more epochs first; if
+Expect: the target is 95 %, mean of five seeds, within 30 s of training each. If 95 % is missed, try more epochs; if
 30 s, fewer.
-Measured: 93.42 % ± 0.10, aim reached by 0 of 4 seeds, 18.6 s of training each; H100 80GB (results/gpu/f/fast10.json).
+Measured: 93.42 % ± 0.10, 0 of 4 seeds reach the target, 18.6 s of training each; H100 80GB (results/gpu/f/fast10.json).
 """
 
 from configs import cifar10_resnet18

@@ -1,9 +1,9 @@
 """Fine-tune ResNet-18 (11 M parameters), pretrained on ImageNet, on CIFAR-100 or your own data at 224 pixels.
 
     python main.py --config configs/finetune_resnet.py --workdir runs/finetune_resnet
-    ... --config.data.name=folder:PATH           photos, one subfolder a class
+    ... --config.data.name=folder:PATH           photos, one subfolder per class
     ... --config.pretrained=FILE.safetensors     weights from a file instead of the hub
-    ... --config.optim.freeze=early              stages 1 and 2 frozen, the stem trains
+    ... --config.optim.freeze=early              freezes stages 1 and 2; the stem trains
 
 Hardware: one GPU. Cost: 1.8 GMACs an image, forward; 10 epochs.
 Expect: not measured yet.

@@ -1,7 +1,7 @@
 """Fine-tune Swin-T (28 M parameters), pretrained on ImageNet, on CIFAR-100 or your own data at 224 pixels.
 
     python main.py --config configs/finetune_swin.py --workdir runs/finetune_swin
-    ... --config.data.name=folder:PATH           photos, one subfolder a class
+    ... --config.data.name=folder:PATH           photos, one subfolder per class
     ... --config.pretrained=FILE.safetensors     weights from a file instead of the hub
 
 Hardware: one GPU. Cost: 4.5 GMACs an image, forward; 5 epochs.

@@ -1,13 +1,13 @@
 """Fine-tune ViT-S/16 (22 M parameters), pretrained on ImageNet-21k, on CIFAR-100 or your own data at 224 pixels.
 
     python main.py --config configs/finetune_vit.py --workdir runs/finetune_vit
-    ... --config.data.name=folder:PATH           photos, one subfolder a class
+    ... --config.data.name=folder:PATH           photos, one subfolder per class
     ... --config.pretrained=FILE.safetensors     weights from a file instead of the hub
-    ... --config.optim.sam.rho=0.05              SAM: few images and many epochs, results/cifar10_finetuned_sam
+    ... --config.optim.sam.rho=0.05              SAM, for few images and many epochs: results/cifar10_finetuned_sam
 
 Hardware: one GPU. Cost: 4.6 GMACs an image, forward; 5 epochs.
-Expect: not measured at this size. DeiT-Ti at 96 pixels on 9,000 CIFAR-10 images, 15 minutes of a CPU
-core: 89.3 % of 10,000 test images (results/recipes).
+Expect: not measured at this size. DeiT-Ti at 96 pixels on 9,000 CIFAR-10 images, 15 minutes on a CPU
+core: 89.3 % on 10,000 test images (results/recipes).
 """
 
 from jaxvit.config.default import default

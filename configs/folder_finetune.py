@@ -1,9 +1,9 @@
-"""Fine-tune a pretrained ViT on a folder of photos, one subfolder a class.
+"""Fine-tune a pretrained ViT on a folder of photos, one subfolder per class.
 
     python main.py --config configs/folder_finetune.py --workdir runs/mine --config.data.name=folder:photos
     ... --config.pretrained=FILE.safetensors     weights from a file (of --config.model.name) instead of the hub
 
-Cost: 4.6 GMACs an image. Expect: depends on the photos; the learning rate suits a few hundred to some thousands.
+Cost: 4.6 GMACs an image. Expect: depends on the photos; the learning rate suits a few hundred to a few thousand.
 """
 
 from jaxvit.config.default import default

@@ -6,8 +6,8 @@
 
 Hardware: 8 GPUs or TPU chips. Cost: 22.2 M parameters, 15.5 GMACs an image; 20 epochs of 1.28 M images.
 Expect: 83.4 % top-1 in the authors' table, from 81.4 % at 224 pixels. Not measured here.
-Values are those of the authors' command for fine-tuning ViT-S at 384 pixels (README_revenge.md). The least rate of
-their schedule is its peak, so that it is constant after the warm-up; there is no stochastic depth.
+Values are those of the authors' command for fine-tuning ViT-S at 384 pixels (README_revenge.md). The lowest rate of
+their schedule is its peak, so it is constant after the warm-up; there is no stochastic depth.
 """
 
 from configs import imagenet_deit_small

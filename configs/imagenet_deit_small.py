@@ -6,7 +6,7 @@
 
 Hardware: 8 GPUs or TPU chips. Cost: 22.1 M parameters, 4.6 GMACs an image; 300 epochs of 1.28 M images.
 Expect: 79.8 % top-1 on the validation images in the paper. Not measured here.
-Differs from the paper: nothing known; its exponential average was not used for the published figure.
+No difference from the paper is known; its exponential average was not used for the published figure.
 """
 
 from jaxvit.config.default import default

@@ -2,7 +2,7 @@
 
     python main.py --config configs/imagenet_resnet50_a3.py --workdir runs/imagenet_resnet50_a3
     ... --config.data.name=folder:PATH      train/ and val/ with a folder per class
-    python main.py eval --workdir runs/imagenet_resnet50_a3 --image-size 160      at the size of training
+    python main.py eval --workdir runs/imagenet_resnet50_a3 --image-size 160      at the training size
 
 Hardware: 4 GPUs or TPU chips. Cost: 25.6 M parameters, 2.1 GMACs an image; 100 epochs of 1.28 M images.
 Expect: 78.1 % top-1 in the paper: trained at 160 pixels and tested at 224, as here. Not measured here.

@@ -6,7 +6,7 @@
 
 Hardware: one GPU, or a patient CPU. Cost: 1.25 GMACs an image, forward only; 10 epochs.
 Expect: not measured at this size. On 500 CIFAR-10 images at 96 pixels, a hundred steps on a CPU:
-41.7 % of 2,000 test images (results/recipes).
+41.7 % on 2,000 test images (results/recipes).
 """
 
 from jaxvit.config.default import default

@@ -4,7 +4,7 @@
     ... --config.data.name=npz:PATH      the same images as arrays
 
 Hardware: one GPU. Cost: 0.56 GMACs an image, forward; 200 epochs.
-Expect: 79.5 % is the aim, 75.6 % a public PyTorch run without CutMix.
+Expect: the target is 79.5 %; a public PyTorch run without CutMix reaches 75.6 %.
 Measured: not yet (packet b of results/WANTED.md).
 """
 

@@ -4,8 +4,8 @@
     ... --config.data.name=npz:PATH      the same images as arrays
 
 Hardware: one GPU. Cost: 10.4 M parameters, 0.35 GMACs an image, forward; 300 epochs.
-Expect: not measured. The shape is that of Swin-T less one stage, so that 32 pixels fill its windows; the recipe is the
-ViT's and was not tuned for it.
+Expect: not measured. The shape is Swin-T's without one stage, so that 32 pixels fill its windows; the recipe is the
+ViT's, not tuned for Swin.
 """
 
 from configs import scratch_vit_cifar

@@ -4,7 +4,7 @@
     ... --config.data.name=npz:PATH      the same images as arrays
 
 Hardware: one GPU. Cost: 0.63 GMACs an image, forward; 300 epochs.
-Expect: 77 % is the aim, about 70 % a public plain run.
+Expect: the target is 77 %; a public plain run reaches about 70 %.
 Measured: not yet (packet e of results/WANTED.md).
 """
 

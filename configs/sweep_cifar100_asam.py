@@ -1,4 +1,4 @@
-"""Search rate, radius and schedule of ASAM for ViT-B/16 on CIFAR-100, by the protocol of the study cifar100_asam.
+"""Search the rate, radius and schedule of ASAM for ViT-B/16 on CIFAR-100, by the protocol of the study cifar100_asam.
 
     python main.py sweep --config configs/sweep_cifar100_asam.py --trials 20 --workdir runs/sweep_asam
     ... --config.pretrained=FILE.safetensors     weights from a file instead of the hub

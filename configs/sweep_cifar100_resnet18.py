@@ -2,8 +2,8 @@
 
     python main.py sweep --config configs/sweep_cifar100_resnet18.py --trials 40 --workdir runs/sweep_resnet18
 
-Hardware: one GPU. Cost: 40 trials of at most 30 epochs. Expect: not measured yet. The best words
-then go to scratch_cnn_cifar at its full length.
+Hardware: one GPU. Cost: 40 trials of at most 30 epochs. Expect: not measured yet. Then try the
+best values in scratch_cnn_cifar at its full length.
 """
 
 from configs import scratch_cnn_cifar

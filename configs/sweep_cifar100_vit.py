@@ -2,8 +2,8 @@
 
     python main.py sweep --config configs/sweep_cifar100_vit.py --trials 40 --workdir runs/sweep_vit
 
-Hardware: one GPU. Cost: 40 trials of at most 60 epochs. Expect: not measured yet. The best words
-then go to scratch_vit_cifar at its full length.
+Hardware: one GPU. Cost: 40 trials of at most 60 epochs. Expect: not measured yet. Then try the
+best values in scratch_vit_cifar at its full length.
 """
 
 from configs import scratch_vit_cifar

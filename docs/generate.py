@@ -57,7 +57,7 @@ def options() -> str:
 
 def commands() -> str:
     """The help of training and of every command, as argparse prints it."""
-    parts = ["# Command line", "In a checkout `python main.py` stands in the place of `jaxvit`."]
+    parts = ["# Command line", "In a checkout, use `python main.py` instead of `jaxvit`."]
     parts += ["## Train", f"```text\n{_help()}```"]
     for name in cli.COMMANDS:
         parts += [f"## {name}", f"```text\n{_help(name)}```"]

@@ -18,7 +18,7 @@ TITLES = {
 # When to choose the family. One without an entry has the docstring of its module.
 ADVICE = {
     "alexnet": (
-        "The network that began it, here for comparisons. A ResNet-18 has a fifth of its parameters."
+        "A historic network, for comparisons. A ResNet-18 has a fifth of its parameters."
     ),
     "vgg": (
         "Plain stacks of 3x3 convolutions, for comparisons and for perceptual features. Of these families it needs "
@@ -40,7 +40,7 @@ ADVICE = {
     ),
     "swinv2": (
         "Swin with cosine attention and position biases that are computed from distances: weights of one window size "
-        "serve another, and larger images, without resampled tables."
+        "work for another, and for larger images, without resampled tables."
     ),
     "convnext": (
         "A convolutional network with the recipe of transformers. Accurate at every size from `convnext_atto` on, and "
@@ -77,12 +77,12 @@ PAPERS = {  # family -> (what, year, arXiv)
     ],
 }  # fmt: skip
 NAMES_NOTE = """\
-Parameters and file size (float32) are of the complete model, GMACs of one image of the size named. The last column is
+Parameters and file size (float32) are for the complete model, GMACs for one image of the given size. The last column is
 the largest difference between our logits and timm's for the same random weights ([Parity](../PARITY.md))."""
 WEIGHTS_NOTE = """\
 `load_pretrained("NAME.TAG")` loads them; the first tag of a name is its default. Top-1 is timm's, on the validation
-images of ImageNet at the size named ([source]({source})); no model has been scored on ImageNet here. An empty cell: not
-in timm's table, or not a classifier of ImageNet-1k."""
+images of ImageNet at the given size ([source]({source})); no model has been evaluated on ImageNet here. A cell is empty
+if the weights are not in timm's table or do not classify ImageNet-1k."""
 ATTENTION = {
     None: "none",
     "tokens": "of all patches: `attention_rollout` and `attention_heads` explain it",
@@ -112,7 +112,7 @@ def overview(made: dict[str, str]) -> str:
         rows.append(f"| [{title}](family_{family.name}.md) | {len(family.variants)} | {weights} | {advice(family)} |")
     listed = "\n".join(name for name in made)
     return (
-        f"# Models\n\n{names} names, with timm's parameter counts to the unit. The page of a family lists its names, "
+        f"# Models\n\n{names} names, with exactly timm's parameter counts. The page of a family lists its names, "
         "its weights with their accuracy, and its options. [Which model for my data](../WHICH_MODEL.md) compares them."
         "\n\n" + "\n".join(rows) + f"\n\n```{{toctree}}\n:hidden:\n{listed}\n```\n"
     )

@@ -133,9 +133,7 @@ def _train(argv: list[str]) -> int:
     )
     parser.add_argument("--num-processes", type=positive, metavar="N", help="number of processes")
     parser.add_argument("--process-id", type=int, metavar="I", help="index of this process, from 0")
-    parser.add_argument(
-        "--print-completion", choices=("bash", "zsh"), help="print a script that completes words at a tab"
-    )
+    parser.add_argument("--print-completion", choices=("bash", "zsh"), help="print a script for tab completion")
     args, rest = parser.parse_with_overrides(argv)
     if args.print_completion is not None:
         from jaxvit.commands import completion

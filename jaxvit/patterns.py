@@ -19,7 +19,7 @@ MAX_WAYS = 1e6  # three times `.*`, or twenty times `?`
 def compile(pattern: str) -> re.Pattern[str]:
     """Returns the compiled pattern. Raises UserError where it is none, and where matching it might not end."""
     if not isinstance(pattern, str):
-        raise UserError(f"{pattern!r} is not a regular expression; expected a text.")
+        raise UserError(f"{pattern!r} is not a regular expression; expected text.")
     if len(pattern) > MAX_LENGTH:
         raise UserError(f"a regular expression of {len(pattern):,} characters; expected at most {MAX_LENGTH}.")
     try:
@@ -29,7 +29,7 @@ def compile(pattern: str) -> re.Pattern[str]:
         raise UserError(f"{pattern!r} is not a regular expression: {error}.") from None
     if ways > MAX_WAYS:
         raise UserError(
-            f"the regular expression {pattern!r} could take for ever to match; "
+            f"the regular expression {pattern!r} could take forever to match; "
             "expected no repetition within a repetition, and at most three like .* in a row."
         )
     return compiled

@@ -51,11 +51,11 @@ def claim(kind: str, name: Any, taken: Collection[str], part: Any) -> None:
     before = _owners.get((kind, name))
     said = f"{owner.plugin} registers the {kind} {name!r}"
     if before is None and name in taken:
-        raise UserError(f"{said}, a name that jaxvit has itself; choose another")
+        raise UserError(f"{said}, a name that jaxvit uses; choose another")
     if before is not None and before.part != owner.part:
         if before.plugin == owner.plugin:
             raise UserError(f"{said} twice; choose another name for one of the two")
-        raise UserError(f"{said}, a name that is there from {before.plugin}; choose another")
+        raise UserError(f"{said}, a name that {before.plugin} has taken; choose another")
     _owners[kind, name] = owner
 
 
@@ -151,11 +151,11 @@ def use_recorded(names: Iterable[str], directory: str | os.PathLike[str]) -> Non
         spec, way = _found(name), f"--import {name} imports it from the current directory too"
         where = f"the run in {os.fspath(directory)!r} needs the module {name!r}"
         if spec is None:
-            raise UserError(f"{where}, which is not there; install it, or put its folder into PYTHONPATH\n{way}")
+            raise UserError(f"{where}, which cannot be found; install it, or put its folder into PYTHONPATH\n{way}")
         inside = Path(directory).resolve() in Path(spec.origin or os.sep).resolve().parents
         if inside or name.partition(".")[0] in sys.stdlib_module_names:
-            why = "lies in the run's own directory" if inside else "is none of jaxvit's plug-ins"
-            raise UserError(f"{where}, which {why} and is not imported\n--import {name} imports it all the same")
+            why = "lies in the run's own directory" if inside else "is not one of jaxvit's plug-ins"
+            raise UserError(f"{where}, which {why} and is not imported\n--import {name} imports it anyway")
         _import(name, f", as the run in {os.fspath(directory)} says")
 
 
@@ -171,12 +171,12 @@ def load_installed() -> None:
         try:
             _import(entry.module, f", an entry point of {entry.dist.name if entry.dist else 'a package'}")
         except UserError as error:
-            warnings.warn(f"{str(error).splitlines()[0]}; its package is installed, and goes without", stacklevel=2)
+            warnings.warn(f"{str(error).splitlines()[0]}; its package is installed but not used", stacklevel=2)
 
 
 def _check(name: Any) -> None:
     if not isinstance(name, str) or not _MODULE.fullmatch(name):
-        raise UserError(f"{name!r} is no name of a module; expected for example my_parts, without folder and .py")
+        raise UserError(f"{name!r} is not the name of a module; expected for example my_parts, without folder and .py")
 
 
 def _found(name: str) -> importlib.machinery.ModuleSpec | None:

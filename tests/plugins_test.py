@@ -133,15 +133,15 @@ HEAD = "import flax.linen as nn\nimport jaxvit\n"
 @pytest.mark.parametrize(
     "code, said",
     [
-        ("@jaxvit.register_loss('focal')\ndef f(logits, targets): ...", "a name that jaxvit has itself"),
-        ("@jaxvit.register_optimizer('lbfgs')\ndef f(learning_rate): ...", "a name that jaxvit has itself"),
+        ("@jaxvit.register_loss('focal')\ndef f(logits, targets): ...", "a name that jaxvit uses"),
+        ("@jaxvit.register_optimizer('lbfgs')\ndef f(learning_rate): ...", "a name that jaxvit uses"),
         ("@jaxvit.register_model('resnet18')\nclass M(nn.Module):\n  num_classes: int = 1\n  image_size: int = 8\n"
          "  in_channels: int = 1\n  dtype: object = None\n  def __call__(self, x, train=False): ...",
-         "bad registers the model 'resnet18', a name that jaxvit has itself"),
-        ("@jaxvit.register_data('folder')\ndef f(): ...", "a name that jaxvit has itself"),
-        ("@jaxvit.register_augmentation('flip')\ndef f(key, images, targets, v): ...", "a name that jaxvit has itself"),
-        ("@jaxvit.register_metric('nll')\ndef f(logits, labels): ...", "a name that jaxvit has itself"),
-        ("@jaxvit.register_schedule('wsd')\ndef f(r, f, t, e): ...", "a name that jaxvit has itself"),
+         "bad registers the model 'resnet18', a name that jaxvit uses"),
+        ("@jaxvit.register_data('folder')\ndef f(): ...", "a name that jaxvit uses"),
+        ("@jaxvit.register_augmentation('flip')\ndef f(key, images, targets, v): ...", "a name that jaxvit uses"),
+        ("@jaxvit.register_metric('nll')\ndef f(logits, labels): ...", "a name that jaxvit uses"),
+        ("@jaxvit.register_schedule('wsd')\ndef f(r, f, t, e): ...", "a name that jaxvit uses"),
         ("for _ in '12':\n  def f(logits, labels): ...\n  f.__qualname__ += _\n  jaxvit.register_metric('m')(f)",
          "registers the metric 'm' twice"),
         ("1 / 0", "the module 'bad' cannot be imported: ZeroDivisionError: division by zero"),
@@ -170,7 +170,7 @@ def test_what_cannot_be_registered(tmp_path, monkeypatch, capsys, code, said):
 
 @pytest.mark.parametrize(
     "name, said",
-    [("not_there", "no module 'not_there' to import"), ("my/parts.py", "is no name of a module"), ("", "''")],
+    [("not_there", "no module 'not_there' to import"), ("my/parts.py", "is not the name of a module"), ("", "''")],
 )
 def test_modules_that_are_not_there(capsys, name, said):
     assert cli.main(["leaks", "--data", "digits", "--import", name]) == 2
@@ -180,7 +180,7 @@ def test_modules_that_are_not_there(capsys, name, said):
 
 def test_parts_of_two_modules_may_not_share_a_name(tmp_path, parts, monkeypatch):
     write_module(tmp_path / "src", "other", "import jaxvit\n@jaxvit.register_loss('poly1')\ndef f(a, b): ...\n")
-    with pytest.raises(UserError, match="other registers the loss 'poly1', a name that is there from my_parts"):
+    with pytest.raises(UserError, match="other registers the loss 'poly1', a name that my_parts has taken"):
         plugins.use([parts, "other"])
 
 
@@ -204,7 +204,7 @@ def test_the_classifier_of_a_model_of_ones_own_trains_alone(parts):
                    lambda: phases.trainable_masks(config, params, [(0, "last_2_blocks")]),
                    lambda: build_optimiser.make_optimizer(config, params, None, lambda step: 0.1)):  # fmt: skip
         config.optim.layer_decay = 0.75
-        with pytest.raises(UserError, match="nothing is known of the blocks of TinyCNN"):
+        with pytest.raises(UserError, match="nothing is known about the blocks of TinyCNN"):
             change()
     jaxvit.register_model("no_classifier")(type("NoClassifier", (nn.Module,), {
         "__module__": "mine", "__call__": lambda self, images, train=False: images, "num_classes": 2, "image_size": 8,
@@ -303,13 +303,13 @@ def test_recorded_modules(tmp_path, monkeypatch, capsys):
     for args in (["eval", "--workdir", "."], ["--config", "digits_vit", "--workdir", "."]):
         assert cli.main(args) == 2
         first, second = capsys.readouterr().err.splitlines()
-        assert "needs the module 'gone_parts', which is not there" in first and "--import gone_parts" in second
+        assert "needs the module 'gone_parts', which cannot be found" in first and "--import gone_parts" in second
     monkeypatch.syspath_prepend(run)
     assert cli.main(["eval", "--workdir", "."]) == 2
     assert "lies in the run's own directory" in capsys.readouterr().err
     (run / "config.json").write_text(json.dumps({"imports": ["antigravity"]}))
     assert cli.main(["eval", "--workdir", "."]) == 2
-    assert "is none of jaxvit's plug-ins" in capsys.readouterr().err and "antigravity" not in sys.modules
+    assert "is not one of jaxvit's plug-ins" in capsys.readouterr().err and "antigravity" not in sys.modules
     assert resume.imports(run) == ["antigravity"]
 
 

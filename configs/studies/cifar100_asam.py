@@ -1,4 +1,4 @@
-"""ASAM on CIFAR-100: ViT and Swin, against their counterparts without it; a stepwise schedule against cosine.
+"""ASAM on CIFAR-100: ViT and Swin with and without it; a stepwise schedule against cosine.
 
 python main.py study cifar100_asam --workdir runs/asam [--checkpoints DIR]
 ... --smoke      small models and few images: minutes on a CPU
@@ -17,7 +17,7 @@ ADAM = {"optim.name": "adam", "optim.learning_rate": 1e-4, "optim.momentum": Non
 ADAMW = ADAM | {"optim.name": "adamw", "optim.weight_decay": 0.05}
 COSINE = {"optim.schedule.name": "cosine", "optim.schedule.step_size": None, "optim.schedule.gamma": None,
           "optim.schedule.unit": None}  # fmt: skip
-CHECKPOINT = "The published figure is of a public checkpoint that the report only evaluated, trained for {} epochs."
+CHECKPOINT = "The published figure is a public checkpoint's, trained for {} epochs; the report only evaluated it."
 
 # fmt: off
 STUDY = Study(
@@ -63,12 +63,12 @@ STUDY = Study(
     ],
     reading=(
         "Only the two ASAM rows were trained in the report. ViT-Adam, Swin-Adam and ResNet were public checkpoints, "
-        "trained elsewhere by other recipes for 4, 14 and 200 epochs, and evaluated. So the published table cannot say "
+        "trained elsewhere by other recipes for 4, 14 and 200 epochs. So the published table cannot say "
         "what ASAM adds. Ours trains all rows under one protocol, 5 epochs each, and adds the row that isolates ASAM: "
         "the same SGD without it. An epoch of ASAM takes two gradients a step, about twice the time.",
         "StepLR counts optimiser steps here: 100 steps of batch 32 are a fourteenth of an epoch, so the rate falls to "
-        "3 % of its start over the run. Counted in epochs it would never fall. The cosine rows show what that matters.",
-        "Not stated and chosen here: the sizes (B, ImageNet-21k weights), rho 0.5 and eta 0.01 of ASAM, Adam's rate "
-        "1e-4. The search for them is configs/sweep_cifar100_asam.py (main.py sweep).",
+        "3 % of its start over the run. Counted in epochs it would never fall. The cosine rows show the effect.",
+        "The report does not state the sizes (here B, ImageNet-21k weights), ASAM's rho (0.5) and eta (0.01), and "
+        "Adam's rate (1e-4). configs/sweep_cifar100_asam.py (main.py sweep) searches for them.",
     ),
 )

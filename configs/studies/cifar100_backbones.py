@@ -22,8 +22,8 @@ METHODS = {  # name -> its part of the report, its options
     "finetuned": ("Fine-tuned", {"optim.layer_decay": 0.75, "optim.weight_decay": 0.05}),
 }
 REMARKS = {
-    "swinv2_t": "Pretrained at 256 pixels with windows of 8; its position bias is a function of the distance, which "
-    "gives that of windows of 7, so that the maps of 224 pixels divide into windows.",
+    "swinv2_t": "Pretrained at 256 pixels with windows of 8. Windows of 7 divide the maps of 224 pixels; the position "
+    "bias is a function of the distance, so it is defined for them too.",
     "dinov3_s": "Pretrained without labels on 1.7 billion images, distilled from a ViT-7B; the others have seen "
     "ImageNet-1k with labels. Its features are those of the class token.",
 }
@@ -55,11 +55,11 @@ STUDY = Study(
         "All rows see the same images, enlarged to 224 pixels, in the same order, for 20 epochs with the same crops, "
         "flips and label smoothing. A method has one rate for all backbones, in proportion to the batch: AdamW with "
         "1e-3 for a probe, 5e-4 with a layer decay of 0.75 for fine-tuning, for 256 images; cosine, one epoch of "
-        "warm-up. Nothing was tuned for a backbone.",
+        "warm-up. Nothing was tuned for any backbone.",
         "Neighbours need no training: a test image gets the class of most of its 20 nearest training images, by "
         "Euclidean distance of standardised features. They are measured on the run of the probe, whose backbone is "
         "frozen, and on the training images without those held out.",
-        "The backbones differ in parameters, in work for an image and in what they were pretrained on, as the tables "
-        "say. A tenth of the training images chooses the checkpoint; the test split chooses nothing.",
+        "The backbones differ in parameters, in cost per image and in what they were pretrained on, as the tables "
+        "show. A tenth of the training images chooses the checkpoint; the test split chooses nothing.",
     ),
 )  # fmt: skip

@@ -41,9 +41,9 @@ STUDY = Study(
             words={"augment.cutmix_alpha": 0.0, "augment.policy": None, "loss.label_smoothing": 0.0}),
     ],
     reading=(
-        "All rows take the same images, order, initial weights and number of steps. SAM's steps of the second half "
+        "All rows use the same images, order, initial weights and number of steps. SAM's steps in the second half "
         "take two gradients each. Nothing was tuned for any row.",
         "A test of 10,000 images has a standard error of about 0.4 points at these accuracies; differences below the "
-        "spread of the seeds say nothing.",
+        "spread of the seeds mean nothing.",
     ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from jaxvit.studies import Row, Study
 
 
 def vit(depth, heads, width, **published):
-    """A published ViT: so many blocks and heads, patches of 4x4 pixels."""
+    """A published ViT with this many blocks and heads, and patches of 4x4 pixels."""
     words = {"model.depth": depth, "model.num_heads": heads, "model.embed_dim": width}
     return Row(
         name=f"vit_{depth}l_{heads}h_{width}", label=f"ViT {depth}L-{heads}H-{width}", config="cifar10_vit",
@@ -44,18 +44,18 @@ STUDY = Study(
             config="scratch_vit_cifar",
             words={"num_epochs": 300},
             extra=True,
-            remark="Our own: a ViT of less than 11 M parameters, narrow and deep, with RandAugment, erasing, mixup, "
+            remark="Our own ViT with less than 11 M parameters, narrow and deep, with RandAugment, erasing, mixup, "
             "CutMix and averaged weights, for 300 epochs of batch 256.",
         ),
     ],
     reading=(
         "The published sizes do not follow from the published shapes: with an MLP ratio of 4 a block has 12 width² "
-        "weights, so that 2 blocks of width 128 have 0.4 M parameters where 3.5 M are printed. The table "
+        "weights, so 2 blocks of width 128 have 0.4 M parameters, not the published 3.5 M. The table "
         '"What the rows cost" counts what the shapes really have. We run the shapes as they are named, with 4x4 '
-        "patches; a ViT of the printed size would be another model.",
+        "patches; a ViT of the published size would be another model.",
         "The report does not state its recipe in full. Ours: 200 epochs of batch 128, crops and flips; ResNet-18 with "
         "SGD (0.1, Nesterov 0.9, decay 5e-4), the ViTs with AdamW (1e-3, decay 0.05, label smoothing 0.1), both "
         "cosine. A tenth of the training images is held out to choose the checkpoint; the test split chooses nothing.",
-        "Seconds per epoch depend on the machine: the published ones are of an unnamed GPU, ours of the one below.",
+        "Seconds per epoch depend on the machine: the published ones are from an unnamed GPU, ours from the one below.",
     ),
 )

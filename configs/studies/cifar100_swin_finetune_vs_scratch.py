@@ -33,7 +33,7 @@ def rows(size, letter, frozen, full):
             name=f"swin_{size}_scratch",
             label=f"Swin-{letter}, from scratch",
             words={"model.name": model, "model.image_size": 224},
-            remark="No published row: what the name of the row above promises.",
+            remark="Not published: this is what the name of the row above promises.",
         ),
     ]
 
@@ -61,10 +61,10 @@ STUDY = Study(
     reading=(
         'The report compares "fine-tuned" with "from scratch" and finds training from scratch better by 18 points. '
         'That is not what it measured. The log of its "from scratch" run shows pretrained weights being loaded, so '
-        "this row is full fine-tuning; and the row that it calls fine-tuned trained the classifier alone, on a frozen "
+        "this row is full fine-tuning; and the row that it calls fine-tuned trained only the classifier, on a frozen "
         "backbone. We name the rows by what they are, and add the missing ones, truly from scratch.",
         "Learning rate and augmentation are not stated in the report. Ours: AdamW, 1e-4 (1e-3 for the classifier "
-        "alone), decay 0.05, cosine after half an epoch of warm-up, flips and crops, images enlarged from 32 to 224 "
+        "only), decay 0.05, cosine after half an epoch of warm-up, flips and crops, images enlarged from 32 to 224 "
         "px. A tenth of the training images is held out to choose the checkpoint.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Long-tailed CIFAR-10 (100:1): a plain loss against balanced draws and against logit adjustment.
+"""Long-tailed CIFAR-10 (100:1): a plain loss against balanced sampling and against logit adjustment.
 
     python main.py study cifar10_long_tail --workdir runs/long_tail [--data npz:DATA/cifar10]
 
@@ -38,11 +38,11 @@ STUDY = Study(
     seeds=(0, 1, 2),
     rows=[
         Row(name="plain", label="plain cross-entropy"),
-        Row(name="sampling", label="balanced draws", words={"data.sampling": "balanced"}),
+        Row(name="sampling", label="balanced sampling", words={"data.sampling": "balanced"}),
         Row(name="adjusted", label="logit adjustment, tau 1", words={"loss.logit_adjustment": 1.0}),
     ],
     reading=(
-        "The test images are balanced, so that balanced accuracy is accuracy; nothing was tuned for any of the rows.",
-        "With 1,000 to 10 training images the seeds draw other images as well as other orders.",
+        "The test images are balanced, so balanced accuracy is accuracy; nothing was tuned for any of the rows.",
+        "The seeds draw different training images (1,000 to 10 of a class) as well as different orders.",
     ),
 )

@@ -1,4 +1,4 @@
-"""ViT-B and ViT-Ti on 1,000 images a class of CIFAR-10: from scratch, from ImageNet, distilled.
+"""ViT-B and ViT-Ti on 1,000 images per class of CIFAR-10: from scratch, from ImageNet, distilled.
 
 python main.py study cifar10_vit_distillation --workdir runs/distillation [--checkpoints DIR]
 ... --smoke      small models and few images: minutes on a CPU
@@ -23,7 +23,7 @@ SMALL = {
 # fmt: off
 STUDY = Study(
     title="Distilling ViT-B into ViT-Ti on a fifth of CIFAR-10",
-    source="a student report on 1,000 training images a class, 5 epochs; its figures are not at hand, its rows are.",
+    source="a student report on 1,000 training images per class, 5 epochs; its rows are known, its figures are not.",
     words={
         "data.name": "cifar10",
         "data.per_class": 1000,
@@ -49,15 +49,15 @@ STUDY = Study(
             words=TINY | TUNE | SOFT | {"pretrained": START["vit_ti"]},
             remark="The report does not say what its student started from; this is the other reading."),
         Row(name="deit_ti", label="DeiT-Ti, from ImageNet", extra=True, config="cifar10_deit_tiny",
-            remark="The teacher of the small ViT, in the place of ViT-B."),
+            remark="The teacher of the small ViT, instead of ViT-B."),
         Row(name="small_distilled", label="ViT 6L-4H-128, distilled from DeiT-Ti", teacher="deit_ti", extra=True,
             words=SMALL | SOFT),
         Row(name="small_scratch", label="ViT 6L-4H-128, no teacher", words=SMALL, extra=True),
     ],
     reading=(
-        "A tenth of the training split is held out first, for validation, and never trained on; 1,000 images a class "
-        "are drawn from the rest. Test images per second are of the best checkpoint in batches of 32, with the images "
+        "A tenth of the training split is held out first, for validation, and never trained on; 1,000 images per class "
+        "are drawn from the rest. Test images per second are for the best checkpoint in batches of 32, with the images "
         "on the device already.",
-        "Learning rates are ours: 1e-4 from ImageNet, 5e-4 from scratch; no augmentation, so the teacher answers once.",
+        "Learning rates are ours: 1e-4 from ImageNet, 5e-4 from scratch. Without augmentation the teacher runs once.",
     ),
 )

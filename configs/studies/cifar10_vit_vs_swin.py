@@ -8,7 +8,7 @@ from jaxvit.studies import Row, Study
 
 STUDY = Study(
     title="ViT-B/16 against Swin-B on CIFAR-10",
-    source="a student report: 224 px, batch 32, at most 50 epochs with early stopping; time is of the whole training.",
+    source="a student report: 224 px, batch 32, at most 50 epochs with early stopping; time is for the whole training.",
     words={
         "data.name": "cifar10",
         "data.mean": (0.4914, 0.4822, 0.4465),
@@ -63,12 +63,12 @@ STUDY = Study(
     ],
     reading=(
         "The report's \"validation\" split is CIFAR-10's test split: it chose the epoch on the images on which it then "
-        "reports the accuracy, which flatters both rows. Ours holds a tenth of the training images out, chooses the "
-        "epoch on them, and looks at the test split once, at the end.",
+        "reports the accuracy, which flatters both rows. Ours holds out a tenth of the training images, chooses the "
+        "epoch on them, and uses the test split once, at the end.",
         "The two rows differ in much more than the model: learning rate, decay, schedule, label smoothing, "
         "augmentation and dropout. A difference between them is one of recipes as well as of models.",
-        "Not stated in the report and chosen here: the weights (ImageNet-21k for both), the strength of jitter (0.2, "
-        "hue 0.1) and affine (10 degrees, a tenth of the side, 0.9 to 1.1), the plateau (half the rate after two "
+        "The report does not state the weights (ImageNet-21k here for both), the strength of jitter (0.2, hue 0.1) "
+        "and affine (10 degrees, a tenth of the side, 0.9 to 1.1), and the plateau (half the rate after two "
         "epochs without a lower validation loss).",
     ),
 )

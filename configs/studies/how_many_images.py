@@ -5,8 +5,8 @@
 Cost: 15 runs of 5 s each; 7 minutes on a shared two-core machine, most of it starting and compiling.
 Expect: 85 % of the test scans right with 73 images, 96.6 % with 1,212; ten times as many would give 95 to 99 %.
 
-Every row takes about as many steps, so that fewer images do not mean less training. For your own data copy this file,
-name your config in `config=`, and keep at least four shares over a factor of ten or more.
+Every row takes about the same number of steps, so fewer images do not mean less training. For your own data copy this
+file, name your config in `config=`, and keep at least four shares over a factor of ten or more.
 """
 
 from jaxvit.studies import Row, Study
@@ -15,7 +15,7 @@ EPOCHS = 20  # with all images
 
 
 def share(percent):
-    """A row: this share of the training images, in as many steps."""
+    """A row: this share of the training images, for the same number of steps."""
     words = {"data.fraction": percent / 100, "num_epochs": round(EPOCHS * 100 / percent), "batch_size": 16}
     return Row(name=f"images_{percent}", label=f"ViT, {percent} %", words=words)
 
@@ -29,7 +29,7 @@ STUDY = Study(
     seeds=(0, 1, 2),
     rows=[share(percent) for percent in (6, 12, 25, 50, 100)],
     reading=(
-        "Images are drawn by class, smaller shares within larger ones; validation and test images are the same in all "
-        "rows. Nothing was tuned for any of the shares.",
+        "Images are drawn by class, and larger shares contain the smaller ones; validation and test images are the "
+        "same in all rows. Nothing was tuned for any of the shares.",
     ),
 )

@@ -139,6 +139,7 @@ def verdict(loader: float, model: float, cores: int) -> str:
     """Whether a loader feeds a model, both in photos/s, and how many cores would."""
     share = loader / model
     if share >= ENOUGH:
-        return f"the loader feeds {share:.1f} times what the model takes" if share > 1 else "the loader feeds the model"
+        faster = f": it reads {share:.1f} times as fast" if share > 1 else ""
+        return f"the loader keeps up with the model{faster}"
     wanted = -(-model * cores // loader)
-    return f"the loader feeds {share:.2g} of what the model takes; about {wanted:.0f} cores would feed it"
+    return f"the loader reads at {share:.2g} of the model's rate; about {wanted:.0f} cores would keep up"

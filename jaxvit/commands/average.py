@@ -25,7 +25,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--data", metavar="NAME", help="measure the average on this data and estimate its BatchNorm statistics there"
     )
-    parser.add_argument("--columns", metavar="WORDS", help="of csv:FILE, as file=path,label=species")
+    parser.add_argument("--columns", metavar="WORDS", help="columns of csv:FILE: file=path,label=species")
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images per step; default 64")
 

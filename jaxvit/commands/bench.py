@@ -252,7 +252,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     add("--batch-size", type=positive, metavar="N", help="default: doubled while the rate rises and the batch fits")
     add("--dtype", choices=("float32", "bfloat16", "both"), default="float32", help="default: float32")
     add("--image-size", type=size, metavar="SIZE", help="224 or 192x256; default: the model's own")
-    add("--repeats", type=positive, default=5, metavar="N", help="of each rate; default 5")
+    add("--repeats", type=positive, default=5, metavar="N", help="repeats of each rate; default 5")
     add("--seconds", type=_seconds, default=2.0, metavar="S", help="seconds for all repeats of a rate; default 2")
     add(
         "--compile-times",
@@ -271,7 +271,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         help="compare the whole training loop, data included, with its training step alone",
     )
     add("--loader", action="store_true", help="measure how fast photos of --data become batches, by stage")
-    add("--decoder", choices=("pillow", "opencv"), default="pillow", help="of --loader; default: pillow")
+    add("--decoder", choices=("pillow", "opencv"), default="pillow", help="decoder of --loader; default: pillow")
     add("--data", metavar="NAME", help="data of --loop or --loader: cifar10, folder:PATH, ...; default: synthetic")
     add("--baseline", metavar="FILE", help="an earlier --json; exit code 1 if a result is worse")
     add(
@@ -287,7 +287,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if args.data and not (args.loop or args.loader):
         raise UserError("--data needs --loop or --loader; without them the images are synthetic")
     if args.loader and (args.loop or args.baseline or args.mode != "both"):
-        raise UserError("--loader measures photos alone; it does not go with --loop, --baseline or --mode")
+        raise UserError("--loader measures only photos; it cannot be combined with --loop, --baseline or --mode")
     if args.loader and not args.data:
         raise UserError("--loader needs --data, such as folder:PATH")
     if args.loader and args.compare and not args.data.startswith("folder:"):

@@ -13,21 +13,21 @@ def run(argv: list[str]) -> int:
     parser = make_parser("eval", "Accuracy and loss of a run, or of a named model, on a split.")
     classifier.add_options(parser)
     parser.add_argument("--data", metavar="NAME", help="digits, folder:PATH, csv:FILE, ...; default: the run's")
-    parser.add_argument("--columns", metavar="WORDS", help="of csv:FILE, as file=path,label=species")
+    parser.add_argument("--columns", metavar="WORDS", help="columns of csv:FILE: file=path,label=species")
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
     parser.add_argument(
         "--split",
         choices=("train", "val", "test", "all"),
         help="default: test; for data other than the run's, their test or val split, or else all images",
     )
-    parser.add_argument("--limit", type=positive, metavar="N", help="at most N images of it, stratified by class")
+    parser.add_argument("--limit", type=positive, metavar="N", help="at most N images, stratified by class")
     parser.add_argument(
         "--restrict-classes",
         action="store_true",
-        help="choose among the classes of the data alone, as is usual for ImageNet-A and ImageNet-R",
+        help="choose only among the classes of the data, as is usual for ImageNet-A and ImageNet-R",
     )
     parser.add_argument(
-        "--real-labels", metavar="FILE", help="real.json of ImageNet-ReaL: the accuracy on its labels too"
+        "--real-labels", metavar="FILE", help="real.json of ImageNet-ReaL: also gives the accuracy on its labels"
     )
     parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images per step; default 64")
     parser.add_argument(
@@ -116,7 +116,7 @@ def _check_alone(args: argparse.Namespace) -> None:
     several = args.ensemble or args.tta or len(getattr(args, "workdirs", ())) > 1
     if given and (several or args.calibrate or args.unknown):
         option = f"--{given[0].replace('_', '-')}"
-        raise UserError(f"{option} is for one classifier, and not with --ensemble, --tta, --calibrate or --unknown")
+        raise UserError(f"{option} is for one classifier; leave out --ensemble, --tta, --calibrate and --unknown")
 
 
 def _shares(loaded: Any, found: Any) -> list[tuple[str, int]]:

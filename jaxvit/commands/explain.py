@@ -70,9 +70,9 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--passes", type=positive, metavar="N", help="steps or samples for each image; more is finer")
     parser.add_argument("--fit", choices=("image", "all"), default="image", help="what components of pca are fitted on")
-    parser.add_argument("--scores", action="store_true", help="deletion and insertion beside each map (60 passes)")
-    parser.add_argument("--seed", type=int, default=0, help="of smoothgrad, lime and the random order of --scores")
-    parser.add_argument("--alpha", type=float, default=0.75, help="share of the heat over the photo, 0 to 1")
+    parser.add_argument("--scores", action="store_true", help="deletion and insertion next to each map (60 passes)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of smoothgrad, lime and the random order of --scores")
+    parser.add_argument("--alpha", type=float, default=0.75, help="opacity of the heat map over the photo, 0 to 1")
     parser.add_argument("--cmap", default="inferno", help="inferno, viridis, cividis, magma or plasma")
     parser.add_argument(
         "--out", type=directory_to_write, metavar="DIR", help="where to write; default: explain/ in the first run"

@@ -47,7 +47,7 @@ CALL = """
 with np.load(given, allow_pickle=False) as images:
     np.savez(made, **{name: np.asarray(run(images[name])) for name in images.files})
 """
-DESCRIPTION = """Write a trained model for use elsewhere, with its preprocessing and class names as JSON beside it.
+DESCRIPTION = """Write a trained model for use elsewhere, with its preprocessing and class names as JSON next to it.
 
   stablehlo     one file for jax.export, weights inside, any batch size, CPU, CUDA and TPU; needs only jax
   onnx          one file, uint8 images in, any batch size, for onnxruntime and others; pip install 'jaxvit[onnx]'
@@ -91,7 +91,7 @@ def run(argv: list[str]) -> int:
         worst = max(differences.values())
         if not worst <= TOLERANCE:
             print(
-                f"error: a new process gets other numbers from the files: largest difference {worst:.1e} of the "
+                f"error: a new process gets different numbers from the files: largest difference {worst:.1e} of the "
                 f"largest output, allowed {TOLERANCE:.0e}; nothing was written",
                 file=sys.stderr,
             )
@@ -124,7 +124,7 @@ def write(given: "Source", form: str, directory: Path, opset: int | None = None)
     words |= {"model": given.name, "input": {"shape": shape, "dtype": "float32", "values": values}}
     words["output"] = "logits" if given.model.num_classes else "features"
     if given.thresholds is not None:
-        words["probabilities"] = "sigmoid of each logit; a class is said where it is at least its threshold"
+        words["probabilities"] = "sigmoid of each logit; a class is predicted if it reaches its threshold"
         words["thresholds"] = given.thresholds.tolist()
     if given.temperature != 1:
         words["temperature"] = given.temperature  # the logits are divided by it already
@@ -200,7 +200,7 @@ def check(
         wanted = {n: np.asarray(jax.jit(model.apply)(variables, batch)) for n, (_, batch) in inputs.items()}
     if not all(np.isfinite(array).all() for array in wanted.values()):
         raise UserError(
-            "the model's outputs are not finite numbers, so nothing can be compared; are its weights whole?"
+            "the model's outputs are not finite numbers, so nothing can be compared; are its weights damaged?"
         )
     if not any(array.any() for array in wanted.values()):
         warnings.warn(

@@ -31,7 +31,7 @@ run = lambda images: session.run(None, {"images": images})[0]
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of this format."""
     group = parser.add_argument_group("--format onnx")
-    group.add_argument("--quantize", choices=("int8",), help=f"write {INT8} too, and measure what it loses")
+    group.add_argument("--quantize", choices=("int8",), help=f"write {INT8} too, and measure what accuracy it loses")
     group.add_argument("--opset", type=int, metavar="N", help="of ONNX: 18 to 23; default 20")
     group.add_argument(
         "--data", metavar="NAME", help="images to compare and measure on, as folder:photos; default: the run's own"
@@ -114,7 +114,7 @@ def check_classes(args: argparse.Namespace, found: "Samples", outputs: np.ndarra
     agree, of = int((outputs.argmax(-1) == recorded)[known].sum()), int(known.sum())
     if agree < AGREED * of:
         raise RunError(
-            f"the file says the class that the run recorded in predictions.npz for only {agree} of {of} test images; "
+            f"the file predicts the class recorded in predictions.npz for only {agree} of {of} test images; "
             "nothing was written"
         )
     return [("agrees", f"with the run's own predictions.npz on {agree} of {of} test images")]
@@ -144,7 +144,7 @@ def quantize(given: "Source", args: argparse.Namespace, directory: Path) -> list
     size = [file.stat().st_size for file in (whole, int8)]
     words |= {"bytes": size[0], "bytes_int8": size[1]}
     description.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    same = "; the ranges are of the same images, as there are no others" if test.split == "all" else ""
+    same = "; the ranges come from the same images, because there are no others" if test.split == "all" else ""
     return [
         ("int8", f"{form}, ranges of {seen.what}"),
         (metric, f"{scores[0]:.2%} -> {scores[1]:.2%} over {test.what}, the class changed for {changed}{same}"),

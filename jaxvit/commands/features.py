@@ -14,7 +14,7 @@ DESCRIPTION = """Pooled features (what the classifier reads) of a data set's ima
   %(prog)s --workdir runs/photos --out features.npz
   %(prog)s --model NAME --data folder:photos --out features.npz --knn 5 --probe --similar cat.jpg
 
-Started again after a stop, it resumes; a complete file is read instead of computed again."""
+The same command resumes after a stop; a complete file is read instead of computed again."""
 COLUMNS = ("method", "accuracy", "95 % interval", "training images", "test images", "features")
 
 
@@ -29,11 +29,11 @@ def run(argv: list[str]) -> int:
     add_weights(parser)
     parser.set_defaults(temperature=None)
     parser.add_argument("--data", metavar="NAME", help="digits, folder:PATH, csv:FILE, ...; default: the run's")
-    parser.add_argument("--columns", metavar="WORDS", help="of csv:FILE, as file=path,label=species")
+    parser.add_argument("--columns", metavar="WORDS", help="columns of csv:FILE: file=path,label=species")
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
     parser.add_argument("--unlabelled", action="store_true", help="all images below folder:PATH, without classes")
     parser.add_argument("--split", choices=("train", "val", "test", "all"), default="all", help="default: all images")
-    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images a step; default 64")
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images per step; default 64")
     parser.add_argument("--out", type=file_to_write, metavar="FILE", help="the .npz file to write")
     parser.add_argument("--force", action="store_true", help="replace a file that holds other features")
     parser.add_argument("--knn", type=positive, metavar="K", help="test accuracy of the K nearest training images")
@@ -65,7 +65,7 @@ def run(argv: list[str]) -> int:
     key = features.make_key(loaded, images)
     whole = args.out.exists() and not args.force
     if whole and feature_file.about(args.out) != {"key": key, "split": args.split}:
-        raise UserError(f"{str(args.out)!r} holds something else than these features; another --out, or --force")
+        raise UserError(f"{str(args.out)!r} does not hold these features; choose another --out, or pass --force")
     with (
         interrupt.owned(f"stopped; the same command resumes with {args.out}"),
         feature_file.store(args.out, key) as store,
@@ -86,7 +86,7 @@ def run(argv: list[str]) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     if len(args.workdir or ()) > 1:
-        raise UserError("--workdir is given twice; features are those of one run")
+        raise UserError("--workdir is given twice; features come from one run")
     args.workdir = args.workdir[0] if args.workdir else None
     if args.out is None or args.out.suffix != ".npz":
         raise UserError("expected --out FILE.npz, the file to write, for example --out features.npz")
@@ -95,7 +95,7 @@ def _check(args: argparse.Namespace) -> None:
     of_classes = args.knn or args.probe or args.split != "all" or args.columns is not None or args.data_dir is not None
     if args.unlabelled and of_classes:
         raise UserError(
-            "--unlabelled goes without --knn, --probe, --split, --columns and --data-dir: it reads a folder's images"
+            "--unlabelled excludes --knn, --probe, --split, --columns and --data-dir: it reads a folder's images"
         )
     if args.top is not None and not args.similar:
         raise UserError("--top is how many images --similar shows; expected --similar PHOTO")

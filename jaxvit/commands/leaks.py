@@ -12,7 +12,7 @@ def run(argv: list[str]) -> int:
     """Runs the command; returns 0."""
     parser = make_parser("leaks", DESCRIPTION)
     parser.add_argument("--data", metavar="NAME", help="digits, folder:PATH, npz:PATH, csv:FILE, ...")
-    parser.add_argument("--columns", metavar="WORDS", help="of csv:FILE, as file=path,label=species")
+    parser.add_argument("--columns", metavar="WORDS", help="columns of csv:FILE: file=path,label=species")
     parser.add_argument("--data-dir", metavar="DIR", help="where TFDS keeps its data sets")
     parser.add_argument("--out", type=directory_to_write, metavar="DIR", help="where to write leaks.csv and leaks.png")
     args = parser.parse_args(argv)

@@ -141,9 +141,9 @@ def check(args: argparse.Namespace) -> Method:
     ):
         if given and not getattr(method, word):
             having = ", ".join(name for name, other in METHODS.items() if getattr(other, word))
-            raise UserError(f"{option} means nothing to {args.method}; it is for {having}")
+            raise UserError(f"{option} has no effect on {args.method}; it is for {having}")
     if args.fit == "all" and args.method != PCA:
-        raise UserError(f"--fit means nothing to {args.method}; it is for {PCA}")
+        raise UserError(f"--fit has no effect on {args.method}; it is for {PCA}")
     return method
 
 

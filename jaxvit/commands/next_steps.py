@@ -20,7 +20,7 @@ def show(workdir: str, config: Config) -> None:
     if config.fast_dev_run or not (path / "summary.json").exists():
         return
     page, first, *others = path / "report" / "index.html", *commands(workdir, path, config)
-    console.err.print(f"report     {page}" + ("" if page.exists() else ", which the first of these commands writes"))
+    console.err.print(f"report     {page}" + ("" if page.exists() else " (written by the first command below)"))
     for head, words in (("next", first), *(("", words) for words in others)):  # a folded command cannot be copied
         console.err.print(f"{head:<11}{program()} {shlex.join(words)}", fold=False)
 

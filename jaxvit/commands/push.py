@@ -22,7 +22,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--to", metavar="user/name", help="the repository; with --dry-run a directory")
     parser.add_argument("--dry-run", action="store_true", help="write the files into the directory --to, upload none")
     parser.add_argument("--private", action="store_true", help="a new repository is private; default: public")
-    parser.add_argument("--license", default=None, metavar="NAME", help="as apache-2.0; default: of its first weights")
+    parser.add_argument("--license", default=None, metavar="NAME", help="e.g. apache-2.0; default: its first weights'")
     args = parser.parse_args(argv)
     if args.workdir is None or args.to is None:
         raise UserError("give --workdir RUN and --to user/name, or --to DIR --dry-run")
@@ -31,7 +31,7 @@ def run(argv: list[str]) -> int:
     if args.dry_run:
         directory = expand(args.to)
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise UserError(f"{str(directory)!r} is there and not empty; expected a new directory")
+            raise UserError(f"{str(directory)!r} exists and is not empty; expected a new directory")
         _write(args.workdir, directory, f"user/{directory.name}", args.license)
         for path in sorted(directory.iterdir()):
             console.say(f"{path}  {path.stat().st_size:,} bytes")

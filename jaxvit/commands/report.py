@@ -19,7 +19,7 @@ def run(argv: list[str]) -> int:
         "--deep", action="store_true", help="features of test images, similarity of layers, filters, position tables"
     )
     parser.add_argument("--augmentations", action="store_true", help="images as the training step changes them")
-    parser.add_argument("--pdf", action="store_true", help="print report.pdf too, on A4, by Chromium, Chrome or Edge")
+    parser.add_argument("--pdf", action="store_true", help="also print report.pdf on A4, with Chromium, Chrome or Edge")
     args = parser.parse_args(argv)
     packages.require("matplotlib", "jinja2", "sklearn")
     compile_cache.use()

@@ -29,7 +29,7 @@ def run(argv: list[str]) -> int:
     parser.add_argument("--smoke", action="store_true", help="small models of the families, few real images and steps")
     parser.add_argument("--rows", metavar="A,B", help="only these rows, and the teachers that they need")
     parser.add_argument("--seeds", metavar="N|A,B", help="N seeds (0 to N-1), or the seeds A,B; default: the study's")
-    parser.add_argument("--folds", metavar="K|I/K", help="every row once for each of K folds, or for the I-th alone")
+    parser.add_argument("--folds", metavar="K|I/K", help="every row once for each of K folds, or only for the I-th")
     parser.add_argument("--epochs", type=positive, metavar="N", help="epochs of every row, instead of its own number")
     parser.add_argument("--data", metavar="NAME", help="npz:PATH, tfds:NAME, ... instead of the study's; smoke: digits")
     parser.add_argument("--checkpoints", metavar="DIR", help="local weights: NAME.TAG.safetensors or NAME.safetensors")

@@ -154,7 +154,7 @@ def _check_values(config: Config) -> None:
             raise UserError(f"{word} is {values[word]}; expected less than {end}")
     if config.lr_find and config.pretrain.name is not None:
         raise UserError(
-            "lr_find trains from the weights that are there; with pretrain.name set, there are none yet\n"
+            "lr_find starts from existing weights; with pretrain.name set, there are none yet\n"
             "pretrain first, then search with --config.pretrain.name=None --config.pretrained=WORKDIR/pretrain"
         )
     if config.data.drop_leaks and config.data.check is None:

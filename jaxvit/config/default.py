@@ -35,7 +35,7 @@ def default() -> Config:
     """
     optional = config_dict.placeholder
     c: Config = Options()
-    # names of modules that register parts of your own (docs/PLUGINS.md), as ("my_parts",); --import NAME adds one
+    # names of modules that register parts of your own (docs/PLUGINS.md), such as ("my_parts",); --import NAME adds one
     c.imports = ()
     c.seed = 0  # fixes initialisation, data order, augmentation and dropout
     c.num_epochs = 10  # passes over the training images
@@ -51,7 +51,7 @@ def default() -> Config:
     # the workdir of a finished run
     c.pretrained = optional(str)
     c.deterministic = False  # the same bits on every run on a GPU, by XLA's flags; a CPU or a TPU gives them anyway
-    c.fast_dev_run = False  # two steps of everything, to see that all of it works
+    c.fast_dev_run = False  # two steps of everything, to check that it works
     c.lr_find = False  # a short run over rising learning rates instead of training: draws a curve and suggests a rate
     c.eval_every_epochs = 1  # epochs between two evaluations on the validation split
     # fits a temperature on the validation split at the end (calibration.json); changes no prediction
@@ -65,7 +65,7 @@ def default() -> Config:
     c.data = Options()
     # digits, cifar10, cifar100, tfds:NAME, folder:PATH, npz:PATH, csv:FILE, parquet:FILE, hf:NAME or wds:PATTERN
     c.data.name = "digits"
-    # columns of csv:FILE and parquet:FILE, as "file=path,label=species"; None: found by their usual names
+    # columns of csv:FILE and parquet:FILE, such as "file=path,label=species"; None: found by their usual names
     c.data.columns = optional(str)
     c.data.dir = optional(str)  # folder of the TFDS data sets; None: TFDS's own default
     c.data.archive = optional(str)  # a local copy of CIFAR's official binary archive
@@ -92,9 +92,9 @@ def default() -> Config:
     c.data.test_limit = optional(int)  # at most this many test images; None: all
     c.data.max_bad_fraction = 0.01  # share of the files of folder:PATH and csv:FILE that may be unreadable
     c.data.rescan = False  # reads all files again, not only those that have changed since an earlier start
-    # "leaks": looks for doubles between the splits first; "leaks_deep": compares features too
+    # "leaks": looks for duplicates between the splits first; "leaks_deep": compares features too
     c.data.check = optional(str)
-    c.data.drop_leaks = False  # with data.check: trains without the images that have a double in validation or test
+    c.data.drop_leaks = False  # with data.check: trains without the images that have a duplicate in validation or test
     # photos: what decodes and resizes training crops, "pillow" or "opencv" (the extra `fast`): about 1.7 times as fast
     c.data.decoder = "pillow"
     # photos that are streamed: what reads them, "threads" or "processes", of about 30 MB each; the images are the same.
@@ -106,7 +106,7 @@ def default() -> Config:
     c.augment = Options()
     c.augment.flip = False  # flips half of the images horizontally
     c.augment.crop_padding = 0  # pixels of zero padding before a random crop back to the old size
-    # (least, greatest) share of the area that a random crop keeps, as (0.08, 1.0)
+    # (least, greatest) share of the area that a random crop keeps, such as (0.08, 1.0)
     c.augment.random_resized_crop = optional(tuple)
     c.augment.crop_ratio = (3 / 4, 4 / 3)  # (least, greatest) width over height of random_resized_crop
     # photos: how training images are cut from the original: "rrc" (random_resized_crop), "rkrc" or "rkrr" (timm's,
@@ -192,11 +192,11 @@ def default() -> Config:
     c.optim.options = Options()  # any other argument of the optax optimiser by its own name, as optim.options.b3
     # factor between the learning rates of one layer and the next; None: all layers have the same rate
     c.optim.layer_decay = optional(float)
-    c.optim.mu_dtype = optional(str)  # type of the first moment, as "bfloat16"; None: that of the parameters
+    c.optim.mu_dtype = optional(str)  # type of the first moment, such as "bfloat16"; None: that of the parameters
     c.optim.grad_clip_norm = optional(float)  # largest global norm of the gradient; None: not clipped
     c.optim.accum_steps = 1  # micro-batches per optimiser step
     c.optim.freeze = "none"  # none, early, early_with_stem, middle, head_only, last_N_blocks, or a regular expression
-    # pairs (epochs done, value of optim.freeze) for gradual unfreezing, as ((2, "last_2_blocks"), (5, "none"))
+    # pairs (epochs done, value of optim.freeze) for gradual unfreezing, such as ((2, "last_2_blocks"), (5, "none"))
     c.optim.unfreeze = ()
     c.optim.schedule = Options()
     # cosine, constant, linear, polynomial, exponential, onecycle, wsd, step, multistep or plateau
@@ -242,7 +242,7 @@ def default() -> Config:
     c.early_stopping = Options()
     c.early_stopping.patience = optional(int)  # evaluations without improvement before training ends; None: off
     c.early_stopping.min_delta = 0.0  # least improvement that counts, in the unit of the metric (accuracy: a fraction)
-    # accuracy (mAP of several labels), top5_accuracy, balanced_accuracy, macro_f1, micro_f1, exact_match, loss or nll
+    # accuracy (mAP for several labels), top5_accuracy, balanced_accuracy, macro_f1, micro_f1, exact_match, loss or nll
     c.early_stopping.metric = "accuracy"
     c.early_stopping.restore = True  # a run ends with its best weights; False: with the last
 
@@ -256,12 +256,13 @@ def default() -> Config:
 
     c.parallel = Options()
     c.parallel.mode = "jit"  # "jit": one program over all devices; "pmap": one per device, with averaged gradients
-    c.parallel.num_devices = optional(int)  # devices to use, of all processes together; None: all
+    # devices to use, of all processes together; None: as many as the batch divides over
+    c.parallel.num_devices = optional(int)
     c.parallel.fsdp = 1  # devices that share one copy of the state
     c.parallel.tensor = 1  # devices that share the matrix products of a transformer
 
     c.wandb = Options()  # Weights & Biases, beside TensorBoard
-    c.wandb.project = optional(str)  # Weights & Biases project, beside TensorBoard; None: off
+    c.wandb.project = optional(str)  # Weights & Biases project, in addition to TensorBoard; None: off
     c.wandb.name = optional(str)  # name of the run there; None: the last part of the workdir
     c.wandb.mode = "online"  # "online"; or "offline", which leaves files for `wandb sync`
 

@@ -62,7 +62,7 @@ def read(source: str) -> dict[str, np.ndarray] | None:
 
 def say_used(source: str) -> None:
     """Says, where --verbose asks for it, that nothing had to be read."""
-    console.detail(f"index  {source} is as before ({where(source)}); data.rescan=True reads it again")
+    console.detail(f"index  {source} is unchanged ({where(source)}); data.rescan=True reads it again")
 
 
 def forget(source: str) -> None:
@@ -150,7 +150,7 @@ def _remove(path: Path) -> None:
 
 
 def _say(source: str) -> None:
-    console.err.print(f"another process reads {source}; waiting for what it finds")
+    console.err.print(f"another process is reading {source}; waiting for its result")
 
 
 def _about(source: str) -> dict[str, Any]:

@@ -28,10 +28,10 @@ def preprocess(image: Image.Image, data_config: Mapping[str, Any]) -> np.ndarray
     """Returns float32 [h, w, c], ready for the model: timm's evaluation transform, to the rounding.
 
     An image with an EXIF orientation, as phones write it, is turned upright first, as everywhere in jaxvit (timm
-    leaves it on its side). An image that was turned by hand must not say the old orientation any more.
+    leaves it on its side). If you rotate an image yourself, remove its EXIF orientation.
 
     `data_config` has image_size, mean, std and, optionally, in_channels, crop_pct, interpolation, crop_mode. Raises
-    UserError for one without these, and for what is not an image.
+    UserError if one of these is missing, and for anything that is not an image.
     """
     given: Any = data_config
     if not isinstance(given, Mapping) or not given.keys() >= {"image_size", "mean", "std"}:

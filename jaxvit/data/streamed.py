@@ -42,7 +42,7 @@ PATIENCE = 0.2  # seconds between looks whether a signal came
 def describe(num_workers: int, processes: bool, shape: tuple[int, int, int, int]) -> str:
     """By what batches [b, h, w, c] are read, and in how much memory of the host."""
     kind = ("process" if processes else "thread") + ("es" if processes else "s") * (num_workers > 1)
-    own = ", besides about 30 MiB in each process" if processes else ""
+    own = ", plus about 30 MiB in each process" if processes else ""
     batches = f"{MAKING + 1} batches, {Layout(MAKING + 1, shape).num_bytes / 2**20:,.1f} MiB"
     return f"images are read by {num_workers} {kind}; the host holds {batches}{own}"
 

@@ -117,7 +117,7 @@ class Process:
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         what_now = f"look at that file; data.workers=threads needs no processes{RESUMES}"
         if code == -signal.SIGKILL:
-            what_now = f"the system may be out of memory: a smaller data.num_workers takes less{RESUMES}"
+            what_now = f"the system may be out of memory: a smaller data.num_workers needs less{RESUMES}"
         return RunError(f"process {self.pid}, which reads images, {how} at {at}\n{what_now}")
 
     def close(self) -> int:

@@ -97,7 +97,7 @@ def forward_intermediates(
       model: one of `jaxvit.create_model`.
       variables: its variables.
       images: [b, h, w, c], normalised as the model expects them.
-      indices: None for all maps, n for the last n, or a list of places, from the end where negative. The maps always
+      indices: None for all maps, n for the last n, or a list of places, from the end if negative. The maps always
         come in the order of depth, each once.
       return_prefix_tokens: of a ViT, return pairs (map, prefix tokens [b, p, c]): class, distillation, registers.
         Without such tokens the maps stay alone, as in timm.

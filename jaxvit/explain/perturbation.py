@@ -96,7 +96,7 @@ def occlusion(
       progress: called with the number of passes done since the last call.
 
     Raises:
-      UserError: images or a class that the model has not, a patch or stride that does not fit.
+      UserError: images or a class that the model does not have, a patch or stride that does not fit.
     """
     model, images, index = taps.prepare(model, variables, images, class_index)
     windows = occlusion_windows(taps.size_of(images), patch, stride)
@@ -173,7 +173,7 @@ def lime(
       progress: called with the number of passes done since the last call.
 
     Raises:
-      UserError: images or a class that the model has not, segments of another shape, too few samples.
+      UserError: images or a class that the model does not have, segments of another shape, too few samples.
     """
     from sklearn.linear_model import Ridge
 

@@ -73,7 +73,7 @@ class Completeness(NamedTuple):
 def completeness(
     model: nn.Module, variables: Any, images: Any, attributions: Any, class_index: Any = None, *, baseline: Any = 0.0
 ) -> Completeness:
-    """Returns the sum of attributions [b, h, w, c] beside the logit's rise from the baseline to the image.
+    """Returns the sum of attributions [b, h, w, c] and the logit's rise from the baseline to the image.
 
     Integrated gradients are complete: with enough steps the two are equal (Sundararajan et al., 2017, proposition 1).
     Where they are not, the path was too coarse, and the map shows something else; give more `steps`.

@@ -38,7 +38,7 @@ def probabilities(classifier: Any, images: Any, batch_size: int = 32) -> np.ndar
         several = list(images) if isinstance(images, list | tuple) else [images]
         strange = [x for x in several if not isinstance(x, str | os.PathLike | Image.Image)]
         if strange:
-            raise UserError(f"{type(strange[0]).__name__} is no image; expected files, PIL images or an array")
+            raise UserError(f"{type(strange[0]).__name__} is not an image; expected files, PIL images or an array")
         opened = (x if isinstance(x, Image.Image) else data.open_image(expand(x)) for x in several)
         arrays = [data.preprocess(x, words) for x in opened]
 

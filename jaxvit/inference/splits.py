@@ -170,7 +170,7 @@ def check_read(names: Sequence[str], **given: str | None) -> None:
     for word, value in given.items():
         option = word.removeprefix("data_")
         if value is not None and not any(reads(name, option) for name in names):
-            raise UserError(f"{word} {value!r} is of {OF_DATA[option][1]} and the like; {names[0]} does not read it")
+            raise UserError(f"{word} {value!r} is for {OF_DATA[option][1]} or similar; {names[0]} does not use it")
 
 
 def open_folder(classifier: Classifier, path: str, limit: int | None = None, *, stream: bool = False) -> OpenSplit:

@@ -52,14 +52,14 @@ FAMILIES: dict[str, Family] = {
 def register_model(what: Any, *, variants: Mapping[str, Mapping[str, Any]] | None = None, **record: Any) -> Any:
     """Adds models: `register_model(FAMILY)`, or above a linen class `@register_model("name")`.
 
-    The class has the fields num_classes, image_size, in_channels and dtype, every field a default; its `__call__(images
-    [b, h, w, c], train=False)` returns logits [b, num_classes]. A class made from one of jaxvit's has that one's
-    record; of another, `record` says what more is known.
+    The class has the fields num_classes, image_size, in_channels and dtype, and every field has a default; its
+    `__call__(images [b, h, w, c], train=False)` returns logits [b, num_classes]. A subclass of one of jaxvit's classes
+    has that one's record; for others, `record` says what else is known.
 
     Args:
       what: a `Family`, or a name.
       variants: further names -> the fields in which they differ from the class's defaults.
-      **record: fields of `Family`, such as classifiers={"head": None}, which optim.freeze=head_only asks for.
+      **record: fields of `Family`, such as classifiers={"head": None}, which optim.freeze=head_only needs.
 
     Raises:
       UserError: a name that exists, or a class that cannot be trained here.
@@ -227,8 +227,8 @@ def model_fields(name: str) -> dict[str, Any]:
 def create_model(name: str, **overrides: Any) -> nn.Module:
     """Builds a model by timm's name, with or without tag; no weights are drawn or loaded.
 
-    Any field of the class can be given; what is not given is timm's default for that name. None stands for "not
-    given" where the field itself has no use for it. Raises UserError, with the nearest valid name, for an unknown
+    Any field of the class can be given; the others have timm's defaults for that name. None means "not given",
+    unless it is a valid value of the field. Raises UserError, with the nearest valid name, for an unknown
     name or field and for values that cannot work.
     """
     family, values = model_entry(name)

@@ -101,7 +101,7 @@ NO_MEAN = {
     "expected the features alone (Dinov2Model)."
 }
 NO_TOKEN = {
-    "DeiTForImageClassification": "has a distillation token that no classifier reads, as no model here; "
+    "DeiTForImageClassification": "has a distillation token that no classifier reads, unlike any model here; "
     "expected DeiTForImageClassificationWithTeacher."
 }
 NO_TOWER = {

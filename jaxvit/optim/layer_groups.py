@@ -34,7 +34,7 @@ def _with_blocks(params: Any, family: str | None) -> Family:
     record = record_of(params, family)
     if not record.blocks:
         raise UserError(
-            f"nothing is known of the blocks of {record.model.__name__}; register_model(..., stem=..., blocks=...) "
+            f"nothing is known about the blocks of {record.model.__name__}; register_model(..., stem=..., blocks=...) "
             "gives their order, for optim.layer_decay and words of optim.freeze."
         )
     return record

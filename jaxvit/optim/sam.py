@@ -47,8 +47,8 @@ def sam_value_and_grad(
     Args:
       loss_fn: (params, *args) -> scalar, or (scalar, aux) with has_aux.
       rho: radius of the perturbation; a number or a traced scalar. The number 0 gives the plain gradient.
-      adaptive: ASAM in place of SAM; which parameters have T = |w| + eta is told by their names, see ADAPTED, and
-        of arrays without a name by their rank: not those of a lower rank than kernels, as the b of (w, b).
+      adaptive: ASAM instead of SAM. Names decide which parameters have T = |w| + eta (see ADAPTED); arrays without
+        a name have it unless their rank is lower than that of kernels, such as the b of (w, b).
       eta: ASAM's stabiliser, added to |w|.
       has_aux: as in `jax.value_and_grad`.
       argnums: 0, the parameters.

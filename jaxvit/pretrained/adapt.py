@@ -227,7 +227,7 @@ def _lost_hidden(hidden: str, tensors: Tensors, *, kept: bool) -> list[str]:
     had = [name for name in tensors if name.startswith(f"{hidden}.")]
     if had and kept:
         raise UserError(
-            f"the classifier of these weights reads a hidden layer, {hidden}, which this model has not: "
+            f"the classifier of these weights reads a hidden layer, {hidden}, which this model lacks: "
             "its logits would be wrong.\nExpected num_classes=0 (features) or another number (a fresh classifier)."
         )
     for name in had:

@@ -59,7 +59,7 @@ def check_windows(family: Family, model: Any, tensors: Mapping[str, np.ndarray])
         if depth > 1 and not (whole and alike):
             raise UserError(
                 f"these weights are from Transformers, which pads a map of {size[0]}x{size[1]} for windows of "
-                f"{window[0]}x{window[1]} otherwise than timm.\n"
+                f"{window[0]}x{window[1]} unlike timm.\n"
                 "Expected an image_size whose maps are multiples of window_size; their logits would differ here."
             )
         size = (-(-size[0] // 2), -(-size[1] // 2))

@@ -110,7 +110,7 @@ def plain_errors(place: str, revision: str | None) -> Iterator[None]:
     except HfHubHTTPError as error:
         if error.response is not None and error.response.status_code in (401, 403):
             said = escape.message(str(error.server_message or error), 160)
-            raise UserError(f"the hub refuses {place}: {said}\nLog in with a token that may: {login}.") from None
+            raise UserError(f"the hub refuses {place}: {said}\nLog in with a token that has access: {login}.") from None
         raise UserError(f"{place}: {_reason(error)}") from None
     except Exception as error:  # the hub's client, its HTTP library and the disk each have exceptions of their own
         raise UserError(f"{place}: {_reason(error)}\nPass a local file instead: {HOW}") from None

@@ -74,12 +74,12 @@ def load_pretrained(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Returns (model, variables) of a timm name, from a local file or directory, or from the hub if None.
 
-    "hf_hub:user/name@revision", as name or checkpoint, is a repository in timm's or Transformers' layout. None means
-    the checkpoint's own; another `num_classes` gives a fresh classifier, zero or "normal" (std 0.02) by `head_init`,
-    and 0 the pooled features; another `image_size` resamples position and bias tables, another `in_channels` the first
-    convolution. `weights` is "ema" (averaged) or "raw" where a file holds both; None takes the averaged ones. Any other
-    field of the model can be given. Changes are logged; `load` returns them. Raises UserError when the file cannot be
-    read or does not fit the model.
+    "hf_hub:user/name@revision", as name or checkpoint, is a repository in timm's or Transformers' layout. None keeps
+    the checkpoint's own value. Another `num_classes` gives a fresh classifier, zero or "normal" (std 0.02) by
+    `head_init`, and 0 the pooled features; another `image_size` resamples position and bias tables; another
+    `in_channels` adapts the first convolution. `weights` is "ema" (averaged) or "raw" if a file holds both; None takes
+    the averaged ones. Any other field of the model can be given. Changes are logged; `load` returns them. Raises
+    UserError when the file cannot be read or does not fit the model.
     """
     loaded = load(
         name,
@@ -246,7 +246,7 @@ def _agree(
             return name, _saved_fields(name, config)
     raise UserError(
         f"{path} holds {said!r}, as its config.json says, not {split_tag(name)[0]!r}.\n"
-        f"Load it as {said!r}, or take it away from that config.json."
+        f"Load it as {said!r}, or move it away from that config.json."
     )
 
 
@@ -268,7 +268,7 @@ def _is_relative(own: str, name: str) -> bool:
 def _size_hint(size: Any) -> str:
     if size is not None:
         return ""
-    return "\nIts position table is for no square image: if that is all, say checkpoint_image_size=(height, width)."
+    return "\nIts position table is not for a square image: if that is all, pass checkpoint_image_size=(height, width)."
 
 
 def _timm_tensors(

@@ -34,9 +34,9 @@ def parse(word: str) -> tuple[str, str | None]:
     repo, at, revision = word[len(PREFIXES[0]) :].partition("@")
     part = r"[A-Za-z0-9](?:[\w.-]{0,94}[A-Za-z0-9_])?"
     if not re.fullmatch(f"{part}/{part}", repo, re.ASCII) or "--" in repo or ".." in repo or repo.endswith(".git"):
-        raise UserError(f"{escape.message(word, 120)!r} names no repository; {EXPECTED}.")
+        raise UserError(f"{escape.message(word, 120)!r} does not name a repository; {EXPECTED}.")
     if at and (not re.fullmatch(r"[\w./-]{1,200}", revision, re.ASCII) or ".." in revision):
-        raise UserError(f"{escape.message(revision, 80)!r} is no revision; {EXPECTED}: a branch, a tag or a commit.")
+        raise UserError(f"{escape.message(revision, 80)!r} is not a revision; {EXPECTED}: a branch, a tag or a commit.")
     return repo, revision or None
 
 
@@ -122,7 +122,7 @@ def _weights(repo: str, commit: str | None, limit: int, cache_dir: str | Path | 
     mapped = files.read_config(index).get("weight_map")
     shards = sorted({str(shard) for shard in mapped.values()}) if isinstance(mapped, dict) else []
     if not 0 < len(shards) <= MAX_SHARDS or not all(re.fullmatch(r"[\w-][\w.-]*\.safetensors", s) for s in shards):
-        raise UserError(f"{_place(repo)}: {INDEX} names no safetensors beside it, or more than {MAX_SHARDS}.")
+        raise UserError(f"{_place(repo)}: {INDEX} names no safetensors next to it, or more than {MAX_SHARDS}.")
     paths = [index]
     for shard in shards:
         found = _get(repo, shard, index.parent.name, limit, cache_dir)
@@ -143,7 +143,7 @@ def _without_weights(repo: str, commit: str | None) -> UserError:
         return UserError(
             f"{_place(repo)} has its weights only as pickles ({escape.message(pickles[0], 80)}), which can run code "
             "when they are opened; expected model.safetensors.\n"
-            "Of a repository that you trust, download that file and give it by its path (it needs the torch extra)."
+            "If you trust the repository, download that file and pass its path (it needs the torch extra)."
         )
     return UserError(f"{_place(repo)} has no weights; expected {hub.WEIGHTS} or {INDEX}.")
 
@@ -165,7 +165,7 @@ def _get(repo: str, filename: str, revision: str | None, limit: int, cache_dir: 
                 size = _size(repo, filename, revision, cache_dir)
             if size > limit:
                 raise UserError(
-                    f"{_place(repo)}: {filename} has {size:,} bytes; expected at most {limit:,} of such a model."
+                    f"{_place(repo)}: {filename} has {size:,} bytes; expected at most {limit:,} for this model."
                 )
             return hub.cached(repo, filename, revision, cache_dir)
     except LocalEntryNotFoundError:

@@ -68,9 +68,9 @@ def _text(
         escape.markdown_code(f'import jaxvit\n\nmodel, variables = jaxvit.load_pretrained("hf_hub:{repo}")'),
         escape.markdown_code(f'import timm\n\nmodel = timm.create_model("hf_hub:{repo}", pretrained=True)')
         if timm_loads
-        else "timm has no word for a field of this model: jaxvit alone loads it.",
+        else "timm has no name for a field of this model: only jaxvit loads it.",
         "## Licence",
-        escape.markdown(licence or "Not stated by who published it; that of the data and of earlier weights applies."),
+        escape.markdown(licence or "Not stated by the publisher; those of the data and of earlier weights apply."),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -30,7 +30,7 @@ def blocks(runs: Sequence[RunFiles], classifiers: dict[str, Any], images: TestIm
             out += of_run(run, classifier, images, images.train if run.path == images.path else None)
         except (UserError, RunError, OSError, ImportError, ValueError) as error:
             why = (str(error).splitlines() or ["they cannot be read"])[0]
-            out.append(Text(f"{run.label}: no training images beside its mistakes: {why}", "note"))
+            out.append(Text(f"{run.label}: no training images next to its mistakes: {why}", "note"))
     return out
 
 
@@ -69,11 +69,11 @@ def of_run(run: RunFiles, classifier: Any, images: TestImages, train: Any = None
     labels, said = split.labels[rows], np.asarray(run.predictions)[wrong][:, None]
     as_said, as_true = (float((labels == of).mean()) for of in (said, run.labels[wrong][:, None]))
     of_all = f"{len(usable):,} training images" + (
-        f" of {len(train):,}, all classes alike" if len(train) > MOST else ""
+        f" of {len(train):,}, balanced over the classes" if len(train) > MOST else ""
     )
     caption = (
         f"{run.label}: its most confident mistakes, each with the nearest of {of_all} by the cosine of the model's "
-        f"features. {100 * as_said:.0f} % of these have the class that was said, {100 * as_true:.0f} % the true one."
+        f"features. {100 * as_said:.0f} % of these have the predicted class, {100 * as_true:.0f} % the true one."
     )
     heads = ["mistake", *(f"nearest {k}" for k in range(1, rows.shape[1] + 1))]
     return [Pictures(f"neighbours_{run.slug}", cells, caption, heads, len(heads))]

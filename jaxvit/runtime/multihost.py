@@ -78,7 +78,7 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
         quiet()
     _joined = True
     said = f"process {jax.process_index()} of {jax.process_count()} was ended by force: "
-    quiet = _leave_last_words(f"{said}killed, or aborted as another one of this run has ended", _AGAIN)
+    quiet = _leave_last_words(f"{said}killed, or aborted because another one of this run has ended", _AGAIN)
     interrupt.before_leaving.append(quiet)
     atexit.register(quiet)
 

@@ -98,7 +98,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
         raise UserError("no temperature can be fitted: some logits are not finite; did the training diverge?")
     if np.all(_margins(logits, labels) >= 0):
         raise UserError(
-            f"no temperature can be fitted: the model has all of the {len(labels):,} images right, so that no "
+            f"no temperature can be fitted: the model gets all {len(labels):,} images right, so no "
             "confidence is too high\nexpected a validation split with some mistakes, for example a larger one"
         )
     if _total(_slopes, logits, labels) >= 0:

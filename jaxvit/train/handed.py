@@ -50,7 +50,7 @@ def asked_to_stop(callbacks: Sequence[Callback], epoch: int, metrics: dict[str, 
 
     stopping = multihost.by_main(ask) if callbacks else []
     if stopping:
-        err.print(f"stopped after epoch {epoch}, as {stopping[0]} asks")
+        err.print(f"stopped after epoch {epoch}, as {stopping[0]} asked")
     return bool(stopping)
 
 

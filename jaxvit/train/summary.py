@@ -97,7 +97,7 @@ def print_header(run: Run, state: TrainState) -> None:
     if optim.freezes_the_head_alone(
         run.blueprint.variables["params"], run.phase.trainable, family=registered_family(config.model.name)
     ):
-        warn(f"       optim.freeze={config.optim.freeze} freezes the classifier alone; head_only trains it alone")
+        warn(f"       optim.freeze={config.optim.freeze} freezes only the classifier; head_only trains only it")
     devices = jax.devices()
     err.print(
         f"train  {config.num_epochs} epochs of {run.batches.steps_per_epoch} steps, batch {run.batches.size}, "

@@ -33,15 +33,15 @@ def test_a_row_has_the_stages_the_rates_and_a_verdict(photos, tmp_path, capsys):
     assert min(row["seconds_per_photo"].values()) > 0 and min(rates) > 0
     assert row["images_per_second"] == max(rates)
     out = capsys.readouterr().out
-    assert "images/s" in out and "threads" in out and "processes" in out and "the loader feeds" in out
+    assert "images/s" in out and "threads" in out and "processes" in out and "the loader " in out
 
 
 @pytest.mark.parametrize(
     ("rates", "said"),
     [
-        ((500, 1000), "0.5 of what the model takes; about 8 cores"),
+        ((500, 1000), "0.5 of the model's rate; about 8 cores"),
         ((2000, 1000), "2.0 times"),
-        ((960, 1000), "feeds the"),
+        ((960, 1000), "keeps up with the model"),
     ],
 )
 def test_the_verdict(rates, said):
@@ -57,7 +57,7 @@ def test_arrays_need_no_loader(tmp_path):
     ("more", "said"),
     [
         ((), "--loader needs --data"),
-        (("--data", "folder:x", "--loop"), "does not go with --loop"),
+        (("--data", "folder:x", "--loop"), "cannot be combined with --loop"),
         (("--data", "digits", "--compare", "torch"), "--compare reads folder:PATH"),
         (("--data", "folder:not_there"), "not_there"),
     ],

@@ -78,10 +78,10 @@ def test_the_file_holds_a_row_for_each_photo(weights, photos, tmp_path, capsys, 
     monkeypatch.setattr(features_lib, "extract", refuse)
     assert "computed before" in passed(capsys, argv)[0]
     assert cli.main([str(word) for word in [*argv, "--split", "train"]]) == 2
-    assert "holds something else than these features" in capsys.readouterr().err.splitlines()[-1]
+    assert "does not hold these features" in capsys.readouterr().err.splitlines()[-1]
     Image.open(query).rotate(90).save(query)  # the same name
     assert cli.main([str(word) for word in argv]) == 2
-    assert "holds something else than these features" in capsys.readouterr().err.splitlines()[-1]
+    assert "does not hold these features" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_photos_without_classes(weights, photos, tmp_path, capsys):
@@ -129,15 +129,15 @@ def test_mistakes_are_named(weights, tmp_path, capsys):
         (words(weights, *folder, "--out", tmp_path / "f.csv"), "expected --out FILE.npz"),
         (words(weights, *out), "--model needs --data"),
         (words(weights, *folder, *out, "--similar", tmp_path / "gone.jpg"), "gone.jpg"),
-        (words(weights, *folder, *out, "--unlabelled", "--probe"), "goes without --knn"),
+        (words(weights, *folder, *out, "--unlabelled", "--probe"), "excludes --knn"),
         (words(weights, *folder, *out, "--json", tmp_path / "x.json"), "expected one of these"),
         (words(weights, *folder, *out, "--split", "val"), "has no images in its val split"),
         (words(weights, *folder, *out, "--knn", "0"), "not a whole number of 1 or more"),
         (words(weights, *folder, *out, "--knn", "7"), "more neighbours than there are training images, 6"),
         (words(weights, "--data", "digits", *out, "--unlabelled"), "expected --data folder:PATH"),
-        (words(weights, *folder, "--out", tmp_path / "other.npz"), "holds something else"),
+        (words(weights, *folder, "--out", tmp_path / "other.npz"), "does not hold these features"),
         (words(weights, *folder, *out, "--top", "3"), "expected --similar"),
-        (words(weights, *folder, *out, "--columns", "file=a"), "does not read it"),
+        (words(weights, *folder, *out, "--columns", "file=a"), "does not use it"),
         (words(weights, "--data", f"folder:{tmp_path}", *out, "--unlabelled", "--columns", "file=a"), "--columns"),
     ):
         assert message in failed(capsys, argv), argv

@@ -69,7 +69,7 @@ def test_no_path_of_the_machine_is_published():
         (["--to", "me/mine"], "give --workdir RUN and --to"),
         (["--workdir", "absent", "--to", "mine"], "'mine' is not a repository"),
         (["--workdir", "absent", "--to", "new", "--dry-run"], "no run in 'absent'"),
-        (["--workdir", "absent", "--to", ".", "--dry-run"], "is there and not empty"),
+        (["--workdir", "absent", "--to", ".", "--dry-run"], "exists and is not empty"),
     ],
 )
 def test_mistakes(args, said, capsys, tmp_path, monkeypatch):

@@ -25,7 +25,7 @@ def test_without_config_the_tensors_and_fields_decide(tmp_path):
     fields = {"depth": 2, "image_size": (32, 48), "num_classes": 7, "in_channels": 2}
     model = helpers.make((VIT_NAME, fields))
     save_file(helpers.weights(model), tmp_path / "x.safetensors")
-    with pytest.raises(UserError, match="misshapen  pos_embed(.|\n)*no square image.* say checkpoint_image_size"):
+    with pytest.raises(UserError, match="misshapen  pos_embed(.|\n)*for a square image.* pass checkpoint_image_size"):
         load_pretrained(VIT_NAME, tmp_path / "x.safetensors", depth=2)
     with pytest.raises(UserError, match="checkpoint_image_size=48.0 is not a size"):
         load(VIT_NAME, tmp_path / "x.safetensors", checkpoint_image_size=48.0)

@@ -148,19 +148,19 @@ def test_weights_in_parts(vit, saved, tmp_path):
     for bad in ("../x.safetensors", "x.bin", "/etc/passwd", ".x.safetensors"):
         files["model.safetensors.index.json"] = json.dumps({"weight_map": {"a": bad}}).encode()
         vit.revisions.add(revision := "f" * 39 + str(len(vit.revisions)))
-        with pytest.raises(UserError, match="names no safetensors beside it"):
+        with pytest.raises(UserError, match="names no safetensors next to it"):
             repository._weights("me/vit", revision, 10**9, tmp_path / revision)
 
 
 WORDS = {
-    "hf_hub:foo": "'hf_hub:foo' names no repository; expected hf_hub:user/name or hf_hub:user/name@revision",
-    "hf_hub:": "names no repository",
-    "hf_hub:a/b/c": "names no repository",
-    "hf_hub:a/../b": "names no repository",
-    "hf_hub:../b": "names no repository",
-    "hf_hub:a/b\x1b[2J": "names no repository",
-    "hf_hub:me/vit@": "'' is no revision",
-    "hf_hub:me/vit@../x": "'../x' is no revision",
+    "hf_hub:foo": "'hf_hub:foo' does not name a repository; expected hf_hub:user/name or hf_hub:user/name@revision",
+    "hf_hub:": "does not name a repository",
+    "hf_hub:a/b/c": "does not name a repository",
+    "hf_hub:a/../b": "does not name a repository",
+    "hf_hub:../b": "does not name a repository",
+    "hf_hub:a/b\x1b[2J": "does not name a repository",
+    "hf_hub:me/vit@": "'' is not a revision",
+    "hf_hub:me/vit@../x": "'../x' is not a revision",
     "hf_hub:me/vit@nope": "hf_hub:me/vit has no revision 'nope'; expected a branch, a tag or a commit",
     "hf_hub:me/absent": "no repository hf_hub:me/absent on http://127.0.0.1:[0-9]+, or it is private.\nCheck the name",
     "hf_hub:me/private": "no repository hf_hub:me/private .*\n.*log in first: `hf auth login`",
@@ -170,7 +170,7 @@ WORDS = {
     "hf_hub:me/pickled": "its weights only as pickles .pytorch_model.bin., which can run code .* expected model.safe",
     "hf_hub:me/without": "hf_hub:me/without has no weights; expected model.safetensors or",
     "hf_hub:me/broken": "cannot read .*config.json",
-    "hf_hub:me/large": "hf_hub:me/large: model.safetensors has 1,000,000,000,000 bytes; expected at most [0-9,]+ of",
+    "hf_hub:me/large": "hf_hub:me/large: model.safetensors has 1,000,000,000,000 bytes; expected at most [0-9,]+ for",
     "hf_hub:me/damaged": "is damaged: its SHA-256 is",
     "hf_hub:me/deep": "describes a vit_tiny_patch16_224 of 900 blocks; expected at most 200",
     "hf_hub:me/classes": "hf_hub:me/classes: config.json: hidden_size=x; expected a whole number",

@@ -59,7 +59,7 @@ def test_mistakes_stand_beside_the_training_images_that_are_nearest(run, monkeyp
     assert f"of {len(train)} training images by" in grid.caption
     monkeypatch.setattr(neighbours, "MOST", 9)
     (grid,) = neighbours.of_run(files, classifier, images)  # reads the data again
-    assert f"of 9 training images of {len(train)}, all classes alike" in grid.caption
+    assert f"of 9 training images of {len(train)}, balanced over the classes" in grid.caption
     assert neighbours.blocks([files], {}, images) == neighbours.blocks([files], {}, "gone") == []
 
 

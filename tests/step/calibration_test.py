@@ -97,10 +97,10 @@ def test_the_temperature_has_the_least_nll_of_a_grid(make, scale):
 
 def test_no_temperature_without_a_minimum():
     for logits, labels, said in (
-        (np.eye(3), np.arange(3), "has all of the 3 images right"),
-        (np.zeros((4, 3)), np.arange(4) % 3, "has all of the 4 images right"),  # equally probable: no mistake either
+        (np.eye(3), np.arange(3), "gets all 3 images right"),
+        (np.zeros((4, 3)), np.arange(4) % 3, "gets all 4 images right"),  # equally probable: no mistake either
         (-np.eye(3), np.arange(3), "on the 3 images equal probabilities have a lower"),
-        (np.array([[1.0, -1.0]]), np.array([[1, 0]]), "has all of the 1 images right"),
+        (np.array([[1.0, -1.0]]), np.array([[1, 0]]), "gets all 1 images right"),
         (np.array([[1.0, -1.0]]), np.array([[0, 1]]), "on the 1 images probabilities of 1/2 have a lower"),
         (np.array([[np.nan, 0.0]]), np.array([0]), "not finite"),
         (np.zeros((0, 3)), np.zeros(0, int), "split is empty"),

@@ -175,10 +175,10 @@ def test_all_packets_leave_nothing_to_measure(root, tmp_path):
     assert "| Swin-T, window kernel | 2,345 | 42 % | 8,765 | 42 % | 1.23 ms | 32.0 GiB | H100 80GB |" in page
     assert "| ViT-B/16, 256 | 2,345 | 1,846 | 1.27 | H100 80GB |" in page
     assert "| ViT-B/16 | 95 % | mlp 42 %, linear layers of attention 32 % | H100 80GB |" in page
-    assert "| largest difference, stages of Swin-T | yes | 1.0e-05 | 1.0e-05 | H100 80GB |" in page
+    assert "| largest difference over Swin-T's stages | yes | 1.0e-05 | 1.0e-05 | H100 80GB |" in page
     assert "| ResNet-18, 32 px, 2 epochs | yes | H100 80GB |" in page
     assert "| ResNet-18, 32 px, 512 | 1.98 | 1.01 | 2.90 | H100 80GB |" in page
-    assert "| one by one | 31.0 s | 4.0 s | 109.2 ms | H100 80GB |" in page
+    assert "| blocks one by one | 31.0 s | 4.0 s | 109.2 ms | H100 80GB |" in page
     assert "| ResNet-18, CIFAR stem, 2,048 | 64,000 | 3.4 % | H100 80GB |" in page
     assert "| DeiT-Ti, ASAM |  | 70.10 % ± 0.10 | H100 80GB |" in texts["docs/STUDIES.md"]
     assert "| ViT 2L-2H-128 | 72.1 % | 71.00 % | H100 80GB |" in texts["docs/STUDIES.md"]
@@ -202,7 +202,7 @@ def test_what_is_not_done_stays_wanted_and_rows_of_a_bench_count(root, tmp_path,
     assert merged(root, write(tmp_path / "a", "a", state=state, change=cut)) == 0
     assert "kernels: failed with 1" in capsys.readouterr().out
     listed, page = (root / wanted.FILE).read_text(), (root / "docs" / "PERFORMANCE.md").read_text()
-    assert "Still wanted of it: kernels, vit_base, swin_base (`--only" in listed
+    assert "Still to be measured: kernels, vit_base, swin_base (`--only" in listed
     assert "| ViT-B/16, 256 | 2,345 | 42 % |  |  |  | 32.0 GiB | H100 80GB |" in page
     assert "| Swin-B, 128 | not measured yet (packet a) |" in page
 
@@ -223,10 +223,10 @@ def test_a_comparison_without_timms_half_says_so_and_stays_wanted(root, tmp_path
         files["resnet50.json"] |= {"complete": False, "timm": {"ratios": [{"mode": "train"}]}}
 
     assert merged(root, write(tmp_path / "v", "v", state={"resnet50": "stopped by its guard"}, change=cut)) == 0
-    assert "Still wanted of it: resnet50 (`--only" in (root / wanted.FILE).read_text()
+    assert "Still to be measured: resnet50 (`--only" in (root / wanted.FILE).read_text()
     page, readme = (root / "docs" / "PERFORMANCE.md").read_text(), (root / "README.md").read_text()
-    assert "| ResNet-50, 512 | 2,345 | cut off | cut off | H100 80GB |" in page
-    assert "| ResNet-50 trains, over timm compiled | 1.2 | cut off | H100 80GB |" in readme
+    assert "| ResNet-50, 512 | 2,345 | timm unfinished | timm unfinished | H100 80GB |" in page
+    assert "| ResNet-50 training speed, relative to compiled timm | 1.2 | timm unfinished | H100 80GB |" in readme
 
 
 def test_different_bits_are_told(root, tmp_path):

@@ -46,7 +46,7 @@ def test_the_page_trains_and_opens_its_run(tmp_path, monkeypatch, capsys):
     mixed = run.predict([tmp_path / "a.png", Image.fromarray(images[4])], batch_size=20)
     np.testing.assert_allclose(mixed, expected[[3, 4]], atol=1e-6)
     assert run.predict([]).shape == (0, 2)
-    for wrong, said in ((3, "int is no image"), (images[0, 0], r"shape \[16, 3\]"), ("no.png", "no.png")):
+    for wrong, said in ((3, "int is not an image"), (images[0, 0], r"shape \[16, 3\]"), ("no.png", "no.png")):
         with pytest.raises(UserError, match=said):
             run.predict(wrong)
     assert cli.main(["eval", "--workdir", str(workdir)]) == 2

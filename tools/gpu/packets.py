@@ -100,18 +100,18 @@ A = Packet("a", "Speed, MFU, the kernels' correctness, profiles", 15, (
         Phase(560, (_measured(SPEED),)),  # one after the other: rates are of a quiet machine
     )),
     Call("a2", 180, (Phase(180, ((*_profiled(PROFILED[:3]), *_measured(SPEED), *_profiled(PROFILED[3:])),)),)),
-), "a2 takes what a1 had no time for")  # fmt: skip
+), "a2 runs what a1 had no time for")  # fmt: skip
 
-V = Packet("v", "Training against timm compiled", 15, (
+V = Packet("v", "Training speed against compiled timm", 15, (
     Call("v1", 560, (
         # torch.compile takes a minute and more for a model that has the machine to itself
         Phase(240, (_warmed(COMPARED[:3], *TRAIN), _warmed(COMPARED[3:], *TRAIN), *map(_timm, COMPARED))),
         Phase(560, (_against_timm(COMPARED),)),
     )),
     Call("v2", 200, (Phase(200, (_against_timm(COMPARED),)),)),
-), "v2 takes what v1 had no time for")  # fmt: skip
+), "v2 runs what v1 had no time for")  # fmt: skip
 
-N = Packet("n", "The newer families: training against timm compiled", 10, (
+N = Packet("n", "The newer families: training speed against compiled timm", 10, (
     Call("n1", 480, (
         Phase(240, (*(_warmed((name,), *TRAIN) for name in NEWER), *map(_timm, NEWER))),
         Phase(480, (_against_timm(NEWER),)),
@@ -132,7 +132,7 @@ B = Packet("b", "ResNet-18 from scratch on CIFAR-100, 200 epochs: plain, and wit
          Job("teacher", "teacher", "r18_200", 30, env=(("JAX_PLATFORMS", "cpu"),))),
         (Job("r18_200_sam", "wait", "summary.json", 95),),
     )),)),
-), "the two trainings share the GPU, so their times are not of one alone; as e, they outlive their call")  # fmt: skip
+), "the two trainings share the GPU, so each takes longer than alone; like e, they outlive their call")  # fmt: skip
 
 # What XLA may leave untried while it compiles; the logs tell where the rest of the time goes.
 UNTUNED = {
@@ -152,7 +152,7 @@ def _compiled(name: str) -> tuple[Job, ...]:
     )
 
 
-K = Packet("k", "What a compilation costs, and what the kernels that XLA tries on the way bring", 11, (
+K = Packet("k", "What a compilation costs, and what is gained by the kernels that XLA tries out", 11, (
     Call("k1", 560, (Phase(560, ((*_compiled("resnet18_cifar"), *_compiled("vit_base")),)),)),
 ))  # fmt: skip
 
@@ -184,7 +184,7 @@ E = Packet("e", "A ViT of 9.5 M parameters from scratch on CIFAR-100, 300 epochs
     Call("e3", 100, (Phase(100, ((Job("vit_300", "wait", "summary.json", 95),),)),)),
 ), "the training outlives its call, and e3 fetches it; on an H200 it ends within e2")  # fmt: skip
 
-T = Packet("t", "The same ViT taught by the ResNet-18 of packet b", 15, (
+T = Packet("t", "The ViT of packet e distilled from the ResNet-18 of packet b", 15, (
     Call("t1", 150, (Phase(150, (
         (Job("warm_taught", "warm_train", "scratch_vit_cifar", 146, "noise100", TAUGHT, until=r"epoch 1/300 "),),
     )),), ("cifar100:1", "teacher")),
@@ -192,9 +192,9 @@ T = Packet("t", "The same ViT taught by the ResNet-18 of packet b", 15, (
         (Job("vit_300_taught", "train", "scratch_vit_cifar", 550, "cifar100", TAUGHT, outlives=True),),
     )),), ("cifar100:2",)),
     Call("t3", 100, (Phase(100, ((Job("vit_300_taught", "wait", "summary.json", 95),),)),)),
-), "after packet b, whose results bring the teacher; as e, it outlives its call")  # fmt: skip
+), "after packet b, which trains the teacher; like e, it outlives its call")  # fmt: skip
 
-M = Packet("m", "The same ViT pretrained on the training images as an MAE, 200 epochs, then 200 with labels", 15, (
+M = Packet("m", "The ViT of packet e pretrained as an MAE for 200 epochs, then trained with labels for 200", 15, (
     Call("m1", 150, (Phase(150, (
         (Job("warm_mae", "warm_train", "cifar100_vit_mae", 146, "noise100", VIT, until=r"pretraining epoch 1/200 "),),
         (Job("warm_mae_off", "warm_train", "cifar100_vit_mae", 146, "noise100", MAE_OFF, until=r"epoch 1/200 "),),
@@ -203,7 +203,7 @@ M = Packet("m", "The same ViT pretrained on the training images as an MAE, 200 e
         (Job("vit_mae", "train", "cifar100_vit_mae", 550, "cifar100", VIT, outlives=True),),
     )),), ("cifar100:2",)),
     Call("m3", 100, (Phase(100, ((Job("vit_mae", "wait", "summary.json", 95),),)),)),
-), "as e, it outlives its call; the work is that of 258 of the 300 epochs of e")  # fmt: skip
+), "like e, it outlives its call; it costs as much as 258 of e's 300 epochs")  # fmt: skip
 
 C1 = Packet("c1", "DeiT-Ti pretrained, CIFAR-10 at 224 px: fine-tuned, data fractions and freezing, distillation", 12, (
     Call("c1a", 30, (), ("cifar10:1",)),
@@ -216,7 +216,7 @@ C1 = Packet("c1", "DeiT-Ti pretrained, CIFAR-10 at 224 px: fine-tuned, data frac
         (_study("distillation", "cifar10_vit_distillation", "cifar10",
                 _rows("deit_ti", "small_distilled", "small_scratch"), "--seeds=3"),),
     )),), ("cifar10:2", "weights")),
-), "three lanes share the GPU: accuracies, no times")  # fmt: skip
+), "three lanes share the GPU, so only accuracies count")  # fmt: skip
 
 C2 = Packet("c2", "DeiT-Ti pretrained, CIFAR-100 at 224 px: fine-tuned; ASAM against AdamW and SGD, three seeds", 12, (
     Call("c2a", 30, (), ("cifar100:1",)),
@@ -226,16 +226,16 @@ C2 = Packet("c2", "DeiT-Ti pretrained, CIFAR-100 at 224 px: fine-tuned; ASAM aga
         (_study("asam", "cifar100_asam", "cifar100", "deit_ti_asam", "--seeds=3"),),
         (_study("sgd", "cifar100_asam", "cifar100", "deit_ti_sgd", "--seeds=3"),),
     )),), ("cifar100:2", "weights")),
-), "three lanes share the GPU: accuracies, no times")  # fmt: skip
+), "three lanes share the GPU, so only accuracies count")  # fmt: skip
 
-C3 = Packet("c3", "The same at equal time: SAM, and AdamW and SGD for twice the epochs, three seeds", 12, (
+C3 = Packet("c3", "Packet c2 at equal time: SAM, and AdamW and SGD for twice the epochs, three seeds", 12, (
     Call("c3a", 30, (), ("cifar100:1",)),
     Call("c3b", 560, (Phase(560, (
         (_study("sam", "cifar100_asam", "cifar100", "deit_ti_sam", "--seeds=3"),),
         (_study("adamw_2x", "cifar100_asam", "cifar100", "deit_ti_adamw_2x", "--seeds=3"),),
         (_study("sgd_2x", "cifar100_asam", "cifar100", "deit_ti_sgd_2x", "--seeds=3"),),
     )),), ("cifar100:2", "weights")),
-), "after c2; three lanes share the GPU: accuracies, no times")  # fmt: skip
+), "after c2; three lanes share the GPU, so only accuracies count")  # fmt: skip
 
 D = Packet("d", "Study 1, the four smaller rows: ResNet-18 and ViTs from scratch on CIFAR-100", 12, (
     Call("d1", 30, (), ("cifar100:1",)),
@@ -249,7 +249,7 @@ D = Packet("d", "Study 1, the four smaller rows: ResNet-18 and ViTs from scratch
         (Job("cnn_and_small", "wait", "report/index.html", 95),),
         (Job("middle", "wait", "report/index.html", 95),),
     )),)),
-), "two lanes share the GPU: accuracies, no times; d3 fetches what d2 had no time for")  # fmt: skip
+), "two lanes share the GPU, so only accuracies count; d3 fetches what d2 had no time for")  # fmt: skip
 
 D8 = Packet("d8", "Study 1, its largest row: ViT 8L-8H-512 from scratch on CIFAR-100", 14, (
     Call("d8a", 30, (), ("cifar100:1",)),
@@ -258,11 +258,11 @@ D8 = Packet("d8", "Study 1, its largest row: ViT 8L-8H-512 from scratch on CIFAR
                 outlives=True),),
     )),), ("cifar100:2",)),
     Call("d8c", 150, (Phase(150, ((Job("large", "wait", "report/index.html", 145),),)),)),
-), "as e, it outlives its call")  # fmt: skip
+), "like e, it outlives its call")  # fmt: skip
 
 STEPS_R18, STEPS_DEIT = (("--dtype=bfloat16", f"--batch-size={n}") for n in (512, 64))
 LARGEST = ("vit_large_none", "vit_large_dots", "vit_large_block", "swin_base_none", "swin_base_dots", "swin_base_block")
-G = Packet("g", "The same bits twice, start-up, loop, what SAM costs, the largest batches with remat", 15, (
+G = Packet("g", "The same bits twice, start-up, loop, the cost of SAM, the largest batches with remat", 15, (
     Call("g1", 560, (
         Phase(200, (
             (Job("bits_1", "train", "cifar10_resnet18", 120, "noise10", DETERMINISTIC),),
@@ -283,7 +283,7 @@ G = Packet("g", "The same bits twice, start-up, loop, what SAM costs, the larges
         ),)),
     )),
     Call("g2", 200, (Phase(200, (_fitted(LARGEST),)),)),
-), "g2 takes what g1 had no time for")  # fmt: skip
+), "g2 runs what g1 had no time for")  # fmt: skip
 
 PACKETS = {packet.name: packet for packet in (B, K, F, E, V, C1, C2, A, D, T, G, M, N, H, C3, D8)}
 CALLS = {call.name: (packet, call) for packet in PACKETS.values() for call in packet.calls}

@@ -34,15 +34,16 @@ RATE_HEADS = ("model, batch", "training, images/s", "MFU", "inference, images/s"
 RATIOS = ("train rate", "timm's rate", "train ratio")
 RATIO_HEADS = ("training: model, batch", "ours, images/s", "timm compiled, images/s", "ratio")
 SPEED = (
-    ("ViT-B/16, 256", "vit_base"), ("ViT-B/16, attention by the formula", "vit_base_xla"), ("Swin-T, 256", "swin_tiny"),
+    ("ViT-B/16, 256", "vit_base"), ("ViT-B/16, attention by XLA", "vit_base_xla"), ("Swin-T, 256", "swin_tiny"),
     ("Swin-T, window kernel", "swin_tiny_pallas"), ("Swin-B, 128", "swin_base"),
     ("Swin-B, window kernel", "swin_base_pallas"), ("ResNet-50, 512", "resnet50"), ("DeiT-Ti, 64", "deit_tiny"),
-    ("DeiT-Ti, attention by the formula", "deit_tiny_xla"), ("ResNet-18, CIFAR stem, 32 px, 2,048", "resnet18_cifar"),
+    ("DeiT-Ti, attention by XLA", "deit_tiny_xla"), ("ResNet-18, CIFAR stem, 32 px, 2,048", "resnet18_cifar"),
 )  # fmt: skip
 NEWER = (("ConvNeXt-T, 256", "convnext_tiny"), ("DINOv3 ViT-S/16, 256 px, 256", "dinov3_small"),
          ("Swin V2-T, windows of 8, 256 px, 128", "swinv2_tiny"))  # fmt: skip
-PROFILES = (("ViT-B/16", "vit_base"), ("Swin-T, formula", "swin_tiny"), ("Swin-T, window kernel", "swin_tiny_pallas"),
-            ("DeiT-Ti", "deit_tiny"), ("ResNet-18, 32 px", "resnet18_cifar"))  # fmt: skip
+PROFILES = (("ViT-B/16", "vit_base"), ("Swin-T, attention by XLA", "swin_tiny"),
+            ("Swin-T, window kernel", "swin_tiny_pallas"), ("DeiT-Ti", "deit_tiny"),
+            ("ResNet-18, 32 px", "resnet18_cifar"))  # fmt: skip
 TUNED = ("vit_base", "resnet18_cifar")
 LARGEST = (("ViT-L/16", "vit_large"), ("Swin-B", "swin_base"))
 
@@ -53,8 +54,8 @@ SEED_HEADS = (
     "with mirror images",
     "training",
     "reached",
-    "compilation, the first",
-    "whole process, the others",
+    "compilation, first seed",
+    "whole process, other seeds",
 )
 
 
@@ -71,19 +72,19 @@ def _study(*lines: Line) -> Table:
 
 
 TABLES = {
-    "results": Table("README.md", ("on one GPU", "aim", "measured"), (
-        _bar("ViT-B/16 trains, over timm compiled", "1.2", "v/vit_base", "train ratio"),
-        _bar("ViT-B/16, MFU in training", "45 %", "a/vit_base", "train mfu"),
-        _bar("Swin-T trains, over timm compiled", "1.2", "v/swin_tiny", "train ratio"),
-        _bar("ResNet-50 trains, over timm compiled", "1.2", "v/resnet50", "train ratio"),
-        _bar("ResNet-18 at 32 px trains, images/s", "70,000", "a/resnet18_cifar", "train rate"),
+    "results": Table("README.md", ("on one GPU", "target", "measured"), (
+        _bar("ViT-B/16 training speed, relative to compiled timm", "1.2", "v/vit_base", "train ratio"),
+        _bar("ViT-B/16 training, MFU", "45 %", "a/vit_base", "train mfu"),
+        _bar("Swin-T training speed, relative to compiled timm", "1.2", "v/swin_tiny", "train ratio"),
+        _bar("ResNet-50 training speed, relative to compiled timm", "1.2", "v/resnet50", "train ratio"),
+        _bar("ResNet-18 training at 32 px, images/s", "70,000", "a/resnet18_cifar", "train rate"),
         _bar("ResNet-18, CIFAR-100, 200 epochs from scratch", "79.5 %", "b/r18_200", "accuracy"),
-        _bar("the same, SAM in the last half", "80.2 %", "b/r18_200_sam", "accuracy"),
-        _bar("ViT of 9.5 M, CIFAR-100, 300 epochs from scratch", "77 %", "e/vit_300", "accuracy"),
-        _bar("the same, taught by that ResNet-18", "79 %", "t/vit_300_taught", "accuracy"),
-        _bar("that ViT, pretrained as an MAE: 200 + 200 epochs", "78 %", "m/vit_mae", "accuracy"),
+        _bar("ResNet-18, CIFAR-100, with SAM in the second half", "80.2 %", "b/r18_200_sam", "accuracy"),
+        _bar("ViT (9.5 M), CIFAR-100, 300 epochs from scratch", "77 %", "e/vit_300", "accuracy"),
+        _bar("ViT (9.5 M), CIFAR-100, distilled from that ResNet-18", "79 %", "t/vit_300_taught", "accuracy"),
+        _bar("ViT (9.5 M), CIFAR-100, MAE pretraining, 200 + 200 epochs", "78 %", "m/vit_mae", "accuracy"),
         _bar("ResNet-18, CIFAR-10, speed run: accuracy", "95 %", "f/fast10", "seeds' accuracy"),
-        _bar("the same: seconds of training", "30 s", "f/fast10", "seeds' training"),
+        _bar("ResNet-18, CIFAR-10, speed run: training time", "30 s", "f/fast10", "seeds' training"),
         _bar("DeiT-Ti fine-tuned, CIFAR-100", "86 %", "c2/c100_deit", "accuracy"),
         _bar("DeiT-Ti fine-tuned, CIFAR-10", "97 %", "c1/c10_deit", "accuracy"),
     )),
@@ -92,29 +93,29 @@ TABLES = {
     "ratios": Table("docs/PERFORMANCE.md", RATIO_HEADS,
                     (*(Line((label,), f"v/{name}", RATIOS) for label, name in SPEED if name in COMPARED),
                      *(Line((label,), f"n/{name}", RATIOS) for label, name in NEWER))),
-    "kernel": Table("docs/PERFORMANCE.md", ("window kernel against the formula", "right", "float32", "bfloat16"), (
-        Line(("largest difference, stages of Swin-T",), "a/kernels", ("right", "float32 error", "bfloat16 error")),
+    "kernel": Table("docs/PERFORMANCE.md", ("window kernel against XLA", "correct", "float32", "bfloat16"), (
+        Line(("largest difference over Swin-T's stages",), "a/kernels", ("right", "float32 error", "bfloat16 error")),
     )),
-    "profiles": Table("docs/PERFORMANCE.md", ("training step", "GPU busy", "most time"),
+    "profiles": Table("docs/PERFORMANCE.md", ("training step", "GPU busy", "most time spent in"),
                       tuple(Line((label,), f"a/profile_{name}", ("busy", "parts")) for label, name in PROFILES)),
     "largest": Table("docs/PERFORMANCE.md", ("", "`model.remat`", "batch", "memory", "images/s", "MFU"), tuple(
         Line((label, policy), f"g/{name}_{policy}", ("batch", "memory", "train rate", "train mfu"))
         for label, name in LARGEST for policy in ("none", "dots", "block"))),
-    "startup": Table("docs/PERFORMANCE.md", ("ViT-B/16, blocks", "compiled, empty cache", "from the cache", "a step"), (
-        Line(("one by one",), "g/startup", ("cold", "warm", "step")),
+    "startup": Table("docs/PERFORMANCE.md", ("ViT-B/16", "compilation, no cache", "from the cache", "time per step"), (
+        Line(("blocks one by one",), "g/startup", ("cold", "warm", "step")),
         Line(("`model.scan=True`",), "g/startup_scan", ("cold", "warm", "step")),
     )),
-    "tuning": Table("docs/PERFORMANCE.md", ("training step", "`XLA_FLAGS`", "compiled", "images/s"), tuple(
+    "tuning": Table("docs/PERFORMANCE.md", ("training step", "`XLA_FLAGS`", "compilation", "images/s"), tuple(
         Line((label, f"`{flags}`" if flags else ""), f"k/compile_{name}{word}", ("cold", "train rate"))
         for label, name in SPEED if name in TUNED for word, flags in UNTUNED.items())),
-    "loop": Table("docs/PERFORMANCE.md", ("training loop with data", "images/s", "behind the bare step"), (
+    "loop": Table("docs/PERFORMANCE.md", ("training loop with data", "images/s", "slower than the bare step by"), (
         Line(("ResNet-18, CIFAR stem, 2,048",), "g/loop", ("loop rate", "gap")),
     )),
-    "methods": Table("docs/PERFORMANCE.md", ("a step's time", "SAM / plain", "ASAM / SAM", "plain / head only"), (
+    "methods": Table("docs/PERFORMANCE.md", ("time per step", "SAM / plain", "ASAM / SAM", "plain / head only"), (
         Line(("ResNet-18, 32 px, 512",), "g/steps_resnet18", ("sam", "asam", "head only")),
         Line(("DeiT-Ti, 64",), "g/steps_deit_tiny", ("sam", "asam", "head only")),
     )),
-    "bits": Table("docs/PERFORMANCE.md", ("`deterministic=true`, trained twice, compiled anew", "the same bits"), (
+    "bits": Table("docs/PERFORMANCE.md", ("`deterministic=true`, compiled and trained twice", "same bits"), (
         Line(("ResNet-18, 32 px, 2 epochs",), "g/bits_1", ("same bits as g/bits_2",)),
     )),
     "speed runs": Table("docs/PERFORMANCE.md", SEED_HEADS, (
@@ -129,13 +130,13 @@ TABLES = {
         _row("ViT 6L-8H-384", "77.1 %", "d/middle", "vit_6l_8h_384"),
         _row("ViT 8L-8H-512", "77.4 %", "d8/large", "vit_8l_8h_512"),
         Line(("ViT 12L-4H-256, ours", ""), "e/vit_300", ("accuracy",)),
-        Line(("the same, taught by our ResNet-18", ""), "t/vit_300_taught", ("accuracy",)),
+        Line(("ViT 12L-4H-256, distilled from our ResNet-18", ""), "t/vit_300_taught", ("accuracy",)),
     ),
     "cifar100_small_vits": _study(
         Line(("ResNet-18, the teacher", ""), "b/r18_200", ("accuracy",)),
         Line(("ViT, from scratch, 300 epochs", ""), "e/vit_300", ("accuracy",)),
-        Line(("ViT, taught, soft, 300 epochs", ""), "t/vit_300_taught", ("accuracy",)),
-        Line(("ViT, MAE first, 200 + 200 epochs", ""), "m/vit_mae", ("accuracy",)),
+        Line(("ViT, soft distillation, 300 epochs", ""), "t/vit_300_taught", ("accuracy",)),
+        Line(("ViT, MAE pretraining, 200 + 200 epochs", ""), "m/vit_mae", ("accuracy",)),
     ),
     "cifar10_vit_distillation": _study(
         _row("DeiT-Ti, from ImageNet", "", "c1/distillation", "deit_ti"),
@@ -168,7 +169,7 @@ RECIPES = {
     "cifar100_fast_resnet18": ("h/fast100", ("seeds' accuracy", "reached", "seeds' training")),
 }
 MEASURED = r"^Measured: .*$"
-WORDS = {"epochs": "{} epochs", "training": "{} of training", "reached": "aim reached by {} seeds",
+WORDS = {"epochs": "{} epochs", "training": "{} of training", "reached": "{} seeds reach the target",
          "seeds' training": "{} of training each"}  # fmt: skip
 
 

@@ -36,7 +36,7 @@ def section(packet: Packet, root: Path) -> str:
         )
     lines += ["python3 tools/gpu merge OUT", "```"]
     if lacking != list(jobs):
-        lines += ["", f"Still wanted of it: {', '.join(lacking)} (`--only NAME,NAME` of `run`)."]
+        lines += ["", f"Still to be measured: {', '.join(lacking)} (`--only NAME,NAME` of `run`)."]
     return "\n".join(lines)
 
 
