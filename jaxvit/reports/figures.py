@@ -256,7 +256,9 @@ def _scale(figure: Any, image: Any, place: Any, shares: bool) -> None:
     bar = figure.colorbar(image, cax=place, orientation="horizontal")
     bar.outline.set_visible(False)
     low, high = image.norm.vmin, image.norm.vmax
-    bar.set_ticks([low, high], labels=["0", "100 %" if shares else f"{high:g}"], fontsize=POINTS - 2)
+    middle = (low + high) / 4  # where the colours, which follow the square root, are half-way
+    labels = ["0", "25", "100 %"] if shares else [f"{value:g}" for value in (low, middle, high)]
+    bar.set_ticks([low, middle, high], labels=labels, fontsize=POINTS - 2)
     bar.ax.tick_params(length=0, pad=1)
     bar.ax.grid(False)
 

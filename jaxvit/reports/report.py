@@ -182,9 +182,8 @@ def training(runs: Sequence[RunFiles]) -> list[Block]:
         return [Text("No epoch has been recorded yet.", "note")]
     drawn = [(name, figures.curves(name, runs)) for name in figures.CURVES]
     alts = {name: _curves_in_words(name, runs) for name, svg in drawn if svg}
-    several = "Solid lines: validation; thin dashed lines: training." if len(runs) > 1 else ""
     changed = " Training images are augmented." if any(pictures.augments(run) for run in runs) else ""
-    notes = {"loss": several, "accuracy": several + changed if several else ""}
+    notes = {"loss": _lines_of_several("loss", runs), "accuracy": _lines_of_several("accuracy", runs, changed)}
     blocks: list[Block] = [
         Figure(f"curve_{name}", svg, notes.get(name, ""), alt=alts[name]) for name, svg in drawn if svg
     ]
@@ -195,6 +194,15 @@ def training(runs: Sequence[RunFiles]) -> list[Block]:
         keys, last, "Every epoch is in curves.csv.", folded="The last epoch in figures", csv=("curves.csv", keys, rows)
     )
     return [*blocks, table]
+
+
+def _lines_of_several(name: str, runs: Sequence[RunFiles], more: str = "") -> str:
+    """What the kinds of line mean where the legend names the runs; one run's legend names the kinds."""
+    if len(runs) < 2:
+        return ""
+    averaged = any(kind == "ema" for _, kind, *_ in figures.lines(name, runs))
+    dotted = "; dotted lines: validation of the averaged weights" if averaged else ""
+    return f"Solid lines: validation; thin dashed lines: training{dotted}.{more}"
 
 
 def _curves_in_words(name: str, runs: Sequence[RunFiles]) -> str:

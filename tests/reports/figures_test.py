@@ -111,6 +111,15 @@ def test_a_matrix_is_as_wide_as_its_title(axes, k):
     assert axes[0].title.get_window_extent().x1 <= figure.bbox.x1
 
 
+@pytest.mark.parametrize(("shares", "labels"), [(True, ["0", "25", "100 %"]), (False, ["0", "10", "40"])])
+def test_the_scale_of_a_matrix_shows_that_its_colours_are_not_linear(axes, shares, labels):
+    figures.matrix(np.eye(2) * (1 if shares else 40), ["a", "b"], "a run", shares=shares)
+    scale = axes[0].figure.axes[1]
+    assert [label.get_text() for label in scale.get_xticklabels()] == labels
+    (image,) = axes[0].images
+    assert image.norm(scale.get_xticks()).tolist() == [0, 0.5, 1]
+
+
 def test_numbers_stand_out_from_their_cells(axes):
     """A contrast of 4.5:1 (WCAG 2.1, 1.4.3) at every share."""
     figures.matrix(np.linspace(0.01, 1, 100).reshape(10, 10), [str(i) for i in range(10)], "a run", shares=True)

@@ -2,6 +2,7 @@
 
 import csv
 import html.parser
+import json
 import re
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 from jaxvit import cli
 from jaxvit.errors import UserError
-from jaxvit.reports import write_report
+from jaxvit.reports import report, write_report
+from jaxvit.reports.runs import read_runs
 from tests.helpers.fake_runs import write_run
 
 VOID = {"meta", "img", "br", "wbr", "link", "hr", "input"}
@@ -111,6 +113,19 @@ def test_report_of_one_run(tmp_path):
     named = set(re.findall(r"figures/[\w.-]+", text))
     assert named and all((out / name).is_file() for name in named)
     assert f"{100 * right:.2f} %" in text
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_every_kind_of_line_of_several_runs_is_explained(tmp_path, averaged):
+    paths = [write_run(tmp_path / name, seed=i) for i, name in enumerate("ab")]
+    if averaged:
+        lines = [json.loads(line) for line in (paths[1] / "metrics.jsonl").read_text().splitlines()]
+        lines = [line | {"val_ema/loss": 1.0} if "val/loss" in line else line for line in lines]
+        (paths[1] / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    loss, accuracy = report.training(read_runs(paths))[:2]
+    assert loss.caption.startswith("Solid lines: validation; thin dashed lines: training")
+    assert ("dotted lines: validation of the averaged weights" in loss.caption) == averaged
+    assert "dotted" not in accuracy.caption  # it has no such line
 
 
 def test_classes_of_unequal_size(tmp_path):
