@@ -35,7 +35,7 @@ def record(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 def describe(found: dict[str, Any]) -> str:
     """A record on one line."""
     ece, after = found["ece"], found["ece_calibrated"]
-    return f"{found['temperature']:.3f} of {found['images']:,} validation images: ECE {ece:.2%} -> {after:.2%} on them"
+    return f"{found['temperature']:.4g} of {found['images']:,} validation images: ECE {ece:.2%} -> {after:.2%} on them"
 
 
 def write(workdir: Path, found: dict[str, Any] | None) -> None:
