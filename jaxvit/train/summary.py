@@ -38,7 +38,6 @@ NUM_MISTAKES = 16  # the most confident ones
 NUM_CONFUSIONS = 8  # the most frequent (true, predicted), two images of each
 
 
-MANY = 3  # validation images for each training image: a step costs three times what evaluating its images does
 WAITS = 0.05  # of the time of an epoch; a wait for data of more is told
 
 
@@ -80,12 +79,6 @@ def print_header(run: Run, state: TrainState) -> None:
     if facts.shape is None and "train" not in resident:
         rows = run.batches.size // jax.process_count()
         err.print(f"       {streamed.describe(*parts.readers(config, dataset.train), (rows, h, w, channels))}")
-    if "val" in dataset.drawn and facts.num_val > MANY * facts.num_train:
-        fewer = config.data.val_fraction * facts.num_train / facts.num_val
-        err.print(
-            f"       {facts.num_val:,} validation images for {facts.num_train:,} training images take most of the time; "
-            f"data.val_fraction={fewer:.1g} holds out fewer"
-        )
     for line in [] if facts.several else class_balance.describe(config, facts, dataset.class_names):
         err.print(f"       {line}")
     macs = count_macs(run.blueprint.model, (h, w, channels))

@@ -36,17 +36,6 @@ def test_the_header_says_that_the_warm_up_is_cut(tmp_path, capsys):
         assert reached == pytest.approx(peak)  # so the peak is reached there
 
 
-@pytest.mark.parametrize(("words", "said"), [({"data__per_class": 1}, True), ({}, False)])
-def test_the_header_says_that_evaluations_will_take_the_time(tmp_path, capsys, words, said):
-    data = write_npz(tmp_path / "data")
-    run, state = prepare(tiny_config(data, data__val_fraction=0.3, **words), tmp_path / "run")
-    run.checkpoints.close()
-    summary.print_header(run, state)
-    val, train = len(run.dataset.val), len(run.dataset.train)
-    line = f"{val} validation images for {train} training images take most of the time"
-    assert (line in capsys.readouterr().err.replace("\n       ", " ")) == said == (val > 3 * train)
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -20,6 +20,7 @@ __all__ = ["Dataset", "NAMES", "Split", "load_dataset", "register_data"]
 NAMES = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH", "csv:FILE", "parquet:FILE",
          "hf:NAME", "wds:PATTERN")  # fmt: skip
 
+MANY = 3  # validation images for each training image: to evaluate them takes as long as an epoch of training
 ARRAYS = "arrays"  # data.name of a run whose data set no name stands for
 
 _PLAIN: dict[str, Callable[..., Source]] = {
@@ -169,6 +170,9 @@ def load_dataset(
     if len(positions) < len(train):
         notes.append(f"train: {len(positions):,} of {len(train):,} images used (stratified, seed {seed})")
         train = train.take(positions)
+        if "val" in drawn and len(val) > MANY * len(train):
+            fewer = val_fraction * len(train) / len(val)
+            notes.append(f"so many validation images take most of the time; data.val_fraction={fewer:.1g} draws fewer")
     if test_limit is not None and test_limit < len(test):
         notes.append(f"test: {test_limit:,} of {len(test):,} images used (stratified, the same for every seed)")
         test = some(test, test_limit)
