@@ -283,15 +283,21 @@ def classes(runs: Sequence[RunFiles]) -> list[Block]:
         Figure(f"classes_{run.slug}", figures.class_bars(run, i, s[:, 2]), "", alt=words.class_bars(run, s[:, 2]))
         for i, (run, s) in enumerate(zip(runs, scores, strict=True))
     ]
-    apart = figures.recall_by_size(runs, [s[:, 1] for s in scores])
+    tested = [np.where(s[:, 3] > 0, s[:, 1], np.nan) for s in scores]  # without test images there is no recall
+    apart = figures.recall_by_size(runs, tested)
     if apart is not None:
         caption = (
             "Share of the test images of a class that are classified correctly, against its number of training images."
         )
-        alt = words.recall_by_size(runs, [s[:, 1] for s in scores])
+        alt = words.recall_by_size(runs, tested)
         drawn.append(Figure("recall_by_size", apart, caption, alt=alt))
-    rows = [[run.label, *(f"{v:.4f}" for v in s[:, :3].mean(axis=0))] for run, s in zip(runs, scores, strict=True)]
-    caption = "Means over the classes, with equal weight."
+    rows = []
+    for run, s in zip(runs, scores, strict=True):  # as the metrics macro_f1 and balanced_accuracy
+        occurs = np.bincount(np.concatenate([run.labels, run.predictions]), minlength=len(s)) > 0
+        means = (s[occurs, 0].mean(), s[s[:, 3] > 0, 1].mean(), s[occurs, 2].mean())
+        rows.append([run.label, *(f"{v:.4f}" for v in means)])
+    some = " that are tested or predicted; recall over those that are tested" if (scores[0][:, 3] == 0).any() else ""
+    caption = f"Means, with equal weight, over the classes{some}."
     mean = Table(["run", "precision", "recall", "F1"], rows, caption, title="All classes")
     return [*drawn, mean, *tables.class_table(runs, scores)]
 

@@ -11,6 +11,7 @@ import pytest
 from jaxvit import cli
 from jaxvit.errors import UserError
 from jaxvit.reports import report, write_report
+from jaxvit.reports.blocks import Figure, Table
 from jaxvit.reports.runs import read_runs
 from tests.helpers.fake_runs import write_run
 
@@ -142,6 +143,19 @@ def test_classes_of_unequal_size(tmp_path):
     alike = write_run(tmp_path / "b", sizes=(50, 40, 41, 42))
     assert cli.main(["report", "--workdir", str(alike)]) == 0
     assert not (alike / "report" / "figures" / "recall_by_size.svg").exists()
+
+
+def test_a_class_without_test_images_has_no_recall_and_counts_in_no_mean(tmp_path):
+    path = write_run(tmp_path / "a", classes=3, names=["cat", "dog", "eel", "alone"], sizes=(50, 40, 30, 1), skill=9.0)
+    with np.load(path / "predictions.npz") as stored:
+        arrays = dict(stored)
+    arrays["logits"] = np.pad(arrays["logits"], ((0, 0), (0, 1)), constant_values=-99.0)
+    np.savez(path / "predictions.npz", **arrays)
+    blocks = report.classes(read_runs([path]))
+    mean, table = (block for block in blocks if isinstance(block, Table))
+    assert mean.rows == [["a", "1.0000", "1.0000", "1.0000"]] and "that are tested or predicted" in mean.caption
+    assert table.rows[-1] == ["alone", "–", "–", "–", "0"]
+    assert "nan" not in " ".join(block.alt for block in blocks if isinstance(block, Figure))
 
 
 def test_images_of_a_report_are_named_by_their_files(tmp_path):
