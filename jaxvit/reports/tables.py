@@ -197,13 +197,16 @@ def _recipe(run: RunFiles) -> str:
 
 
 def seeds(runs: Sequence[RunFiles]) -> Table | None:
-    """Mean and standard deviation of runs that differ only in their seed; None if there are no such."""
-    groups: dict[str, list[RunFiles]] = {}
+    """Mean and standard deviation of runs that differ only in their seed; None if there are no such.
+
+    Of runs with one seed the first counts: a copy of a run is no second sample.
+    """
+    groups: dict[str, dict[int | None, RunFiles]] = {}
     for run in runs:
         if run.logits is not None:
-            groups.setdefault(_recipe(run), []).append(run)
+            groups.setdefault(_recipe(run), {}).setdefault(run.config.get("seed"), run)
     rows, raw = [], []
-    for group in groups.values():
+    for group in (list(found.values()) for found in groups.values()):
         if len(group) < 2:
             continue
         values = np.array([accuracy(run) for run in group], np.float64)

@@ -10,7 +10,7 @@ import pytest
 
 from jaxvit import cli
 from jaxvit.errors import UserError
-from jaxvit.reports import report, write_report
+from jaxvit.reports import report, tables, write_report
 from jaxvit.reports.blocks import Figure, Table
 from jaxvit.reports.runs import read_runs
 from tests.helpers.fake_runs import write_run
@@ -193,6 +193,12 @@ def test_report_of_seeds_and_another_recipe(tmp_path):
     assert "optim.learning_rate" in page.text
     again = write_report(runs, tmp_path / "again")
     assert files[0].read_bytes() == again[0].read_bytes()
+
+
+def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
+    paths = [write_run(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("copy", 0), ("b", 1))]
+    assert tables.seeds(read_runs(paths[:2])) is None
+    assert [row[:3] for row in tables.seeds(read_runs(paths)).rows] == [["a, b", "0, 1", "2"]]
 
 
 def test_many_classes_long_names_one_epoch(tmp_path):
