@@ -324,7 +324,9 @@ def recall_by_size(runs: Sequence[RunFiles], recalls: Sequence[np.ndarray]) -> s
                 place = {"ha": "right" if left else "left", "va": "top" if high else "bottom"}
                 offset = (-4 if left else 4, -2 if high else 2)
                 axis.annotate(text, (x, y), offset, textcoords="offset points", fontsize=POINTS - 2, **place)
-        axis.set_xscale("symlog" if min(sizes.min() for _, sizes, _ in drawn) < 1 else "log")
+        low, high = (of(of(sizes) for _, sizes, _ in drawn) for of in (min, max))
+        axis.set_xscale("symlog" if low < 1 else "log")
+        axis.set_xlim(low / 1.25 if low else -0.1, high * 1.25)  # of untested classes too, which are no points
         axis.set(
             xlabel="training images of the class", ylabel="recall", ylim=(-0.03, 1.05), title="Recall by class size"
         )
@@ -348,8 +350,7 @@ def _names_of_points(
         near = (g for g in groups if abs(across[g[0]] - across[k]) < 0.2 and abs(recall[g[0]] - recall[k]) < 0.1)
         group = next(near, None)
         groups.append([k]) if group is None else group.append(k)
-    shown = across[~np.isnan(recall)]
-    middle = (shown.min() + shown.max()) / 2
+    middle = (across.min() + across.max()) / 2
     return [
         (
             "\n".join(shorten(names[k], 12) for k in g),
