@@ -158,7 +158,7 @@ def _train_config(args: argparse.Namespace, rest: list[str]) -> int:
     from jaxvit.runtime.paths import expand
     from jaxvit.workdir import resume
 
-    recorded = resume.imports(expand(args.workdir))
+    recorded = resume.imports(expand(args.workdir, "workdir"))
     plugins.use_recorded(recorded, args.workdir)
     rest = [*rest, *(f"--config.imports+={name}" for name in recorded)]
     config = config_lib.load(args.config, rest, models.model_fields)

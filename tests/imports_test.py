@@ -135,7 +135,6 @@ TESTED_BY = {
     "reports/several": "train/several_test.py",
     "reports/tables": "reports/report_test.py",
     "runtime/allocator": "runtime/platform_test.py",
-    "studies/costs": "studies/conduct_test.py",
     "studies/report": "studies/conduct_test.py",
     "train/epochs": "train/loop_test.py",
     "train/run": "train/loop_test.py",

@@ -15,6 +15,7 @@ import jax
 
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape
+from jaxvit.runtime.paths import near
 from jaxvit.workdir import run_files
 
 KEY = ("model", "fields", "dtype", "image_size", "mode", "batch_size")
@@ -150,7 +151,7 @@ def ratios(rows: Sequence[dict[str, Any]], others: Sequence[dict[str, Any]]) -> 
 def read_baseline(path: str) -> dict[str, Any]:
     """Reads what `--json` wrote; raises UserError where the file is not that."""
     if not Path(path).is_file():
-        raise UserError(f"no file {path!r}; --baseline is a file that bench --json has written")
+        raise UserError(f"no file {path!r}; --baseline is a file that bench --json has written.{near(Path(path))}")
     found = run_files.read_json(Path(path))
     if not isinstance(found.get("results"), list) or "environment" not in found:
         raise UserError(f"{path!r} is not a file that bench --json has written")

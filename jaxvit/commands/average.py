@@ -7,7 +7,7 @@ from typing import Any
 from jaxvit.commands.parser import Parser, check_target, positive
 from jaxvit.errors import UserError
 from jaxvit.runtime import compile_cache
-from jaxvit.runtime.paths import expand
+from jaxvit.runtime.paths import expand, near
 
 OF_DATA = ("data", "columns", "data_dir", "batch_size")
 
@@ -82,7 +82,7 @@ def _load(text: str, args: argparse.Namespace) -> Any:
     if _is_run(text):
         return inference.from_run(text)
     if not expand(text).exists():
-        raise UserError(f"no run or weight file {text!r}")
+        raise UserError(f"no run or weight file {text!r}.{near(expand(text))}")
     if args.model is None:
         raise UserError(f"{text!r} is not a run; weight files need --model NAME")
     return inference.from_name(args.model, text, args.weights)

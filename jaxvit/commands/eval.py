@@ -88,7 +88,7 @@ def run(argv: list[str]) -> int:
     }
     if args.json:
         run_files.write_json(args.json, {"model": loaded.name, **counts, **metrics, **intervals})
-    images = f"{found.images:,} of {found.of:,}"
+    images = together.images_of(found.images, found.of)
     registered = [name for name in OWN if name in metrics]
     own = [f"{metrics[name]:.4g}" for name in registered]
     if loaded.several:

@@ -20,7 +20,10 @@ def show(workdir: str, config: Config) -> None:
     if config.fast_dev_run or not (path / "summary.json").exists():
         return
     page, first, *others = path / "report" / "index.html", *commands(workdir, path, config)
-    console.err.print(f"report     {page}" + ("" if page.exists() else " (written by the first command below)"))
+    state = "" if page.exists() else " (written by the first command below)"
+    if page.exists() and page.stat().st_mtime < (path / "summary.json").stat().st_mtime:
+        state = " (older than the run; the first command below writes it again)"
+    console.err.print(f"report     {page}{state}")
     for head, words in (("next", first), *(("", words) for words in others)):  # a folded command cannot be copied
         console.err.print(f"{head:<11}{program()} {shlex.join(words)}", fold=False)
 

@@ -86,7 +86,7 @@ def _run(study: Any, file: Path, args: Any, options: Any, rows: list[str], folds
             return stop.exit_code
     with working("writing the report"):
         page, *others = report.write(study, file, args.workdir, record, args.pdf)
-    left = {key: entry for key, entry in record.content["runs"].items() if entry["status"] != ledger.DONE}
+    left = {key: entry for key, entry in record.records().items() if entry["status"] != ledger.DONE}
     for key, entry in left.items():
         warn(f"{key}: {entry['status']}: {entry['reason']}")
     say(f"{page}\n{others[0]}" if args.pdf else str(page))

@@ -27,7 +27,7 @@ def add_views(parser: Parser) -> None:
 def load(args: argparse.Namespace) -> "list[Member]":
     """The classifiers that the options name. Raises UserError for runs that cannot be averaged."""
     runs = getattr(args, "workdirs", None) or [None]
-    places = [run if run is None else expand(run).resolve() for run in runs]
+    places = [run if run is None else expand(run, "workdir").resolve() for run in runs]
     for run, place in zip(runs, places, strict=True):
         if places.count(place) > 1:
             raise UserError(f"the run {run!r} was given twice; expected different runs")
@@ -48,6 +48,11 @@ def interval(share: float, images: int) -> tuple[float, float]:
     from jaxvit.reports.numbers import wilson
 
     return wilson(round(share * images), images)
+
+
+def images_of(images: int, of: int) -> str:
+    """How many images were evaluated, of how many that all splits hold: a split is a part of them, not the whole."""
+    return f"{images:,}" if images == of else f"{images:,} of {of:,} in all splits"
 
 
 def shown(found: tuple[float, float]) -> str:
@@ -99,7 +104,7 @@ def evaluate(args: argparse.Namespace) -> int:
     ]
     of = "all images" if found.split == "all" else f"{found.split} split"
     title = f"{members[0].classifier.name}, {of}" if not args.ensemble else of
-    console.table(f"{title}, {len(found.labels):,} of {found.of:,} images", heads, rows, left=("",))
+    console.table(f"{title}, images: {images_of(len(found.labels), found.of)}", heads, rows, left=("",))
     over = f"the best member ({best.label})" if args.ensemble else "one view"
     console.say(f"gain over {over}: {gain.text}")
     if args.json:

@@ -60,7 +60,7 @@ def calibrate(args: argparse.Namespace) -> int:
     found = confidence.calibrate(args.workdir, args.batch_size)
     heads = ("", "temperature", "NLL", "ECE", "images")
     rows = [("before", "1", f"{found['nll']:.4f}", f"{found['ece']:.2%}", f"{found['images']:,}")]
-    after = (f"{found['temperature']:.4f}", f"{found['nll_calibrated']:.4f}", f"{found['ece_calibrated']:.2%}")
+    after = (f"{found['temperature']:.4g}", f"{found['nll_calibrated']:.4f}", f"{found['ece_calibrated']:.2%}")
     rows.append(("after", *after, f"{found['images']:,}"))
     console.table("validation split", heads, rows, left=("",))
     console.say(f"wrote {expand(args.workdir) / run_files.CALIBRATION}; --temperature run applies it")

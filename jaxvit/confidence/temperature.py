@@ -35,7 +35,7 @@ def record(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 def describe(found: dict[str, Any]) -> str:
     """A record on one line."""
     ece, after = found["ece"], found["ece_calibrated"]
-    return f"{found['temperature']:.3f}, fitted on {found['images']:,} validation images: ECE {ece:.2%} -> {after:.2%}"
+    return f"{found['temperature']:.4g}, fitted on {found['images']:,} validation images: ECE {ece:.2%} -> {after:.2%}"
 
 
 def write(workdir: Path, found: dict[str, Any] | None) -> None:

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from jaxvit.data import formats
 from jaxvit.errors import UserError
 from jaxvit.runtime import console, escape
+from jaxvit.runtime.paths import near
 
 ORIENTATION = 0x0112  # EXIF's
 TILE = 2**20  # pixels that are converted at once: large images must not be copied several times
@@ -203,7 +204,7 @@ def open_image(path: str | Path) -> Image.Image:
     """Returns an image file as upright RGB; raises UserError where it is missing, broken or no image."""
     path = Path(path)
     if not path.exists():
-        raise UserError(f"{path}: no such file.")
+        raise UserError(f"{path}: no such file.{near(path)}")
     if path.is_dir():
         raise UserError(f"{path}: is a directory; expected an image file.")
     try:

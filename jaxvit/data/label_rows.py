@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape, packages
+from jaxvit.runtime.paths import near
 
 Cell = str | tuple[str, ...]  # several texts where the column is one of lists
 SEPARATORS = (",", ";", "\t")
@@ -39,7 +40,7 @@ def read_rows(source: str, file: Path) -> Rows:
     try:
         content = file.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{source}: no such file.") from None
+        raise UserError(f"{source}: no such file.{near(file)}") from None
     except OSError as error:
         raise UserError(f"{source}: cannot be read ({error.strerror}); expected a file of labels.") from None
     if not content.strip():

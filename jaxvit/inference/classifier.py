@@ -18,7 +18,7 @@ from jaxvit.errors import UserError
 from jaxvit.inference.batches import probabilities
 from jaxvit.pretrained import timm_config
 from jaxvit.pretrained.saving import THRESHOLDS
-from jaxvit.runtime.paths import check_utf8, expand
+from jaxvit.runtime.paths import check_utf8, expand, near
 from jaxvit.workdir import run_files
 from jaxvit.workdir.checkpoint import Checkpoints
 
@@ -63,9 +63,9 @@ class Classifier:
 
 def from_run(workdir: str | Path) -> Classifier:
     """Returns the best model of a run. Raises UserError where `workdir` is not a run or has no checkpoint."""
-    path = expand(workdir)
-    if not os.fspath(workdir) or not path.is_dir():
-        raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory")
+    path = expand(workdir, "workdir")
+    if not path.is_dir():
+        raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory.{near(path)}")
     check_utf8(path, "the run in")
     run_files.refuse_weights(path)
     run_files.refuse_damaged(path, ("config.json", "classes.json", run_files.THRESHOLDS))

@@ -1,5 +1,6 @@
 """Predictions on image files."""
 
+import glob
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from jaxvit.inference.classifier import Classifier
 from jaxvit.runtime import escape
 from jaxvit.runtime.console import bar, warn
 from jaxvit.runtime.late import fetched
-from jaxvit.runtime.paths import expand
+from jaxvit.runtime.paths import expand, near
 
 SHOWN = 20  # unreadable files that are listed by name
 
@@ -34,8 +35,19 @@ def find_images(paths: Sequence[str]) -> list[Path]:
         elif path.is_file():
             found.append(path)
         else:
-            raise UserError(f"no file {text!r}")
+            raise UserError(f"no file {text!r}.{_hint(text, path)}")
     return found
+
+
+def _hint(text: str, path: Path) -> str:
+    """What to do about a name that is no file."""
+    if text == "-" or str(path).startswith("/dev/"):
+        return " Images are read from files, not from standard input."
+    if "://" in text:
+        return " An address is not read: download the image first, and name its file."
+    if glob.has_magic(text):
+        return " A pattern is expanded by the shell, where it is not quoted and a file fits it."
+    return near(path)
 
 
 def read_images(paths: Sequence[Path], bad: list[tuple[str, str]]) -> Iterator[tuple[Path, Image.Image]]:

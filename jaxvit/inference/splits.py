@@ -23,11 +23,11 @@ from jaxvit.data.layout import as_labels, is_number
 from jaxvit.data.sources.label_file import KINDS as LABEL_FILES
 from jaxvit.data.sources.photos import Photos, report_skipped
 from jaxvit.data.splits import some, together
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, suggest
 from jaxvit.inference import real
 from jaxvit.inference.classifier import Classifier, imagenet_classes
 from jaxvit.runtime.console import bar, err, warn
-from jaxvit.runtime.paths import expand
+from jaxvit.runtime.paths import check_directory, expand
 from jaxvit.step import calibration, multi_label, steps
 from jaxvit.step.evaluate import evaluate
 from jaxvit.workdir import resume
@@ -77,7 +77,8 @@ def open_split(
     Without `labelled` the classes of the data may be any: all labels are then 0. `class_order`: see `open_data`.
     """
     prefer = ("test", "val") if split_name is None else () if split_name in ("all", "train") else (split_name,)
-    config, dataset, foreign = open_data(classifier, data_name, data_dir, columns, class_order, prefer)
+    drawn = split_name not in (None, "all")
+    config, dataset, foreign = open_data(classifier, data_name, data_dir, columns, class_order, prefer, drawn)
     splits = {split.name: split for split in (dataset.train, dataset.val, dataset.test)}
     if split_name is None:
         own = [name for name in ("test", "val") if name in splits and len(splits[name]) and name not in dataset.drawn]
@@ -115,12 +116,13 @@ def open_data(
     columns: str | None = None,
     class_order: Sequence[str] | None = None,
     prefer: Sequence[str] = (),
+    takes_drawn: bool = True,
 ) -> tuple[Config, data.Dataset, bool]:
     """Returns (config, data set, whether it is other data than the run's): a run's own data, or `data_name`.
 
     The labels are those of the data. Of other data than the run's all images are there, and what was read is said.
     `class_order`: the order in which classes are read, which draws of images depend on; None: the classifier's.
-    `prefer`: of other data, see `data.load_dataset`.
+    Of other data: `prefer` see `data.load_dataset`; `takes_drawn`: tell of a test split that was held out of train.
     """
     config = _reading(classifier)
     foreign = data_name is not None and (classifier.config is None or not same_data(data_name, config.data.name))
@@ -141,6 +143,8 @@ def open_data(
     if foreign:
         dataset = parts.load_data(config, class_names=class_names, to_train=False, prefer=prefer)
         for note in dataset.notes:
+            if not takes_drawn and "test" in dataset.drawn and note.startswith("test: "):
+                continue
             err.print(f"data   {note}")
         return config, dataset, foreign
     dataset = own_data(config, class_names)
@@ -181,8 +185,7 @@ def open_folder(classifier: Classifier, path: str, limit: int | None = None, *, 
     Raises UserError if there are none, or more than `data.max_bad_fraction` of them cannot be read.
     """
     config, root = _reading(classifier), expand(path)
-    if not root.is_dir():
-        raise UserError(f"folder:{path}: no such directory; expected one with images")
+    check_directory(root, f"folder:{path}", "images")
     found = listing.read(root, ["."])
     if not len(found):
         raise UserError(f"folder:{path}: no images; expected {read_formats()} files")
@@ -368,7 +371,9 @@ def match_classes(classifier: Classifier, class_names: Sequence[str]) -> np.ndar
         warn(f"the model's classes have no names, so they are matched by position in the data's order: {first}{more}")
         return np.arange(len(own), dtype=np.int32)
     missing = names[found.index(None)]
-    said = f"class {missing!r} of the data is not one of the model's {len(own)} classes ({own[0]!r}, {own[-1]!r}, ...)"
+    some = ", ".join(map(repr, own if len(own) <= 5 else [own[0], own[-1]])) + (", ..." if len(own) > 5 else "")
+    said = f"class {missing!r} of the data is not one of the model's {len(own)} classes ({some})."
+    said += suggest(missing, own)
     if is_number(missing):
         said += f"\nnumbers are taken as its labels only if they are exactly 0 to {len(own) - 1}"
     raise UserError(said)

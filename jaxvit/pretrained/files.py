@@ -14,7 +14,7 @@ from jaxvit.data import formats
 from jaxvit.data.files import hidden
 from jaxvit.errors import UserError
 from jaxvit.pretrained import safetensors_file, torch_file, wrappers, zip_file
-from jaxvit.runtime.paths import expand
+from jaxvit.runtime.paths import expand, near
 
 Tensors = dict[str, np.ndarray]
 
@@ -66,7 +66,7 @@ def read(
     wrappers.check(weights)
     path = expand(path)
     if not path.exists():
-        raise UserError(f"no such weight file: {path}")
+        raise UserError(f"no such weight file: {path}.{near(path)}")
     if not path.is_dir():
         _check_plain(path)
     config = config_of(path)

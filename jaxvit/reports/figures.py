@@ -256,7 +256,9 @@ def _scale(figure: Any, image: Any, place: Any, shares: bool) -> None:
     bar = figure.colorbar(image, cax=place, orientation="horizontal")
     bar.outline.set_visible(False)
     low, high = image.norm.vmin, image.norm.vmax
-    bar.set_ticks([low, high], labels=["0", "100 %" if shares else f"{high:g}"], fontsize=POINTS - 2)
+    middle = (low + high) / 4  # where the colours, which follow the square root, are half-way
+    labels = ["0", "25", "100 %"] if shares else [f"{value:g}" for value in (low, middle, high)]
+    bar.set_ticks([low, middle, high], labels=labels, fontsize=POINTS - 2)
     bar.ax.tick_params(length=0, pad=1)
     bar.ax.grid(False)
 
@@ -318,15 +320,47 @@ def recall_by_size(runs: Sequence[RunFiles], recalls: Sequence[np.ndarray]) -> s
             )
         if len(drawn) == 1 and len(drawn[0][1]) <= MOST_NUMBERS:
             run, sizes, recall = runs[drawn[0][0]], *drawn[0][1:]
-            for name, x, y in zip(run.class_names, sizes, recall, strict=True):
-                axis.annotate(shorten(name, 12), (x, y), (3, 3), textcoords="offset points", fontsize=POINTS - 2)
-        axis.set_xscale("symlog" if min(sizes.min() for _, sizes, _ in drawn) < 1 else "log")
+            for text, x, y, left, high in _names_of_points(run.class_names, sizes, recall):
+                place = {"ha": "right" if left else "left", "va": "top" if high else "bottom"}
+                offset = (-4 if left else 4, -2 if high else 2)
+                axis.annotate(text, (x, y), offset, textcoords="offset points", fontsize=POINTS - 2, **place)
+        low, high = (of(of(sizes) for _, sizes, _ in drawn) for of in (min, max))
+        axis.set_xscale("symlog" if low < 1 else "log")
+        axis.set_xlim(low / 1.25 if low else -0.1, high * 1.25)  # of untested classes too, which are no points
         axis.set(
             xlabel="training images of the class", ylabel="recall", ylim=(-0.03, 1.05), title="Recall by class size"
         )
         _legend(figure)
 
     return draw(make)
+
+
+def _names_of_points(
+    names: Sequence[str], sizes: np.ndarray, recall: np.ndarray
+) -> list[tuple[str, float, float, bool, bool]]:
+    """(names, size, recall, to the left of it, below it) of points; those that nearly coincide have theirs in a column.
+
+    The names of points in the right or upper half stand on the other side, within the axes.
+    """
+    across = np.log1p(sizes) / max(float(np.log1p(sizes).max()), 1e-9)
+    groups: list[list[int]] = []
+    for k in np.lexsort((recall, sizes)):
+        if np.isnan(recall[k]):
+            continue
+        near = (g for g in groups if abs(across[g[0]] - across[k]) < 0.2 and abs(recall[g[0]] - recall[k]) < 0.1)
+        group = next(near, None)
+        groups.append([k]) if group is None else group.append(k)
+    middle = (across.min() + across.max()) / 2
+    return [
+        (
+            "\n".join(shorten(names[k], 12) for k in g),
+            sizes[g[0]],
+            recall[g[0]],
+            across[g[0]] > middle,
+            recall[g[0]] > 0.5,
+        )
+        for g in groups
+    ]
 
 
 def class_bars(run: RunFiles, i: int, f1: np.ndarray) -> str:

@@ -182,9 +182,8 @@ def training(runs: Sequence[RunFiles]) -> list[Block]:
         return [Text("No epoch has been recorded yet.", "note")]
     drawn = [(name, figures.curves(name, runs)) for name in figures.CURVES]
     alts = {name: _curves_in_words(name, runs) for name, svg in drawn if svg}
-    several = "Solid lines: validation; thin dashed lines: training." if len(runs) > 1 else ""
     changed = " Training images are augmented." if any(pictures.augments(run) for run in runs) else ""
-    notes = {"loss": several, "accuracy": several + changed if several else ""}
+    notes = {"loss": _lines_of_several("loss", runs), "accuracy": _lines_of_several("accuracy", runs, changed)}
     blocks: list[Block] = [
         Figure(f"curve_{name}", svg, notes.get(name, ""), alt=alts[name]) for name, svg in drawn if svg
     ]
@@ -195,6 +194,15 @@ def training(runs: Sequence[RunFiles]) -> list[Block]:
         keys, last, "Every epoch is in curves.csv.", folded="The last epoch in figures", csv=("curves.csv", keys, rows)
     )
     return [*blocks, table]
+
+
+def _lines_of_several(name: str, runs: Sequence[RunFiles], more: str = "") -> str:
+    """What the kinds of line mean where the legend names the runs; one run's legend names the kinds."""
+    if len(runs) < 2:
+        return ""
+    averaged = any(kind == "ema" for _, kind, *_ in figures.lines(name, runs))
+    dotted = "; dotted lines: validation of the averaged weights" if averaged else ""
+    return f"Solid lines: validation; thin dashed lines: training{dotted}.{more}"
 
 
 def _curves_in_words(name: str, runs: Sequence[RunFiles]) -> str:
@@ -275,15 +283,21 @@ def classes(runs: Sequence[RunFiles]) -> list[Block]:
         Figure(f"classes_{run.slug}", figures.class_bars(run, i, s[:, 2]), "", alt=words.class_bars(run, s[:, 2]))
         for i, (run, s) in enumerate(zip(runs, scores, strict=True))
     ]
-    apart = figures.recall_by_size(runs, [s[:, 1] for s in scores])
+    tested = [np.where(s[:, 3] > 0, s[:, 1], np.nan) for s in scores]  # without test images there is no recall
+    apart = figures.recall_by_size(runs, tested)
     if apart is not None:
         caption = (
             "Share of the test images of a class that are classified correctly, against its number of training images."
         )
-        alt = words.recall_by_size(runs, [s[:, 1] for s in scores])
+        alt = words.recall_by_size(runs, tested)
         drawn.append(Figure("recall_by_size", apart, caption, alt=alt))
-    rows = [[run.label, *(f"{v:.4f}" for v in s[:, :3].mean(axis=0))] for run, s in zip(runs, scores, strict=True)]
-    caption = "Means over the classes, with equal weight."
+    rows = []
+    for run, s in zip(runs, scores, strict=True):  # as the metrics macro_f1 and balanced_accuracy
+        occurs = np.bincount(np.concatenate([run.labels, run.predictions]), minlength=len(s)) > 0
+        means = (s[occurs, 0].mean(), s[s[:, 3] > 0, 1].mean(), s[occurs, 2].mean())
+        rows.append([run.label, *(f"{v:.4f}" for v in means)])
+    some = " that are tested or predicted; recall over those that are tested" if (scores[0][:, 3] == 0).any() else ""
+    caption = f"Means, with equal weight, over the classes{some}."
     mean = Table(["run", "precision", "recall", "F1"], rows, caption, title="All classes")
     return [*drawn, mean, *tables.class_table(runs, scores)]
 

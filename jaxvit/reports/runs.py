@@ -13,7 +13,7 @@ from jaxvit import config as config_lib
 from jaxvit.data import imagenet
 from jaxvit.errors import UserError
 from jaxvit.runtime import escape
-from jaxvit.runtime.paths import expand
+from jaxvit.runtime.paths import expand, near
 from jaxvit.step import multi_label
 from jaxvit.workdir import run_files
 
@@ -100,9 +100,9 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[RunFiles]:
 
 
 def _directory(workdir: str | os.PathLike[str]) -> Path:
-    path = expand(workdir)
-    if not os.fspath(workdir) or not path.is_dir():
-        raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory")
+    path = expand(workdir, "workdir")
+    if not path.is_dir():
+        raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory.{near(path)}")
     return path.resolve()
 
 

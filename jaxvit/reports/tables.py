@@ -197,13 +197,16 @@ def _recipe(run: RunFiles) -> str:
 
 
 def seeds(runs: Sequence[RunFiles]) -> Table | None:
-    """Mean and standard deviation of runs that differ only in their seed; None if there are no such."""
-    groups: dict[str, list[RunFiles]] = {}
+    """Mean and standard deviation of runs that differ only in their seed; None if there are no such.
+
+    Of runs with one seed the first counts: a copy of a run is no second sample.
+    """
+    groups: dict[str, dict[int | None, RunFiles]] = {}
     for run in runs:
         if run.logits is not None:
-            groups.setdefault(_recipe(run), []).append(run)
+            groups.setdefault(_recipe(run), {}).setdefault(run.config.get("seed"), run)
     rows, raw = [], []
-    for group in groups.values():
+    for group in (list(found.values()) for found in groups.values()):
         if len(group) < 2:
             continue
         values = np.array([accuracy(run) for run in group], np.float64)
@@ -334,13 +337,17 @@ def _class_size(run: RunFiles, k: int) -> int | None:
 def class_table(runs: Sequence[RunFiles], scores: Sequence[np.ndarray]) -> list[Table]:
     """Precision, recall and F1 of each class, hardest first; of several runs F1 alone, the rest in the CSV."""
     names, mean = runs[0].class_names, np.mean([s[:, 2] for s in scores], axis=0)
-    order = np.argsort(mean, kind="stable")
+    order = np.lexsort((mean, scores[0][:, 3] == 0))  # those without test images last
+
+    def cell(k: int, value: float) -> str:
+        return f"{value:.3f}" if scores[0][k, 3] else ABSENT
+
     if len(runs) == 1:
         head = ["class", "precision", "recall", "F1", "images"]
-        rows = [[names[k], *(f"{v:.3f}" for v in scores[0][k, :3]), f"{scores[0][k, 3]:.0f}"] for k in order]
+        rows = [[names[k], *(cell(k, v) for v in scores[0][k, :3]), f"{scores[0][k, 3]:.0f}"] for k in order]
     else:
         head = ["class", *(f"F1 {run.label}" for run in runs), "images"]
-        rows = [[names[k], *(f"{s[k, 2]:.3f}" for s in scores), f"{scores[0][k, 3]:.0f}"] for k in order]
+        rows = [[names[k], *(cell(k, s[k, 2]) for s in scores), f"{scores[0][k, 3]:.0f}"] for k in order]
     raw = [
         [run.label, k, names[k], *map(float, s[k, :3]), int(s[k, 3]), _class_size(run, k)]
         for run, s in zip(runs, scores, strict=True)

@@ -56,7 +56,8 @@ def recall_by_size(runs: Sequence[RunFiles], recalls: Sequence[np.ndarray]) -> s
     parts = []
     for run, recall in zip(runs, recalls, strict=True):
         if run.class_sizes is not None:
-            small, large = int(run.class_sizes.argmin()), int(run.class_sizes.argmax())
+            tested = np.flatnonzero(~np.isnan(recall))
+            small, large = (int(tested[of(run.class_sizes[tested])]) for of in (np.argmin, np.argmax))
             ends = [f"{recall[k]:.2f} for {run.class_names[k]} ({run.class_sizes[k]:,} images)" for k in (small, large)]
             parts.append(f"{run.label}: {' and '.join(ends)}")
     return f"Recall by size of the class. {'; '.join(parts)}."

@@ -1,21 +1,65 @@
 """Paths as a user writes them."""
 
+import difflib
+import itertools
 import os
+import unicodedata
 from pathlib import Path
 
 from jaxvit.errors import UserError
 
 PATTERN = "[]*?" if os.sep == "\\" else "[]*?\\"  # what orbax and the store below it do not take for themselves
 
+MOST_ENTRIES = 10_000  # of a directory that are compared with a name
+
 STORES = ("gs:", "s3:", "az:", "hf:")  # what etils and orbax take for the beginning of a bucket's address
 
 
-def expand(path: str | os.PathLike[str]) -> Path:
-    """The path with `~` and `~user` resolved. Raises UserError if there is no such user."""
+def expand(path: str | os.PathLike[str], what: str = "a path") -> Path:
+    """The path with `~` and `~user` resolved. Raises UserError if there is no such user, or the path is empty.
+
+    An empty text, as of a variable of the shell that is not set, would stand for the current directory; `what` names
+    the path in that error.
+    """
+    if not os.fspath(path):
+        raise UserError(f"{what} is empty; expected a file or a directory ('.' is the current one)")
     try:
         return Path(path).expanduser()
     except RuntimeError:
         raise UserError(f"no home directory for {os.fspath(path)!r}: there is no such user") from None
+
+
+def near(path: Path) -> str:
+    """Returns " Did you mean 'runs/photos'?" for what there is of nearly the name of a path that is not, or "".
+
+    The name that differs may be any part of the path. Case is ignored; an ending that is the same counts for nothing.
+    """
+    missing, rest = path, Path()
+    while missing.parent != missing and not missing.parent.exists():
+        missing, rest = missing.parent, missing.name / rest
+    ending = missing.suffix.casefold()
+
+    def plain(name: str) -> str:
+        return unicodedata.normalize("NFC", name).casefold().removesuffix(ending)
+
+    try:
+        with os.scandir(missing.parent) as entries:
+            names = [entry.name for entry in itertools.islice(entries, MOST_ENTRIES)]
+    except (OSError, ValueError):  # not a directory, or no permission
+        return ""
+    known = {plain(name): name for name in names}
+    close = difflib.get_close_matches(plain(missing.name), known, n=3, cutoff=0.6)
+    found = [missing.parent / known[name] / rest for name in close]
+    found = [place for place in found if place.exists()]
+    return f" Did you mean {str(found[0])!r}?" if found else ""
+
+
+def check_directory(path: Path, name: str, expected: str) -> None:
+    """Raises UserError where `path` is not a directory; `name` is what the user wrote, `expected` what lies in it."""
+    if path.is_file():
+        raise UserError(f"{name}: is a file; expected a directory with {expected}")
+    if not path.is_dir():
+        raise UserError(f"{name}: no such directory; expected one with {expected}.{near(path)}")
 
 
 def check_workdir(path: Path) -> None:

@@ -21,7 +21,7 @@ from jaxvit.errors import UserError
 from jaxvit.runtime import verbosity
 from jaxvit.runtime.console import duration, err, warn, working
 from jaxvit.runtime.interrupt import Interrupted, deferred, something_to_save
-from jaxvit.runtime.paths import expand
+from jaxvit.runtime.paths import expand, near
 from jaxvit.studies import ledger as led
 from jaxvit.studies import smoke, weights
 from jaxvit.studies.costs import Cost, cost_of
@@ -74,7 +74,7 @@ def run_study(
       UserError: a mistake in the study or in the options, before anything runs.
       Interrupted: SIGINT or SIGTERM came; the run under way has saved its state.
     """
-    new = run_files.not_there(expand(workdir))
+    new = run_files.not_there(expand(workdir, "workdir"))
     workdir = run_files.make_workdir(workdir).resolve()
     with ExitStack() as stack:
         stack.callback(run_files.remove_if_empty, new)  # after a mistake
@@ -112,9 +112,9 @@ def make_plans(
     plans: list[Plan] = []
     kind, _, path = (options.data or "").partition(":")
     if kind in ("npz", "folder") and not expand(path).is_dir():
-        raise UserError(f"--data {options.data}: there is no directory {path!r}")
+        raise UserError(f"--data {options.data}: there is no directory {path!r}.{near(expand(path))}")
     if kind in label_file.KINDS and not expand(path).is_file():
-        raise UserError(f"--data {options.data}: there is no file {path!r}")
+        raise UserError(f"--data {options.data}: there is no file {path!r}.{near(expand(path))}")
     source = dataclasses.replace(options, data=None, epochs=None)
     for row in chosen(study, rows):
         if row.name not in ledger.content["costs"]:

@@ -82,6 +82,11 @@ class Ledger:
         """The state of a run; what a process that died has left as running is interrupted."""
         return self.get(key).get("status", WAITING)
 
+    def records(self) -> dict[str, dict[str, Any]]:
+        """The records of all runs by their keys; a finished run whose directory has gone has no result."""
+        gone = {"status": WAITING, "reason": "its directory has gone; the same command runs it again"}
+        return {key: self.get(key) or gone for key in self.content["runs"]}
+
     def record(self, key: str, status: str, reason: str = "", **more: Any) -> None:
         """Notes the state of a run and writes the file."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

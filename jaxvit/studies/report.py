@@ -56,10 +56,10 @@ def read_results(study: Study, workdir: Path, ledger: Ledger) -> list[Result]:
     results = []
     for row in study.rows:
         runs, records = [], {}
-        for key in sorted(ledger.content["runs"], key=lambda key: (len(key), key)):
+        for key, record in sorted(ledger.records().items(), key=lambda item: (len(item[0]), item[0])):
             if led.split_key(key)[0] != row.name:
                 continue
-            records[key] = dict(ledger.content["runs"][key])
+            records[key] = dict(record)
             if records[key]["status"] != led.DONE:
                 continue
             try:

@@ -56,7 +56,7 @@ def search(config: Config, workdir: str | os.PathLike[str], trials: int, *, comm
     ranges = read_ranges(config)
     if config.lr_find:
         raise UserError("lr_find searches for a learning rate instead of training, and a sweep trains; use one of them")
-    run_files.check_free(expand(workdir), "a sweep")
+    run_files.check_free(expand(workdir, "workdir"), "a sweep")
     dataset = parts.load_data(config)
     if not len(dataset.val):
         raise UserError(

@@ -25,9 +25,7 @@ from jaxvit.workdir.trackers import Tracker
 
 def make_workdir(workdir: str | os.PathLike[str]) -> Path:
     """Creates a run's directory; raises UserError where it cannot be written."""
-    if not os.fspath(workdir):
-        raise UserError("workdir is empty; expected a directory, for example runs/digits")
-    path = expand(workdir)
+    path = expand(workdir, "workdir")
     paths.check_workdir(path)
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ def test_eval_repeats_the_recorded_accuracy(files, capsys, tmp_path, batch_size)
     low, high = binomtest(round(20 * metrics["accuracy"]), 20).proportion_ci(method="wilson")
     assert metrics["accuracy_interval"] == pytest.approx([low, high], abs=1e-7)
     printed = capsys.readouterr().out
-    assert f"{final['test/accuracy']:.2%}" in printed and "20 of 68" in printed
+    assert f"{final['test/accuracy']:.2%}" in printed and "20 of 68 in all splits" in printed
     assert metrics["of_images"] == 68 and metrics["split"] == "test"
 
 

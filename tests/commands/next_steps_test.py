@@ -1,6 +1,7 @@
 """What to do after training."""
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -96,3 +97,18 @@ def test_the_commands_work_as_they_are_printed(tmp_path, monkeypatch, capsys):
     for line in printed:
         assert cli.main(shlex.split(line)[1:]) == 0, line
     assert (tmp_path / "the run/report/index.html").is_file()
+
+
+@pytest.mark.parametrize("age", [-100, 100, None])
+def test_a_report_of_an_unfinished_run_is_told_to_be_old(tmp_path, capsys, age):
+    run = tmp_path / "run"
+    found, page = a_run(run), run / "report/index.html"
+    page.parent.mkdir()
+    if age is not None:
+        page.write_text("")
+        at = (run / "summary.json").stat().st_mtime + age
+        os.utime(page, (at, at))
+    next_steps.show(str(run), found)
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("is older than the run" in said) == (age == -100)
+    assert ("which the first of these commands writes" in said) == (age is None)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from jaxvit import confidence, pretrained
+from jaxvit.confidence import temperature
 from jaxvit.errors import UserError
 from jaxvit.models.registry import create_model
 from tests.helpers.commands import CASES, drawn
@@ -53,3 +54,9 @@ def test_what_has_no_linear_classifier_is_refused():
     params = {"head_hidden": {"kernel": np.ones((16, 8))}, "head": {"kernel": np.ones((8, 5)), "bias": np.ones(5)}}
     after = confidence.divide_logits(hidden, {"params": params}, 2.0)["params"]
     assert after["head_hidden"] is params["head_hidden"] and (after["head"]["kernel"] == 0.5).all()
+
+
+@pytest.mark.parametrize(("value", "said"), [(0.00069797, "0.000698 of"), (1.05249, "1.052 of"), (12.0, "12 of")])
+def test_a_small_temperature_keeps_its_digits(value, said):
+    found = {"temperature": value, "images": 5, "ece": 0.5489, "ece_calibrated": 0.1222}
+    assert temperature.describe(found).startswith(said)

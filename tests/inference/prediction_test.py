@@ -18,6 +18,24 @@ def write_images(folder, n=5):
     return sorted(folder.glob("*.png"))
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("https://example.com/a.jpg", "download the image first"),
+        ("-", "not from standard input"),
+        ("/dev/stdin/x", "not from standard input"),
+        ("new/*.jpg", "expanded by the shell"),
+        ("PHOTO.jpg", "Did you mean 'photo.jpg'"),
+    ],
+)
+def test_a_name_that_is_no_file_is_answered(tmp_path, monkeypatch, text, hint):
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        inference.find_images([text])
+    assert f"no file {text!r}." in str(caught.value) and hint in str(caught.value)
+
+
 def test_find_images(tmp_path):
     inside = write_images(tmp_path / "a folder" / "below", 3)
     (tmp_path / "a folder" / "notes.txt").write_text("no image")

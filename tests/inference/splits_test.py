@@ -99,6 +99,7 @@ def test_match_classes():
         (["1", "2", "3"], ["0", "1", "2"], "'0' .*\n.*only if they are exactly 0 to 2"),
         (["class 0", "class 1"], ["class 1", "cat"], "'cat'"),
         (["dog", "cat"], ["dog_toy", "cat"], "'dog_toy'"),
+        (["dog", "cat", "bear"], ["bears", "cat"], r"3 classes \('dog', 'cat', 'bear'\). Did you mean 'bear'\?"),
         (names, ["crane", "tench"], "'crane' of the data matches two of the model's, 134 and 517"),
         (names, [str(i) for i in range(10)], "'0' .*\n.*only if they are exactly 0 to 999"),
     ):
@@ -177,8 +178,10 @@ def test_all_images_of_other_data_are_evaluated_unless_a_split_is_asked_for(run,
     classifier, name = inference.from_run(run), f"folder:{tmp_path / 'photos'}"
     whole = inference.evaluate_split(classifier, data_name=name)
     assert (whole.split, whole.images, whole.of) == ("all", 24, 24)
-    assert "its 3 folders are the classes" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "its 3 folders are the classes" in said and "held out" not in said
     held_out = inference.evaluate_split(classifier, "test", data_name=name)
+    assert "test: 5 images held out" in capsys.readouterr().err
     assert (held_out.split, held_out.images, held_out.of) == ("test", 5, 24)
     some = inference.evaluate_split(classifier, data_name=name, limit=6)
     assert (some.split, some.images, some.of) == ("all", 6, 24)

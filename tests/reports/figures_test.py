@@ -73,6 +73,22 @@ def test_recall_stands_at_the_size_of_its_class(axes, tmp_path):
     assert figures.recall_by_size(runs[1:], [np.ones(4)]) is None
 
 
+def test_names_of_classes_do_not_cover_each_other(axes, tmp_path):
+    sizes, recall = (1, 12, 13, 12, 2), np.array([np.nan, 1.0, 1.0, 0.3, 0.1])
+    names = ["alone", "bären & co", "Œuvre", "Hunde", "two"]
+    (run,) = read_runs([write_run(tmp_path / "a", sizes=sizes, classes=5, names=names)])
+    figures.recall_by_size([run], [recall])
+    axes[0].figure.draw_without_rendering()
+    assert [text.get_text() for text in axes[0].texts] == [
+        "two",
+        "Hunde",
+        "bären & co\nŒuvre",
+    ]  # the first is not tested
+    boxes, inside = [text.get_window_extent() for text in axes[0].texts], axes[0].get_window_extent()
+    assert not boxes[1].overlaps(boxes[2])
+    assert all(inside.x0 <= box.x0 and box.x1 <= inside.x1 and box.y1 <= inside.y1 for box in boxes)
+
+
 def test_one_epoch_has_whole_ticks(axes, tmp_path):
     figures.curves("learning_rate", read_runs([write(tmp_path / "a", [2], [0.3])]))
     low, high = axes[0].get_xlim()
@@ -109,6 +125,15 @@ def test_a_matrix_is_as_wide_as_its_title(axes, k):
     figure = axes[0].figure
     figure.draw_without_rendering()
     assert axes[0].title.get_window_extent().x1 <= figure.bbox.x1
+
+
+@pytest.mark.parametrize(("shares", "labels"), [(True, ["0", "25", "100 %"]), (False, ["0", "10", "40"])])
+def test_the_scale_of_a_matrix_shows_that_its_colours_are_not_linear(axes, shares, labels):
+    figures.matrix(np.eye(2) * (1 if shares else 40), ["a", "b"], "a run", shares=shares)
+    scale = axes[0].figure.axes[1]
+    assert [label.get_text() for label in scale.get_xticklabels()] == labels
+    (image,) = axes[0].images
+    assert image.norm(scale.get_xticks()).tolist() == [0, 0.5, 1]
 
 
 def test_numbers_stand_out_from_their_cells(axes):

@@ -2,6 +2,7 @@
 
 import csv
 import html.parser
+import json
 import re
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 
 from jaxvit import cli
 from jaxvit.errors import UserError
-from jaxvit.reports import write_report
+from jaxvit.reports import report, tables, write_report
+from jaxvit.reports.blocks import Figure, Table
+from jaxvit.reports.runs import read_runs
 from tests.helpers.fake_runs import write_run
 
 VOID = {"meta", "img", "br", "wbr", "link", "hr", "input"}
@@ -113,6 +116,19 @@ def test_report_of_one_run(tmp_path):
     assert f"{100 * right:.2f} %" in text
 
 
+@pytest.mark.parametrize("averaged", [True, False])
+def test_every_kind_of_line_of_several_runs_is_explained(tmp_path, averaged):
+    paths = [write_run(tmp_path / name, seed=i) for i, name in enumerate("ab")]
+    if averaged:
+        lines = [json.loads(line) for line in (paths[1] / "metrics.jsonl").read_text().splitlines()]
+        lines = [line | {"val_ema/loss": 1.0} if "val/loss" in line else line for line in lines]
+        (paths[1] / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    loss, accuracy = report.training(read_runs(paths))[:2]
+    assert loss.caption.startswith("Solid lines: validation; thin dashed lines: training")
+    assert ("dotted lines: validation of the averaged weights" in loss.caption) == averaged
+    assert "dotted" not in accuracy.caption  # it has no such line
+
+
 def test_classes_of_unequal_size(tmp_path):
     from sklearn.metrics import balanced_accuracy_score, f1_score
 
@@ -127,6 +143,19 @@ def test_classes_of_unequal_size(tmp_path):
     alike = write_run(tmp_path / "b", sizes=(50, 40, 41, 42))
     assert cli.main(["report", "--workdir", str(alike)]) == 0
     assert not (alike / "report" / "figures" / "recall_by_size.svg").exists()
+
+
+def test_a_class_without_test_images_has_no_recall_and_counts_in_no_mean(tmp_path):
+    path = write_run(tmp_path / "a", classes=3, names=["cat", "dog", "eel", "alone"], sizes=(50, 40, 30, 1), skill=9.0)
+    with np.load(path / "predictions.npz") as stored:
+        arrays = dict(stored)
+    arrays["logits"] = np.pad(arrays["logits"], ((0, 0), (0, 1)), constant_values=-99.0)
+    np.savez(path / "predictions.npz", **arrays)
+    blocks = report.classes(read_runs([path]))
+    mean, table = (block for block in blocks if isinstance(block, Table))
+    assert mean.rows == [["a", "1.0000", "1.0000", "1.0000"]] and "that are tested or predicted" in mean.caption
+    assert table.rows[-1] == ["alone", "–", "–", "–", "0"]
+    assert "nan" not in " ".join(block.alt for block in blocks if isinstance(block, Figure))
 
 
 def test_images_of_a_report_are_named_by_their_files(tmp_path):
@@ -164,6 +193,12 @@ def test_report_of_seeds_and_another_recipe(tmp_path):
     assert "optim.learning_rate" in page.text
     again = write_report(runs, tmp_path / "again")
     assert files[0].read_bytes() == again[0].read_bytes()
+
+
+def test_a_copy_of_a_run_is_no_second_seed(tmp_path):
+    paths = [write_run(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("copy", 0), ("b", 1))]
+    assert tables.seeds(read_runs(paths[:2])) is None
+    assert [row[:3] for row in tables.seeds(read_runs(paths)).rows] == [["a, b", "0, 1", "2"]]
 
 
 def test_many_classes_long_names_one_epoch(tmp_path):

@@ -22,11 +22,14 @@ def test_what_is_done_stays_while_its_directory_does(tmp_path):
     ledger.record("sgd/seed0", led.DONE)
     ledger.record("sgd/seed1", led.RUNNING)
     assert ledger.status("sgd/seed0") == led.WAITING  # its directory was thrown away
+    assert "directory has gone" in ledger.records()["sgd/seed0"]["reason"]
+    assert ledger.records()["sgd/seed1"]["status"] == led.RUNNING
     (tmp_path / "sgd/seed0").mkdir(parents=True)
     again = led.Ledger.read(tmp_path, "optimisers")
     assert again.status("sgd/seed0") == led.DONE
     assert again.status("sgd/seed1") == led.STOPPED and again.get("sgd/seed1")["reason"]
     assert again.status("sgd/seed2") == led.WAITING
+    assert again.records()["sgd/seed0"] == ledger.content["runs"]["sgd/seed0"]
 
 
 @pytest.mark.parametrize(("name", "options"), [("transfer", {"seeds": 2}), ("optimisers", {"seeds": 3})])

@@ -16,7 +16,7 @@ from jaxvit.data.sources.photos import report_skipped
 from jaxvit.data.splits import IMAGENET_MEAN, IMAGENET_STD, Source, Split, automatic_test
 from jaxvit.data.texts import View
 from jaxvit.errors import UserError
-from jaxvit.runtime.paths import expand
+from jaxvit.runtime.paths import check_directory, expand
 
 
 def load(
@@ -38,8 +38,7 @@ def load(
     `prefer`: see `load_dataset`.
     """
     root = expand(path)
-    if not root.is_dir():
-        raise UserError(f"folder:{path}: no such directory; expected one with a subfolder per class.")
+    check_directory(root, f"folder:{path}", "a subfolder per class")
     layout = read_layout(root)
     folders, notes = dict(layout.folders), list(layout.notes)
     class_names = in_order(layout.class_names("train"))
@@ -86,7 +85,7 @@ def load(
         splits["train"], splits["test"], scale = automatic_test(splits["train"])
         drawn = ("test",)
         if len(splits["test"]):
-            notes.append(f"test: {len(splits['test'])} images held out (stratified, the same for every seed)")
+            notes.append(f"test: {len(splits['test']):,} images held out (stratified, the same for every seed)")
     shapes = files.shapes[good]
     size = (int(shapes[0, 0]), int(shapes[0, 1])) if (shapes == shapes[:1]).all() else None
     return Source(splits, class_names, 3, size, IMAGENET_MEAN, IMAGENET_STD, notes, scale, drawn)

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxvit.data.splits import Source, Split, channel_statistics, from_arrays
 from jaxvit.errors import UserError
-from jaxvit.runtime.paths import expand
+from jaxvit.runtime.paths import check_directory, expand
 
 MAX_CLASSES = 100_000  # a larger label is a mistake; its classifier would not fit the memory
 MAX_CHANNELS = 16  # more in the last place means [n, c, h, w]
@@ -27,8 +27,9 @@ def load(path: str, to_train: bool = True) -> Source:
     split must have the label 0. Classes without a training image are noted.
     """
     root = expand(path)
-    if not root.is_dir():
-        raise UserError(f"npz:{path}: no such directory; expected one with train.npz and test.npz.")
+    if root.is_file() and (root.parent / "train.npz").is_file():
+        raise UserError(f"npz:{path}: is a file; expected its directory. Did you mean {f'npz:{root.parent}'!r}?")
+    check_directory(root, f"npz:{path}", "train.npz and test.npz")
     files = {name: root / f"{name}.npz" for name in ("train", "val", "test") if (root / f"{name}.npz").is_file()}
     for name in ("train", "test"):
         if name not in files:

@@ -160,7 +160,7 @@ def collect(
         splits["train"], splits["test"], scale = automatic_test(splits["train"])
         drawn = ("test",)
         if len(splits["test"]):
-            notes.append(f"test: {len(splits['test'])} images held out ({how}, the same for every seed)")
+            notes.append(f"test: {len(splits['test']):,} images held out ({how}, the same for every seed)")
     sizes = sizes[good]
     size = (int(sizes[0, 0]), int(sizes[0, 1])) if len(sizes) and (sizes == sizes[:1]).all() else None
     return Source(splits, class_names, 3, size, IMAGENET_MEAN, IMAGENET_STD, notes, scale, drawn)

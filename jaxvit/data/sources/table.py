@@ -13,12 +13,14 @@ from jaxvit.data.sources import cifar, digits, folder, hf, label_file, npz, tfds
 from jaxvit.data.splits import Dataset, Source, Split, held_out_of, limit, some
 from jaxvit.errors import UserError, suggest
 from jaxvit.runtime import escape
+from jaxvit.runtime.paths import expand
 
 __all__ = ["Dataset", "NAMES", "Split", "load_dataset", "register_data"]
 
 NAMES = ("digits", "cifar10", "cifar100", "tfds:NAME", "folder:PATH", "npz:PATH", "csv:FILE", "parquet:FILE",
          "hf:NAME", "wds:PATTERN")  # fmt: skip
 
+MANY = 3  # validation images for each training image: to evaluate them takes as long as an epoch of training
 ARRAYS = "arrays"  # data.name of a run whose data set no name stands for
 
 _PLAIN: dict[str, Callable[..., Source]] = {
@@ -159,15 +161,18 @@ def load_dataset(
         train, val = _draw_validation(train, val_fraction * source.val_scale, seed)
         if val_fraction:
             how = "whole groups" if train.groups is not None else "stratified"
-            notes.append(f"validation: {len(val)} images drawn from train ({how}, seed {seed})")
+            notes.append(f"validation: {len(val):,} images drawn from train ({how}, seed {seed})")
     if to_train:
         notes += _without_images(name, train, {"val": val, "test": test}, drawn, source.class_names)
     positions, note = limit(train.strata, fraction=fraction, per_class=per_class, seed=seed, imbalance=imbalance)
     if note:
         notes.append(note)
     if len(positions) < len(train):
-        notes.append(f"train: {len(positions)} of {len(train)} images used (stratified, seed {seed})")
+        notes.append(f"train: {len(positions):,} of {len(train):,} images used (stratified, seed {seed})")
         train = train.take(positions)
+        if "val" in drawn and len(val) > MANY * len(train):
+            fewer = val_fraction * len(train) / len(val)
+            notes.append(f"so many validation images take most of the time; data.val_fraction={fewer:.1g} draws fewer")
     if test_limit is not None and test_limit < len(test):
         notes.append(f"test: {test_limit:,} of {len(test):,} images used (stratified, the same for every seed)")
         test = some(test, test_limit)
@@ -202,7 +207,17 @@ def _load_source(name: str, **options) -> Source:
             raise UserError(f"data.name is {name!r} without a value after the colon; expected one of {known}.")
         return _WITH_ARGUMENT[kind](argument, **options)
     choices = {n.partition(":")[0]: n for n in NAMES} | {n: n for n in (*_PLAIN, *_WITH_ARGUMENT)}
-    raise UserError(f"no data source {name!r}; expected one of {known}.{suggest(kind, choices)}")
+    meant = _of_path(name) or suggest(kind, choices)
+    raise UserError(f"no data source {name!r}; expected one of {known}.{meant}")
+
+
+def _of_path(name: str) -> str:
+    """Returns " Did you mean 'folder:photos'?" for a path that is there, whose kind of data is missing, or ""."""
+    path = expand(name or ".")
+    kind = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".tar": "wds"}.get(path.suffix.lower())
+    if name and path.is_dir():
+        kind = "npz" if (path / "train.npz").is_file() else "folder"
+    return f" Did you mean {f'{kind}:{name}'!r}?" if kind and path.exists() else ""
 
 
 def _without_images(

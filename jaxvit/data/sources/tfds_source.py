@@ -72,7 +72,7 @@ def load(name: str, data_dir: str | None = None, rescan: bool = False, prefer: S
     if "test" not in splits:
         splits["train"], splits["test"], scale = automatic_test(splits["train"])
         drawn = ("test",)
-        notes.append(f"test: {len(splits['test'])} images drawn from train (stratified, the same for every seed)")
+        notes.append(f"test: {len(splits['test']):,} images drawn from train (stratified, the same for every seed)")
     if splits["train"].images is not None:
         mean, std = channel_statistics(splits["train"].images)
     else:

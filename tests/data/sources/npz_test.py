@@ -187,6 +187,8 @@ def test_damaged_or_missing_archives_are_named(tmp_path):
     with pytest.raises(UserError, match="train.npz is missing"):
         load_dataset(f"npz:{tmp_path}")
     name = _write(tmp_path)
+    with pytest.raises(UserError, match=f"is a file; expected its directory. Did you mean '{name}'"):
+        load_dataset(f"{name}/train.npz")
     whole = (tmp_path / "test.npz").read_bytes()
     for damaged in (b"", b"not a zip", whole[: len(whole) // 2], np.random.default_rng(0).bytes(500)):
         (tmp_path / "test.npz").write_bytes(damaged)

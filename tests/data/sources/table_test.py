@@ -22,7 +22,8 @@ def test_limits_apply_to_train_only():
     whole, part = load_dataset("digits"), load_dataset("digits", fraction=0.1)
     np.testing.assert_array_equal(whole.val.index, part.val.index)
     assert len(part.train) == 121 and set(part.train.index) < set(whole.train.index)
-    assert any("121 of 1212" in note for note in part.notes)
+    assert any("121 of 1,212" in note for note in part.notes) and "most of the time" not in " ".join(part.notes)
+    assert any("data.val_fraction=0.02 draws fewer" in n for n in load_dataset("digits", per_class=3).notes)
     few = load_dataset("digits", per_class=3, val_fraction=0)
     assert len(few.val) == 0 and (np.bincount(few.train.labels) == 3).all()
 
@@ -50,6 +51,19 @@ def test_wrong_names_are_answered(name, words):
     with pytest.raises(UserError) as caught:
         load_dataset(name)
     assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"), [("photos", "folder"), ("my arrays", "npz"), ("a.csv", "csv"), ("a.md", "")]
+)
+def test_a_path_without_its_kind_of_data_is_answered(tmp_path, monkeypatch, place, kind):
+    for file in ("photos/cat/1.jpg", "my arrays/train.npz", "a.csv", "a.md"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        load_dataset(place)
+    assert (f"Did you mean '{kind}:{place}'?" in str(caught.value)) == bool(kind)
 
 
 def test_the_test_split_can_be_limited_and_is_the_same_for_every_seed():
