@@ -31,7 +31,7 @@ def attention_weights(model: nn.Module, variables: Any, images: Any) -> list[Arr
     the map as the block shifted and padded it. Raises UserError for models without attention.
     """
     _check_attention(model)
-    return _weights(variables, taps.check_images(model, images), model=taps.plain(model))[0]
+    return _weights(variables, taps.check_inputs(model, variables, images), model=taps.plain(model))[0]
 
 
 @partial(jax.jit, static_argnames=("model",))
@@ -69,7 +69,7 @@ def attention_rollout(
     _check_fusion(head_fusion)
     if not 0 <= discard_ratio < 1:
         raise UserError(f"discard_ratio={discard_ratio} is not in [0, 1).")
-    images = taps.check_images(model, images)
+    images = taps.check_inputs(model, variables, images)
     return _rollout(
         variables, images, model=taps.plain(model), head_fusion=head_fusion, discard_ratio=float(discard_ratio)
     )
@@ -129,7 +129,7 @@ def attention_maps(
     depth = num_blocks(family_of(model), model)
     if not -depth <= block < depth:
         raise UserError(f"block {block} is out of range; the model's blocks are 0 to {depth - 1}, or -1 for the last.")
-    images = taps.check_images(model, images)
+    images = taps.check_inputs(model, variables, images)
     return _maps(variables, images, model=taps.plain(model), block=block % depth, head_fusion=head_fusion)
 
 
@@ -162,7 +162,7 @@ def attention_distance(model: nn.Module, variables: Any, images: Any) -> list[np
     padding are left out.
     """
     _check_attention(model)
-    images = taps.check_images(model, images)
+    images = taps.check_inputs(model, variables, images)
     return [np.asarray(d) for d in _distances(variables, images, model=taps.plain(model))]
 
 

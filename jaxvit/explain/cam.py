@@ -105,7 +105,7 @@ def grad_cam(
     """
     if method not in METHODS:
         raise UserError(f"no method {method!r}; expected {', '.join(METHODS)}.{suggest(str(method), METHODS)}")
-    model, images = taps.plain(model), taps.check_images(model, images)
+    model, images = taps.plain(model), taps.check_inputs(model, variables, images)
     index = taps.check_classes(model, class_index, images.shape[0])
     if method in PIXEL_METHODS:
         if layer is not None:

@@ -63,7 +63,7 @@ class Classifier:
 
 def from_run(workdir: str | Path) -> Classifier:
     """Returns the best model of a run. Raises UserError where `workdir` is not a run or has no checkpoint."""
-    path = expand(workdir)
+    path = expand(workdir, "workdir")
     if not os.fspath(workdir) or not path.is_dir():
         raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory")
     check_utf8(path, "the run in")

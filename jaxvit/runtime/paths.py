@@ -3,15 +3,17 @@
 import os
 from pathlib import Path
 
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, shown
 
 PATTERN = "[]*?" if os.sep == "\\" else "[]*?\\"  # what orbax and the store below it do not take for themselves
 
 STORES = ("gs:", "s3:", "az:", "hf:")  # what etils and orbax take for the beginning of a bucket's address
 
 
-def expand(path: str | os.PathLike[str]) -> Path:
-    """The path with `~` and `~user` resolved. Raises UserError if there is no such user."""
+def expand(path: str | os.PathLike[str], what: str = "the path") -> Path:
+    """The path with `~` and `~user` resolved. Raises UserError if there is no such user, and for what is no path."""
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"{what} is {shown(path)}; expected text, or a pathlib.Path")
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -97,7 +97,7 @@ def train_and_evaluate(
 @contextmanager
 def _opened(workdir: str | os.PathLike[str]) -> Generator[Path]:
     """Makes the workdir this process's own; one that is new and stays empty goes again, with the folders around it."""
-    new = run_files.not_there(expand(workdir))
+    new = run_files.not_there(expand(workdir, "workdir"))
     path = run_files.make_workdir(workdir)
     multihost.barrier("workdir")
     with ExitStack() as stack:
