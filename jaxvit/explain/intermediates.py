@@ -59,7 +59,8 @@ def features(model: nn.Module, variables: Any, images: Any) -> Array:
     classifier, the two of AlexNet and VGG do not. Compiled once per model and shape. Raises UserError for images of
     another shape and for a model that does not pool.
     """
-    return _features(variables, taps.check_inputs(model, variables, images), model=without_classifier(model))
+    headless = without_classifier(model)
+    return _features(variables, taps.check_inputs(model, variables, images), model=headless)
 
 
 @partial(jax.jit, static_argnames=("model",))
