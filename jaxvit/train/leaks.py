@@ -37,6 +37,8 @@ def check(
     looking again. `features` gives those of a model by split, float [n, d], for `data.check=leaks_deep`.
     """
     seen = {"data": dataset.fingerprint(), "check": config.data.check}
+    if features is not None:
+        seen["weights"] = [config.model.name, config.pretrained]
 
     def look() -> dict[str, Any]:
         kept = _kept(workdir / RECORD)
