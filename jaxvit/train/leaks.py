@@ -84,7 +84,7 @@ def counts(workdir: Path) -> dict[str, Any]:
 def _kept(path: Path) -> dict[str, Any]:
     try:
         return run_files.read_json(path) if path.exists() else {}
-    except ValueError:  # damaged: looked for again
+    except UserError:  # damaged: looked for again
         return {}
 
 
