@@ -71,7 +71,9 @@ STRANGE = [
         "directory": [None, 3, ""], "data_config": [3], "label_names": ["ab", ["a"], [1, 2]], "licence": [3],
         "thresholds": [[0.5], [2.0, 0.5], "ab"],
     }),
-    ("preprocess", {"image": None, "data_config": {}}, {"data_config": [None, 3]}),
+    ("preprocess", {"image": None}, {
+        "data_config": [None, 3, {"image_size": 8, "mean": "a", "std": 1}, {"image_size": 8, "mean": 0, "std": [1, 1]}],
+    }),
     *((name, INPUTS, {"model": [None, 3], "variables": [None, [], {}], "images": [None, "x", 3]}) for name in (
         "features", "forward_intermediates", "explain.grad_cam", "explain.attention_rollout", "explain.lime",
         "explain.integrated_gradients", "explain.occlusion", "explain.smooth_grad", "explain.pca",
@@ -82,10 +84,18 @@ STRANGE = [
     ("explain.integrated_gradients", {**INPUTS, "class_index": 0}, {"steps": [None, 0, 2.5], "baseline": ["a"]}),
     ("explain.smooth_grad", {**INPUTS, "class_index": 0}, {"samples": ["a"], "noise": [None, -1]}),
     ("explain.lime", {**INPUTS, "class_index": 0}, {"samples": [None, 1], "seed": [None], "penalty": ["a"]}),
-    ("explain.layers", {}, {"model": [None]}),
+    ("explain.layers", {"model": MODEL}, {"model": [None], "image_size": ["a", 2.5, (1, 2, 3)]}),
+    ("explain.grad_cam", INPUTS, {"method": [None, [], np.zeros(2)]}),
+    ("explain.attention_rollout", INPUTS, {"head_fusion": [None, []], "discard_ratio": [None, "a", 1]}),
+    ("explain.attention_maps", INPUTS, {"block": [None, "a", 9], "head_fusion": [3, []]}),
+    ("data.make_transform", {"image_size": 8}, {"image_size": [None, 2.5], "crop_pct": ["a"], "interpolation": [[]]}),
+    ("optim.make_optimizer", {"params": {}, "schedule": 0.1}, {
+        "name": [None, 3, []], "weight_decay": ["a"], "grad_clip_norm": [[]], "layer_decay": ["a"], "b1": [[]],
+    }),
     ("feature_info", {}, {"model": [None, 3]}),
     ("forward_intermediates", INPUTS, {"indices": ["a", 10**30]}),
     ("optim.sam_value_and_grad", {}, {"loss_fn": [None, 3]}),
+    ("optim.sam_value_and_grad", {"loss_fn": len}, {"method": [None, []]}),
 ]  # fmt: skip
 
 

@@ -54,6 +54,9 @@ def layers(model: nn.Module, image_size: int | Pair | None = None) -> list[str]:
     `image_size` is (height, width) in pixels, the model's own by default. Maps of a single cell are left out.
     """
     model = plain(model)
+    pair = image_size if isinstance(image_size, tuple | list) else (image_size,) * 2
+    if image_size is not None and (len(pair) != 2 or not all(isinstance(s, int | np.integer) and s > 0 for s in pair)):
+        raise UserError(f"image_size is {shown(image_size)}; expected pixels, one number or (height, width).")
     size = to_pair(model.image_size if image_size is None else image_size)  # type: ignore[attr-defined]
     return list(_layers(model, size))
 

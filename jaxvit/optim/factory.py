@@ -9,11 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
 
 from jaxvit import plugins, tree
-from jaxvit.errors import UserError, suggest
+from jaxvit.errors import UserError, shown, suggest
 from jaxvit.models.registry import recognise
 from jaxvit.optim.layer_groups import layer_ids
 from jaxvit.optim.masks import decay_mask as default_decay_mask
@@ -94,6 +95,8 @@ def register_optimizer(name: str) -> Callable[[Any], Any]:
 def check_name(name: str) -> None:
     """Raises UserError unless `make_optimizer` takes this name."""
     makers = optimizers()
+    if not isinstance(name, str):
+        raise UserError(f"the name of the optimiser is {shown(name)}; expected text, such as 'adamw'.")
     if name in UNFIT:
         raise UserError(f"the optimiser {name!r} cannot be used here: it needs {UNFIT[name]}.")
     if name not in makers:
@@ -142,6 +145,10 @@ def make_optimizer(
     Raises:
       UserError: unknown optimiser or option, a value that makes no sense, or an optimiser that needs the loss.
     """
+    known = {"weight_decay": weight_decay, "grad_clip_norm": grad_clip_norm, "layer_decay": layer_decay}
+    for word, value in (known | {word: options.get(word) for word in ("b1", "b2", "eps", "momentum")}).items():
+        if value is not None and not isinstance(value, int | float | np.number):
+            raise UserError(f"{word} is {shown(value)}; it must be a number.")
     for word, value in (("weight_decay", weight_decay), ("grad_clip_norm", grad_clip_norm)):
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise UserError(f"{word} is {value}; it must be a number >= 0.")

@@ -217,8 +217,10 @@ def _mean(*leaves: jax.Array) -> jax.Array:
 
 
 def _check(rho: Any, eta: float, method: str, alpha: float) -> None:
-    if method not in METHODS:
-        raise UserError(f"no SAM method {method!r}; expected {' or '.join(METHODS)}.{suggest(method, METHODS)}")
+    if not isinstance(method, str) or method not in METHODS:
+        raise UserError(
+            f"no SAM method {shown(method)}; expected {' or '.join(METHODS)}.{suggest(str(method), METHODS)}"
+        )
     for word, value in (("rho", rho), ("eta", eta), ("alpha", alpha)):
         try:
             number = float(value)
