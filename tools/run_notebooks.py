@@ -11,6 +11,7 @@ import argparse
 import ast
 import base64
 import io
+import json
 import re
 import sys
 import tempfile
@@ -117,7 +118,8 @@ def main() -> int:
             print(f"{path}: the outputs of the cells {large} are above {LIMIT:,} characters", file=sys.stderr)
             return 1
         if not args.check:
-            nbformat.write(notebook, path)
+            plain = json.loads(nbformat.writes(notebook))  # which indents: 10 kB of blanks
+            Path(path).write_text(json.dumps(plain, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
         print(f"{path}: done")
     return 0
 
