@@ -1,7 +1,10 @@
 """The exceptions for mistakes of the caller and for failed runs, and the suggestion of the nearest valid choice."""
 
 import difflib
+import math
+import numbers
 from collections.abc import Iterable
+from typing import Any
 
 
 class UserError(ValueError):
@@ -26,6 +29,24 @@ def suggest(word: str, choices: Iterable[str], *, most: int = 3) -> str:
     if not near:  # a missing part of a longer name ("swin_tiny") is the other usual slip
         near = sorted((c for c in choices if word and word.lower() in c.lower()), key=len)[:most]
     return f" Did you mean {', '.join(repr(c) for c in near)}?" if near else ""
+
+
+def shown(value: Any) -> str:
+    """A value as a message names what was given: itself where it is short and plain, else its type."""
+    plain = value is None or isinstance(value, bool | int | float | complex | str | bytes)
+    return text if plain and len(text := repr(value)) <= 60 else f"a {type(value).__name__}"
+
+
+def check_whole(word: str, value: Any, least: int = 1) -> None:
+    """Raises UserError unless an argument is a whole number of `least` or more, Python's or NumPy's."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise UserError(f"{word} is {shown(value)}; expected a whole number of {least} or more.")
+
+
+def check_number(word: str, value: Any, least: float = 0.0) -> None:
+    """Raises UserError unless an argument is a finite number of `least` or more."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not least <= value < math.inf:
+        raise UserError(f"{word} is {shown(value)}; expected a number of {least:g} or more.")
 
 
 def _initials(word: str) -> str:

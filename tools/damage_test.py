@@ -25,6 +25,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from kill_test import compare, config_of, ending  # noqa: E402
 
 KINDS = ("flip", "truncate", "delete")
 STOP_AFTER = 20  # steps of the run that is stopped half-way
-COLUMNS = ("run", "file", "damage", "said", "error", "wrong")  # of a record
+COLUMNS = ("run", "file", "damage", "said", "error", "wrong")  # of a record, and how many are alike
 OF_THE_BEST = ("best", "predictions", "final")  # what may differ where the best checkpoint is lost
 
 
@@ -193,9 +194,9 @@ def one_damage(rng: random.Random, config: Any, base: Path, workdir: Path, expec
     return dict(zip(COLUMNS, (base.name, name, kind, lines, error, wrong), strict=True))
 
 
-def short(text: str) -> str:
-    """The text with four digits of each file name that is a hash of 32: enough to tell them apart."""
-    return re.sub(r"\b([0-9a-f]{4})[0-9a-f]{28}\b", r"\1", text)
+def of_any_step(text: str) -> str:
+    """The text with STEP and HASH in place of those of its paths: so records of one kind are alike."""
+    return re.sub(r"\b[0-9a-f]{32}\b", "HASH", re.sub(r"/\d+/", "/STEP/", text))
 
 
 def _superseded(name: str, workdir: Path) -> bool:
@@ -255,9 +256,10 @@ def main() -> int:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         said = sorted({line for record in records for line in record["said"]})  # a record has their places
         records = [record | {"said": [said.index(line) for line in record["said"]]} for record in records]
-        rows = [short(json.dumps([record[column] for column in COLUMNS])) for record in records]
-        head = json.dumps({**counts, "said": said, "columns": COLUMNS})[:-1]
-        args.out.write_text(head + ', "records": [\n' + ",\n".join(rows) + "\n]}\n")
+        alike = Counter(of_any_step(json.dumps([record[column] for column in COLUMNS])) for record in records)
+        rows = [[*json.loads(row), count] for row, count in sorted(alike.items())]
+        whole = {**counts, "said": said, "columns": [*COLUMNS, "alike"], "records": rows}
+        args.out.write_text(json.dumps(whole, separators=(",", ":")) + "\n")
     if not wrong:
         shutil.rmtree(scratch)
     return 1 if wrong else 0

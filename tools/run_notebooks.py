@@ -11,6 +11,7 @@ import argparse
 import ast
 import base64
 import io
+import json
 import re
 import sys
 import tempfile
@@ -80,7 +81,7 @@ def reduced(png: str) -> dict[str, str]:
 
     image, palette, jpeg = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB"), io.BytesIO(), io.BytesIO()
     image.quantize(128).save(palette, "PNG", optimize=True)
-    image.save(jpeg, "JPEG", quality=75, optimize=True)
+    image.save(jpeg, "JPEG", quality=60, optimize=True)
     made = {"image/png": palette.getvalue(), "image/jpeg": jpeg.getvalue()}
     smaller = min(made, key=lambda kind: len(made[kind]))
     return {smaller: base64.b64encode(made[smaller]).decode() + "\n"}
@@ -117,7 +118,8 @@ def main() -> int:
             print(f"{path}: the outputs of the cells {large} are above {LIMIT:,} characters", file=sys.stderr)
             return 1
         if not args.check:
-            nbformat.write(notebook, path)
+            plain = json.loads(nbformat.writes(notebook))  # which indents: 10 kB of blanks
+            Path(path).write_text(json.dumps(plain, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
         print(f"{path}: done")
     return 0
 

@@ -88,8 +88,9 @@ def compare(loaded: Any, args: argparse.Namespace) -> int:
         columns=args.columns,
     )
     report = found.report
-    if args.workdir is not None and (summary := expand(args.workdir) / "summary.json").exists():
-        report["finished"] = run_files.read_json(summary).get("finished")  # a run that went on has other weights
+    if args.workdir is not None:  # a run that went on has other weights
+        summary = expand(args.workdir) / "summary.json"
+        report["finished"] = run_files.read_json(summary).get("finished") if summary.exists() else None
     rows = [
         (SCORES[name], f"{score['auroc']:.2%}", f"{score['fpr_at_95_tpr']:.2%}", f"{score['threshold']:.4g}")
         for name, score in report["scores"].items()

@@ -64,6 +64,8 @@ def read_data(path: Path) -> Mapping[str, Any]:
         mark = error.problem_mark
         where = f" in line {mark.line + 1}" if mark else ""
         raise UserError(f"cannot read config {str(path)!r}: {error.problem or error.context}{where}") from None
+    except UserError:
+        raise
     except (OSError, UnicodeDecodeError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"cannot read config {str(path)!r}: {(str(error).splitlines() or ['?'])[0]}") from None
 

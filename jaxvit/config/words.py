@@ -7,6 +7,7 @@ A YAML or JSON config is data: only declared options, no code.
 import copy
 import functools
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +20,7 @@ from jaxvit import plugins
 from jaxvit.config import files, recipes
 from jaxvit.config.default import Config, default
 from jaxvit.errors import UserError, suggest
+from jaxvit.runtime.paths import expand
 
 _KINDS = {
     bool: "true or false", int: "a whole number", float: "a number", str: "text",
@@ -30,7 +32,11 @@ _IMPORT = "imports+"  # what `--import NAME` becomes: the override --config.impo
 _WORDS_HINT = " `configs --options` lists them all."
 
 
-def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str], Iterable[str]] | None = None):
+def load(
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    model_fields: Callable[[str], Iterable[str]] | None = None,
+):
     """Reads a config file and applies `--config.option=value` overrides.
 
     Args:
@@ -41,6 +47,7 @@ def load(path: str, overrides: Sequence[str] = (), model_fields: Callable[[str],
     Raises:
       UserError: the file or the option does not exist, or a value has the wrong type.
     """
+    path = os.fspath(expand(path, "the config"))
     file, _, argument = path.partition(":") if ".py:" in path else (path, "", "")
     if Path(file).is_dir():
         raise UserError(f"config {file!r} is a directory; expected a .py, .yaml or .json file in it")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jaxvit.data.images import to_rgb, upright
-from jaxvit.errors import UserError, suggest
+from jaxvit.errors import UserError, shown, suggest
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -38,7 +38,7 @@ def preprocess(image: Image.Image, data_config: Mapping[str, Any]) -> np.ndarray
         raise UserError(
             f"data_config is {str(data_config)[:60]!r}; expected image_size, mean and std, as of jaxvit.data_config"
         )
-    mean, std = (np.asarray(data_config[key], np.float32) for key in ("mean", "std"))
+    mean, std = (_channels(key, data_config[key]) for key in ("mean", "std"))
     transform = make_transform(
         data_config["image_size"],
         data_config.get("in_channels", 3),
@@ -66,7 +66,7 @@ def make_transform(
     there; "border" brings the longer side there and fills up with `fill`. crop_pct None means 0.875, as in timm.
     """
     h, w = size = _size(image_size)
-    if interpolation not in INTERPOLATIONS:
+    if not isinstance(interpolation, str) or interpolation not in INTERPOLATIONS:
         raise UserError(
             f"no interpolation {interpolation!r}; expected one of {', '.join(INTERPOLATIONS)}."
             + suggest(str(interpolation), INTERPOLATIONS)
@@ -75,7 +75,7 @@ def make_transform(
     if crop_mode not in CROP_MODES:
         raise UserError(f"no crop_mode {crop_mode!r}; expected one of {', '.join(CROP_MODES)}.")
     crop_pct = DEFAULT_CROP_PCT if crop_pct is None else crop_pct
-    if not 0 < crop_pct <= 1e3:
+    if not isinstance(crop_pct, int | float | np.number) or not 0 < crop_pct <= 1e3:
         raise UserError(f"crop_pct is {crop_pct}; expected a number above 0.")
     if in_channels not in (1, 3):
         raise UserError(f"in_channels is {in_channels}; images become grey (1) or RGB (3).")
@@ -111,9 +111,21 @@ def _transformed(
     return _center_crop(np.atleast_3d(np.asarray(image)), size, border)
 
 
+def _channels(word: str, values: Any) -> np.ndarray:
+    try:
+        found = np.asarray(values, np.float32)
+    except (TypeError, ValueError):
+        found = np.zeros(0)
+    if found.shape not in ((), (1,), (3,)) or not np.isfinite(found).all():
+        raise UserError(f"{word} is {shown(values)}; expected a number for each channel")
+    return found
+
+
 def _size(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-    if len(pair) != 2 or any(int(side) != side or side < 1 for side in pair):
+    several = isinstance(image_size, tuple | list | np.ndarray)
+    pair: Any = tuple(image_size) if several else (image_size, image_size)  # type: ignore[arg-type]
+    good = len(pair) == 2 and all(isinstance(side, int | float | np.number) for side in pair)
+    if not good or not all(1 <= side < 2**31 and int(side) == side for side in pair):
         raise UserError(f"image_size is {image_size}; expected a number of pixels, or height and width.")
     return int(pair[0]), int(pair[1])
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from jaxvit.errors import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # timm's IMAGENET_DEFAULT_MEAN, in [0, 1] pixel units
 IMAGENET_STD = (0.229, 0.224, 0.225)
+SEEN = 1_000  # images of a split whose pixels tell the same, where they are in memory
 NAMED = 20_000  # images of a split whose names tell whether they are others
 SWEEPS = 10  # over the groups, at most; two or three are usual
 
@@ -28,6 +30,7 @@ class Split:
       names: file names, or a data set's own identifiers, if there are any.
       stored: what `index` counts in: the split or file that the data set stores the examples in.
       file: i -> the path, or the open file, that holds the i-th example, where it is an image file.
+      within: the files that hold the images, where they lie within other files, as in shards.
       groups: int64 [n], examples that belong together and are never divided over splits, where the data say so.
     """
 
@@ -40,6 +43,7 @@ class Split:
     stored: str = ""
     groups: np.ndarray | None = None
     file: Callable[[int], Any] | None = None
+    within: Sequence[Path] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,6 +71,7 @@ class Split:
             self.labels[positions],
             read=lambda i: read(int(positions[i])),
             file=None if file is None else lambda i: file(int(positions[i])),
+            within=self.within,
             **known,
         )
 
@@ -129,20 +134,29 @@ class Dataset:
 
     def fingerprint(self) -> dict[str, Any]:
         """What a run that is resumed must find again: sizes of the splits, a hash of their labels and classes, one of
-        the images' names where they have some: of more than NAMED in a split, of evenly spaced ones.
+        the images' names where they have some, and one of pixels that are in memory: of more than NAMED and SEEN in a
+        split, of evenly spaced ones.
         """
         seen, names = hashlib.sha256("\0".join(self.class_names).encode("utf-8", "surrogateescape")), hashlib.sha256()
+        pixels = hashlib.sha256()
         splits = {"train": self.train, "val": self.val, "test": self.test}
         for split in splits.values():
             seen.update(np.ascontiguousarray(split.labels, np.int32).tobytes() + b"\0")
+            for i in _spaced(len(split), SEEN) if split.images is not None else ():
+                pixels.update(np.ascontiguousarray(split.images[i]).data)
             if split.names is not None:
-                some = (str(split.names[i]) for i in range(0, len(split), -(-len(split) // NAMED) or 1))
+                some = (str(split.names[i]) for i in _spaced(len(split), NAMED))
                 names.update("\0".join(some).encode("utf-8", "surrogateescape") + b"\1")
         return {
             **{name: len(split) for name, split in splits.items()},
             "sha256": seen.hexdigest(),
             "names": names.hexdigest(),
+            "pixels": pixels.hexdigest(),
         }
+
+
+def _spaced(n: int, most: int) -> range:
+    return range(0, n, -(-n // most) or 1)
 
 
 def taken(names: Sequence[str], positions: np.ndarray) -> Sequence[str]:

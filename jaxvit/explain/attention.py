@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxvit import tree
-from jaxvit.errors import UserError, suggest
+from jaxvit.errors import UserError, check_number, shown, suggest
 from jaxvit.explain import taps, windows
 from jaxvit.models.family import AFTER, num_blocks, place
 from jaxvit.models.layers import Array, to_pair
@@ -31,7 +31,7 @@ def attention_weights(model: nn.Module, variables: Any, images: Any) -> list[Arr
     the map as the block shifted and padded it. Raises UserError for models without attention.
     """
     _check_attention(model)
-    return _weights(variables, taps.check_images(model, images), model=taps.plain(model))[0]
+    return _weights(variables, taps.check_inputs(model, variables, images), model=taps.plain(model))[0]
 
 
 @partial(jax.jit, static_argnames=("model",))
@@ -67,9 +67,10 @@ def attention_rollout(
     """
     _check_attention(model, "tokens")
     _check_fusion(head_fusion)
-    if not 0 <= discard_ratio < 1:
+    check_number("discard_ratio", discard_ratio)
+    if discard_ratio >= 1:
         raise UserError(f"discard_ratio={discard_ratio} is not in [0, 1).")
-    images = taps.check_images(model, images)
+    images = taps.check_inputs(model, variables, images)
     return _rollout(
         variables, images, model=taps.plain(model), head_fusion=head_fusion, discard_ratio=float(discard_ratio)
     )
@@ -127,9 +128,11 @@ def attention_maps(
     if head_fusion is not None:
         _check_fusion(head_fusion)
     depth = num_blocks(family_of(model), model)
-    if not -depth <= block < depth:
-        raise UserError(f"block {block} is out of range; the model's blocks are 0 to {depth - 1}, or -1 for the last.")
-    images = taps.check_images(model, images)
+    if not isinstance(block, int | np.integer) or not -depth <= block < depth:
+        raise UserError(
+            f"block {shown(block)} is out of range; the model's blocks are 0 to {depth - 1}, or -1 for the last."
+        )
+    images = taps.check_inputs(model, variables, images)
     return _maps(variables, images, model=taps.plain(model), block=block % depth, head_fusion=head_fusion)
 
 
@@ -162,7 +165,7 @@ def attention_distance(model: nn.Module, variables: Any, images: Any) -> list[np
     padding are left out.
     """
     _check_attention(model)
-    images = taps.check_images(model, images)
+    images = taps.check_inputs(model, variables, images)
     return [np.asarray(d) for d in _distances(variables, images, model=taps.plain(model))]
 
 
@@ -192,7 +195,7 @@ def _check_attention(model: nn.Module, kind: str | None = None) -> None:
 
 
 def _check_fusion(head_fusion: str) -> None:
-    if head_fusion not in FUSIONS:
+    if not isinstance(head_fusion, str) or head_fusion not in FUSIONS:
         raise UserError(
-            f"no head_fusion {head_fusion!r}; expected {', '.join(FUSIONS)}.{suggest(str(head_fusion), FUSIONS)}"
+            f"no head_fusion {shown(head_fusion)}; expected {', '.join(FUSIONS)}.{suggest(str(head_fusion), FUSIONS)}"
         )

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvit.errors import UserError, suggest
+from jaxvit.errors import UserError, shown, suggest
 from jaxvit.explain import taps
 from jaxvit.explain.pixels import PIXEL_METHODS
 from jaxvit.models.layers import Array
@@ -103,9 +103,9 @@ def grad_cam(
     family. A map without any evidence for the class is all zeros. Compiled once per model, method and layer.
     Raises UserError on a class, method or layer that does not exist.
     """
-    if method not in METHODS:
-        raise UserError(f"no method {method!r}; expected {', '.join(METHODS)}.{suggest(str(method), METHODS)}")
-    model, images = taps.plain(model), taps.check_images(model, images)
+    if not isinstance(method, str) or method not in METHODS:
+        raise UserError(f"no method {shown(method)}; expected {', '.join(METHODS)}.{suggest(str(method), METHODS)}")
+    model, images = taps.plain(model), taps.check_inputs(model, variables, images)
     index = taps.check_classes(model, class_index, images.shape[0])
     if method in PIXEL_METHODS:
         if layer is not None:

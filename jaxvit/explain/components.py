@@ -20,7 +20,7 @@ def layer_maps(model: nn.Module, variables: Any, images: Any, layer: str | None 
 
     `layer` is one of `layers(model)`, None for the default of the family. Raises UserError for one that is not.
     """
-    model, images = taps.plain(model), taps.check_images(model, images)
+    model, images = taps.plain(model), taps.check_inputs(model, variables, images)
     layer = taps.check_layer(model, layer, taps.size_of(images))
     return _layer_maps(variables, images, model=model, layer=layer)
 

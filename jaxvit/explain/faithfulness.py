@@ -74,7 +74,7 @@ def curve(
     image to the image. The mean over the curve is its area: low is good for deletion, high for insertion.
     `several` is for models of several labels per image, whose probabilities are sigmoids.
     """
-    start, end = taps.check_images(model, start), taps.check_images(model, end)
+    start, end = (taps.check_inputs(model, variables, images) for images in (start, end))
     index = taps.check_classes(model, class_index, start.shape[0])
     rank = jnp.argsort(jnp.asarray(order), axis=1)
     counts = np.round(np.linspace(0, rank.shape[1], steps + 1)).astype(np.int32)
@@ -111,7 +111,9 @@ def scores(
     A map that found what the model uses has a deletion below the random one and an insertion above it. 60 passes for
     each image; the random order is the same for every image. Raises UserError as `curve`.
     """
-    images = np.asarray(images, np.float32)
+    images = np.asarray(taps.check_inputs(model, variables, images), np.float32)
+    if (shape := np.shape(maps)) != images.shape[:3]:
+        raise UserError(f"maps have shape {shape}; expected one for each image, {images.shape[:3]}.")
     cell = cell_of(taps.size_of(images))
     order = cell_order(maps, cell)
     by_chance = np.broadcast_to(np.random.default_rng(seed).permutation(order.shape[1]), order.shape)

@@ -59,7 +59,8 @@ def features(model: nn.Module, variables: Any, images: Any) -> Array:
     classifier, the two of AlexNet and VGG do not. Compiled once per model and shape. Raises UserError for images of
     another shape and for a model that does not pool.
     """
-    return _features(variables, taps.check_images(model, images), model=without_classifier(model))
+    headless = without_classifier(model)
+    return _features(variables, taps.check_inputs(model, variables, images), model=headless)
 
 
 @partial(jax.jit, static_argnames=("model",))
@@ -116,7 +117,7 @@ def forward_intermediates(
         raise UserError(f"output_fmt={output_fmt!r} is unknown; expected one of {', '.join(FORMATS)}.")
     if return_prefix_tokens and taps.attention_of(model) != "tokens":
         raise UserError(f"{type(model).__name__} has no tokens; expected return_prefix_tokens=False.")
-    images = taps.check_images(model, images)
+    images = taps.check_inputs(model, variables, images)
     final, maps, prefixes = _run(
         variables,
         images,
@@ -181,9 +182,10 @@ def _chosen(indices: Any, count: int) -> list[int]:
     if indices is None:
         return list(range(count))
     try:
-        places = range(count - operator.index(indices), count)
-        if not 1 <= len(places) <= count:
+        number = operator.index(indices)
+        if not 1 <= number <= count:
             raise UserError(f"indices={indices} is out of range; the model has {count} maps: expected 1 to {count}.")
+        places = range(count - number, count)
     except TypeError:
         try:
             places = [operator.index(i) for i in indices]

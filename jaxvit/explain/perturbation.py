@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, check_number, check_whole, shown
 from jaxvit.explain import taps
 from jaxvit.models.layers import Array, to_pair
 
@@ -37,7 +37,8 @@ def _hidden(
     progress: Progress | None,
 ) -> np.ndarray:
     """Logits [b, count] under masks: numbers of masks [n] -> what is kept, bool [n, h, w]."""
-    filling = jnp.broadcast_to(jnp.asarray(fill, images.dtype), images.shape)
+    filling = taps.broadcast("fill", fill, images)
+    check_whole("batch", batch)
     batch, logits = min(batch, count), np.zeros((len(images), count), np.float32)
     for start in range(0, count, batch):
         rows = np.arange(start, min(start + batch, count))
@@ -56,6 +57,10 @@ def occlusion_windows(size: Pair, patch: int | Pair | None = None, stride: int |
     `patch` is (height, width), a seventh of `size` by default; `stride` is half of it by default. The last windows of
     rows and columns end with the image. Raises UserError for a patch that does not fit and a stride that leaves gaps.
     """
+    for word, value in (("patch", patch), ("stride", stride)):
+        good = isinstance(value, int) or (isinstance(value, tuple | list) and len(value) == 2)
+        if value is not None and not (good and all(isinstance(side, int) for side in to_pair(value))):
+            raise UserError(f"{word} is {shown(value)}; expected pixels, one number or (height, width).")
     patch = to_pair(patch) if patch is not None else (-(-size[0] // 7), -(-size[1] // 7))
     stride = to_pair(stride) if stride is not None else (max(patch[0] // 2, 1), max(patch[1] // 2, 1))
     for side, p, s in zip(size, patch, stride, strict=True):
@@ -175,13 +180,15 @@ def lime(
     Raises:
       UserError: images or a class that the model does not have, segments of another shape, too few samples.
     """
-    from sklearn.linear_model import Ridge
-
     model, images, index = taps.prepare(model, variables, images, class_index)
     segments = grid_segments(taps.size_of(images)) if segments is None else _check_segments(segments, images)
     count = int(segments.max()) + 1
-    if samples < 2:
-        raise UserError(f"samples={samples}; expected 2 or more: ten for each of the {count} segments.")
+    check_whole("samples", samples, 2)
+    check_whole("seed", seed, 0)
+    check_number("penalty", penalty)
+    check_number("kernel_width", kernel_width, 1e-6)
+    from sklearn.linear_model import Ridge
+
     kept = np.random.default_rng(seed).integers(0, 2, (samples, count), dtype=np.int8)
     kept[0] = 1
     logits = _hidden(

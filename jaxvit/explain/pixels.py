@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxvit.errors import UserError
+from jaxvit.errors import check_number, check_whole
 from jaxvit.explain import taps
 from jaxvit.models.layers import Array
 from jaxvit.ops import loops
@@ -53,13 +53,14 @@ def integrated_gradients(
     the sum comes is what `completeness` says. `progress` is called with the number of passes done since the last call.
     """
     model, images, index = taps.prepare(model, variables, images, class_index)
-    base = _baseline(baseline, images)
+    base = taps.broadcast("baseline", baseline, images)
+    check_whole("steps", steps)
 
     def add(total: Array, i: int) -> Array:
         found = _gradient(variables, base + (i + 0.5) / steps * (images - base), index, model=model)
         return _count(total + found, len(images), progress)
 
-    total = loops.fold(add, jnp.zeros(images.shape, jnp.float32), _at_least_one(steps, "steps"))
+    total = loops.fold(add, jnp.zeros(images.shape, jnp.float32), steps)
     return total / steps * (images - base)
 
 
@@ -79,12 +80,10 @@ def completeness(
     Where they are not, the path was too coarse, and the map shows something else; give more `steps`.
     """
     model, images, index = taps.prepare(model, variables, images, class_index)
-    end, start = (_logits(variables, x, index, model=model) for x in (images, _baseline(baseline, images)))
+    end, start = (
+        _logits(variables, x, index, model=model) for x in (images, taps.broadcast("baseline", baseline, images))
+    )
     return Completeness(jnp.sum(jnp.asarray(attributions, jnp.float32), axis=(1, 2, 3)), end - start)
-
-
-def _baseline(baseline: Any, images: Array) -> Array:
-    return jnp.broadcast_to(jnp.asarray(baseline, images.dtype), images.shape)
 
 
 def _count(found: Array, passes: int, progress: Callable[[int], None] | None) -> Array:
@@ -93,12 +92,6 @@ def _count(found: Array, passes: int, progress: Callable[[int], None] | None) ->
         found.block_until_ready()
         progress(passes)
     return found
-
-
-def _at_least_one(number: int, name: str) -> int:
-    if number < 1:
-        raise UserError(f"{name}={number}; expected 1 or more.")
-    return number
 
 
 def smooth_grad(
@@ -118,6 +111,8 @@ def smooth_grad(
     `progress` is called with the number of passes done since the last call.
     """
     model, images, index = taps.prepare(model, variables, images, class_index)
+    check_whole("samples", samples)
+    check_number("noise", noise)
     key = jax.random.key(0) if key is None else key
     axes = (1, 2, 3)
     sigma = noise * (jnp.max(images, axes, keepdims=True) - jnp.min(images, axes, keepdims=True))
@@ -126,7 +121,7 @@ def smooth_grad(
         draw = jax.random.normal(jax.random.fold_in(key, i), images.shape, images.dtype)
         return _count(total + _gradient(variables, images + sigma * draw, index, model=model), len(images), progress)
 
-    return loops.fold(add, jnp.zeros(images.shape, jnp.float32), _at_least_one(samples, "samples")) / samples
+    return loops.fold(add, jnp.zeros(images.shape, jnp.float32), samples) / samples
 
 
 # (model, variables, images, class_index) -> [b, h, w] in [0, 1]: the sum over channels of what is not signed

@@ -1,5 +1,6 @@
 """Looking into a model while it runs: which layers hold a map, what one puts out, what the logits make of it."""
 
+from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from jaxvit.errors import UserError, suggest
+from jaxvit.errors import UserError, shown, suggest
 from jaxvit.models.layers import Array, check_floats, to_pair
 from jaxvit.models.registry import find_family
 
@@ -17,7 +18,11 @@ Pair = tuple[int, int]
 
 
 def plain(model: nn.Module) -> nn.Module:
-    """The same model without rematerialisation and loop over blocks, whose inner values would be out of reach."""
+    """The same model without rematerialisation and loop over blocks, whose inner values would be out of reach.
+
+    Raises UserError for what is no model.
+    """
+    check_model(model)
     fields: dict[str, Any] = {field: False for field in ("remat", "scan") if getattr(model, field, False)}
     return model.clone(**fields)
 
@@ -48,8 +53,12 @@ def layers(model: nn.Module, image_size: int | Pair | None = None) -> list[str]:
 
     `image_size` is (height, width) in pixels, the model's own by default. Maps of a single cell are left out.
     """
+    model = plain(model)
+    pair = image_size if isinstance(image_size, tuple | list) else (image_size,) * 2
+    if image_size is not None and (len(pair) != 2 or not all(isinstance(s, int | np.integer) and s > 0 for s in pair)):
+        raise UserError(f"image_size is {shown(image_size)}; expected pixels, one number or (height, width).")
     size = to_pair(model.image_size if image_size is None else image_size)  # type: ignore[attr-defined]
-    return list(_layers(plain(model), size))
+    return list(_layers(model, size))
 
 
 @lru_cache(maxsize=128)
@@ -113,23 +122,50 @@ def check_layer(model: nn.Module, layer: str | None, size: Pair) -> str:
     if layer is None:
         return default_layer(model, size)
     names = layers(model, size)
-    if layer not in names:
+    if not isinstance(layer, str) or layer not in names:
         raise UserError(
-            f"{type(model).__name__} has no layer {layer!r} with a map of the image; "
+            f"{type(model).__name__} has no layer {shown(layer)} with a map of the image; "
             f"expected one such as {default_layer(model, size)!r}.{suggest(str(layer), names)}"
         )
     return layer
 
 
-def check_images(model: Any, images: Any) -> Array:
-    """Returns the images as an array; raises UserError unless they are normalised floats [b, h, w, c], b >= 1."""
-    images = jnp.asarray(images)
+def check_model(model: Any) -> None:
+    """Raises UserError for what cannot be looked into."""
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model is {shown(model)}; expected a linen Module, from jaxvit.create_model.")
+    missing = [field for field in ("in_channels", "image_size") if not hasattr(model, field)]
+    if missing:
+        raise UserError(f"{type(model).__name__} has no field {missing[0]!r}; expected one, as jaxvit's models have.")
+
+
+def check_inputs(model: Any, variables: Any, images: Any) -> Array:
+    """Returns the images as an array; raises UserError unless they are normalised floats [b, h, w, c], b >= 1.
+
+    And for a model that cannot be looked into, and variables that are none.
+    """
+    check_model(model)
+    if not isinstance(variables, Mapping) or "params" not in variables:
+        what = "have no 'params'" if isinstance(variables, Mapping) else f"are {shown(variables)}"
+        raise UserError(f"variables {what}; expected those of model.init or jaxvit.load_pretrained.")
+    try:
+        images = jnp.asarray(images)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"images are {shown(images)}; expected an array [b, h, w, {model.in_channels}].") from None
     if images.ndim != 4 or images.shape[-1] != model.in_channels:
         raise UserError(f"images have shape {images.shape}; expected [b, h, w, {model.in_channels}].")
     if images.shape[0] == 0:
         raise UserError("no images: the batch is empty; expected at least one.")
     check_floats(images)
     return images
+
+
+def broadcast(word: str, value: Any, images: Array) -> Array:
+    """Returns an argument such as a colour as an array like the images; raises UserError where it cannot be."""
+    try:
+        return jnp.broadcast_to(jnp.asarray(value, images.dtype), images.shape)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(f"{word} is {shown(value)}; expected numbers that broadcast to {list(images.shape)}.") from None
 
 
 def check_classes(model: Any, class_index: Any, batch: int) -> Array:
@@ -154,9 +190,9 @@ def check_classes(model: Any, class_index: Any, batch: int) -> Array:
 def prepare(model: nn.Module, variables: Any, images: Any, class_index: Any) -> tuple[nn.Module, Array, Array]:
     """Returns (plain model, images, classes [b]); None asks for the class that each image has as it is.
 
-    Raises UserError as `check_images` and `check_classes`.
+    Raises UserError as `check_inputs` and `check_classes`.
     """
-    model, images = plain(model), check_images(model, images)
+    model, images = plain(model), check_inputs(model, variables, images)
     index = check_classes(model, class_index, images.shape[0])
     # The class of the image itself, not of what a method makes of it.
     return model, images, index if class_index is not None else _predicted(variables, images, model=model)

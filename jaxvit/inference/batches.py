@@ -10,7 +10,7 @@ from PIL import Image
 from jaxvit import data
 from jaxvit.build import parts
 from jaxvit.data.sources.npz import as_images
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, check_whole
 from jaxvit.runtime.paths import expand
 
 
@@ -24,8 +24,9 @@ def probabilities(classifier: Any, images: Any, batch_size: int = 32) -> np.ndar
       batch_size: images at once.
 
     Raises:
-      UserError: a file that cannot be read, or what is neither.
+      UserError: a file that cannot be read, what is neither, or a batch of no size.
     """
+    check_whole("batch_size", batch_size)
     words = classifier.data_config
     if isinstance(images, np.ndarray | jax.Array):
         arrays: Any = as_images("images", np.asarray(images))

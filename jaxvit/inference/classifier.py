@@ -16,6 +16,7 @@ from jaxvit.config.default import Config
 from jaxvit.data import imagenet
 from jaxvit.errors import UserError
 from jaxvit.inference.batches import probabilities
+from jaxvit.precision import full_float
 from jaxvit.pretrained import timm_config
 from jaxvit.pretrained.saving import THRESHOLDS
 from jaxvit.runtime.paths import check_utf8, expand, near
@@ -62,7 +63,10 @@ class Classifier:
 
 
 def from_run(workdir: str | Path) -> Classifier:
-    """Returns the best model of a run. Raises UserError where `workdir` is not a run or has no checkpoint."""
+    """Returns the best model of a run. Raises UserError where `workdir` is not a run or has no checkpoint.
+
+    Weights are float32; those of a run with dtype=float64 are float64 under `jax_enable_x64`, else rounded.
+    """
     path = expand(workdir, "workdir")
     if not path.is_dir():
         raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory.{near(path)}")
@@ -86,17 +90,23 @@ def from_run(workdir: str | Path) -> Classifier:
             ) from None
         raise UserError(f"the run in {str(path)!r} is damaged: {error}") from None
     model = parts.make_model(config)
-    shape = (*config.data.image_size, config.model.in_channels)
-    template = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape), jnp.float32))
     checkpoints = Checkpoints(path / "checkpoints", read_only=True)
     try:
-        variables, _ = checkpoints.restore("best", jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), template))
+        variables, _ = checkpoints.restore("best", _template(config, model))
     finally:
         checkpoints.close()
     words = {name: config.data[name] for name in ("image_size", "mean", "std", "crop_pct", "interpolation")}
     data_config = {**words, "in_channels": config.model.in_channels}
     known = {"config": config, "thresholds": thresholds, "data": _fingerprint(path)}
     return Classifier(config.model.name, model, variables, class_names, data_config, **known)
+
+
+def _template(config: Config, model: Any) -> Any:
+    """Arrays of the shapes and types that the weights of a run are given back in."""
+    shape = (*config.data.image_size, config.model.in_channels)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape), jnp.float32))
+    wide = full_float() if config.dtype == "float64" else None
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, wide or x.dtype), shapes)
 
 
 def _fingerprint(workdir: Path) -> dict[str, Any] | None:

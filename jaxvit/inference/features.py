@@ -91,7 +91,7 @@ def make_key(classifier: Classifier, images: Images) -> dict[str, Any]:
         of.update(np.ascontiguousarray(split.labels).tobytes())
         if split.images is not None:
             of.update(np.ascontiguousarray(split.images).data)
-        elif split.file is not None:
+        elif split.within or split.file is not None:
             of.update(repr(_stamps(split)).encode())
         splits[name] = of.hexdigest()
     key = {
@@ -103,12 +103,11 @@ def make_key(classifier: Classifier, images: Images) -> dict[str, Any]:
 
 
 def _stamps(split: Any) -> list[tuple[int, int]]:
-    """What tells that the files of a split are not as they were; [] where they lie within other files."""
-    first = split.file(0)
-    if not isinstance(first, Path):
+    """What tells that the files of a split, or those that hold it, are not as they were; [] where none is known."""
+    if not split.within and not isinstance(first := split.file(0), Path):
         first.close()
         return []
-    return [index_file.stamp(os.stat(split.file(i))) for i in range(len(split))]
+    return [index_file.stamp(os.stat(file)) for file in split.within or map(split.file, range(len(split)))]
 
 
 def extract(classifier: Classifier, opened: OpenSplit, store: Store, batch_size: int = 64) -> Table:

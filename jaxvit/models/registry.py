@@ -126,10 +126,10 @@ def _names() -> dict[str, Family]:
 
 
 def family_of(model: nn.Module) -> Family:
-    """The record of a model's class, or of a class that it was made from. Raises TypeError for other modules."""
+    """The record of a model's class, or of a class that it was made from. Raises UserError for other modules."""
     record = find_family(model)
     if record is None:
-        raise TypeError(f"{type(model).__name__} is not a model of jaxvit; expected one from jaxvit.create_model.")
+        raise UserError(f"{type(model).__name__} is not a model of jaxvit; expected one from jaxvit.create_model.")
     return record
 
 

@@ -3,16 +3,18 @@
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
 
 from jaxvit import plugins, tree
-from jaxvit.errors import UserError, suggest
+from jaxvit.errors import UserError, shown, suggest
 from jaxvit.models.registry import recognise
 from jaxvit.optim.layer_groups import layer_ids
 from jaxvit.optim.masks import decay_mask as default_decay_mask
@@ -93,6 +95,8 @@ def register_optimizer(name: str) -> Callable[[Any], Any]:
 def check_name(name: str) -> None:
     """Raises UserError unless `make_optimizer` takes this name."""
     makers = optimizers()
+    if not isinstance(name, str):
+        raise UserError(f"the name of the optimiser is {shown(name)}; expected text, such as 'adamw'.")
     if name in UNFIT:
         raise UserError(f"the optimiser {name!r} cannot be used here: it needs {UNFIT[name]}.")
     if name not in makers:
@@ -139,8 +143,12 @@ def make_optimizer(
         "bfloat16"; and whatever else it takes.
 
     Raises:
-      UserError: unknown optimiser or option, or a value that makes no sense.
+      UserError: unknown optimiser or option, a value that makes no sense, or an optimiser that needs the loss.
     """
+    known = {"weight_decay": weight_decay, "grad_clip_norm": grad_clip_norm, "layer_decay": layer_decay}
+    for word, value in (known | {word: options.get(word) for word in ("b1", "b2", "eps", "momentum")}).items():
+        if value is not None and not isinstance(value, int | float | np.number):
+            raise UserError(f"{word} is {shown(value)}; it must be a number.")
     for word, value in (("weight_decay", weight_decay), ("grad_clip_norm", grad_clip_norm)):
         if value is not None and not (math.isfinite(value) and value >= 0):
             raise UserError(f"{word} is {value}; it must be a number >= 0.")
@@ -164,8 +172,8 @@ def make_optimizer(
     if layer_decay is not None and layer_decay != 1:
         chain.append(_scale_by_path(layer_scales(params, layer_decay, family=family)))
     tx = optax.chain(*chain, scale_by_lr_scale())
-    if mu_dtype is not None and not _keeps_types(optax.chain(*_alias(name, schedule, weight_decay, mask, options))):
-        raise UserError(f"mu_dtype: the optimiser {name!r} of this optax does not keep its moments in {mu_dtype.name}.")
+    everywhere = functools.partial(jax.tree.map, lambda _: True)
+    _check_update(name, optax.chain(*_alias(name, schedule, weight_decay, everywhere, options)), mu_dtype)
     if trainable is None:
         return optax.with_extra_args_support(tx)
     labels = _by_path(trainable)
@@ -236,12 +244,25 @@ def _float_type(given: Any) -> Any:
     return found
 
 
-def _keeps_types(tx: optax.GradientTransformation) -> bool:
-    """Whether an update leaves the types of its state as they were; a step is compiled for them."""
+def _check_update(name: str, tx: optax.GradientTransformation, mu_dtype: Any) -> None:
+    """Raises UserError where an update wants more than gradients and parameters, which is all that a step gives it.
+
+    And where it does not keep the types of its state, for which a step is compiled, once `mu_dtype` is given.
+    """
     params = {"kernel": jnp.ones((2, 2))}
     before = jax.eval_shape(tx.init, params)
-    _, after = jax.eval_shape(tx.update, params, before, params)
-    return jax.tree.map(lambda x: x.dtype, before) == jax.tree.map(lambda x: x.dtype, after)
+    try:
+        _, after = jax.eval_shape(tx.update, params, before, params)
+    except TypeError as error:
+        wanted = re.search(r"missing \d+ required .*arguments?: (.+)", str(error))
+        if wanted is None:
+            raise
+        raise UserError(
+            f"the optimiser {name!r} cannot be used here: its update needs {wanted[1]}; "
+            "expected one that needs gradients and parameters alone."
+        ) from None
+    if mu_dtype is not None and jax.tree.map(lambda x: x.dtype, before) != jax.tree.map(lambda x: x.dtype, after):
+        raise UserError(f"mu_dtype: the optimiser {name!r} of this optax does not keep its moments in {mu_dtype.name}.")
 
 
 def _muon_options(known: Any) -> dict[str, Any]:

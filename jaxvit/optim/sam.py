@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxvit import tree
-from jaxvit.errors import UserError, suggest
+from jaxvit.errors import UserError, shown, suggest
 from jaxvit.ops import loops
 
 METHODS = ("sam", "gsam")
@@ -62,6 +62,8 @@ def sam_value_and_grad(
     """
     if argnums != 0:
         raise UserError(f"argnums is {argnums!r}; sam_value_and_grad differentiates its first argument only.")
+    if not callable(loss_fn):
+        raise UserError(f"loss_fn is {shown(loss_fn)}; expected a function (params, *args) -> loss.")
     grad_fn = jax.value_and_grad(loss_fn, has_aux=has_aux)
     grad_fn = sharpness_aware(grad_fn, rho, adaptive, eta, method=method, alpha=alpha)
     return micro_batched(grad_fn, num_micro_batches, batch_argnums)
@@ -215,8 +217,10 @@ def _mean(*leaves: jax.Array) -> jax.Array:
 
 
 def _check(rho: Any, eta: float, method: str, alpha: float) -> None:
-    if method not in METHODS:
-        raise UserError(f"no SAM method {method!r}; expected {' or '.join(METHODS)}.{suggest(method, METHODS)}")
+    if not isinstance(method, str) or method not in METHODS:
+        raise UserError(
+            f"no SAM method {shown(method)}; expected {' or '.join(METHODS)}.{suggest(str(method), METHODS)}"
+        )
     for word, value in (("rho", rho), ("eta", eta), ("alpha", alpha)):
         try:
             number = float(value)

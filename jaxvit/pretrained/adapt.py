@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, shown
 from jaxvit.models.conv_layers import torch_bias
 from jaxvit.models.family import Family
 from jaxvit.models.layers import kaiming_fan_out, to_pair, torch_uniform, trunc_normal
@@ -87,8 +87,8 @@ def adapt(
     fitted are left alone for `convert` to report. `crops`: a position table is resized to a square and cut to the
     model's grid from its upper left, as RADIO's own code does it.
     """
-    if head_init not in HEAD_INITS:
-        raise UserError(f"head_init={head_init!r} is unknown; expected 'zero' or 'normal'.")
+    if not isinstance(head_init, str) or head_init not in HEAD_INITS:
+        raise UserError(f"head_init={shown(head_init)} is unknown; expected 'zero' or 'normal'.")
     family = family_of(model)
     shapes = {rule.name: rule.shape for rule in rules.rules_of(model)}
     key = jax.random.key(0) if key is None else key

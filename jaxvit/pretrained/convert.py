@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import core, traverse_util
 
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, shown
 from jaxvit.models.family import Family
 from jaxvit.models.registry import family_of
 from jaxvit.pretrained import rules, wrappers
@@ -90,8 +90,10 @@ def export(model: nn.Module, variables: Mapping[str, Any]) -> dict[str, np.ndarr
 
     Raises UserError with a table of every variable that is missing, unexpected or misshapen.
     """
-    leaves = traverse_util.flatten_dict(core.unfreeze(dict(variables)))
     todo = rules.rules_of(model)
+    if not isinstance(variables, Mapping):
+        raise UserError(f"variables are {shown(variables)}; expected those of model.init or jaxvit.load_pretrained.")
+    leaves = traverse_util.flatten_dict(core.unfreeze(dict(variables)))
     known = {rule.path: rule for rule in todo}
     found = {
         known[path].name if path in known else "/".join(path): (

@@ -64,7 +64,7 @@ def read(
     unsafe to open.
     """
     wrappers.check(weights)
-    path = expand(path)
+    path = expand(path, "checkpoint")
     if not path.exists():
         raise UserError(f"no such weight file: {path}.{near(path)}")
     if not path.is_dir():

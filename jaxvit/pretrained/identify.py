@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxvit.errors import UserError
 from jaxvit.models.family import Family
 from jaxvit.models.names import module_path
 from jaxvit.models.registry import FAMILIES, model_fields, split_tag
@@ -44,7 +45,7 @@ def _variants(family: Family, tensors: Tensors) -> list[str]:
     """The family's variants that fit; none where its mark is missing."""
     try:
         named = foreign.to_timm(family, tensors)
-    except ValueError:
+    except (UserError, ValueError):
         return []
     if not any(re.search(family.mark, name) for name in named):
         return []

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, shown
 from jaxvit.models.family import Family, num_blocks
 from jaxvit.models.layouts import Layout
 from jaxvit.models.registry import (
@@ -113,6 +114,7 @@ def load(
     if checkpoint is None and name is None:
         raise UserError("load_pretrained needs a model name, a checkpoint, or both.")
     wrappers.check(weights)
+    key = _key(seed)
     if repository.is_repository(name):
         if checkpoint is not None:
             raise UserError(f"{name!r} has weights of its own; a checkpoint goes with a timm name.")
@@ -146,7 +148,7 @@ def load(
             crops=any(layout.crops for layout in layouts),
             patch_size="patch_size" in fields,
             head_init=head_init,
-            key=jax.random.key(seed),
+            key=key,
         )
         variables = assemble(model, tensors)
     except UserError as error:
@@ -176,6 +178,13 @@ def _read(
     return replace(file, config=hf_architecture.complete(file.config, file.path.parent, name))
 
 
+def _key(seed: Any) -> jax.Array:
+    try:
+        return jax.random.key(operator.index(seed))
+    except (TypeError, OverflowError):
+        raise UserError(f"seed={shown(seed)} cannot be; expected a whole number, such as 0.") from None
+
+
 def _room(name: str, config: Mapping[str, Any]) -> int:
     """As `_most_bytes`, of a model and a stranger's config, for which no model without end is traced."""
     model = create_model(name, **timm_config.saved_fields(name, config))
@@ -187,7 +196,7 @@ def _room(name: str, config: Mapping[str, Any]) -> int:
 
 def _most_bytes(name: str | None, checkpoint: str | Path, fields: dict[str, Any]) -> int | None:
     """What weights may unpack to: four times the model in float64 leaves room for averages and an optimiser's state."""
-    path = expand(checkpoint)
+    path = expand(checkpoint, "checkpoint")
     config = files.config_of(path)
     if name is None and not isinstance(config.get("architecture"), str):
         return None

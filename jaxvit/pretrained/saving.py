@@ -11,7 +11,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, shown
 from jaxvit.models.layers import to_pair
 from jaxvit.models.registry import family_of, model_fields, split_tag, tag_info
 from jaxvit.pretrained import rules
@@ -49,10 +49,11 @@ def save(
     for several labels per image. `licence` is for weights trained here ("" where it is unknown): it is recorded instead
     of the name's tag and that tag's licence. A field for which timm has
     no name is kept for jaxvit, with a warning that timm cannot load the result. Raises UserError for variables that do
-    not fit.
+    not fit, and for arguments of another kind.
     """
     from safetensors.numpy import save as serialise
 
+    _check(model, directory, data_config, label_names, licence, thresholds)
     tensors = export(model, variables)
     tensors = {key: a if a.dtype == np.int64 else a.astype(np.float32, copy=False) for key, a in tensors.items()}
     config = make_config(model, name, data_config, label_names, licence)
@@ -64,11 +65,34 @@ def save(
     content = serialise(tensors, metadata={"format": "pt"})
     try:
         directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {directory}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character
+        raise UserError(f"cannot write to {directory}: {getattr(error, 'strerror', None) or error}") from None
     files.write(directory / "model.safetensors", content, durable=True)
     files.write(directory / "config.json", (json.dumps(config, indent=2) + "\n").encode(), durable=True)
     return directory
+
+
+def _check(model: Any, directory: Any, data_config: Any, label_names: Any, licence: Any, thresholds: Any) -> None:
+    """Raises UserError for arguments of `save` that a config.json cannot hold, or that no reader would believe."""
+    if isinstance(directory, str) and not directory:
+        raise UserError("directory is empty; expected one to write to.")
+    if data_config is not None and not isinstance(data_config, Mapping):
+        raise UserError(f"data_config is {shown(data_config)}; expected a mapping, as jaxvit.data_config returns it.")
+    if licence is not None and not isinstance(licence, str):
+        raise UserError(f"licence is {shown(licence)}; expected text, such as 'apache-2.0'.")
+    family_of(model)  # says so where the model is none of ours
+    for word, given, kind, what in (
+        ("label_names", label_names, str, "texts"),
+        ("thresholds", thresholds, int | float | np.number, "probabilities"),
+    ):
+        if given is None:
+            continue
+        good = isinstance(given, list | tuple | np.ndarray) and all(isinstance(one, kind) for one in given)
+        if not good or len(given) != model.num_classes:
+            n = f"a list of {len(given)}" if good else shown(given)
+            raise UserError(f"{word} is {n}; expected a list of {model.num_classes} {what}, one for each class.")
+        if word == "thresholds" and not all(0 <= one <= 1 for one in given):
+            raise UserError("thresholds has a value outside of [0, 1]; expected probabilities.")
 
 
 def make_config(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, shown
 from jaxvit.models.family import Family
 from jaxvit.pretrained import foreign
 
@@ -39,8 +39,8 @@ MOST_NAMES = 5  # that a note lists
 
 def check(weights: str | None) -> None:
     """Raises UserError for a value that is neither None, "ema" nor "raw"."""
-    if weights not in (None, *CHOICES):
-        raise UserError(f"weights={weights!r} is unknown; expected 'ema' (averaged), 'raw' or None.")
+    if weights is not None and not (isinstance(weights, str) and weights in CHOICES):
+        raise UserError(f"weights={shown(weights)} is unknown; expected 'ema' (averaged), 'raw' or None.")
 
 
 def unwrap(state_dict: Mapping[str, Any], weights: str | None = None) -> tuple[Tensors, list[str]]:

@@ -71,7 +71,9 @@ def _are_of_run(split: Any, run: RunFiles) -> bool:
         return True
     position = {int(index): i for i, index in enumerate(split.index)}
     places = [position.get(int(index), -1) for index in run.index]
-    return -1 not in places and (run.names is None or np.array_equal(split.image_names(places), run.names))
+    if -1 in places or not np.array_equal(split.labels[places], run.labels):  # type: ignore[arg-type]
+        return False
+    return run.names is None or np.array_equal(split.image_names(places), run.names)
 
 
 def blocks(runs: Sequence[RunFiles], classifiers: dict[str, Any], images: TestImages | str) -> list[Block]:

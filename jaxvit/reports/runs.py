@@ -199,25 +199,33 @@ def same_test_split(a: RunFiles, b: RunFiles) -> bool:
 
 
 def _check_same_data(a: RunFiles, b: RunFiles) -> None:
-    """Raises UserError where two runs are of different data sets: by class names, by name, by test labels."""
+    """Raises UserError where two runs are of different data sets."""
+    if reason := other_data(a, b):
+        raise UserError(
+            f"the runs {a.label!r} and {b.label!r} use different data sets ({reason})\n"
+            "a report compares runs on the same data; write one report per data set"
+        )
+
+
+def other_data(a: RunFiles, b: RunFiles) -> str:
+    """How two runs are of different data sets: by class names, by name, by test images; "" where nothing says so."""
     names = [run.config["data.name"] for run in (a, b)]
     both = a.logits is not None and b.logits is not None
     shared = len(a.labels) == len(b.labels) if both else False  # type: ignore[arg-type]
+    same = [a.config.get(word) == b.config.get(word) for word in ("data.fold", "data.test_limit")]
+    whole = both and a.finished and b.finished and not any(run.config.get("fast_dev_run") for run in (a, b))
     if a.class_names == b.class_names and same_test_split(a, b):
-        return  # the same images, wherever they were read from
+        return ""  # the same images, wherever they were read from
     if a.class_names != b.class_names:
         reason = f"{names[0]} with {len(a.class_names)} classes, {names[1]} with {len(b.class_names)}"
-        reason += "" if len(a.class_names) != len(b.class_names) else " others"
-    elif names[0] != names[1]:
-        reason = f"{names[0]} and {names[1]}"
-    elif shared and a.config.get("data.fold") == b.config.get("data.fold"):
-        reason = f"both {names[0]}, with different test labels"
-    else:
-        return  # a dry run, or an unfinished one: nothing says that they differ
-    raise UserError(
-        f"the runs {a.label!r} and {b.label!r} use different data sets ({reason})\n"
-        "a report compares runs on the same data; write one report per data set"
-    )
+        return reason + ("" if len(a.class_names) != len(b.class_names) else " others")
+    if names[0] != names[1]:
+        return f"{names[0]} and {names[1]}"
+    if shared and same[0]:
+        return f"both {names[0]}, with different test labels"
+    if whole and all(same):
+        return f"both {names[0]}, with {len(a.labels):,} and {len(b.labels):,} test images"  # type: ignore[arg-type]
+    return ""  # a dry run, or an unfinished one: nothing says that they differ
 
 
 def defaults() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import os
 import unicodedata
 from pathlib import Path
 
-from jaxvit.errors import UserError
+from jaxvit.errors import UserError, shown
 
 PATTERN = "[]*?" if os.sep == "\\" else "[]*?\\"  # what orbax and the store below it do not take for themselves
 
@@ -15,12 +15,14 @@ MOST_ENTRIES = 10_000  # of a directory that are compared with a name
 STORES = ("gs:", "s3:", "az:", "hf:")  # what etils and orbax take for the beginning of a bucket's address
 
 
-def expand(path: str | os.PathLike[str], what: str = "a path") -> Path:
-    """The path with `~` and `~user` resolved. Raises UserError if there is no such user, or the path is empty.
+def expand(path: str | os.PathLike[str], what: str = "the path") -> Path:
+    """The path with `~` and `~user` resolved. Raises UserError for what is not a path, is empty, or has no such user.
 
     An empty text, as of a variable of the shell that is not set, would stand for the current directory; `what` names
     the path in that error.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UserError(f"{what} is {shown(path)}; expected text, or a pathlib.Path")
     if not os.fspath(path):
         raise UserError(f"{what} is empty; expected a file or a directory ('.' is the current one)")
     try:

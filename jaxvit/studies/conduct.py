@@ -28,7 +28,7 @@ from jaxvit.studies.costs import Cost, cost_of
 from jaxvit.studies.ledger import Ledger
 from jaxvit.studies.study import Options, Row, Study, chosen, names, row_config
 from jaxvit.studies.worker import STOPPED_CODE
-from jaxvit.workdir import run_files
+from jaxvit.workdir import manifest, run_files
 
 MOVABLE = (
     "pretrained",
@@ -117,10 +117,12 @@ def make_plans(
         raise UserError(f"--data {options.data}: there is no file {path!r}.{near(expand(path))}")
     source = dataclasses.replace(options, data=None, epochs=None)
     for row in chosen(study, rows):
-        if row.name not in ledger.content["costs"]:
+        counted = row_config(study, file, row, study.seeds[0], source)
+        now, known = _digest(counted), ledger.content.setdefault("costs_of", {})
+        if row.name not in ledger.content["costs"] or known.get(row.name) != now:  # the row may be another since
             with working(f"counting the work of {row.name}"):
-                cost = cost_of(row_config(study, file, row, seeds[0], source))
-            ledger.content["costs"][row.name] = dataclasses.asdict(cost)
+                cost = cost_of(counted)
+            ledger.content["costs"][row.name], known[row.name] = dataclasses.asdict(cost), now
         cost = Cost(**ledger.content["costs"][row.name])
         for seed in seeds:
             config = row_config(study, file, row, seed, options)
@@ -128,6 +130,10 @@ def make_plans(
             work = 1.0 if options.smoke else cost.work
             plans += [Plan(row, seed, fold, _of_fold(config, fold, options), work) for fold in folds or (None,)]
     return sorted(plans, key=lambda plan: (list(seeds).index(plan.seed), plan.fold or 0))
+
+
+def _digest(config: Config) -> str:
+    return manifest.sha256_bytes(run_files.json_bytes(config_lib.to_dict(config)))
 
 
 def _of_fold(config: Config, fold: int | None, options: Options) -> Config:

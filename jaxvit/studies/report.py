@@ -8,6 +8,7 @@ from typing import Any
 from jaxvit.errors import UserError
 from jaxvit.reports import learning_curve, page, pictures
 from jaxvit.reports import report as run_report
+from jaxvit.reports import runs as runs_lib
 from jaxvit.reports import tables as run_tables
 from jaxvit.reports.blocks import Block, Figure, Section, Table, Text
 from jaxvit.reports.runs import RunFiles, read_run
@@ -85,6 +86,7 @@ def comparison(study: Study, results: Sequence[Result], ledger: Ledger) -> list[
         out.append(
             Text(f"Every row was run over {options['folds']} folds: the runs that did not train on an image test it.")
         )
+    out += [Text(line, "note") for line in other_data(results)]
     main = tables.side_by_side(study, results, extra=False, gap=not options.get("smoke"))
     more = tables.side_by_side(study, results, extra=True)
     subjects = tables.by_subject(results)
@@ -93,6 +95,20 @@ def comparison(study: Study, results: Sequence[Result], ledger: Ledger) -> list[
         out += [Text("Our own rows, which the published report does not have:"), more]
     pooled = tables.of_folds(results)
     return out + ([pooled] if pooled else []) + tables.states(results)
+
+
+def other_data(results: Sequence[Result]) -> list[str]:
+    """A line on each run whose test images are not those of the first run on data of the same name."""
+    firsts: dict[tuple[Any, ...], RunFiles] = {}
+    lines = []
+    for run in (run for result in results for run in result.runs):
+        first = firsts.setdefault(
+            tuple(run.config.get(word) for word in ("data.name", "data.dir", "data.columns", "data.fold")), run
+        )
+        if reason := runs_lib.other_data(first, run):
+            where = "/".join(run.path.parts[-2:])
+            lines.append(f"The data changed before {where} ({reason}): its figures cannot be compared with the others.")
+    return lines
 
 
 def how_many_images(results: Sequence[Result]) -> list[Block]:

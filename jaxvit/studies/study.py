@@ -184,6 +184,8 @@ def row_config(study: Study, file: Path, row: Row, seed: int, options: Options) 
         try:
             with config.unlocked():
                 config_lib.update(config, nested({**study.words, **row.words}))
+        except UserError:
+            raise
         except (TypeError, ValueError) as error:
             raise UserError(str(error).splitlines()[0]) from None
         config.seed = seed

@@ -25,7 +25,7 @@ from jaxvit.train import summary
 from jaxvit.train.decisions import MODES, present
 from jaxvit.train.loop import train_and_evaluate
 from jaxvit.train.progress import Diverged
-from jaxvit.workdir import run_files
+from jaxvit.workdir import resume, run_files
 
 MOST_FAILED = 3  # trials at the start that may fail for a reason other than divergence
 
@@ -64,10 +64,12 @@ def search(config: Config, workdir: str | os.PathLike[str], trials: int, *, comm
         )
     check_model(ranges, complete(config, facts := of_dataset(dataset)))
     class_balance.check(config, facts, dataset.class_names)
+    seen = dataset.fingerprint()
     del dataset
     directory = run_files.make_workdir(workdir)
     with lock.held(directory / ".lock", f"another sweep is running in {str(directory)!r}"):
         study = _open(optuna, config, directory)
+        _check_data(study, config.data.name, seen, directory)
         try:
             while (done := outcome.finished(study)) < trials:
                 study.sampler = _sampler(optuna, config, done)
@@ -124,6 +126,17 @@ def _open(optuna: Any, config: Config, directory: Path) -> Any:
             "choose another --workdir"
         )
     return study
+
+
+def _check_data(study: Any, name: str, seen: dict[str, Any], directory: Path) -> None:
+    """Raises UserError where the data are not those of the trials before: their figures could not be compared."""
+    before = study.user_attrs.get("data")
+    if before is None:
+        study.set_user_attr("data", seen)
+    elif said := resume.changed_data(before, seen):
+        raise UserError(
+            f"{name} has changed since the sweep in {str(directory)!r} started ({said})\nchoose another --workdir"
+        )
 
 
 def _sampler(optuna: Any, config: Config, number: int) -> Any:

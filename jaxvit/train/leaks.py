@@ -37,6 +37,8 @@ def check(
     looking again. `features` gives those of a model by split, float [n, d], for `data.check=leaks_deep`.
     """
     seen = {"data": dataset.fingerprint(), "check": config.data.check}
+    if features is not None:
+        seen["weights"] = [config.model.name, config.pretrained]
 
     def look() -> dict[str, Any]:
         kept = _kept(workdir / RECORD)
@@ -82,7 +84,7 @@ def counts(workdir: Path) -> dict[str, Any]:
 def _kept(path: Path) -> dict[str, Any]:
     try:
         return run_files.read_json(path) if path.exists() else {}
-    except ValueError:  # damaged: looked for again
+    except UserError:  # damaged: looked for again
         return {}
 
 

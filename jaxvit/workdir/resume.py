@@ -152,7 +152,10 @@ def check(config: Config, workdir: Path, force: bool, test: bool = True) -> dict
 
 
 def write_config(workdir: Path, words: Mapping[str, Any], class_names: Sequence[str], force: bool) -> None:
-    """Writes what a run is known by; refuses to continue if the earlier config is damaged and was different."""
+    """Writes what a run is known by; refuses to continue if the earlier config is damaged and was different.
+
+    What an earlier end has left is taken away: a report would show it as the result of a run that has gone on.
+    """
     contents = {
         "config.json": run_files.json_bytes(words),
         "classes.json": run_files.json_bytes(list(class_names)),
@@ -173,6 +176,8 @@ def write_config(workdir: Path, words: Mapping[str, Any], class_names: Sequence[
     run_files.seal(workdir, contents)
     for name, content in contents.items():
         files.write(workdir / name, content)
+    for name in run_files.OF_THE_END:
+        (workdir / name).unlink(missing_ok=True)
 
 
 def _refuse(workdir: Path, changed: Sequence[str]) -> NoReturn:
@@ -203,12 +208,14 @@ def changed_data(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
     Where names alone differ, a photo that was renamed may have gone from one split to another.
     """
-    if before == {word: now.get(word) for word in before}:  # an earlier version recorded no names
+    if before == {word: now.get(word) for word in before}:  # an earlier version recorded no names, or no pixels
         return ""
     counts = [word for word in ("train", "val", "test") if now[word] != before.get(word)]
     if counts:
         return "; ".join(f"{now[word]} {word} images, {before.get(word)} before" for word in counts)
     if before.get("sha256") == now["sha256"]:
+        if before.get("names") in (None, now["names"]):
+            return "different pixels"
         return "different names or another order of the images"
     return "different labels"
 

@@ -140,6 +140,8 @@ START = "start"  # the weights of another run that a run began with
 PRETRAIN = "pretrain"  # the directory of the first phase of a run, and of its checkpoints below checkpoints/
 PRETRAIN_FILES = ("model.safetensors", "config.json", "metrics.jsonl", "reconstructions.npz", "reconstructions.png",
                   "summary.json")  # fmt: skip
+# what a run leaves at its end, of its best weights: wrong once it goes on
+OF_THE_END = ("summary.json", "predictions.npz", "samples.npz", CALIBRATION)
 RUN_FILES = (PRETRAIN, START, f"{START}.part", "config.json", "classes.json", THRESHOLDS, CALIBRATION, "summary.json",
              "metrics.jsonl", "predictions.npz", "samples.npz", "unknown", "skipped_files.txt", "leaks.json",
              "leaks.csv", "leaks.png", "checkpoints", "events", "wandb", manifest.NAME, streams.NAME)  # fmt: skip

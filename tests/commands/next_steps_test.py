@@ -110,5 +110,5 @@ def test_a_report_of_an_unfinished_run_is_told_to_be_old(tmp_path, capsys, age):
         os.utime(page, (at, at))
     next_steps.show(str(run), found)
     said = " ".join(capsys.readouterr().err.split())
-    assert ("is older than the run" in said) == (age == -100)
-    assert ("which the first of these commands writes" in said) == (age is None)
+    assert ("older than the run" in said) == (age == -100)
+    assert ("written by the first command below" in said) == (age is None)

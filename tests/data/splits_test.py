@@ -7,6 +7,7 @@ from PIL import Image
 from jaxvit.data import load_dataset, splits
 from jaxvit.errors import UserError
 from jaxvit.workdir import resume
+from tests.helpers import write_npz
 
 
 def _labels(*counts: int) -> np.ndarray:
@@ -118,6 +119,12 @@ def test_every_example_can_be_found_again():
     assert files.take(np.array([4, 2]), "test").image_names([1]).tolist() == ["2.jpg"]
     named = splits.from_arrays("test", images, labels, names=list("abcdef")).take(np.array([2]))
     assert named.image_names().tolist() == ["c"]
+
+
+def test_a_fingerprint_tells_that_pixels_in_memory_are_others(tmp_path):
+    before, after = (load_dataset(write_npz(tmp_path / str(k), seed=k)).fingerprint() for k in (0, 1))
+    assert resume.changed_data(before, after) == "different pixels"
+    assert resume.changed_data({word: value for word, value in before.items() if word != "pixels"}, after) == ""
 
 
 def test_a_fingerprint_tells_that_photos_were_renamed_to_another_place(tmp_path):

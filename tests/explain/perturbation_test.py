@@ -94,7 +94,7 @@ def test_evidence_is_what_speaks_for_the_class():
         ("occlusion", {"patch": 13}, r"patch=\(13, 13\) does not fit into images of 12x20"),
         ("occlusion", {"patch": 4, "stride": 5}, r"stride=\(5, 5\) is not between 1 and the patch"),
         ("occlusion", {"class_index": 3}, "class_index 3 is out of range"),
-        ("lime", {"samples": 1}, "samples=1; expected 2 or more"),
+        ("lime", {"samples": 1}, "samples is 1; expected a whole number of 2 or more"),
         ("lime", {"segments": np.zeros((3, 3), int)}, r"segments are int64 \[3, 3\]; .* \[12, 20\]"),
         ("lime", {"segments": np.zeros((12, 20))}, "segments are float64"),
     ],

@@ -52,5 +52,5 @@ def test_completeness_says_how_near_the_sum_comes():
         np.testing.assert_allclose(total, np.asarray(found).sum((1, 2, 3)), rtol=1e-4)
         gaps.append(float(jnp.abs(total - rise).max()))
     assert gaps[1] < 0.2 * gaps[0] and sum(done) == 3 * 17
-    with pytest.raises(UserError, match="steps=0; expected 1 or more"):
+    with pytest.raises(UserError, match="steps is 0; expected a whole number of 1 or more"):
         explain.integrated_gradients(model, variables, images, 1, steps=0)

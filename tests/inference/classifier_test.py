@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from jaxvit import inference
+from jaxvit.build import parts
 from jaxvit.errors import UserError
+from jaxvit.inference import classifier
 
 
 def test_a_runs_model_gives_the_recorded_logits(run):
@@ -105,3 +107,18 @@ def test_a_run_without_checkpoints_is_named_and_left_alone(run, tmp_path):
     with pytest.raises(UserError, match="no checkpoint"):
         inference.from_run(copy)
     assert not (copy / "checkpoints").exists()
+
+
+def test_weights_of_a_float64_run_are_float64_where_that_is_switched_on(run):
+    config = inference.from_run(run).config
+
+    def types():
+        template = classifier._template(config, parts.make_model(config))
+        return {leaf.dtype.name for leaf in jax.tree.leaves(template)}
+
+    with jax.enable_x64(True):
+        assert types() == {"float32"}
+    config.dtype = "float64"
+    assert types() == {"float32"}
+    with jax.enable_x64(True):
+        assert types() == {"float64"}

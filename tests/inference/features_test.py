@@ -1,6 +1,7 @@
 """Features of data sets: in file order, on from where they stopped, with a key that tells them apart."""
 
 import dataclasses
+import json
 
 import jax
 import numpy as np
@@ -121,9 +122,12 @@ def test_the_key_knows_weights_pixels_and_labels(classifier, tmp_path):
     for new in (
         dataclasses.replace(train, labels=train.labels[::-1]),
         dataclasses.replace(train, images=train.images ^ 1),
+        dataclasses.replace(train, images=None, within=[tmp_path / "data/train.npz"]),
+        dataclasses.replace(train, images=None, within=[tmp_path / "data/test.npz"]),
     ):
         splits = {**images.splits, "train": new}
         changed.append(features.make_key(classifier, dataclasses.replace(images, splits=splits)))
-    assert all(other != key for other in changed)
+    keys = [json.dumps(of, sort_keys=True) for of in (key, *changed)]
+    assert len(set(keys)) == len(keys)
     with pytest.raises(UserError, match="has no images in its val split; it has train, test"):
         images.named("val")

@@ -140,6 +140,14 @@ def test_the_first_moment_may_be_bfloat16():
         chex.assert_trees_all_equal_dtypes(step(tx), PARAMS)
 
 
+@pytest.mark.parametrize("make", [optax.contrib.momo, lambda learning_rate: optax.lbfgs(learning_rate)])
+@pytest.mark.parametrize("trainable", [None, jax.tree.map(lambda _: True, PARAMS)])
+def test_an_optimiser_that_needs_the_loss_is_refused_before_anything_is_compiled(monkeypatch, make, trainable):
+    monkeypatch.setitem(optim.optimizers(), "mine", make)
+    with pytest.raises(UserError, match="'mine' cannot be used here: its update needs 'value'"):
+        optim.make_optimizer(PARAMS, name="mine", schedule=0.1, grad_clip_norm=1.0, trainable=trainable)
+
+
 def test_a_moment_that_changes_its_type_is_refused(monkeypatch):
     """As optax's ademamix does; a compiled step has one type for each part of the state."""
 

@@ -137,7 +137,7 @@ def test_export_is_total_too():
     del variables["params"]["cls_token"]
     with pytest.raises(UserError, match="1 missing, 1 unexpected, 1 misshapen"):
         export(model, variables)
-    with pytest.raises(TypeError, match="not a model of jaxvit"):
+    with pytest.raises(UserError, match="not a model of jaxvit"):
         export(nn.Dense(3), {})
     with pytest.raises(UserError, match="state_dict is Dense; expected arrays by timm's names"):
         convert(model, nn.Dense(3))  # as torch's module instead of its state_dict()

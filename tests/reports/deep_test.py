@@ -75,6 +75,8 @@ def test_images_that_stand_elsewhere_now_are_not_those_of_the_run(run):
     assert isinstance(deep.test_images(files), deep.TestImages)
     moved = dataclasses.replace(files, names=np.roll(files.names, 1))  # as where a photo came and another went
     assert "not those of the run" in deep.test_images(moved)
+    others = dataclasses.replace(files, labels=np.roll(files.labels, 1))  # the same places in other arrays
+    assert "not those of the run" in deep.test_images(others)
 
 
 def _moved(run, tmp_path):

@@ -39,5 +39,5 @@ def test_a_file_is_no_directory_and_an_empty_text_no_path(tmp_path):
         paths.check_directory(tmp_path / "photos", "folder:photos", "images")
     with pytest.raises(UserError, match=r"no such directory; expected one with images. Did you mean '.*photos'"):
         paths.check_directory(tmp_path / "photo", "folder:photo", "images")
-    with pytest.raises(UserError, match="a path is empty"):
+    with pytest.raises(UserError, match="the path is empty"):
         paths.expand("")

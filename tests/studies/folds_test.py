@@ -98,6 +98,12 @@ def test_runs_and_their_order(finished):
     assert [plan.key for plan in plans[:5]] == [
         "a/seed4-fold1", "b/seed4-fold1", "a/seed4-fold3", "b/seed4-fold3", "a/seed2-fold1",
     ]  # fmt: skip
+    ledger.content["costs"]["a"]["macs"] += 1
+    conduct.make_plans(study, file, options, ledger, ["a"], [2])
+    assert ledger.content["costs"]["a"]["macs"] % 2 == 1  # counted before
+    ledger.content["costs_of"]["a"] = "another row of this name"
+    conduct.make_plans(study, file, options, ledger, ["a"], [2])
+    assert ledger.content["costs"]["a"]["macs"] % 2 == 0
     assert [plan.config.data.fold for plan in plans[1:3]] == ["1/3", "3/3"]
     assert split_key("a-fold1/seed4-fold3") == ("a-fold1", 4, 3) and split_key("a/seed10") == ("a", 10, None)
 

@@ -1,6 +1,7 @@
 """The report of a study on several labels per image: its own figures and sections, none that need one label."""
 
 import csv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,3 +76,9 @@ def test_pictures_are_of_all_classes_about_equally():
     assert np.bincount(labels[_of_all_classes(labels, 5)]).tolist() == [2, 2, 1]
     several_labels = np.array([[1, 0, 1], [1, 0, 0], [1, 0, 0], [1, 1, 0], [0, 0, 0]])
     assert _of_all_classes(several_labels, 4).tolist() == [0, 1, 3, 4]
+
+
+def test_runs_between_which_the_data_changed_are_named(tmp_path):
+    runs = [read_run(write_run(tmp_path / row / "seed0", n=n), row) for row, n in (("a", 40), ("b", 40), ("c", 41))]
+    (line,) = report.other_data([SimpleNamespace(runs=[run]) for run in runs])
+    assert "c/seed0 (both digits, with 40 and 41 test images)" in line

@@ -42,6 +42,14 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(monkeypatch, given,
         run(monkeypatch, given, tmp_path / "cut", 6)
 
 
+def test_a_search_does_not_go_on_with_other_data(monkeypatch, given, tmp_path):
+    pytest.importorskip("optuna")
+    run(monkeypatch, given, tmp_path / "sweep", 1)
+    write_npz(tmp_path / "data", num_train=50)
+    with pytest.raises(UserError, match="has changed since the sweep in .* started .45 train images, 43 before"):
+        run(monkeypatch, given, tmp_path / "sweep", 2)
+
+
 def test_failed_trials_are_recorded_and_the_search_goes_on(monkeypatch, given, tmp_path):
     pytest.importorskip("optuna")
     ends = {0: train.Diverged("loss is nan at step 3"), 2: MemoryError("RESOURCE_EXHAUSTED: 3 GiB")}

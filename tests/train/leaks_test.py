@@ -40,6 +40,16 @@ def config_of(**words):
     return config
 
 
+def test_other_weights_look_again(folder, tmp_path, monkeypatch):
+    looked = []
+    monkeypatch.setattr(leaks.doubles, "find", lambda splits, features: looked.append(features) or [])
+    config = config_of(check="leaks_deep")
+    for pretrained in ("a.safetensors", "a.safetensors", "b.safetensors"):
+        config.pretrained = pretrained
+        leaks.check(config, load(folder), tmp_path, lambda: {"of": pretrained})  # noqa: B023
+    assert looked == [{"of": "a.safetensors"}, {"of": "b.safetensors"}]
+
+
 def test_what_was_found_is_written_and_kept(folder, tmp_path, monkeypatch):
     dataset = leaks.check(config_of(), load(folder), tmp_path)
     with open(tmp_path / leaks.TABLE, newline="", encoding="utf-8") as file:

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,6 +15,7 @@ from jaxvit.errors import UserError
 from jaxvit.models import create_model
 from jaxvit.step.state import init_variables
 from jaxvit.train import loop as train
+from jaxvit.workdir import run_files
 from tests.helpers import tiny_config, write_npz
 from tests.helpers.workdirs import lines
 
@@ -97,8 +100,12 @@ def test_other_config_is_refused_unless_told(tmp_path, data_name):
     with pytest.raises(UserError, match="belongs to another model"):
         train.train_and_evaluate(wider, tmp_path / "run", force=True)
     assert all((tmp_path / "run" / name).read_bytes() == content for name, content in before.items())
-    final = train.train_and_evaluate(longer, tmp_path / "run", force=True)
+    seen = []
+    watch = SimpleNamespace(on_epoch_end=lambda epoch, metrics: seen.extend(os.listdir(tmp_path / "run")))
+    final = train.train_and_evaluate(longer, tmp_path / "run", force=True, callbacks=[watch])
     assert final["epochs"] == 2
+    assert seen and not set(seen) & set(run_files.OF_THE_END)  # a report would take them for the run's
+    assert {*run_files.OF_THE_END[:3]} <= {*os.listdir(tmp_path / "run")}
     assert [line["epoch"] for line in lines(tmp_path / "run")] == [1, 2]
 
 

@@ -62,7 +62,7 @@ def load(name: str, **options: Any) -> Source:
     if None in known.values() and any(known.values()):
         other = next(file for file, split in known.items() if split is None)
         notes.append(f"{other.relative_to(root)} does not have the name of a split and is used for training")
-    photos = as_columns(photos, len(class_names), several=several)
+    photos = as_columns(photos, len(class_names), several=several, within=files)
     return collect(source, photos, class_names, several=several, notes=notes, **options)
 
 

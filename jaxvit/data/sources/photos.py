@@ -37,6 +37,7 @@ class Photos:
     index: np.ndarray  # int64 [n]
     file: Callable[[int], Path | IO[bytes]]  # the path, or the open file, of each
     groups: np.ndarray | None = None  # str [n]
+    within: Sequence[Path] = ()  # the files that they lie in, where these are not image files
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,10 +56,13 @@ class Photos:
             names=taken(self.names, at),
             groups=groups,
             file=lambda i: file(int(at[i])),
+            within=self.within,
         )
 
 
-def as_columns(photos: Sequence[Photo], num_classes: int, *, several: bool = False) -> Photos:
+def as_columns(
+    photos: Sequence[Photo], num_classes: int, *, several: bool = False, within: Sequence[Path] = ()
+) -> Photos:
     """Returns the properties of some images as columns."""
     kind = np.uint8 if several else np.int32
     paths = [photo.path for photo in photos]
@@ -75,6 +79,7 @@ def as_columns(photos: Sequence[Photo], num_classes: int, *, several: bool = Fal
         np.array([photo.index for photo in photos], np.int64),
         file,
         np.array([photo.group for photo in photos], np.str_) if grouped else None,
+        within,
     )
 
 

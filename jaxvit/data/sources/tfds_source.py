@@ -220,12 +220,12 @@ def _read_split(
             if images is not None:
                 images[i] = np.asarray(decode(record)).reshape(images.shape[1:])
 
+    folder = Path(str(builder.data_path))
+    records = sorted(file for file in folder.iterdir() if file.is_file())
     try:
         if images is not None:
             found = read_all()
         else:
-            folder = Path(str(builder.data_path))
-            records = sorted(file for file in folder.iterdir() if file.is_file())
             found = index_file.remembered(f"tfds:{folder.resolve()}/{stored}", records, read_all, rescan=rescan)
     except DECODE_ERRORS as error:
         raise UserError(f"tfds:{name}: split {stored!r} is damaged: {reason(error)}.") from None
@@ -240,7 +240,9 @@ def _read_split(
     def file(i: int) -> io.BytesIO:
         return io.BytesIO(source[int(order[i])][image_key])
 
-    return Split(role, labels, np.arange(n, dtype=np.int64), read, names=names, stored=stored, file=file)
+    return Split(
+        role, labels, np.arange(n, dtype=np.int64), read, names=names, stored=stored, file=file, within=records
+    )
 
 
 def _text(identifier: Any) -> str:

@@ -80,7 +80,12 @@ def load(pattern: str, **options: Any) -> Source:
     splits, notes = _splits(shards, class_names)
     n = len(table.which)
     photos = Photos(
-        table.names, splits[table.shard], labels[table.which], np.arange(n, dtype=np.int64), _opener(shards, table)
+        table.names,
+        splits[table.shard],
+        labels[table.which],
+        np.arange(n, dtype=np.int64),
+        _opener(shards, table),
+        within=shards,
     )
     notes = [f"{n:,} images in {len(shards)} shards", *notes]
     return collect(source, photos, class_names, several=table.several, notes=notes, checked=checked, **options)

@@ -42,6 +42,7 @@ def test_tar_shards_are_read_by_offset(tmp_path):
         number, place = divmod(int(data.train.index[i]) - 1, 4)  # the test shard comes first
         assert name == f"train-{number:03}.tar/a.b/{number}{place}" and data.train.labels[i] == place % 2
         assert np.asarray(data.train.read(i))[0, 0, 0] == 10 * (4 * number + place)
+    assert [file.name for file in data.train.within] == sorted(file.name for file in tmp_path.iterdir())
     assert data.test.labels.tolist() == [1] and np.asarray(data.test.read(0))[0, 0, 0] == 200  # not the mask
     only = load_dataset(f"wds:{tmp_path}/train-*.tar", val_fraction=0)
     assert len(only.train) == 10 and len(only.test) == 2
