@@ -45,7 +45,7 @@ def check_whole(word: str, value: Any, least: int = 1) -> None:
 
 def check_number(word: str, value: Any, least: float = 0.0) -> None:
     """Raises UserError unless an argument is a finite number of `least` or more."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not least <= value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not least <= float(value) < math.inf:
         raise UserError(f"{word} is {shown(value)}; expected a number of {least:g} or more.")
 
 

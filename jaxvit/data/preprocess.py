@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from jaxvit.data.images import to_rgb, upright
-from jaxvit.errors import UserError, shown, suggest
+from jaxvit.errors import UserError, check_number, shown, suggest
 
 INTERPOLATIONS = {
     "nearest": Image.Resampling.NEAREST,
@@ -66,7 +66,7 @@ def make_transform(
     there; "border" brings the longer side there and fills up with `fill`. crop_pct None means 0.875, as in timm.
     """
     h, w = size = _size(image_size)
-    if not isinstance(interpolation, str) or interpolation not in INTERPOLATIONS:
+    if interpolation not in tuple(INTERPOLATIONS):  # of a tuple, as what is given may not hash
         raise UserError(
             f"no interpolation {interpolation!r}; expected one of {', '.join(INTERPOLATIONS)}."
             + suggest(str(interpolation), INTERPOLATIONS)
@@ -75,7 +75,8 @@ def make_transform(
     if crop_mode not in CROP_MODES:
         raise UserError(f"no crop_mode {crop_mode!r}; expected one of {', '.join(CROP_MODES)}.")
     crop_pct = DEFAULT_CROP_PCT if crop_pct is None else crop_pct
-    if not isinstance(crop_pct, int | float | np.number) or not 0 < crop_pct <= 1e3:
+    check_number("crop_pct", crop_pct)
+    if not 0 < crop_pct <= 1e3:
         raise UserError(f"crop_pct is {crop_pct}; expected a number above 0.")
     if in_channels not in (1, 3):
         raise UserError(f"in_channels is {in_channels}; images become grey (1) or RGB (3).")

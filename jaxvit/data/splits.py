@@ -142,8 +142,9 @@ class Dataset:
         splits = {"train": self.train, "val": self.val, "test": self.test}
         for split in splits.values():
             seen.update(np.ascontiguousarray(split.labels, np.int32).tobytes() + b"\0")
-            for i in _spaced(len(split), SEEN) if split.images is not None else ():
-                pixels.update(np.ascontiguousarray(split.images[i]).data)
+            if split.images is not None:
+                for i in _spaced(len(split), SEEN):
+                    pixels.update(np.ascontiguousarray(split.images[i]).data)
             if split.names is not None:
                 some = (str(split.names[i]) for i in _spaced(len(split), NAMED))
                 names.update("\0".join(some).encode("utf-8", "surrogateescape") + b"\1")

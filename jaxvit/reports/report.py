@@ -293,7 +293,8 @@ def classes(runs: Sequence[RunFiles]) -> list[Block]:
         drawn.append(Figure("recall_by_size", apart, caption, alt=alt))
     rows = []
     for run, s in zip(runs, scores, strict=True):  # as the metrics macro_f1 and balanced_accuracy
-        occurs = np.bincount(np.concatenate([run.labels, run.predictions]), minlength=len(s)) > 0
+        seen = np.concatenate([run.labels, run.predictions])  # type: ignore[list-item]
+        occurs = np.bincount(seen, minlength=len(s)) > 0
         means = (s[occurs, 0].mean(), s[s[:, 3] > 0, 1].mean(), s[occurs, 2].mean())
         rows.append([run.label, *(f"{v:.4f}" for v in means)])
     some = " that are tested or predicted; recall over those that are tested" if (scores[0][:, 3] == 0).any() else ""
