@@ -56,7 +56,7 @@ def test_what_has_no_linear_classifier_is_refused():
     assert after["head_hidden"] is params["head_hidden"] and (after["head"]["kernel"] == 0.5).all()
 
 
-@pytest.mark.parametrize(("value", "said"), [(0.00069797, "0.000698 of"), (1.05249, "1.052 of"), (12.0, "12 of")])
+@pytest.mark.parametrize(("value", "said"), [(0.00069797, "0.000698,"), (1.05249, "1.052,"), (12.0, "12,")])
 def test_a_small_temperature_keeps_its_digits(value, said):
     found = {"temperature": value, "images": 5, "ece": 0.5489, "ece_calibrated": 0.1222}
     assert temperature.describe(found).startswith(said)
