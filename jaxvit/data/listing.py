@@ -34,7 +34,7 @@ class Unit:
     folders: list[str]  # relative to the root of the data set
     times: np.ndarray  # int64 [folders, 2]: when each was modified and changed, in ns; 0: not to be trusted
     names: Texts  # relative to the class folder, with "/"
-    stats: np.ndarray  # int64 [n, 2]: `index_file.stamp` of each; -1 of what is no plain file
+    stats: np.ndarray  # int64 [n, 2]: `index_file.stamp` of each; -1 for anything that is not a plain file
     shapes: np.ndarray  # int32 [n, 2]: (h, w) as stored, 0 where unknown
     states: np.ndarray  # uint8 [n]
 

@@ -20,7 +20,7 @@ Pair = tuple[int, int]
 def plain(model: nn.Module) -> nn.Module:
     """The same model without rematerialisation and loop over blocks, whose inner values would be out of reach.
 
-    Raises UserError for what is no model.
+    Raises UserError if it is not a model.
     """
     check_model(model)
     fields: dict[str, Any] = {field: False for field in ("remat", "scan") if getattr(model, field, False)}

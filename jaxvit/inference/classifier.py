@@ -69,7 +69,7 @@ def from_run(workdir: str | Path) -> Classifier:
     """
     path = expand(workdir, "workdir")
     if not path.is_dir():
-        raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory.{near(path)}")
+        raise UserError(f"no run in {os.fspath(workdir)!r}: no such directory.{near(path)}")
     check_utf8(path, "the run in")
     run_files.refuse_weights(path)
     run_files.refuse_damaged(path, ("config.json", "classes.json", run_files.THRESHOLDS))

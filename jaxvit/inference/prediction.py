@@ -40,7 +40,7 @@ def find_images(paths: Sequence[str]) -> list[Path]:
 
 
 def _hint(text: str, path: Path) -> str:
-    """What to do about a name that is no file."""
+    """Advice for a name that is not a file."""
     if text == "-" or str(path).startswith("/dev/"):
         return " Images are read from files, not from standard input."
     if "://" in text:

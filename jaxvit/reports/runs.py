@@ -102,7 +102,7 @@ def read_runs(workdirs: Sequence[str | os.PathLike[str]]) -> list[RunFiles]:
 def _directory(workdir: str | os.PathLike[str]) -> Path:
     path = expand(workdir, "workdir")
     if not path.is_dir():
-        raise UserError(f"no run in {os.fspath(workdir)!r}: there is no such directory.{near(path)}")
+        raise UserError(f"no run in {os.fspath(workdir)!r}: no such directory.{near(path)}")
     return path.resolve()
 
 

@@ -197,7 +197,7 @@ def _recipe(run: RunFiles) -> str:
 
 
 def seeds(runs: Sequence[RunFiles]) -> Table | None:
-    """Mean and standard deviation of runs that differ only in their seed; None if there are no such.
+    """Mean and standard deviation of runs that differ only in their seed; None without such runs.
 
     Of runs with one seed the first counts: a copy of a run is no second sample.
     """

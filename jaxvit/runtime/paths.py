@@ -16,9 +16,9 @@ STORES = ("gs:", "s3:", "az:", "hf:")  # what etils and orbax take for the begin
 
 
 def expand(path: str | os.PathLike[str], what: str = "the path") -> Path:
-    """The path with `~` and `~user` resolved. Raises UserError for what is not a path, is empty, or has no such user.
+    """The path with `~` and `~user` resolved. Raises UserError if it is not a path, is empty, or names no user.
 
-    An empty text, as of a variable of the shell that is not set, would stand for the current directory; `what` names
+    An empty path, such as that of an unset shell variable, would mean the current directory; `what` names
     the path in that error.
     """
     if not isinstance(path, str | os.PathLike):
@@ -32,9 +32,9 @@ def expand(path: str | os.PathLike[str], what: str = "the path") -> Path:
 
 
 def near(path: Path) -> str:
-    """Returns " Did you mean 'runs/photos'?" for what there is of nearly the name of a path that is not, or "".
+    """Returns " Did you mean 'runs/photos'?" with the existing path that is nearest to a missing one, or "".
 
-    The name that differs may be any part of the path. Case is ignored; an ending that is the same counts for nothing.
+    The name that differs may be any part of the path. Case and a shared suffix are ignored.
     """
     missing, rest = path, Path()
     while missing.parent != missing and not missing.parent.exists():

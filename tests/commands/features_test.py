@@ -122,7 +122,7 @@ def test_mistakes_are_named(weights, tmp_path, capsys):
     folder = ("--data", write_npz(tmp_path / "data", num_train=6, num_test=3))
     (tmp_path / "other.npz").write_bytes(b"something")
     for argv, message in (
-        (["features", "--workdir", tmp_path / "gone", *out], "there is no such directory"),
+        (["features", "--workdir", tmp_path / "gone", *out], "no such directory"),
         (["features", "--workdir", "a", "--workdir", "b", *out], "given twice"),
         (["features", *out], "give one of --workdir DIR"),
         (words(weights, *folder), "expected --out FILE.npz"),

@@ -172,7 +172,7 @@ def load_dataset(
         train = train.take(positions)
         if "val" in drawn and len(val) > MANY * len(train):
             fewer = val_fraction * len(train) / len(val)
-            notes.append(f"so many validation images take most of the time; data.val_fraction={fewer:.1g} draws fewer")
+            notes.append(f"evaluating so many images takes most of the time; data.val_fraction={fewer:.1g} uses fewer")
     if test_limit is not None and test_limit < len(test):
         notes.append(f"test: {test_limit:,} of {len(test):,} images used (stratified, the same for every seed)")
         test = some(test, test_limit)

@@ -23,7 +23,7 @@ def test_limits_apply_to_train_only():
     np.testing.assert_array_equal(whole.val.index, part.val.index)
     assert len(part.train) == 121 and set(part.train.index) < set(whole.train.index)
     assert any("121 of 1,212" in note for note in part.notes) and "most of the time" not in " ".join(part.notes)
-    assert any("data.val_fraction=0.02 draws fewer" in n for n in load_dataset("digits", per_class=3).notes)
+    assert any("data.val_fraction=0.02 uses fewer" in n for n in load_dataset("digits", per_class=3).notes)
     few = load_dataset("digits", per_class=3, val_fraction=0)
     assert len(few.val) == 0 and (np.bincount(few.train.labels) == 3).all()
 
